@@ -1,0 +1,1 @@
+"""Runs exported graphs on video, without PyTorch."""

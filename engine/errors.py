@@ -1,0 +1,33 @@
+"""Every error that stvsr raises on purpose; each message is one sentence that says what to do.
+
+    StvsrError
+    ├── MediaError          a video or image folder cannot be read or written
+    ├── BundleError         a bundle is missing, damaged, changed or of an unknown format
+    ├── BackendError        a backend or device was asked for and cannot be had
+    ├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
+    └── ExportError         a graph that was exported does not compute what its network computes
+"""
+
+
+class StvsrError(Exception):
+    """Base of all errors that a user can mend; the command line prints it as one line and exits with 1."""
+
+
+class MediaError(StvsrError):
+    """A video or image folder cannot be read or written."""
+
+
+class BundleError(StvsrError):
+    """A bundle is missing, damaged, changed or of an unknown format."""
+
+
+class BackendError(StvsrError):
+    """A backend or device was asked for and cannot be had."""
+
+
+class RequestError(StvsrError):
+    """A scale, rate, size or option cannot be served by this bundle or this video."""
+
+
+class ExportError(StvsrError):
+    """An exported graph does not compute what its network computes."""

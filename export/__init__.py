@@ -1,0 +1,1 @@
+"""Turns trained PyTorch weights into bundles."""

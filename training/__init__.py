@@ -1,0 +1,1 @@
+"""Networks, losses, data, training and metrics in PyTorch."""
