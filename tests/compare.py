@@ -1,0 +1,22 @@
+"""Comparisons of arrays that say how they failed."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def assert_close_to_range(actual: ArrayLike, expected: ArrayLike, *, mean: float, max: float) -> None:
+    """Mean and maximal absolute error, relative to the range of what is expected, stay below these bounds."""
+    a, e = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert a.shape == e.shape, f"shape {a.shape}, expected {e.shape}"
+    assert np.isfinite(a).all(), f"{(~np.isfinite(a)).sum()} of {a.size} values are not finite"
+    span = np.ptp(e)
+    assert span > 0, "what is expected is constant and has no range"
+    error = np.abs(a - e) / span
+    if error.mean() < mean and error.max() < max:
+        return
+    shares = ", ".join(f"{q}%: {np.percentile(error, q):.2e}" for q in (10, 50, 90, 99, 99.9))
+    worst = tuple(int(i) for i in np.unravel_index(error.argmax(), error.shape))
+    raise AssertionError(
+        f"mean error {error.mean():.2e} (bound {mean:.0e}), max {error.max():.2e} (bound {max:.0e}) of the range "
+        f"{span:.4g}; percentiles {shares}; worst at {worst}: {a[worst]:.6g}, expected {e[worst]:.6g}"
+    )

@@ -1,0 +1,53 @@
+"""Blocks that the networks share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.1  # of the leaky ReLU in every alignment network of this family
+
+
+def lrelu(x: Tensor) -> Tensor:
+    """Leaky ReLU with the slope that alignment networks take."""
+    return F.leaky_relu(x, LEAKY_SLOPE)
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size at stride 1 and halves it at stride 2."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, 1)
+
+
+def upsample2(x: Tensor) -> Tensor:
+    """Twice as high and wide, bilinearly. (B, C, H, W) -> (B, C, 2H, 2W)."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def initialize_weights(module: nn.Module, scale: float = 1.0) -> None:
+    """Kaiming-normal weights times a scale, and zero biases, in every convolution and linear layer of a module."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight)
+            with torch.no_grad():
+                layer.weight.mul_(scale)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions with a ReLU between them, added to their input."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+        # A small residual lets a stack of many blocks begin near the identity.
+        initialize_weights(self, 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def residual_stack(channels: int, count: int) -> nn.Sequential:
+    """`count` residual blocks in a row."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))

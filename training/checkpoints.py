@@ -1,0 +1,82 @@
+"""Reads official checkpoints into networks, strictly."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .networks import NetworkEntry
+
+_NAMES_SHOWN = 5
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not hold the weights of the network that it is read into."""
+
+
+def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by name, of a file or of a state dict, without the `module.` that data-parallel training puts before."""
+    if isinstance(source, Mapping):
+        content: object = source
+    else:
+        if not Path(source).is_file():
+            raise CheckpointError(f"There is no checkpoint {source}.")
+        try:
+            content = torch.load(source, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise CheckpointError(f"The checkpoint {source} cannot be read as weights: {error}") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"A checkpoint holds weights by name, and {source} holds a {type(content).__name__}.")
+    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strangers:
+        raise CheckpointError(f"A checkpoint holds tensors alone, and these are not: {_some(strangers)}.")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_official(network: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
+    """Load an official checkpoint; every weight must be there, of the right shape, and no other."""
+    state = read_state_dict(source)
+    own = network.state_dict()
+    problems = []
+    if missing := [name for name in own if name not in state]:
+        problems.append(f"missing: {_some(missing)}")
+    if unexpected := [name for name in state if name not in own]:
+        problems.append(f"unexpected: {_some(unexpected)}")
+    wrong = [
+        f"{name} is {tuple(state[name].shape)} and should be {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if wrong:
+        problems.append(f"of another shape: {_some(wrong)}")
+    if problems:
+        raise CheckpointError(f"The checkpoint is not of this {type(network).__name__}; {'; '.join(problems)}.")
+    network.load_state_dict(state)
+
+
+def _some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def load_weights(entry: NetworkEntry, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A network of the list with the weights of a file: one that `stvsr train` wrote, or an official checkpoint.
+
+    Returns the network and what the file says of its training.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, Mapping) and "state_dict" in content:
+        config = type(entry.config)(**content["config"])
+        network = entry.build(config)
+        load_official(network, content["state_dict"])
+        return network, {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+    network = entry.build(entry.config)
+    load_official(network, content)
+    return network, {"checkpoint": path.name}

@@ -1,0 +1,101 @@
+"""Training samples from clips: cropped, augmented and made small on the fly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .resize import resize_matrix, to_uint8
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How training samples are drawn.
+
+    ``patch``: side of the square low-resolution crop in pixels. ``scales``: range of the uniform spatial scale.
+    ``gaps``: distance in frames between the two inputs, each with its probability.
+    """
+
+    patch: int = 48
+    batch: int = 4
+    scales: tuple[float, float] = (4.0, 4.0)
+    gaps: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 0.6), (3, 0.15), (4, 0.15))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Two small frames (B, 2, 3, h, w) and large truth (B, 3, H, W) at some times (B,); all values in [0, 1]."""
+
+    frames: Tensor
+    targets: tuple[tuple[Tensor, Tensor], ...]  # (time, truth) pairs: at an input's own time, and between
+
+
+class ClipSampler:
+    """Draws batches from clips; clips that move more are drawn more often."""
+
+    def __init__(self, clips: list[NDArray[np.uint8]], sampling: Sampling, seed: int) -> None:
+        self.clips = clips
+        self.sampling = sampling
+        self.random = np.random.default_rng(seed)
+        motion = np.array([_motion(clip) for clip in clips])
+        frames = np.array([len(clip) for clip in clips])
+        weights = np.sqrt(frames) * np.clip(motion, 1.0, 20.0)
+        self.probability = weights / weights.sum()
+
+    def batch(self) -> Batch:
+        """One batch; all of its samples share the spatial scale, and each has its own clip, place, gap and times."""
+        s = self.sampling
+        scale = self.random.uniform(*s.scales)
+        side = round(s.patch * scale)
+        rows = torch.from_numpy(resize_matrix(side, s.patch).astype(np.float32))
+        frames, ends, betweens, end_times, between_times = [], [], [], [], []
+        for _ in range(s.batch):
+            window, between_time = self._window(side)
+            small = torch.einsum("ay,tyxc,bx->tcab", rows, window[[0, -1]], rows)
+            frames.append(torch.from_numpy(to_uint8(small.numpy())).float() / 255)
+            end = int(self.random.integers(2))
+            ends.append(window[-end])
+            betweens.append(window[1])
+            end_times.append(float(end))
+            between_times.append(between_time)
+        return Batch(
+            torch.stack(frames),
+            (
+                (torch.tensor(end_times), torch.stack(ends).permute(0, 3, 1, 2).contiguous()),
+                (torch.tensor(between_times), torch.stack(betweens).permute(0, 3, 1, 2).contiguous()),
+            ),
+        )
+
+    def _window(self, side: int) -> tuple[Tensor, float]:
+        """An augmented crop of the first, one middle and the last frame, (3, side, side, 3), and the middle's time."""
+        gaps, chances = zip(*self.sampling.gaps, strict=True)
+        while True:
+            clip = self.clips[self.random.choice(len(self.clips), p=self.probability)]
+            gap = int(self.random.choice(gaps, p=np.array(chances) / sum(chances)))
+            if len(clip) > gap and min(clip.shape[1:3]) >= side:
+                break
+        start = int(self.random.integers(len(clip) - gap))
+        middle = int(self.random.integers(1, gap)) if gap > 1 else int(self.random.integers(2))
+        top = int(self.random.integers(clip.shape[1] - side + 1))
+        left = int(self.random.integers(clip.shape[2] - side + 1))
+        window = clip[[start, start + middle, start + gap], top : top + side, left : left + side]
+        time = middle / gap
+        reverse, flip_y, flip_x, transpose = self.random.integers(2, size=4)
+        if reverse:
+            window, time = window[::-1], 1 - time
+        if flip_y:
+            window = window[:, ::-1]
+        if flip_x:
+            window = window[:, :, ::-1]
+        if transpose:
+            window = window.swapaxes(1, 2)
+        return torch.from_numpy(window.astype(np.float32) / 255), time
+
+
+def _motion(clip: NDArray[np.uint8]) -> float:
+    """Mean frame difference in grey levels, over a few places of the clip."""
+    places = np.linspace(0, max(len(clip) - 2, 0), 8).astype(int)
+    pairs = [(clip[p, ::4, ::4].astype(float), clip[min(p + 1, len(clip) - 1), ::4, ::4]) for p in places]
+    return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))

@@ -1,0 +1,252 @@
+"""VideoINR-S: a compact continuous space-time network that runs in real time on a few CPU cores.
+
+The idea is VideoINR's (Chen et al., CVPR 2022): one encoding of two frames is decoded at any time between them and at
+any target size, by implicit functions of time and of space. What differs, and why:
+
+- motion is estimated at time t itself, coarse to fine from 1/8 of the input's size, by a small convolutional function
+  of features and t: large motion costs little, and the flow from t to an input frame vanishes at that frame's own time;
+- features are fused and refined at the input's size, where a pixel is 16 times cheaper than at the target's;
+- only the last step, a SIREN, runs per target pixel: it reads features sampled bilinearly from a grid twice as fine as
+  the input, and the target pixel's phase within that grid, which is periodic, so nothing jumps from cell to cell;
+- samples are taken at pixel centres and clamped at the border, and the frames enter at their true scale.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .ops import target_coordinates, warp
+
+
+@dataclass(frozen=True)
+class VideoINRSConfig:
+    """Size of a VideoINR-S. Widths are channels, blocks are counts of residual blocks."""
+
+    width: int = 48
+    encoder_blocks: int = 3
+    trunk_blocks: int = 8
+    search_radius: int = 2
+    decoder_width: int = 32
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, size // 2)
+
+
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.1)
+
+
+class _Residual(nn.Module):
+    """``x + conv(relu(conv(x)))``. (B, C, H, W) -> (B, C, H, W)"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(width, width)
+        self.conv2 = _conv(width, width)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
+    """Mean product of features at every displacement. (B, C, H, W) twice -> (B, (2*radius+1)**2, H, W)"""
+    H, W = first.shape[-2:]
+    padded = F.pad(second, (radius, radius, radius, radius))
+    shifts = range(2 * radius + 1)
+    return torch.cat(
+        [(first * padded[..., i : i + H, j : j + W]).mean(1, keepdim=True) for i in shifts for j in shifts], 1
+    )
+
+
+class MotionStep(nn.Module):
+    """Refines the motion from time t to both frames, and the visibility of frame 0, at one pyramid level.
+
+    Motion is (dx, dy) in pixels of this level over the whole interval: the flow to frame 0 is t * motion[:, :2], that
+    to frame 1 is (1 - t) * motion[:, 2:4]; channel 4 is the logit of frame 0's visibility.
+    """
+
+    def __init__(self, features: int, width: int, radius: int) -> None:
+        super().__init__()
+        self.radius = radius
+        searched = (2 * radius + 1) ** 2 if radius else 0
+        self.conv1 = _conv(2 * features + searched + 5 + 1, width)
+        self.conv2 = _conv(width, width)
+        self.conv3 = _conv(width, 5)
+        nn.init.normal_(self.conv3.weight, std=1e-3)
+        assert self.conv3.bias is not None
+        nn.init.zeros_(self.conv3.bias)
+
+    def forward(self, first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
+        """(B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1) -> (B, 5, H, W)"""
+        first = warp(first, time * motion[:, 0:2], "clamp")
+        second = warp(second, (1 - time) * motion[:, 2:4], "clamp")
+        seen = [first, second, motion, time.expand_as(motion[:, :1])]
+        if self.radius:
+            seen.append(correlate(first, second, self.radius))
+        x = _activate(self.conv1(torch.cat(seen, 1)))
+        return motion + self.conv3(_activate(self.conv2(x)))
+
+
+def _finer(motion: Tensor) -> Tensor:
+    """Motion of the next finer level: twice the size, twice the pixels; the visibility stays. (B, 5, H, W)"""
+    motion = F.interpolate(motion, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return torch.cat([2 * motion[:, :4], motion[:, 4:]], 1)
+
+
+def _lerp_rows(x: Tensor, at: Tensor) -> Tensor:
+    """Linear interpolation along dimension 1, positions clamped to the ends. (B, N, ...) -> (B, len(at), ...)"""
+    last = x.shape[1] - 1
+    at = at.clamp(0, last)
+    low = at.floor()
+    weight = (at - low).view(-1, *[1] * (x.ndim - 2))
+    low = low.long()
+    below, above = x.index_select(1, low), x.index_select(1, (low + 1).clamp(max=last))
+    return below + weight * (above - below)
+
+
+def _cubic_rows(x: Tensor, at: Tensor) -> Tensor:
+    """Cubic interpolation (a = -0.5) along dimension 1, taps clamped to the ends. (B, N, ...) -> (B, len(at), ...)"""
+    last = x.shape[1] - 1
+    low = at.floor()
+    d = (at - low).view(-1, *[1] * (x.ndim - 2))
+    taps = (
+        ((-0.5 * d + 1.0) * d - 0.5) * d,
+        (1.5 * d - 2.5) * d * d + 1.0,
+        ((-1.5 * d + 2.0) * d + 0.5) * d,
+        (0.5 * d - 0.5) * d * d,
+    )
+    low = low.long()
+    rows = [x.index_select(1, (low + k).clamp(0, last)) * tap for k, tap in zip((-1, 0, 1, 2), taps, strict=True)]
+    return rows[0] + rows[1] + rows[2] + rows[3]
+
+
+def _spacing(at: Tensor) -> Tensor:
+    """Mean distance between target pixels in input pixels; 0 for a single one. (N,) -> ()"""
+    return (at[-1] - at[0]) / max(at.shape[0] - 1, 1)
+
+
+class SpatialINR(nn.Module):
+    """A SIREN that turns features and the phase of a target pixel into its colour, at any target size."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.phase = nn.Linear(9, width)
+        self.hidden = nn.Linear(width, width)
+        self.colour = nn.Linear(width, 3)
+        with torch.no_grad():
+            self.hidden.weight.mul_(2.0)
+            self.colour.weight.mul_(0.1)
+            self.colour.bias.zero_()
+
+    def forward(self, x: Tensor, y: Tensor, x_at: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
+        """(B, H, W, C) pre-activations of the first layer, positions (Hout,), (Wout,) -> (B, Hout, Wout, 3)"""
+        rows = _lerp_rows(x, y)
+        grid = _lerp_rows(rows.transpose(1, 2), x_at)  # (B, Wout, Hout, C)
+        grid = torch.sin(grid + self._phase(y, x_at, cell_y, cell_x))
+        grid = torch.sin(self.hidden(grid))
+        return self.colour(grid).transpose(1, 2)
+
+    def _phase(self, y: Tensor, x: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
+        """-> (Wout, Hout, C)"""
+        ty, tx = 2 * math.pi * y, 2 * math.pi * x
+        H, W = y.shape[0], x.shape[0]
+        sy, cy, sx, cx = ty.sin(), ty.cos(), tx.sin(), tx.cos()
+        vertical = torch.stack([sy, cy, cell_y.expand(H)], -1)[None].expand(W, H, 3)
+        horizontal = torch.stack([sx, cx, cell_x.expand(W)], -1)[:, None].expand(W, H, 3)
+        products = torch.stack([sy * sx[:, None], cy * cx[:, None], sy * cx[:, None]], -1)
+        return self.phase(torch.cat([vertical, horizontal, products], -1))
+
+
+class VideoINRS(nn.Module):
+    """VideoINR-S: two frames to one frame at any time in [0, 1] and any size.
+
+    Frames are RGB in [0, 1]; outputs are unclamped.
+    """
+
+    feature_names = ("features", "half", "quarter", "eighth")
+    size_minimum = 16
+    size_multiple = 8
+
+    def __init__(self, config: VideoINRSConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or VideoINRSConfig()
+        w = c.width
+        self.conv_first = _conv(3, w)
+        self.encoder = nn.Sequential(*[_Residual(w) for _ in range(c.encoder_blocks)])
+        self.down = nn.ModuleList([_conv(w, w, stride=2) for _ in range(3)])
+        self.motion = nn.ModuleList(
+            [MotionStep(w, w, c.search_radius), MotionStep(w, w, c.search_radius), MotionStep(w, w, 0)]
+        )
+        self.motion_last = MotionStep(w // 2, w // 2, 0)
+        self.thin = _conv(w, w // 2, size=1)
+        self.fuse = _conv(2 * w + 9 + 5 + 1, w)
+        self.trunk = nn.Sequential(*[_Residual(w) for _ in range(c.trunk_blocks)])
+        self.up1 = _conv(w, 4 * c.decoder_width)
+        self.up2 = _conv(c.decoder_width, c.decoder_width)
+        self.decoder = SpatialINR(c.decoder_width)
+
+    def encode(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Features of both frames and their pyramid.
+
+        ``frames``: (B, 2, 3, H, W). Returns the features and frames, (B, 2*C+6, H, W), then the features at 1/2, 1/4
+        and 1/8 of the size, (B, 2*C, H/k, W/k).
+        """
+        B = frames.shape[0]
+        flat = frames.flatten(0, 1)
+        level = self.encoder(_activate(self.conv_first(flat - 0.5)))
+        levels = [level]
+        for down in self.down:
+            level = _activate(down(level))
+            levels.append(level)
+        features, half, quarter, eighth = (x.unflatten(0, (B, 2)).flatten(1, 2) for x in levels)
+        return torch.cat([features, frames.flatten(1, 2)], 1), half, quarter, eighth
+
+    def decode(
+        self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor, y: Tensor, x: Tensor
+    ) -> Tensor:
+        """The frame at ``time`` (B,) in [0, 1]; ``y`` (Hout,), ``x`` (Wout,): target pixel centres in input pixels.
+
+        Returns (B, 3, Hout, Wout).
+        """
+        return self.render(*self.refine(features, half, quarter, eighth, time), y, x)
+
+    def render(self, refined: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """What `refine` returned, drawn at target pixel centres (Hout,), (Wout,). -> (B, 3, Hout, Wout)"""
+        up = F.pixel_shuffle(self.up1(refined), 2)
+        up = self.up2(_activate(up)).permute(0, 2, 3, 1)
+        detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, _spacing(y), _spacing(x)).permute(0, 3, 1, 2)
+        smooth = _cubic_rows(_cubic_rows(base.permute(0, 2, 3, 1), y).transpose(1, 2), x)  # (B, Wout, Hout, 3)
+        return detail + smooth.permute(0, 3, 2, 1)
+
+    def refine(
+        self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features (B, C, H, W) and the blended frame (B, 3, H, W) at ``time``, at the input's size."""
+        w = self.config.width
+        t = time.view(-1, 1, 1, 1)
+        motion = torch.zeros_like(eighth[:, :5])
+        for step, level in zip(self.motion, (eighth, quarter, half), strict=True):
+            motion = _finer(step(level[:, :w], level[:, w:], motion, t))
+        first, second = features[:, :w], features[:, w : 2 * w]
+        motion = self.motion_last(self.thin(first), self.thin(second), motion, t)
+        first = warp(torch.cat([first, features[:, 2 * w : 2 * w + 3]], 1), t * motion[:, 0:2], "clamp")
+        second = warp(torch.cat([second, features[:, 2 * w + 3 :]], 1), (1 - t) * motion[:, 2:4], "clamp")
+        visible = torch.sigmoid(motion[:, 4:])
+        near = (1 - t) * visible + 1e-4
+        far = t * (1 - visible) + 1e-4
+        base = (near * first[:, w:] + far * second[:, w:]) / (near + far)
+        seen = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
+        x = _activate(self.fuse(torch.cat(seen, 1)))
+        return self.trunk(x) + x, base
+
+    def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B, 2, 3, H, W), (B,), target (height, width) -> (B, 3, height, width)"""
+        y = target_coordinates(frames.shape[-2], size[0], frames.device)
+        x = target_coordinates(frames.shape[-1], size[1], frames.device)
+        return self.decode(*self.encode(frames), time, y, x)
