@@ -1,11 +1,11 @@
 """Every error that stvsr raises on purpose; each message is one sentence that says what to do.
 
-    StvsrError
-    ├── MediaError          a video or image folder cannot be read or written
-    ├── BundleError         a bundle is missing, damaged, changed or of an unknown format
-    ├── BackendError        a backend or device was asked for and cannot be had
-    ├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
-    └── ExportError         a graph that was exported does not compute what its network computes
+StvsrError
+├── MediaError          a video or image folder cannot be read or written
+├── BundleError         a bundle is missing, damaged, changed or of an unknown format
+├── BackendError        a backend or device was asked for and cannot be had
+├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
+└── ExportError         a graph that was exported does not compute what its network computes
 """
 
 

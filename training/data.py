@@ -26,10 +26,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Batch:
-    """Two small frames (B, 2, 3, h, w) and large truth (B, 3, H, W) at some times (B,); all values in [0, 1]."""
+    """Two small frames, and large truth at K times: an input's own, and between. All values in [0, 1]."""
 
-    frames: Tensor
-    targets: tuple[tuple[Tensor, Tensor], ...]  # (time, truth) pairs: at an input's own time, and between
+    frames: Tensor  # (B, 2, 3, h, w)
+    time: Tensor  # (B, K)
+    truth: Tensor  # (B, K, 3, H, W)
 
 
 class ClipSampler:
@@ -50,23 +51,15 @@ class ClipSampler:
         scale = self.random.uniform(*s.scales)
         side = round(s.patch * scale)
         rows = torch.from_numpy(resize_matrix(side, s.patch).astype(np.float32))
-        frames, ends, betweens, end_times, between_times = [], [], [], [], []
+        frames, times, truths = [], [], []
         for _ in range(s.batch):
-            window, between_time = self._window(side)
+            window, between = self._window(side)
             small = torch.einsum("ay,tyxc,bx->tcab", rows, window[[0, -1]], rows)
             frames.append(torch.from_numpy(to_uint8(small.numpy())).float() / 255)
             end = int(self.random.integers(2))
-            ends.append(window[-end])
-            betweens.append(window[1])
-            end_times.append(float(end))
-            between_times.append(between_time)
-        return Batch(
-            torch.stack(frames),
-            (
-                (torch.tensor(end_times), torch.stack(ends).permute(0, 3, 1, 2).contiguous()),
-                (torch.tensor(between_times), torch.stack(betweens).permute(0, 3, 1, 2).contiguous()),
-            ),
-        )
+            times.append((float(end), between))
+            truths.append(window[[-end, 1]].permute(0, 3, 1, 2))
+        return Batch(torch.stack(frames), torch.tensor(times), torch.stack(truths))
 
     def _window(self, side: int) -> tuple[Tensor, float]:
         """An augmented crop of the first, one middle and the last frame, (3, side, side, 3), and the middle's time."""

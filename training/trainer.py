@@ -30,7 +30,7 @@ class Schedule:
     learning_rate: float = 1e-3
     final_rate: float = 1e-6
     warmup: int = 200
-    auxiliary_weight: float = 0.2  # of the loss on the blended low-resolution frame, halved every quarter of the steps
+    auxiliary_weight: float = 0.5  # of what a network judges beside its output; halved every quarter of the steps
     ema: float = 0.999
     validate_every: int = 1000
     checkpoint_every: int = 500
@@ -132,23 +132,15 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         net: Any = self.network
-        frames = batch.frames.to(self.device)
-        side = frames.shape[-1]
-        auxiliary = self.schedule.auxiliary_weight * 0.5 ** (4 * self.step / self.schedule.steps)
+        frames, time, truth = (x.to(self.device) for x in (batch.frames, batch.time, batch.truth))
+        if hasattr(net, "loss"):  # it judges more than its output
+            reconstruction, auxiliary = net.loss(frames, time, truth)
+            weight = self.schedule.auxiliary_weight * 0.5 ** (4 * self.step / self.schedule.steps)
+            return reconstruction + weight * auxiliary
         features = net.encode(frames)
-        total = torch.zeros((), device=self.device)
-        for moment, truth in batch.targets:
-            moment, truth = moment.to(self.device), truth.to(self.device)
-            at = target_coordinates(side, truth.shape[-1]).to(self.device)
-            if hasattr(net, "refine"):  # the blended low-resolution frame is judged too: it teaches motion
-                refined, base = net.refine(*features, moment)
-                actual = net.render(refined, base, at, at)
-                small = nn.functional.interpolate(truth, size=(side, side), mode="bicubic", antialias=True)
-                total = total + auxiliary * charbonnier(base, small)
-            else:
-                actual = net.decode(*features, time=moment, y=at, x=at)
-            total = total + charbonnier(actual, truth)
-        return total / len(batch.targets)
+        y, x = (target_coordinates(frames.shape[-1], n, frames.device) for n in truth.shape[-2:])
+        made = [net.decode(*features, time=time[:, k], y=y, x=x) for k in range(time.shape[1])]
+        return charbonnier(torch.stack(made, 1), truth)
 
     @torch.no_grad()
     def validate(self, clips: list[NDArray[np.uint8]], scale: int = 4, windows: int = 4) -> dict[str, float]:

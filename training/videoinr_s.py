@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .losses import charbonnier
 from .ops import target_coordinates, warp
 
 
@@ -64,6 +65,22 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
     )
 
 
+def warp_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """Both frames, or their features, as seen from ``time``. (B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1)"""
+    return (
+        warp(first, time * motion[:, 0:2], "clamp"),
+        warp(second, (1 - time) * motion[:, 2:4], "clamp"),
+    )
+
+
+def blend_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
+    """The mean of two warped frames by nearness in time and by visibility. (B, C, H, W) twice -> (B, C, H, W)"""
+    visible = torch.sigmoid(motion[:, 4:])
+    near = (1 - time) * visible + 1e-4
+    far = time * (1 - visible) + 1e-4
+    return (near * first + far * second) / (near + far)
+
+
 class MotionStep(nn.Module):
     """Refines the motion from time t to both frames, and the visibility of frame 0, at one pyramid level.
 
@@ -84,8 +101,7 @@ class MotionStep(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
         """(B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1) -> (B, 5, H, W)"""
-        first = warp(first, time * motion[:, 0:2], "clamp")
-        second = warp(second, (1 - time) * motion[:, 2:4], "clamp")
+        first, second = warp_pair(first, second, motion, time)
         seen = [first, second, motion, time.expand_as(motion[:, :1])]
         if self.radius:
             seen.append(correlate(first, second, self.radius))
@@ -214,7 +230,8 @@ class VideoINRS(nn.Module):
 
         Returns (B, 3, Hout, Wout).
         """
-        return self.render(*self.refine(features, half, quarter, eighth, time), y, x)
+        refined, base, _ = self.refine(features, half, quarter, eighth, time)
+        return self.render(refined, base, y, x)
 
     def render(self, refined: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """What `refine` returned, drawn at target pixel centres (Hout,), (Wout,). -> (B, 3, Hout, Wout)"""
@@ -226,24 +243,55 @@ class VideoINRS(nn.Module):
 
     def refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features (B, C, H, W) and the blended frame (B, 3, H, W) at ``time``, at the input's size."""
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What can be said of the frame at ``time`` (B,) at the input's size.
+
+        Returns its features (B, C, H, W), the blend of both warped frames (B, 3, H, W), and the motion, as `MotionStep`
+        says it, at 1/8, 1/4, 1/2 and all of the size, (B, 5, H/k, W/k).
+        """
         w = self.config.width
         t = time.view(-1, 1, 1, 1)
+        motions: list[Tensor] = []
         motion = torch.zeros_like(eighth[:, :5])
         for step, level in zip(self.motion, (eighth, quarter, half), strict=True):
-            motion = _finer(step(level[:, :w], level[:, w:], motion, t))
+            motions.append(step(level[:, :w], level[:, w:], motion, t))
+            motion = _finer(motions[-1])
         first, second = features[:, :w], features[:, w : 2 * w]
         motion = self.motion_last(self.thin(first), self.thin(second), motion, t)
-        first = warp(torch.cat([first, features[:, 2 * w : 2 * w + 3]], 1), t * motion[:, 0:2], "clamp")
-        second = warp(torch.cat([second, features[:, 2 * w + 3 :]], 1), (1 - t) * motion[:, 2:4], "clamp")
+        motions.append(motion)
+        first = torch.cat([first, features[:, 2 * w : 2 * w + 3]], 1)
+        second = torch.cat([second, features[:, 2 * w + 3 :]], 1)
+        first, second = warp_pair(first, second, motion, t)
+        base = blend_pair(first[:, w:], second[:, w:], motion, t)
         visible = torch.sigmoid(motion[:, 4:])
-        near = (1 - t) * visible + 1e-4
-        far = t * (1 - visible) + 1e-4
-        base = (near * first[:, w:] + far * second[:, w:]) / (near + far)
         seen = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
         x = _activate(self.fuse(torch.cat(seen, 1)))
-        return self.trunk(x) + x, base
+        return self.trunk(x) + x, base, motions
+
+    def loss(self, frames: Tensor, time: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """The reconstruction's loss, and that of the warped frames at every size, which teaches motion.
+
+        ``frames``: (B, 2, 3, H, W), ``time``: (B, K), ``truth``: (B, K, 3, Hout, Wout). Returns two scalars.
+        """
+        H, W = frames.shape[-2:]
+        y = target_coordinates(H, truth.shape[-2], frames.device)
+        x = target_coordinates(W, truth.shape[-1], frames.device)
+        features = self.encode(frames)
+        reconstruction, motion_loss = frames.new_zeros(()), frames.new_zeros(())
+        for k in range(time.shape[1]):
+            refined, base, motions = self.refine(*features, time[:, k])
+            reconstruction = reconstruction + charbonnier(self.render(refined, base, y, x), truth[:, k])
+            for motion in motions:
+                size = motion.shape[-2:]
+                first, second, small = (
+                    F.interpolate(f, size, mode="bilinear", antialias=True)
+                    for f in (frames[:, 0], frames[:, 1], truth[:, k])
+                )
+                t = time[:, k].view(-1, 1, 1, 1)
+                first, second = warp_pair(first, second, motion, t)
+                for seen in (first, second, blend_pair(first, second, motion, t)):
+                    motion_loss = motion_loss + charbonnier(seen, small) / (3 * len(motions))
+        return reconstruction / time.shape[1], motion_loss / time.shape[1]
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 2, 3, H, W), (B,), target (height, width) -> (B, 3, height, width)"""

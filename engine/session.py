@@ -1,0 +1,201 @@
+"""Sessions: one protocol for every backend, and ONNX Runtime's implementation of it."""
+
+import contextlib
+import functools
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+
+from .errors import BackendError, BundleError
+from .manifest import TensorSpec
+
+BACKENDS = ("ort",)
+
+# A NumPy array, or one that stays on a device: what `run(keep=True)` gave, a CuPy array, anything with __dlpack__.
+Array = Any
+
+_CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
+_FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
+_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
+
+
+class Session(Protocol):
+    """An open graph."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    device: str  # "cpu" or "cuda:N"
+
+    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+        """Compute every output; `keep` leaves them on the device, for the next run of any session there."""
+
+    def close(self) -> None:
+        """Free what the graph holds; a second call does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class OrtSession:
+    """A graph in ONNX Runtime, on the CPU or on a CUDA GPU."""
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+        ort = _onnxruntime()
+        kind, index = _parse_device(device)
+        options = _options(ort, threads)
+        self._ort = ort
+        self._session: Any = None
+        if kind != "cpu":
+            self._session = _open_cuda(ort, path, options, index)
+            if self._session is None and kind == "cuda":
+                raise BackendError(f"ONNX Runtime cannot use device '{device}' here: {_CUDA_REMEDY}.")
+        if self._session is None:
+            self._session = _create(ort, path, options, ["CPUExecutionProvider"])
+            kind, index = "cpu", 0
+        else:
+            kind = "cuda"
+        self._place = (kind, index)
+        self.device = "cpu" if kind == "cpu" else f"cuda:{index}"
+        self.inputs = tuple(_spec(path, value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(path, value) for value in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+        """Compute every output, as NumPy arrays, or with `keep` as values on the device (they have __dlpack__)."""
+        if self._session is None:
+            raise BackendError("The session is closed: open another with open_session.")
+        binding = self._session.io_binding()
+        for spec in self.inputs:
+            value = inputs[spec.name]
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(spec.name, np.ascontiguousarray(value, dtype=spec.dtype))
+            elif isinstance(value, self._ort.OrtValue):
+                binding.bind_ortvalue_input(spec.name, value)
+            else:
+                binding.bind_ortvalue_input(spec.name, self._ort.OrtValue.from_dlpack(value))
+        for spec in self.outputs:
+            if keep:
+                binding.bind_output(spec.name, *self._place)
+            else:
+                binding.bind_output(spec.name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            if re.search(
+                r"failed to allocate memory|out of memory|bad_alloc|bad allocation", str(error), re.IGNORECASE
+            ):
+                raise BackendError(
+                    f"The memory of device '{self.device}' does not hold this work: ask for smaller tiles."
+                ) from error
+            raise
+        values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """Free the graph; a second call does nothing."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_session(path: str | Path, backend: str = "ort", device: str = "auto", threads: int | None = None) -> Session:
+    """Open a graph; device "auto" is the first CUDA GPU if ONNX Runtime can use it, and else the CPU."""
+    if backend not in BACKENDS:
+        raise BackendError(f"There is no backend '{backend}' in this installation: use one of {', '.join(BACKENDS)}.")
+    return OrtSession(path, device, threads)
+
+
+def cpu_threads() -> int:
+    """Return how many CPU threads this process may use at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
+    match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
+    if match is None:
+        raise BackendError(f"'{device}' is no device: use 'auto', 'cpu' or 'cuda:0' (any GPU's number).")
+    kind: Literal["auto", "cpu", "cuda"] = "auto" if match[1] else "cpu" if match[2] else "cuda"
+    return kind, int(match[3] or 0)
+
+
+def _options(ort: ModuleType, threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or cpu_threads()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_mem_pattern = False  # with sizes that change, a pattern doubles the peak: 234 MiB against 117 MiB
+    options.log_severity_level = _ERROR
+    return options
+
+
+def _create(ort: ModuleType, path: str | Path, options: Any, providers: list[Any]) -> Any:
+    try:
+        return ort.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+    except Exception as error:
+        reason = str(error).replace("\n", " ").strip()
+        raise BundleError(
+            f"ONNX Runtime cannot load {path} ({reason}); restore the file or export it again."
+        ) from error
+
+
+def _open_cuda(ort: ModuleType, path: str | Path, options: Any, index: int) -> Any:
+    """Open a session on a GPU, or return None; ONNX Runtime itself would report on stderr, and go on without."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return None
+    ort.set_default_logger_severity(_FATAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()  # the CUDA libraries that pip installed; it prints the names of those it lacks
+        session = _create(ort, path, options, [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"])
+    except BundleError:
+        return None  # a GPU that fails: the CPU says whether the graph is at fault
+    finally:
+        ort.set_default_logger_severity(_ERROR)
+    return session if "CUDAExecutionProvider" in session.get_providers() else None
+
+
+def _spec(path: str | Path, value: Any) -> TensorSpec:
+    kind = value.type.removeprefix("tensor(").removesuffix(")")
+    if kind not in _DTYPES:
+        raise BundleError(f"{path} has a tensor '{value.name}' of type {kind}, which stvsr does not feed: use float.")
+    return TensorSpec(
+        name=value.name, dtype=_DTYPES[kind], axes=tuple("?" if axis is None else axis for axis in value.shape)
+    )
+
+
+@functools.cache
+def _onnxruntime() -> ModuleType:
+    with _quiet_stderr():
+        import onnxruntime  # it takes a quarter of a second: not before a session is wanted
+    onnxruntime.set_default_logger_severity(_ERROR)
+    return onnxruntime
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drop what native code writes to file 2: some GPU builds warn of devices they do not find when imported."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # a process without a stderr
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)

@@ -1,0 +1,139 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stvsr.engine.errors import BackendError, BundleError
+from stvsr.engine.manifest import TensorSpec
+from stvsr.engine.session import OrtSession, cpu_threads, open_session
+from toy import write_toy
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).random((1, 2, 3, 5, 7), dtype=np.float32)
+
+
+def has_cuda(toy: Path) -> bool:
+    with open_session(toy / "encoder.onnx") as session:
+        return session.device != "cpu"
+
+
+def test_a_session_says_its_inputs_and_outputs(toy: Path) -> None:
+    with open_session(toy / "decoder.onnx", device="cpu") as session:
+        assert [spec.name for spec in session.inputs] == ["features", "time", "y", "x"]
+        assert session.outputs == (TensorSpec(name="frame", dtype="float32", axes=("B", 3, "H", "W")),)
+        assert session.device == "cpu"
+
+
+def test_it_runs_and_takes_what_it_kept(toy: Path, frames: np.ndarray) -> None:
+    with open_session(toy / "encoder.onnx", device="cpu") as encoder, open_session(toy / "decoder.onnx") as decoder:
+        np.testing.assert_array_equal(encoder.run({"frames": frames})["features"], frames)
+        kept = encoder.run({"frames": frames}, keep=True)
+        assert not isinstance(kept["features"], np.ndarray)
+        # The order of dimensions is no matter: arrays are made contiguous.
+        places = {"y": np.arange(5, dtype=np.float32), "x": np.arange(14, dtype=np.float32)[::2] / 2}
+        first = decoder.run({**kept, "time": np.zeros(1, np.float32), **places})["frame"]
+        np.testing.assert_array_equal(first, frames[:, 0])
+        second = decoder.run({**kept, "time": np.ones(1, np.float32), **places})["frame"]
+        np.testing.assert_allclose(second, frames[:, 1], atol=1e-6)
+
+
+def test_arrays_that_share_memory_by_dlpack_are_taken(toy: Path, frames: np.ndarray) -> None:
+    class Foreign:
+        def __dlpack__(self, **options: object) -> object:
+            return frames.__dlpack__()
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return frames.__dlpack_device__()
+
+    with open_session(toy / "encoder.onnx", device="cpu") as session:
+        np.testing.assert_array_equal(session.run({"frames": Foreign()})["features"], frames)
+
+
+def test_sizes_may_change_between_runs(toy: Path) -> None:
+    with open_session(toy / "encoder.onnx", device="cpu") as session:
+        for shape in ((1, 2, 3, 8, 8), (1, 2, 3, 4, 12), (2, 2, 3, 9, 3)):
+            assert session.run({"frames": np.ones(shape, np.float32)})["features"].shape == shape
+
+
+def test_a_closed_session_says_so(toy: Path, frames: np.ndarray) -> None:
+    session = open_session(toy / "encoder.onnx", device="cpu")
+    session.close()
+    session.close()
+    with pytest.raises(BackendError, match="closed"):
+        session.run({"frames": frames})
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cpu:1", ""])
+def test_an_unknown_device_is_refused(toy: Path, device: str) -> None:
+    with pytest.raises(BackendError, match="is no device"):
+        open_session(toy / "encoder.onnx", device=device)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "torch", ""])
+def test_a_backend_that_is_not_there_is_refused(toy: Path, backend: str) -> None:
+    with pytest.raises(BackendError, match="no backend"):
+        open_session(toy / "encoder.onnx", backend=backend)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(toy: Path) -> None:
+    if has_cuda(toy):
+        pytest.skip("this machine has a CUDA GPU that ONNX Runtime uses")
+    with pytest.raises(BackendError, match=r"'cuda:0' here: install .*stvsr\[cuda\]"):
+        open_session(toy / "encoder.onnx", device="cuda:0")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_features_stay_there(toy: Path, frames: np.ndarray) -> None:
+    if not has_cuda(toy):
+        pytest.skip("no CUDA GPU that ONNX Runtime uses")
+    with open_session(toy / "encoder.onnx", device="cuda:0") as session:
+        kept = session.run({"frames": frames}, keep=True)["features"]
+        assert kept.device_name() == "cuda"
+        np.testing.assert_array_equal(kept.numpy(), frames)
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(BundleError, match=r"bad\.onnx"):
+        open_session(tmp_path / "bad.onnx", device="cpu")
+
+
+def test_memory_that_does_not_suffice_is_an_error_with_a_remedy(toy: Path, frames: np.ndarray) -> None:
+    class Full:
+        def io_binding(self) -> "Full":
+            return self
+
+        def bind_cpu_input(self, *arguments: object) -> None: ...
+
+        def bind_output(self, *arguments: object) -> None: ...
+
+        def run_with_iobinding(self, binding: object) -> None:
+            raise RuntimeError("BFCArena: Failed to allocate memory for requested buffer of size 99")
+
+    session = OrtSession(toy / "encoder.onnx", "cpu")
+    session._session = Full()
+    with pytest.raises(BackendError, match="smaller tiles"):
+        session.run({"frames": frames})
+
+
+def test_the_terminal_stays_clean(toy: Path) -> None:
+    code = (
+        "import sys; from stvsr.engine.session import open_session; from stvsr.engine.errors import BackendError\n"
+        f"open_session({str(toy / 'encoder.onnx')!r}).close()\n"
+        f"try: open_session({str(toy / 'encoder.onnx')!r}, device='cuda:99')\n"
+        "except BackendError: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_threads_are_those_of_the_process() -> None:
+    assert cpu_threads() >= 1
