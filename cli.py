@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -48,9 +50,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _plain(error: BaseException) -> str:
-    """The message with nothing in it that rich would read as markup."""
-    return str(error).replace("[", r"\[")
+def _plain(text: object) -> str:
+    """The text with nothing in it that rich would read as markup."""
+    return escape(str(text))
 
 
 def _version(wanted: bool) -> None:
@@ -174,7 +176,7 @@ def _frames_bar(name: str, hidden: bool) -> Iterator[Callable[[int, int | None, 
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, disable=hidden, transient=True) as progress:
-        task = progress.add_task(_plain(ValueError(name)), total=None, speed="")
+        task = progress.add_task(_plain(name), total=None, speed="")
 
         def advance(done: int, total: int | None, per_second: float) -> None:
             progress.update(task, completed=done, total=total, speed=f"{per_second:.1f} frames/s out")
@@ -185,14 +187,14 @@ def _frames_bar(name: str, hidden: bool) -> Iterator[Callable[[int, int | None, 
 def _print_report(report: "Report") -> None:
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
-    out.print(f"[bold]{_plain(ValueError(report.output))}[/]", soft_wrap=True)
+    out.print(f"[bold]{_plain(report.output)}[/]", soft_wrap=True)
     out.print(
         f"  {size}, {report.frames_in} -> {report.frames_out} frames{cuts}, {float(Fraction(report.rate_out)):g} fps; "
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}",
         soft_wrap=True,
     )
     for warning in report.warnings:
-        err.print(f"[yellow]Note:[/] {_plain(ValueError(warning))}", soft_wrap=True)
+        err.print(f"[yellow]Note:[/] {_plain(warning)}", soft_wrap=True)
 
 
 @app.command()
@@ -242,13 +244,14 @@ def info(
     else:
         from .engine.probe import probe
 
-        facts = probe(Path(target)).as_dict()
+        facts = asdict(probe(target))
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
-        table.add_row(f"[bold]{key}[/]", _plain(ValueError(json.dumps(value) if isinstance(value, dict) else value)))
+        shown = json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else value
+        table.add_row(f"[bold]{key}[/]", _plain(shown))
     out.print(table)
 
 
@@ -303,7 +306,7 @@ def export(
             {k: kept[k] for k in ("protocol", "mean", "gain_db") if k in kept},
             overwrite,
         )
-    out.print(f"[bold]{_plain(ValueError(folder))}[/]", soft_wrap=True)
+    out.print(f"[bold]{_plain(folder)}[/]", soft_wrap=True)
 
 
 @app.command()
@@ -347,7 +350,7 @@ def train(
             sampling = Sampling(patch=patch, batch=batch)
             trainer = Trainer(entry.build(entry.config), config_dict(entry), schedule, sampling, run, device)
             if trainer.step:
-                err.print(f"Going on from step {trainer.step} of {_plain(ValueError(run))}.")
+                err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
             with Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -366,7 +369,7 @@ def train(
                     cache,
                     lambda step, loss: progress.update(task, completed=step, loss=loss),
                 )
-    out.print(f"[bold]{_plain(ValueError(run / 'weights.pt'))}[/]", soft_wrap=True)
+    out.print(f"[bold]{_plain(run / 'weights.pt')}[/]", soft_wrap=True)
     for name, value in scores.items():
         out.print(f"  {name} {value:.3f} dB")
 
@@ -406,7 +409,7 @@ def evaluate(
                 found,
                 lambda a, b, t, size: (f.astype(np.float32) / FULL_SCALE for f in upscaler.frames(a, b, t, size)),
                 Protocol(scale, factor),
-                lambda clip: progress.update(task, description=_plain(ValueError(clip.name))),
+                lambda clip: progress.update(task, description=_plain(clip.name)),
                 lambda: progress.advance(task),
             )
             scores = {"bundle": upscaler.bundle.manifest.name, "fingerprint": upscaler.bundle.fingerprint, **scores}

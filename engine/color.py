@@ -1,4 +1,4 @@
-"""Colour: what a stream's tags mean, and the conversions between YUV planes and RGB.
+"""Colour: the conversions between YUV planes and RGB.
 
 The matrices are applied here, in float32 with rounding: swscale's fixed-point ones err by up to 2 codes at 8 bits and
 4 at 10. Chroma lies left of and between rows, as in MPEG-2 and later, and is interpolated linearly. Work goes in bands
@@ -14,56 +14,12 @@ import av
 import numpy as np
 
 from .errors import MediaError
+from .tags import LUMA_WEIGHTS, Coding
 
-# Code points of ITU-T H.273, which FFmpeg uses too.
-RGB, BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020_NCL = 0, 1, 2, 5, 6, 9
-LIMITED_RANGE, FULL_RANGE = 1, 2  # of FFmpeg's AVColorRange; 0 says nothing
-
-# Matrix -> (Kr, Kb)
-_LUMA_WEIGHTS = {
-    BT709: (0.2126, 0.0722),
-    4: (0.30, 0.11),  # FCC
-    BT470BG: (0.299, 0.114),
-    SMPTE170M: (0.299, 0.114),
-    7: (0.212, 0.087),  # SMPTE 240M
-    BT2020_NCL: (0.2627, 0.0593),
-}
-_MATRIX_NAMES = {8: "YCgCo", 10: "BT.2020 constant luminance", 14: "ICtCp"}
-_HD_LINES = 720  # untagged pictures below it are BT.601, as is the custom
 _BAND_PX = 1 << 17  # float32 bands of three channels stay within a core's cache
 
 _PLANAR = re.compile(r"(yuvj?4[0-4][0-4]p|gray|gbrp)(\d+)?(le|be)?")
 _SUBSAMPLED = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411", (4, 4): "410"}
-
-
-@dataclass(frozen=True)
-class ColorTags:
-    """What a stream says of its colours, as code points of ITU-T H.273; the range as FFmpeg counts (0, 1, 2)."""
-
-    matrix: int = UNSPECIFIED
-    primaries: int = UNSPECIFIED
-    transfer: int = UNSPECIFIED
-    range: int = 0
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How RGB is coded as YUV."""
-
-    matrix: int
-    full_range: bool
-
-
-def coding_of(tags: ColorTags, height: int, pix_fmt: str) -> Coding:
-    """Return what the tags mean for pictures of that height and pixel format; untagged ones get the custom."""
-    full_range = pix_fmt.startswith("yuvj") or tags.range == FULL_RANGE
-    matrix = tags.matrix
-    if matrix in (UNSPECIFIED, 3, RGB):  # 3 is reserved; RGB says nothing of YUV
-        matrix = SMPTE170M if height < _HD_LINES else BT709
-    if matrix not in _LUMA_WEIGHTS:
-        name = _MATRIX_NAMES.get(matrix, f"number {matrix}")
-        raise MediaError(f"The colour matrix {name} is not supported: convert the video to BT.709 or BT.2020 first.")
-    return Coding(matrix, full_range)
 
 
 @dataclass(frozen=True)
@@ -173,7 +129,7 @@ def fill(frame: av.VideoFrame, rgb: np.ndarray, coding: Coding) -> None:  # (3, 
 
 def _plane(frame: av.VideoFrame, index: int, dtype: np.dtype) -> np.ndarray:  # (h, w), a view
     plane = frame.planes[index]
-    rows = np.frombuffer(plane, dtype).reshape(plane.height, abs(plane.line_size) // dtype.itemsize)
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, abs(plane.line_size) // dtype.itemsize)
     return rows[:: 1 if plane.line_size > 0 else -1, : plane.width]
 
 
@@ -192,7 +148,7 @@ def _scales(coding: Coding, bits: int) -> tuple[float, float, float, float]:
 
 
 def _from_rgb(matrix: int) -> np.ndarray:  # (3, 3) float64: luma in [0, 1], chroma in [-0.5, 0.5]
-    kr, kb = _LUMA_WEIGHTS[matrix]
+    kr, kb = LUMA_WEIGHTS[matrix]
     luma = np.array([kr, 1 - kr - kb, kb])
     blue, red = np.array([0, 0, 1.0]) - luma, np.array([1.0, 0, 0]) - luma
     return np.stack([luma, blue / (2 * (1 - kb)), red / (2 * (1 - kr))])

@@ -1,9 +1,16 @@
-"""One decoded picture with its place in time."""
+"""One decoded picture with its place in time, and what reads such pictures."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
+
+from .errors import MediaError
+from .probe import VideoInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,3 +20,31 @@ class Frame:
     rgb: np.ndarray  # (3, H, W) float32, gamma-coded RGB in [0, 1]
     pts: Fraction  # seconds on the stream's own clock
     duration: Fraction  # seconds until the next frame
+
+
+class FrameReader:
+    """What readers share; a context manager that yields frames in presentation order."""
+
+    info: VideoInfo
+    path: Path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+
+def checked_rate(rate: Fraction) -> Fraction:
+    """Refuse what is no frame rate."""
+    if rate <= 0:
+        raise MediaError(f"The frame rate {rate} is not above 0.")
+    return Fraction(rate)

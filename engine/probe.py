@@ -12,8 +12,8 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
-from .color import ColorTags
 from .errors import MediaError
+from .tags import ColorTags
 
 _DEFAULT_RATE = Fraction(25)  # where a container tells none, as of a single picture
 
@@ -65,13 +65,22 @@ class VideoInfo:
     chapters: tuple[Chapter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it for people and JSON: fractions as text, streams and chapters as lines."""
+        facts = {name: str(value) if isinstance(value, Fraction) else value for name, value in vars(self).items()}
+        streams = [
+            " ".join(str(part) for part in (s.index, s.kind, s.codec, s.detail, s.language, s.title) if part)
+            for s in self.streams
+        ]
+        chapters = [f"{float(c.start):.3f} to {float(c.end):.3f} s {c.title or ''}".strip() for c in self.chapters]
+        return {**facts, "color": self.color.names(), "streams": streams, "chapters": chapters}
+
 
 def probe(path: str | Path) -> VideoInfo:
     """Read what a video file holds."""
     container, stream = open_video(path)
     with container:
         frame = first_frame(container, stream, path)
-        assert frame.pts is not None or frame.dts is None
         time_base = stream.time_base or frame.time_base or 1 / _DEFAULT_RATE
         context = stream.codec_context
         matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)

@@ -1,19 +1,19 @@
-"""Reading: a video's frames, or a folder's images, one after another in presentation order."""
+"""Reading: a video's frames one after another, at their own timestamps."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 
-from .color import FULL_RANGE, RGB, SMPTE170M, Coding, ColorTags, coding_of, to_rgb
+from .color import to_rgb
 from .errors import MediaError
-from .frame import Frame
+from .frame import Frame, FrameReader, checked_rate
+from .images import ImageFolderReader
 from .probe import VideoInfo, open_video, own_duration, probe
+from .tags import ColorTags, coding_of
 
 # Codecs of which every packet makes one frame, so that a missing one means damage.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1"}
@@ -22,28 +22,7 @@ _ROUNDING_S = Fraction(1, 100)  # of a stream's declared duration, beside half a
 _CONTAINER_SLACK_S = Fraction(1, 2)  # of a container's, beside two frames
 
 
-class _Reader:
-    """What both readers share; a context manager."""
-
-    info: VideoInfo
-    path: Path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file."""
-
-    def __iter__(self) -> Iterator[Frame]:
-        raise NotImplementedError
-
-
-class VideoReader(_Reader):
+class VideoReader(FrameReader):
     """Reads a video file; every iteration starts at its first frame.
 
     Timestamps are the stream's own, unless `input_fps` gives a rate to streams that have none worth keeping.
@@ -192,56 +171,6 @@ class VideoReader(_Reader):
         )
 
 
-class ImageFolderReader(_Reader):
-    """Reads the PNG images of a folder, in the natural order of their names, at a rate."""
-
-    def __init__(self, folder: str | Path, rate: Fraction) -> None:
-        self.path = Path(folder)
-        if not self.path.is_dir():
-            raise MediaError(f"{folder} is not a folder: choose one that holds PNG images.")
-        rate = checked_rate(rate)
-        self.files = sorted(
-            (file for file in self.path.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")),
-            key=lambda file: [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", file.name)],
-        )
-        if not self.files:
-            raise MediaError(f"{folder} holds no PNG images: choose another folder, or convert its images to PNG.")
-        first = _read_png(self.files[0])
-        pix_fmt = first.format.name
-        self.info = VideoInfo(
-            path=str(folder),
-            container="images",
-            codec="png",
-            pix_fmt=pix_fmt,
-            bit_depth=max(part.bits for part in first.format.components),
-            width=first.width,
-            height=first.height,
-            sample_aspect_ratio=Fraction(1),
-            rotation=0,
-            display_matrix=None,
-            interlaced=False,
-            color=ColorTags(RGB, first.color_primaries, first.color_trc, FULL_RANGE),
-            rate=rate,
-            variable_rate=False,
-            time_base=1 / rate,
-            start=Fraction(0),
-            duration=len(self.files) / rate,
-            frames=len(self.files),
-        )
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield the images."""
-        for number, file in enumerate(self.files):
-            picture = _read_png(file)
-            if (picture.width, picture.height) != (self.info.width, self.info.height):
-                raise MediaError(
-                    f"{file} is {picture.width}x{picture.height}, where the first image is {self.info.width}x"
-                    f"{self.info.height}: bring all images of the folder to one size."
-                )
-            rgb = to_rgb(picture, Coding(SMPTE170M, full_range=True))  # the matrix does not matter to RGB
-            yield Frame(rgb, number / self.info.rate, 1 / self.info.rate)
-
-
 def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader | ImageFolderReader:
     """Open a video file, or a folder of images at a rate."""
     if not Path(path).is_dir():
@@ -251,27 +180,6 @@ def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader
     return ImageFolderReader(path, fps)
 
 
-def checked_rate(rate: Fraction) -> Fraction:
-    """Refuse what is no frame rate."""
-    if rate <= 0:
-        raise MediaError(f"The frame rate {rate} is not above 0.")
-    return Fraction(rate)
-
-
 def _at_rate(info: VideoInfo, rate: Fraction) -> VideoInfo:
     duration = None if info.frames is None else info.frames / rate
     return replace(info, rate=rate, time_base=1 / rate, start=Fraction(0), duration=duration, variable_rate=False)
-
-
-def _read_png(file: Path) -> Any:
-    try:
-        decoder = av.CodecContext.create("png", "r")
-        decoder.thread_count = 1  # frame threads would hold the picture back
-        pictures = decoder.decode(av.Packet(file.read_bytes()))
-        if pictures:
-            return pictures[0]
-    except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(
-            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): make it again."
-        ) from error
-    raise MediaError(f"{file} holds no picture: make it again.")

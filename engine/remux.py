@@ -22,11 +22,11 @@ _STALE_TAGS = re.compile(
 )
 
 
-# QuickTime knows languages by their bibliographic codes of ISO 639-2 alone.
+# FFmpeg's muxer of QuickTime knows some languages by another of their codes alone.
 _QUICKTIME_LANGUAGES = {
-    "deu": "ger", "fra": "fre", "nld": "dut", "ell": "gre", "zho": "chi", "ces": "cze", "isl": "ice", "ron": "rum",
-    "slk": "slo", "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "kat": "geo", "mkd": "mac", "msa": "may",
-    "fas": "per", "bod": "tib", "cym": "wel",
+    "deu": "ger", "fre": "fra", "nld": "dut", "ell": "gre", "zho": "chi", "cze": "ces", "isl": "ice", "rum": "ron",
+    "slo": "slk", "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "kat": "geo", "mkd": "mac", "msa": "may",
+    "fas": "per", "bod": "tib", "cym": "wel", "swe": "sve", "nob": "nor", "nno": "nor",
 }  # fmt: skip
 
 

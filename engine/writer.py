@@ -10,15 +10,17 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from .color import FULL_RANGE, LIMITED_RANGE, RGB, Coding, ColorTags, coding_of, fill, is_rgb, planar_format
+from .color import fill, is_rgb, planar_format
 from .encoder import CONTAINERS, choose
 from .errors import MediaError
+from .frame import FrameReader
 from .partfile import PartFile
 from .probe import VideoInfo, open_video, probe
-from .reader import ImageFolderReader, VideoReader, open_reader
+from .reader import open_reader
 from .remux import CopiedStreams, kept_tags
+from .tags import FULL_RANGE, LIMITED_RANGE, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
 
-Source = VideoReader | ImageFolderReader | str | Path
+Source = FrameReader | str | Path
 
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions are of such integers
 _FLICK = Fraction(1, 705_600_000)  # seconds; a multiple of it is near every timestamp
@@ -129,7 +131,7 @@ class VideoWriter:
         full_range = coding.full_range or is_rgb(self.pix_fmt) or self.pix_fmt.startswith("yuvj")
         self._coding = Coding(coding.matrix, full_range)
         self._tags = ColorTags(
-            RGB if is_rgb(self.pix_fmt) else tags.matrix if tags.matrix not in (RGB, 2) else coding.matrix,
+            RGB if is_rgb(self.pix_fmt) else tags.matrix if tags.matrix not in (RGB, UNSPECIFIED) else coding.matrix,
             tags.primaries,
             tags.transfer,
             FULL_RANGE if full_range else LIMITED_RANGE,

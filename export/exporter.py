@@ -194,17 +194,28 @@ def _write_graph(network: Any, role: Role, folder: Path) -> Graph:
         )
     assert program is not None
     model = program.model_proto
-    _tidy(model, axes | outputs)
+    _tidy(model, axes | outputs, network.state_dict())
     onnx.checker.check_model(model)
     path = folder / f"{role}.onnx"
     onnx.save_model(model, path)
     return graph_entry(path, role, _specs(model.graph.input), _specs(model.graph.output))
 
 
-def _tidy(model: onnx.ModelProto, axes: dict[str, dict[str, int]]) -> None:
-    """Names initializers after the state dict and axes after what they are; drops the tracer's notes (source paths)."""
+def _tidy(model: onnx.ModelProto, axes: dict[str, dict[str, int]], state: dict[str, Tensor]) -> None:
+    """Names initializers after the state dict and axes after what they are; drops the tracer's notes (source paths).
+
+    A weight that was folded to its transpose is named ``KEY.T``.
+    """
     graph = model.graph
     renamed = {i.name: i.name.removeprefix("network.") for i in graph.initializer}
+    transposed = {key: value.numpy().T for key, value in state.items() if value.ndim == 2}
+    for initializer in graph.initializer:
+        if renamed[initializer.name] in state or len(initializer.dims) != 2:
+            continue
+        folded = onnx.numpy_helper.to_array(initializer)
+        for key, value in transposed.items():
+            if np.array_equal(folded, value):
+                renamed[initializer.name] = f"{key}.T"
     for initializer in graph.initializer:
         initializer.name = renamed[initializer.name]
     for node in graph.node:

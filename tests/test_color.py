@@ -4,8 +4,9 @@ import av
 import numpy as np
 import pytest
 from media import SAMPLE
-from stvsr.engine.color import BT709, BT2020_NCL, SMPTE170M, Coding, ColorTags, coding_of, fill, planar_format, to_rgb
+from stvsr.engine.color import fill, planar_format, to_rgb
 from stvsr.engine.errors import MediaError
+from stvsr.engine.tags import BT709, BT2020_NCL, SMPTE170M, Coding, ColorTags, coding_of
 
 WEIGHTS = {SMPTE170M: (0.299, 0.114), BT709: (0.2126, 0.0722), BT2020_NCL: (0.2627, 0.0593)}
 CODINGS = [Coding(matrix, full) for matrix in WEIGHTS for full in (False, True)]

@@ -1,5 +1,6 @@
 """Reading: exact timestamps, every frame, and an error for every damaged or foreign file."""
 
+import json
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -135,6 +136,10 @@ class TestKinds:
             ("audio", "aac", "deu"),
             ("subtitle", "subrip", "fra"),
         ]
+        facts = json.loads(json.dumps(info.as_dict()))
+        assert facts["streams"][0].startswith("1 audio aac 48000 Hz stereo eng")
+        assert facts["chapters"][0] == "0.000 to 0.100 s first"
+        assert facts["color"]["matrix"] == "untagged"
         assert [(c.start, c.end, c.title) for c in info.chapters][1] == (Fraction(1, 10), Fraction(133, 500), "second")
 
 

@@ -17,17 +17,19 @@ class CheckpointError(ValueError):
     """A checkpoint does not hold the weights of the network that it is read into."""
 
 
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it ends too soon"
+        raise CheckpointError(f"The checkpoint {path} cannot be read as weights ({reason}).") from error
+
+
 def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights by name, of a file or of a state dict, without the `module.` that data-parallel training puts before."""
-    if isinstance(source, Mapping):
-        content: object = source
-    else:
-        if not Path(source).is_file():
-            raise CheckpointError(f"There is no checkpoint {source}.")
-        try:
-            content = torch.load(source, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise CheckpointError(f"The checkpoint {source} cannot be read as weights: {error}") from error
+    content = source if isinstance(source, Mapping) else _read(Path(source))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"A checkpoint holds weights by name, and {source} holds a {type(content).__name__}.")
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
@@ -69,14 +71,12 @@ def load_weights(entry: NetworkEntry, path: Path) -> tuple[nn.Module, dict[str, 
 
     Returns the network and what the file says of its training.
     """
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = _read(path)
     if isinstance(content, Mapping) and "state_dict" in content:
         config = type(entry.config)(**content["config"])
         network = entry.build(config)
         load_official(network, content["state_dict"])
         return network, {key: value for key, value in content.items() if key not in ("state_dict", "config")}
     network = entry.build(entry.config)
-    load_official(network, content)
+    load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
     return network, {"checkpoint": path.name}
