@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -162,24 +161,31 @@ def upscale(
         _print_report(report)
 
 
-@contextmanager
-def _frames_bar(name: str, hidden: bool) -> Iterator[Callable[[int, int | None, float], None]]:
-    """A progress bar over input frames: how many, how fast, how long still."""
-    columns = (
+def _progress(hidden: bool) -> Progress:
+    """A bar with how much is done, a note, and the time gone and left; nothing where no terminal shows it."""
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
+        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=err,
+        disable=hidden or not err.is_terminal,
+        transient=True,
     )
-    with Progress(*columns, console=err, disable=hidden, transient=True) as progress:
-        task = progress.add_task(_plain(name), total=None, speed="")
+
+
+@contextmanager
+def _frames_bar(name: str, hidden: bool) -> Iterator[Callable[[int, int | None, float], None]]:
+    """A progress bar over input frames: how many, how fast, how long still."""
+    with _progress(hidden) as progress:
+        task = progress.add_task(_plain(name), total=None, note="")
 
         def advance(done: int, total: int | None, per_second: float) -> None:
-            progress.update(task, completed=done, total=total, speed=f"{per_second:.1f} frames/s out")
+            progress.update(task, completed=done, total=total, note=f"{per_second:.1f} frames/s out")
 
         yield advance
 
@@ -244,7 +250,7 @@ def info(
     else:
         from .engine.probe import probe
 
-        facts = asdict(probe(target))
+        facts = probe(target).as_dict()
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
@@ -351,23 +357,13 @@ def train(
             trainer = Trainer(entry.build(entry.config), config_dict(entry), schedule, sampling, run, device)
             if trainer.step:
                 err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
-            with Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=err,
-                disable=no_progress,
-            ) as progress:
-                task = progress.add_task(f"train {network}", total=steps, completed=trainer.step, loss=float("nan"))
+            with _progress(no_progress) as progress:
+                task = progress.add_task(f"train {network}", total=steps, completed=trainer.step, note="")
                 scores = trainer.fit(
                     data,
                     validation,
                     cache,
-                    lambda step, loss: progress.update(task, completed=step, loss=loss),
+                    lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"),
                 )
     out.print(f"[bold]{_plain(run / 'weights.pt')}[/]", soft_wrap=True)
     for name, value in scores.items():
@@ -397,14 +393,9 @@ def evaluate(
         from .training.evaluation import METHODS, Protocol
         from .training.evaluation import evaluate as run
 
-        with (
-            Upscaler(bundle, device=device, threads=threads) as upscaler,
-            Progress(
-                TextColumn("{task.description}"), MofNCompleteColumn(), console=err, disable=no_progress, transient=True
-            ) as progress,
-        ):
+        with Upscaler(bundle, device=device, threads=threads) as upscaler, _progress(no_progress) as progress:
             found = find_clips(*clips)
-            task = progress.add_task("", total=None)
+            task = progress.add_task("", total=None, note="pairs")
             scores = run(
                 found,
                 lambda a, b, t, size: (f.astype(np.float32) / FULL_SCALE for f in upscaler.frames(a, b, t, size)),

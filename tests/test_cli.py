@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -48,7 +49,7 @@ def short(tmp_path_factory):
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for number, frame in zip(range(4), source.decode(video=0), strict=False):
             picture = frame.reformat(48, 32, "yuv420p")
-            picture.pts, picture.time_base = number, stream.codec_context.time_base
+            picture.pts, picture.time_base = number, Fraction(1, 25)
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
     return path

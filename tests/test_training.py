@@ -13,8 +13,9 @@ from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
 from stvsr.training.networks import NetworkEntry
 from stvsr.training.resize import imresize, to_uint8
+from stvsr.training.teacher import MotionTeacher
 from stvsr.training.trainer import Schedule, Trainer
-from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig
+from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig, warp_pair
 
 SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
 TINY = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width=8)
@@ -111,7 +112,7 @@ def test_a_network_learns_one_sample_by_heart(clip):
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        reconstruction, motion = network.loss(batch.frames, batch.time, batch.truth)
+        reconstruction, motion = network.loss(batch.frames, batch.time, batch.truth, batch.motion)
         optimizer.zero_grad()
         (reconstruction + motion).backward()
         optimizer.step()
@@ -166,3 +167,29 @@ def test_evaluation_scores_bicubic_as_bicubic(tmp_path):
 def test_a_clip_too_short_to_be_judged_is_an_error():
     with pytest.raises(ValueError, match="too short"):
         evaluate([SAMPLE], lambda *_: [], Protocol(scale=4, factor=1000))
+
+
+def test_the_teacher_tells_motion_over_the_whole_interval():
+    scene = np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
+    scene = to_uint8(imresize(imresize(scene / 255.0, (20, 30)), (80, 120)))
+    first, frame, second = (np.roll(scene, shift, 1) for shift in (0, 2, 8))  # 2 of 8 pixels: time 1/4
+    told = MotionTeacher().motion(first, frame, second, 0.25)
+    inside = (slice(None), slice(20, 60), slice(30, 90))
+    assert np.median(told[:4][inside], axis=(1, 2)) == pytest.approx([-8, 0, 8, 0], abs=0.7)
+    assert told[4:][inside].min() == 1
+    own = MotionTeacher().motion(first, first, second, 0.0)
+    assert not own[4].any()  # a flow to itself tells nothing
+
+
+def test_told_motion_warps_the_small_frames_onto_the_truth(clip):
+    sampler = ClipSampler([clip], Sampling(patch=32, batch=4), seed=2)
+    plain, warped = [], []
+    for _ in range(3):
+        batch = sampler.batch()
+        t = batch.time[:, 1].view(-1, 1, 1, 1)
+        small = torch.nn.functional.interpolate(batch.truth[:, 1], (32, 32), mode="area")
+        first, second = batch.frames[:, 0], batch.frames[:, 1]
+        plain.append(((1 - t) * first + t * second - small).abs().mean())
+        first, second = warp_pair(first, second, batch.motion[:, 1], t)
+        warped.append(((1 - t) * first + t * second - small).abs().mean())
+    assert sum(warped) < sum(plain)

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .resize import resize_matrix, to_uint8
+from .teacher import MotionTeacher
+
+_MARGIN_PX = 32  # of full-size pixels around a crop, for the teacher's flow to see where things come from
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Batch:
     frames: Tensor  # (B, 2, 3, h, w)
     time: Tensor  # (B, K)
     truth: Tensor  # (B, K, 3, H, W)
+    motion: Tensor  # (B, K, 6, h, w), as `MotionTeacher` says it, in small pixels
 
 
 class ClipSampler:
@@ -40,6 +45,7 @@ class ClipSampler:
         self.clips = clips
         self.sampling = sampling
         self.random = np.random.default_rng(seed)
+        self.teacher = MotionTeacher()
         motion = np.array([_motion(clip) for clip in clips])
         frames = np.array([len(clip) for clip in clips])
         weights = np.sqrt(frames) * np.clip(motion, 1.0, 20.0)
@@ -51,18 +57,31 @@ class ClipSampler:
         scale = self.random.uniform(*s.scales)
         side = round(s.patch * scale)
         rows = torch.from_numpy(resize_matrix(side, s.patch).astype(np.float32))
-        frames, times, truths = [], [], []
+        frames, times, truths, motions = [], [], [], []
         for _ in range(s.batch):
-            window, between = self._window(side)
+            around, between = self._window(side)
+            margin = (around.shape[1] - side) // 2
+            inner = slice(margin, margin + side)
+            window = torch.from_numpy(around[:, inner, inner].astype(np.float32) / 255)
             small = torch.einsum("ay,tyxc,bx->tcab", rows, window[[0, -1]], rows)
             frames.append(torch.from_numpy(to_uint8(small.numpy())).float() / 255)
             end = int(self.random.integers(2))
             times.append((float(end), between))
             truths.append(window[[-end, 1]].permute(0, 3, 1, 2))
-        return Batch(torch.stack(frames), torch.tensor(times), torch.stack(truths))
+            told = [
+                self.teacher.motion(around[0], around[index], around[2], time)[:, inner, inner]
+                for index, time in ((-end, float(end)), (1, between))
+            ]
+            motions.append(F.interpolate(torch.from_numpy(np.stack(told)), (s.patch, s.patch), mode="area"))
+        motion = torch.stack(motions)
+        motion[:, :, :4] *= s.patch / side
+        return Batch(torch.stack(frames), torch.tensor(times), torch.stack(truths), motion)
 
-    def _window(self, side: int) -> tuple[Tensor, float]:
-        """An augmented crop of the first, one middle and the last frame, (3, side, side, 3), and the middle's time."""
+    def _window(self, side: int) -> tuple[NDArray[np.uint8], float]:
+        """A first, a middle and a last frame, augmented, (3, N, N, 3), and the middle's time.
+
+        N is ``side`` and as much of the margin on all sides as the clip has room for.
+        """
         gaps, chances = zip(*self.sampling.gaps, strict=True)
         while True:
             clip = self.clips[self.random.choice(len(self.clips), p=self.probability)]
@@ -71,6 +90,7 @@ class ClipSampler:
                 break
         start = int(self.random.integers(len(clip) - gap))
         middle = int(self.random.integers(1, gap)) if gap > 1 else int(self.random.integers(2))
+        side += 2 * min(_MARGIN_PX, (min(clip.shape[1:3]) - side) // 2)
         top = int(self.random.integers(clip.shape[1] - side + 1))
         left = int(self.random.integers(clip.shape[2] - side + 1))
         window = clip[[start, start + middle, start + gap], top : top + side, left : left + side]
@@ -84,7 +104,7 @@ class ClipSampler:
             window = window[:, :, ::-1]
         if transpose:
             window = window.swapaxes(1, 2)
-        return torch.from_numpy(window.astype(np.float32) / 255), time
+        return np.ascontiguousarray(window), time
 
 
 def _motion(clip: NDArray[np.uint8]) -> float:

@@ -134,7 +134,7 @@ class Trainer:
         net: Any = self.network
         frames, time, truth = (x.to(self.device) for x in (batch.frames, batch.time, batch.truth))
         if hasattr(net, "loss"):  # it judges more than its output
-            reconstruction, auxiliary = net.loss(frames, time, truth)
+            reconstruction, auxiliary = net.loss(frames, time, truth, batch.motion.to(self.device))
             weight = self.schedule.auxiliary_weight * 0.5 ** (4 * self.step / self.schedule.steps)
             return reconstruction + weight * auxiliary
         features = net.encode(frames)

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from .losses import charbonnier
 from .ops import target_coordinates, warp
 
+MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, beside colour errors in [0, 1]
+
 
 @dataclass(frozen=True)
 class VideoINRSConfig:
@@ -82,6 +84,14 @@ def blend_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> T
     near = (1 - time) * visible + 1e-4
     far = time * (1 - visible) + 1e-4
     return (near * first + far * second) / (near + far)
+
+
+def motion_error(motion: Tensor, told: Tensor) -> Tensor:
+    """Mean distance to the teacher's motion, where known, in input pixels. (B, 5, H/k, W/k), (B, 6, H, W) -> ()"""
+    k = told.shape[-1] // motion.shape[-1]
+    told = F.avg_pool2d(told, k)
+    known = (told[:, 4:] > 0.99).to(motion.dtype).repeat_interleave(2, 1)
+    return ((k * motion[:, :4] - told[:, :4]).abs() * known).mean()
 
 
 class MotionStep(nn.Module):
@@ -210,7 +220,7 @@ class VideoINRS(nn.Module):
         self.up2 = _conv(c.decoder_width, c.decoder_width)
         self.decoder = SpatialINR(c.decoder_width)
 
-    def encode(self, frames: Tensor) -> tuple[Tensor, ...]:
+    def encode(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of both frames and their pyramid.
 
         ``frames``: (B, 2, 3, H, W). Returns the features and frames, (B, 2*C+6, H, W), then the features at 1/2, 1/4
@@ -271,30 +281,23 @@ class VideoINRS(nn.Module):
         x = _activate(self.fuse(torch.cat(seen, 1)))
         return self.trunk(x) + x, base, motions
 
-    def loss(self, frames: Tensor, time: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """The reconstruction's loss, and that of the warped frames at every size, which teaches motion.
+    def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the output, and that of what it rests on: the blended frame, and the motion at every size.
 
-        ``frames``: (B, 2, 3, H, W), ``time``: (B, K), ``truth``: (B, K, 3, Hout, Wout). Returns two scalars.
+        ``frames``: (B, 2, 3, H, W), ``time``: (B, K), ``truth``: (B, K, 3, Hout, Wout), ``motion``: (B, K, 6, H, W) as
+        `MotionTeacher` says it. Returns two scalars.
         """
         H, W = frames.shape[-2:]
         y = target_coordinates(H, truth.shape[-2], frames.device)
         x = target_coordinates(W, truth.shape[-1], frames.device)
-        features = self.encode(frames)
-        reconstruction, motion_loss = frames.new_zeros(()), frames.new_zeros(())
+        features, half, quarter, eighth = self.encode(frames)
+        reconstruction, support = frames.new_zeros(()), frames.new_zeros(())
         for k in range(time.shape[1]):
-            refined, base, motions = self.refine(*features, time[:, k])
+            refined, base, motions = self.refine(features, half, quarter, eighth, time[:, k])
             reconstruction = reconstruction + charbonnier(self.render(refined, base, y, x), truth[:, k])
-            for motion in motions:
-                size = motion.shape[-2:]
-                first, second, small = (
-                    F.interpolate(f, size, mode="bilinear", antialias=True)
-                    for f in (frames[:, 0], frames[:, 1], truth[:, k])
-                )
-                t = time[:, k].view(-1, 1, 1, 1)
-                first, second = warp_pair(first, second, motion, t)
-                for seen in (first, second, blend_pair(first, second, motion, t)):
-                    motion_loss = motion_loss + charbonnier(seen, small) / (3 * len(motions))
-        return reconstruction / time.shape[1], motion_loss / time.shape[1]
+            support = support + charbonnier(base, F.interpolate(truth[:, k], (H, W), mode="bicubic", antialias=True))
+            support = support + MOTION_WEIGHT * sum(motion_error(m, motion[:, k]) for m in motions) / len(motions)
+        return reconstruction / time.shape[1], support / time.shape[1]
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 2, 3, H, W), (B,), target (height, width) -> (B, 3, height, width)"""

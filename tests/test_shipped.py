@@ -1,0 +1,115 @@
+"""The shipped bundle, on the shipped clip: better than bicubic, without seams, and small enough to ship."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stvsr.engine.bundle import Bundle, shipped_bundles
+from stvsr.engine.session import open_session
+from stvsr.engine.upscaler import FULL_SCALE, Upscaler
+from stvsr.training.checkpoints import load_official
+from stvsr.training.clips import read_clip
+from stvsr.training.evaluation import Protocol, evaluate
+from stvsr.training.networks import NETWORKS
+from stvsr.training.resize import imresize, to_uint8
+
+SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
+NAMES = sorted(shipped_bundles())
+
+
+@pytest.fixture(scope="module")
+def upscaler():
+    with Upscaler("videoinr-s", device="cpu") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two real frames of the sample, two apart, (3, 136, 240) in [0, 1]."""
+    first, _, second = islice(read_clip(SAMPLE), 10, 13)
+    return tuple(np.ascontiguousarray(f.transpose(2, 0, 1), dtype=np.float32) / 255 for f in (first, second))
+
+
+def test_the_default_bundle_is_shipped_and_no_bundle_is_large():
+    assert "videoinr-s" in NAMES
+    for folder in shipped_bundles().values():
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_graphs_are_what_the_manifest_says(name):
+    bundle = Bundle.load(shipped_bundles()[name])
+    assert bundle.manifest.architecture.name in {entry.name for entry in NETWORKS}
+    for graph in bundle.manifest.graphs:
+        with open_session(bundle.path(graph.role), device="cpu") as session:
+            assert session.inputs == graph.inputs
+            assert session.outputs == graph.outputs
+
+
+def test_it_beats_bicubic_on_the_shipped_clip(upscaler):
+    def run(first, second, times, size):
+        return (f.astype(np.float32) / FULL_SCALE for f in upscaler.frames(first, second, times, size))
+
+    scores = evaluate([SAMPLE], run, Protocol(scale=4, factor=2))
+    assert scores["gain_db"]["at"] > 0.3
+    assert scores["gain_db"]["between"] > 0.3
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 3])
+def test_it_beats_bicubic_at_other_scales(upscaler, scale):
+    from stvsr.training.metrics import luma, psnr
+
+    truth = next(read_clip(SAMPLE))[:132, :240]
+    size = (round(132 / scale), round(240 / scale))
+    small = to_uint8(imresize(truth / 255.0, size)) / 255.0
+    planar = np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32)
+    (made,) = upscaler.frames(planar, planar, [0.0], (132, 240))
+    ours = psnr(luma(to_uint8(made.transpose(1, 2, 0) / FULL_SCALE)), luma(truth))
+    bicubic = psnr(luma(to_uint8(imresize(small, (132, 240)))), luma(truth))
+    if scale == 1:  # the input itself is the truth
+        assert ours > 40
+    else:
+        assert ours > bicubic
+
+
+def test_tiles_leave_no_seam(pair):
+    size = (3 * 136 // 2, 3 * 240 // 2)
+    with Upscaler("videoinr-s", device="cpu", tile=0) as whole:
+        expected = list(whole.frames(*pair, [0.0, 0.5], size))
+    halo_px = whole.bundle.manifest.halo_px
+    with Upscaler("videoinr-s", device="cpu", tile=2 * halo_px + 16) as tiled:
+        actual = list(tiled.frames(*pair, [0.0, 0.5], size))
+    for a, b in zip(actual, expected, strict=True):
+        difference = np.abs(a.astype(int) - b)
+        assert difference.max() <= FULL_SCALE / 255, f"{difference.max() / FULL_SCALE * 255:.2f} of 255"
+
+
+def test_borders_are_as_bright_as_the_frame(upscaler):
+    grey = np.full((3, 36, 50), 0.5, np.float32)
+    for made in upscaler.frames(grey, grey, [0.0, 0.5], (144, 200)):
+        assert np.abs(made / FULL_SCALE - 0.5).max() < 0.02
+
+
+def test_a_still_scene_stays_still(upscaler, pair):
+    made = list(upscaler.frames(pair[0], pair[0], [0.0, 0.5], (272, 480)))
+    assert np.abs(made[0].astype(float) - made[1]).mean() / FULL_SCALE < 0.004
+
+
+def test_weights_in_the_graphs_are_named_after_the_state_dict():
+    import onnx
+
+    folder = shipped_bundles()["videoinr-s"]
+    manifest = Bundle.load(folder).manifest
+    entry = next(e for e in NETWORKS if e.name == manifest.architecture.name)
+    network = entry.build(type(entry.config)(**manifest.architecture.config))
+    state = network.state_dict()
+    held = {}
+    for graph in manifest.graphs:
+        for initializer in onnx.load(folder / graph.file).graph.initializer:
+            name, value = initializer.name.removesuffix(".T"), onnx.numpy_helper.to_array(initializer)
+            if name in state:
+                held[name] = value.T if initializer.name.endswith(".T") else value
+    import torch
+
+    load_official(network, {name: torch.tensor(held[name]) for name in state if name in held})
