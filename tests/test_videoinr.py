@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 import torch
 from compare import assert_close_to_range
 from procedural import videoinr_weights
-from stvsr.export.translations import onnx_translations
+from stvsr.engine.bundle import Bundle
+from stvsr.engine.session import open_session
+from stvsr.export.exporter import export_bundle
 from stvsr.training.alignment import DeformConvPack
 from stvsr.training.checkpoints import CheckpointError, load_official, read_state_dict
+from stvsr.training.networks import find_network
 from stvsr.training.ops import nearest_index, target_coordinates
 from stvsr.training.videoinr import VideoINR, VideoINRConfig, target_axis
 from torch import Tensor, nn
-from torch.export import Dim
 
 ORACLES = Path(__file__).parent / "oracles"
 FULL = "videoinr_full_procedural"
@@ -262,70 +264,24 @@ def test_unreadable_checkpoint_says_so(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "text.pth")
 
 
-class Encoder(nn.Module):
-    def __init__(self, network: VideoINR) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
-        return self.network.encode(frames)
-
-
-class Decoder(nn.Module):
-    def __init__(self, network: VideoINR) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, features: Tensor, time: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        return self.network.decode(features, time, y, x)
-
-
-def check_export(graph: nn.Module, traced: tuple[Tensor, ...], shapes: Any, others: list[Any], path: Path) -> set[str]:
-    """Exports, compares at other sizes, and returns the operators."""
-    program = torch.onnx.export(
-        graph.eval(),
-        traced,
-        dynamo=True,
-        opset_version=20,
-        dynamic_shapes=shapes,
-        custom_translation_table=onnx_translations(),
-        verbose=False,
-    )
-    assert program is not None
-    program.save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for inputs in others:
-        with torch.no_grad():
-            expected = graph(*inputs)
-        expected = expected[0] if isinstance(expected, tuple) else expected
-        feeds = {spec.name: tensor.numpy() for spec, tensor in zip(session.get_inputs(), inputs, strict=True)}
-        (out,) = session.run(None, feeds)
-        assert_close_to_range(out, expected, mean=2e-6, max=2e-5)
-    return {node.op_type for node in program.model.graph}
-
-
-@pytest.mark.parametrize("official", [True, False])
-def test_exported_decoder_agrees_at_other_sizes(official: bool, tmp_path: Path) -> None:
-    network = tiny(official_sampling=official, frame_upsample=4 if official else 1)
-
-    def inputs(batch: int, height: int, width: int, rows: int, columns: int) -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            (features,) = network.encode(clip(batch, height, width))
-        time = torch.linspace(0.2, 0.9, batch)
-        return features, time, target_coordinates(height, rows), target_coordinates(width, columns)
-
-    free = Dim.DYNAMIC
-    shapes = ({0: free, 2: free, 3: free}, {0: free}, {0: free}, {0: free})
-    others = [inputs(1, 12, 20, 30, 50), inputs(3, 20, 8, 47, 33)]  # x2.5, where many picks are ties
-    operators = check_export(Decoder(network), inputs(2, 8, 16, 20, 24), shapes, others, tmp_path / "decoder.onnx")
-    assert "GridSample" in operators
+@pytest.mark.slow
+def test_the_exported_full_size_network_agrees_with_the_official_one(full: Oracle, tmp_path: Path) -> None:
+    bundle = Bundle.load(export_bundle(find_network("videoinr"), full.tested, tmp_path / "videoinr"))
+    operators = {n.op_type for g in bundle.manifest.graphs for n in onnx.load(bundle.path(g.role)).graph.node}
+    assert {"DeformConv", "GridSample"} <= operators
+    assert not [name for name in operators if "Sequence" in name]
+    with open_session(bundle.path("encoder"), device="cpu") as encoder:
+        features = encoder.run({"frames": full.arrays["in/x"]})
+    with open_session(bundle.path("decoder"), device="cpu") as decoder:
+        for case, record in FULL_CASES.items():
+            (h, w), size = full.arrays["in/x"].shape[-2:], record["out_shape"][2:]
+            at = {axis: target_coordinates(n, m).numpy() for axis, n, m in (("y", h, size[0]), ("x", w, size[1]))}
+            for time in record["times"]:
+                out = decoder.run({**features, **at, "time": np.array([time], np.float32)})["frame"]
+                assert_close_to_range(out, full.arrays[f"out/{case}/t{time:.6f}"], **BOUNDS)
 
 
 @pytest.mark.slow
-def test_exported_encoder_agrees_at_other_sizes(tmp_path: Path) -> None:
-    network = tiny()
-    shapes = ({0: Dim.DYNAMIC, 3: 4 * Dim("height"), 4: 4 * Dim("width")},)
-    others = [(clip(1, 12, 28),), (clip(3, 24, 8),)]
-    operators = check_export(Encoder(network), (clip(2, 8, 16),), shapes, others, tmp_path / "encoder.onnx")
-    assert "DeformConv" in operators
-    assert not [name for name in operators if "Sequence" in name]
+def test_the_corrected_network_exports_too(tmp_path: Path) -> None:
+    network = tiny(official_sampling=False, frame_upsample=1)
+    assert Bundle.load(export_bundle(find_network("videoinr"), network, tmp_path / "bundle")).manifest.halo_px is None

@@ -140,7 +140,7 @@ def test_initializers_are_named_after_the_state_dict(exported):
 def test_a_graph_that_disagrees_fails_the_export_and_leaves_nothing(exported, tmp_path, monkeypatch):
     entry, network, _ = exported
     monkeypatch.setattr(exporter, "TOLERANCE", 1e-12)
-    with pytest.raises(ExportError, match="differ from the network"):
+    with pytest.raises(ExportError, match="differ from VideoINRS"):
         exporter.export_bundle(entry, network, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
