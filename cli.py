@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -45,8 +45,14 @@ def main() -> None:
         err.print("Interrupted: nothing was written.")
         sys.exit(130)
     except StvsrError as error:
-        err.print(f"[bold red]Error:[/] {_plain(error)}", soft_wrap=True)
-        sys.exit(1)
+        _fail(_plain(error))
+    except OSError as error:
+        _fail(f"{_plain(error.filename or 'The system')} cannot be used: {_plain(error.strerror or error)}.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    err.print(f"[bold red]Error:[/] {sentence}", soft_wrap=True)
+    sys.exit(1)
 
 
 def _plain(text: object) -> str:
@@ -280,7 +286,7 @@ def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        text = str(error.args[0]) if error.args else str(error)
+        text = str(error.args[0]) if isinstance(error, KeyError) else str(error)  # which would quote its sentence
         raise RequestError(text if text.endswith(".") else f"{text}.") from error
 
 
@@ -303,15 +309,10 @@ def export(
         with _user_errors(KeyError, CheckpointError):
             entry = find_network(network)
             trained, training = load_weights(entry, weights)
-        kept = json.loads(scores.read_text()) if scores else {}
-        folder = export_bundle(
-            entry,
-            trained,
-            output,
-            training,
-            {k: kept[k] for k in ("protocol", "mean", "gain_db") if k in kept},
-            overwrite,
-        )
+        with _user_errors(json.JSONDecodeError):
+            judged = json.loads(scores.read_text()) if scores else {}
+        kept = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
+        folder = export_bundle(entry, trained, output, training, kept, overwrite)
     out.print(f"[bold]{_plain(folder)}[/]", soft_wrap=True)
 
 
@@ -387,6 +388,9 @@ def evaluate(
     import numpy as np
 
     from .engine.upscaler import FULL_SCALE, Upscaler
+
+    if output and not output.parent.is_dir():
+        raise RequestError(f"The folder {output.parent} of the scores does not exist: make it first.")
 
     with _training_extra(), _user_errors(FileNotFoundError, ValueError, av.FFmpegError):
         from .training.clips import find_clips

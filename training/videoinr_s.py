@@ -128,22 +128,22 @@ def _finer(motion: Tensor) -> Tensor:
     return torch.cat([2 * motion[:, :4], motion[:, 4:]], 1)
 
 
-def _lerp_rows(x: Tensor, at: Tensor) -> Tensor:
-    """Linear interpolation along dimension 1, positions clamped to the ends. (B, N, ...) -> (B, len(at), ...)"""
-    last = x.shape[1] - 1
+def _lerp(x: Tensor, at: Tensor, dim: int) -> Tensor:
+    """Linear interpolation along ``dim`` at positions (N,) in cells, clamped to the ends."""
+    last = x.shape[dim] - 1
     at = at.clamp(0, last)
     low = at.floor()
-    weight = (at - low).view(-1, *[1] * (x.ndim - 2))
+    weight = (at - low).view(-1, *[1] * (x.ndim - 1 - dim))
     low = low.long()
-    below, above = x.index_select(1, low), x.index_select(1, (low + 1).clamp(max=last))
+    below, above = x.index_select(dim, low), x.index_select(dim, (low + 1).clamp(max=last))
     return below + weight * (above - below)
 
 
-def _cubic_rows(x: Tensor, at: Tensor) -> Tensor:
-    """Cubic interpolation (a = -0.5) along dimension 1, taps clamped to the ends. (B, N, ...) -> (B, len(at), ...)"""
-    last = x.shape[1] - 1
+def _cubic(x: Tensor, at: Tensor, dim: int) -> Tensor:
+    """Cubic interpolation (a = -0.5) along ``dim`` at positions (N,) in cells, taps clamped to the ends."""
+    last = x.shape[dim] - 1
     low = at.floor()
-    d = (at - low).view(-1, *[1] * (x.ndim - 2))
+    d = (at - low).view(-1, *[1] * (x.ndim - 1 - dim))
     taps = (
         ((-0.5 * d + 1.0) * d - 0.5) * d,
         (1.5 * d - 2.5) * d * d + 1.0,
@@ -151,8 +151,8 @@ def _cubic_rows(x: Tensor, at: Tensor) -> Tensor:
         (0.5 * d - 0.5) * d * d,
     )
     low = low.long()
-    rows = [x.index_select(1, (low + k).clamp(0, last)) * tap for k, tap in zip((-1, 0, 1, 2), taps, strict=True)]
-    return rows[0] + rows[1] + rows[2] + rows[3]
+    parts = [x.index_select(dim, (low + k).clamp(0, last)) * tap for k, tap in zip((-1, 0, 1, 2), taps, strict=True)]
+    return parts[0] + parts[1] + parts[2] + parts[3]
 
 
 def _spacing(at: Tensor) -> Tensor:
@@ -173,23 +173,28 @@ class SpatialINR(nn.Module):
             self.colour.weight.mul_(0.1)
             self.colour.bias.zero_()
 
-    def forward(self, x: Tensor, y: Tensor, x_at: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
+    def forward(self, grid: Tensor, y: Tensor, x: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
         """(B, H, W, C) pre-activations of the first layer, positions (Hout,), (Wout,) -> (B, Hout, Wout, 3)"""
-        rows = _lerp_rows(x, y)
-        grid = _lerp_rows(rows.transpose(1, 2), x_at)  # (B, Wout, Hout, C)
-        grid = torch.sin(grid + self._phase(y, x_at, cell_y, cell_x))
+        grid = _lerp(_lerp(grid, y, 1), x, 2)
+        grid = torch.sin(grid + self._phase(y, x, cell_y, cell_x))
         grid = torch.sin(self.hidden(grid))
-        return self.colour(grid).transpose(1, 2)
+        return self.colour(grid)
 
     def _phase(self, y: Tensor, x: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
-        """-> (Wout, Hout, C)"""
+        """What the first layer adds for a pixel's place in its cell and for its size, (Hout, Wout, C).
+
+        The layer's inputs are sin y, cos y, cell y, sin x, cos x, cell x, sin y sin x, cos y cos x and sin y cos x, all
+        of period one cell. They factor into functions of y and of x, so that one thin matrix product makes the sum.
+        """
         ty, tx = 2 * math.pi * y, 2 * math.pi * x
-        H, W = y.shape[0], x.shape[0]
-        sy, cy, sx, cx = ty.sin(), ty.cos(), tx.sin(), tx.cos()
-        vertical = torch.stack([sy, cy, cell_y.expand(H)], -1)[None].expand(W, H, 3)
-        horizontal = torch.stack([sx, cx, cell_x.expand(W)], -1)[:, None].expand(W, H, 3)
-        products = torch.stack([sy * sx[:, None], cy * cx[:, None], sy * cx[:, None]], -1)
-        return self.phase(torch.cat([vertical, horizontal, products], -1))
+        rows = torch.stack([ty.sin(), ty.cos(), torch.ones_like(ty)], 1)
+        sin, cos, one, no = tx.sin(), tx.cos(), torch.ones_like(tx), torch.zeros_like(tx)
+        of_sin_y = torch.stack([one, no, no, no, no, no, sin, no, cos], 1)
+        of_cos_y = torch.stack([no, one, no, no, no, no, no, cos, no], 1)
+        alone = torch.stack([no, no, cell_y * one, sin, cos, cell_x * one, no, no, no], 1)
+        columns = F.linear(torch.stack([of_sin_y, of_cos_y, alone]), self.phase.weight)  # (3, Wout, C)
+        columns = torch.cat([columns[:2], columns[2:] + self.phase.bias])
+        return (rows @ columns.flatten(1)).unflatten(1, (x.shape[0], -1))
 
 
 class VideoINRS(nn.Module):
@@ -251,8 +256,7 @@ class VideoINRS(nn.Module):
         up = F.pixel_shuffle(self.up1(refined), 2)
         up = self.up2(_activate(up)).permute(0, 2, 3, 1)
         detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, _spacing(y), _spacing(x)).permute(0, 3, 1, 2)
-        smooth = _cubic_rows(_cubic_rows(base.permute(0, 2, 3, 1), y).transpose(1, 2), x)  # (B, Wout, Hout, 3)
-        return detail + smooth.permute(0, 3, 2, 1)
+        return detail + _cubic(_cubic(base, y, 2), x, 3)
 
     def refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor
