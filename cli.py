@@ -407,7 +407,9 @@ def evaluate(
                 lambda clip: progress.update(task, description=_plain(clip.name)),
                 lambda: progress.advance(task),
             )
-            scores = {"bundle": upscaler.bundle.manifest.name, "fingerprint": upscaler.bundle.fingerprint, **scores}
+            judged = upscaler.bundle
+            graphs = {graph.role: graph.sha256 for graph in judged.manifest.graphs}
+            scores = {"bundle": judged.manifest.name, "graphs_sha256": graphs, "device": upscaler.device, **scores}
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     if as_json:
