@@ -4,6 +4,7 @@
 """
 
 import sys
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def main() -> None:
     picture = np.concatenate([part for r in rows for part in (r, gap)][:-1])
     encoder = av.CodecContext.create("png", "w")
     encoder.height, encoder.width, encoder.pix_fmt = *picture.shape[:2], "rgb24"
-    encoder.time_base = "1/1"
+    encoder.time_base = Fraction(1)
     packets = [*encoder.encode(av.VideoFrame.from_ndarray(picture, "rgb24")), *encoder.encode(None)]
     Path(out).write_bytes(b"".join(bytes(packet) for packet in packets))
 
