@@ -21,7 +21,9 @@ _PACKAGES = ("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "numpy", "av")
 def make_clip(path: Path, width: int, height: int, frames: int) -> Path:
     """The shipped sample at another size, repeated to a length, near lossless at 24 frames a second."""
     with av.open(str(SAMPLE)) as source:
-        pictures = [f.reformat(width, height, "yuv420p", interpolation="BICUBIC") for f in source.decode(video=0)]
+        pictures = [
+            f.reformat(width, height, "yuv420p", interpolation="BICUBIC", threads=1) for f in source.decode(video=0)
+        ]
     with av.open(str(path), "w") as target:
         stream = target.add_stream("libx264", rate=24, options={"crf": "8", "preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -65,6 +65,14 @@ def planar_format(pix_fmt: str) -> str:
     return name if bits <= 8 else f"{name}{bits}le"
 
 
+def repacked(frame: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """Return the same samples in another layout: no matrix, no scaling.
+
+    On one thread: the threads of FFmpeg's scaler now and then leave wrong samples where their parts of a picture meet.
+    """
+    return frame.reformat(format=pix_fmt, threads=1)
+
+
 def is_rgb(pix_fmt: str) -> bool:
     """Say whether a format holds RGB, so that no matrix belongs to it."""
     return planar_format(pix_fmt).startswith("gbr")
@@ -74,7 +82,7 @@ def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:  # (3, H, W) flo
     """Convert a decoded picture of any pixel format."""
     planar = planar_format(frame.format.name)
     if planar != frame.format.name:
-        frame = frame.reformat(format=planar)  # moves samples alone: no matrix, no scaling
+        frame = repacked(frame, planar)
     layout = _layout(planar)
     assert layout is not None
     height, width = frame.height, frame.width

@@ -10,7 +10,7 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from .color import fill, is_rgb, planar_format
+from .color import fill, is_rgb, planar_format, repacked
 from .encoder import CONTAINERS, choose
 from .errors import MediaError
 from .frame import FrameReader
@@ -110,7 +110,7 @@ class VideoWriter:
         picture = av.VideoFrame(*self._size, self._planar)
         fill(picture, rgb, self._coding)
         if self._planar != self.pix_fmt:
-            picture = picture.reformat(format=self.pix_fmt)  # moves samples alone
+            picture = repacked(picture, self.pix_fmt)
         self._tag(picture)
         picture.pts, picture.time_base = start, self._time_base
         self._durations[start] = stop - start

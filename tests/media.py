@@ -94,7 +94,7 @@ def make_clip(
 def pictures(count: int, size: tuple[int, int], pix_fmt: str = "yuv420p") -> list[Any]:
     with av.open(str(SAMPLE)) as sample:
         decoded = list(islice(sample.decode(video=0), count))
-        return [picture.reformat(*size, format=pix_fmt) for picture in islice(cycle(decoded), count)]
+        return [picture.reformat(*size, format=pix_fmt, threads=1) for picture in islice(cycle(decoded), count)]
 
 
 def _audio(sample: Any, output: Any, languages: Sequence[str]) -> list[Any]:

@@ -48,7 +48,7 @@ def short(tmp_path_factory):
         stream = target.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for number, frame in zip(range(4), source.decode(video=0), strict=False):
-            picture = frame.reformat(48, 32, "yuv420p")
+            picture = frame.reformat(48, 32, "yuv420p", threads=1)
             picture.pts, picture.time_base = number, Fraction(1, 25)
             target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
@@ -106,7 +106,7 @@ def test_upscale_reads_a_folder_of_pngs(short, toy, tmp_path):
             encoder = av.CodecContext.create("png", "w")
             encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "rgb24"
             encoder.time_base = frame.time_base
-            rgb = frame.reformat(format="rgb24")
+            rgb = frame.reformat(format="rgb24", threads=1)
             (folder / f"{number}.png").write_bytes(b"".join(map(bytes, [*encoder.encode(rgb), *encoder.encode(None)])))
     done = stvsr("upscale", folder, "-m", toy, "--input-fps", "12")
     assert done.returncode == 0, done.stderr

@@ -14,7 +14,7 @@ CLIPS = Path(__file__).parents[2] / "shared" / "data"  # more real clips, where 
 def read(path: Path) -> Iterator[np.ndarray]:
     with av.open(path) as container:
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24").transpose(2, 0, 1).astype(np.float32) / 255
+            yield frame.to_ndarray(format="rgb24", threads=1).transpose(2, 0, 1).astype(np.float32) / 255
 
 
 @pytest.fixture(scope="module")

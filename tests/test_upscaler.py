@@ -85,7 +85,7 @@ def test_bands_and_groups_of_times_leave_no_trace(
 def test_a_large_frame_is_tiled_unless_asked_not_to(blurred: Path, tmp_path: Path) -> None:
     with Upscaler(blurred, device="cpu") as upscaler:
         assert upscaler._tile_px(360, 640) is None
-        assert upscaler._tile_px(360, 641) == 480
+        assert upscaler._tile_px(360, 641) == upscaler_module.DEFAULT_TILE_PX
     with Upscaler(blurred, device="cpu", tile=0) as upscaler:
         assert upscaler._tile_px(1080, 1920) is None
     with Upscaler(write_toy(tmp_path / "whole", halo_px=None), device="cpu") as upscaler:

@@ -27,7 +27,8 @@ def read_clip(path: Path) -> Iterator[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+            # On one thread: those of FFmpeg's scaler now and then leave wrong samples where their parts meet.
+            yield frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
 
 
 def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
