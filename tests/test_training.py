@@ -11,11 +11,12 @@ from stvsr.training.clips import cached_clip, find_clips, read_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
+from stvsr.training.motion import warp_pair
 from stvsr.training.networks import NetworkEntry
 from stvsr.training.resize import imresize, to_uint8
 from stvsr.training.teacher import MotionTeacher
 from stvsr.training.trainer import Schedule, Trainer
-from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig, warp_pair
+from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig
 
 SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
 TINY = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width=8)

@@ -10,9 +10,10 @@ import torch
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.errors import ExportError, RequestError
 from stvsr.export import exporter
+from stvsr.training.motion import correlate
 from stvsr.training.networks import NETWORKS, find_network
 from stvsr.training.ops import target_coordinates
-from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig, correlate
+from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig
 
 SMALL = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width=8)
 

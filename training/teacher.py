@@ -16,7 +16,7 @@ class MotionTeacher:
     def motion(
         self, first: NDArray[np.uint8], frame: NDArray[np.uint8], second: NDArray[np.uint8], time: float
     ) -> NDArray[np.float32]:
-        """What `MotionStep` should say of ``frame`` (H, W, 3) at ``time``, in pixels of this size.
+        """What `stvsr.training.motion` should say of ``frame`` (H, W, 3) at ``time``, in pixels of this size.
 
         Returns (6, H, W): dx, dy to ``first`` over the whole interval, the same to ``second``, and for each whether it
         is known (1) or not (0): a frame's flow to itself says nothing of the interval.

@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import conv3x3, lrelu, residual_stack
 from .losses import charbonnier
-from .ops import target_coordinates, warp
+from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
+from .ops import target_coordinates
 
 MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, beside colour errors in [0, 1]
 
@@ -33,99 +35,6 @@ class VideoINRSConfig:
     trunk_blocks: int = 8
     search_radius: int = 2
     decoder_width: int = 32
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, size // 2)
-
-
-def _activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.1)
-
-
-class _Residual(nn.Module):
-    """``x + conv(relu(conv(x)))``. (B, C, H, W) -> (B, C, H, W)"""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = _conv(width, width)
-        self.conv2 = _conv(width, width)
-        with torch.no_grad():
-            self.conv2.weight.mul_(0.3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x)))
-
-
-def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """Mean product of features at every displacement, 0 outside. (B, C, H, W) twice -> (B, (2*radius+1)**2, H, W)"""
-    B, C, H, W = first.shape
-    shifts = 2 * radius + 1
-    padded = F.pad(second, (radius, radius, radius, radius))
-    # Two gathers rather than a slice for each displacement: graph runtimes pay for every node.
-    shift = torch.arange(shifts, device=first.device)[:, None]
-    rows = (shift + torch.arange(H, device=first.device)).flatten()
-    columns = (shift + torch.arange(W, device=first.device)).flatten()
-    shifted = padded.index_select(2, rows).index_select(3, columns).view(B, C, shifts, H, shifts, W)
-    return (first.view(B, C, 1, H, 1, W) * shifted).mean(1).transpose(2, 3).reshape(B, shifts * shifts, H, W)
-
-
-def warp_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Both frames, or their features, as seen from ``time``. (B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1)"""
-    return (
-        warp(first, time * motion[:, 0:2], "clamp"),
-        warp(second, (1 - time) * motion[:, 2:4], "clamp"),
-    )
-
-
-def blend_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
-    """The mean of two warped frames by nearness in time and by visibility. (B, C, H, W) twice -> (B, C, H, W)"""
-    visible = torch.sigmoid(motion[:, 4:])
-    near = (1 - time) * visible + 1e-4
-    far = time * (1 - visible) + 1e-4
-    return (near * first + far * second) / (near + far)
-
-
-def motion_error(motion: Tensor, told: Tensor) -> Tensor:
-    """Mean distance to the teacher's motion, where known, in input pixels. (B, 5, H/k, W/k), (B, 6, H, W) -> ()"""
-    k = told.shape[-1] // motion.shape[-1]
-    told = F.avg_pool2d(told, k)
-    known = (told[:, 4:] > 0.99).to(motion.dtype).repeat_interleave(2, 1)
-    return ((k * motion[:, :4] - told[:, :4]).abs() * known).mean()
-
-
-class MotionStep(nn.Module):
-    """Refines the motion from time t to both frames, and the visibility of frame 0, at one pyramid level.
-
-    Motion is (dx, dy) in pixels of this level over the whole interval: the flow to frame 0 is t * motion[:, :2], that
-    to frame 1 is (1 - t) * motion[:, 2:4]; channel 4 is the logit of frame 0's visibility.
-    """
-
-    def __init__(self, features: int, width: int, radius: int) -> None:
-        super().__init__()
-        self.radius = radius
-        searched = (2 * radius + 1) ** 2 if radius else 0
-        self.conv1 = _conv(2 * features + searched + 5 + 1, width)
-        self.conv2 = _conv(width, width)
-        self.conv3 = _conv(width, 5)
-        nn.init.normal_(self.conv3.weight, std=1e-3)
-        assert self.conv3.bias is not None
-        nn.init.zeros_(self.conv3.bias)
-
-    def forward(self, first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
-        """(B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1) -> (B, 5, H, W)"""
-        first, second = warp_pair(first, second, motion, time)
-        seen = [first, second, motion, time.expand_as(motion[:, :1])]
-        if self.radius:
-            seen.append(correlate(first, second, self.radius))
-        x = _activate(self.conv1(torch.cat(seen, 1)))
-        return motion + self.conv3(_activate(self.conv2(x)))
-
-
-def _finer(motion: Tensor) -> Tensor:
-    """Motion of the next finer level: twice the size, twice the pixels; the visibility stays. (B, 5, H, W)"""
-    motion = F.interpolate(motion, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return torch.cat([2 * motion[:, :4], motion[:, 4:]], 1)
 
 
 def _lerp(x: Tensor, at: Tensor, dim: int) -> Tensor:
@@ -211,18 +120,18 @@ class VideoINRS(nn.Module):
         super().__init__()
         self.config = c = config or VideoINRSConfig()
         w = c.width
-        self.conv_first = _conv(3, w)
-        self.encoder = nn.Sequential(*[_Residual(w) for _ in range(c.encoder_blocks)])
-        self.down = nn.ModuleList([_conv(w, w, stride=2) for _ in range(3)])
+        self.conv_first = conv3x3(3, w)
+        self.encoder = residual_stack(w, c.encoder_blocks)
+        self.down = nn.ModuleList([conv3x3(w, w, stride=2) for _ in range(3)])
         self.motion = nn.ModuleList(
             [MotionStep(w, w, c.search_radius), MotionStep(w, w, c.search_radius), MotionStep(w, w, 0)]
         )
         self.motion_last = MotionStep(w // 2, w // 2, 0)
-        self.thin = _conv(w, w // 2, size=1)
-        self.fuse = _conv(2 * w + 9 + 5 + 1, w)
-        self.trunk = nn.Sequential(*[_Residual(w) for _ in range(c.trunk_blocks)])
-        self.up1 = _conv(w, 4 * c.decoder_width)
-        self.up2 = _conv(c.decoder_width, c.decoder_width)
+        self.thin = nn.Conv2d(w, w // 2, 1)
+        self.fuse = conv3x3(2 * w + 9 + 5 + 1, w)
+        self.trunk = residual_stack(w, c.trunk_blocks)
+        self.up1 = conv3x3(w, 4 * c.decoder_width)
+        self.up2 = conv3x3(c.decoder_width, c.decoder_width)
         self.decoder = SpatialINR(c.decoder_width)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -233,10 +142,10 @@ class VideoINRS(nn.Module):
         """
         B = frames.shape[0]
         flat = frames.flatten(0, 1)
-        level = self.encoder(_activate(self.conv_first(flat - 0.5)))
+        level = self.encoder(lrelu(self.conv_first(flat - 0.5)))
         levels = [level]
         for down in self.down:
-            level = _activate(down(level))
+            level = lrelu(down(level))
             levels.append(level)
         features, half, quarter, eighth = (x.unflatten(0, (B, 2)).flatten(1, 2) for x in levels)
         return torch.cat([features, frames.flatten(1, 2)], 1), half, quarter, eighth
@@ -254,7 +163,7 @@ class VideoINRS(nn.Module):
     def render(self, refined: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """What `refine` returned, drawn at target pixel centres (Hout,), (Wout,). -> (B, 3, Hout, Wout)"""
         up = F.pixel_shuffle(self.up1(refined), 2)
-        up = self.up2(_activate(up)).permute(0, 2, 3, 1)
+        up = self.up2(lrelu(up)).permute(0, 2, 3, 1)
         detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, _spacing(y), _spacing(x)).permute(0, 3, 1, 2)
         return detail + _cubic(_cubic(base, y, 2), x, 3)
 
@@ -272,7 +181,7 @@ class VideoINRS(nn.Module):
         motion = torch.zeros_like(eighth[:, :5])
         for step, level in zip(self.motion, (eighth, quarter, half), strict=True):
             motions.append(step(level[:, :w], level[:, w:], motion, t))
-            motion = _finer(motions[-1])
+            motion = finer(motions[-1])
         first, second = features[:, :w], features[:, w : 2 * w]
         motion = self.motion_last(self.thin(first), self.thin(second), motion, t)
         motions.append(motion)
@@ -282,7 +191,7 @@ class VideoINRS(nn.Module):
         base = blend_pair(first[:, w:], second[:, w:], motion, t)
         visible = torch.sigmoid(motion[:, 4:])
         seen = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
-        x = _activate(self.fuse(torch.cat(seen, 1)))
+        x = lrelu(self.fuse(torch.cat(seen, 1)))
         return self.trunk(x) + x, base, motions
 
     def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
