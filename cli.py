@@ -41,9 +41,6 @@ def main() -> None:
     """Runs the command line; an error that the user can mend is one line and exit code 1."""
     try:
         app()
-    except KeyboardInterrupt:
-        err.print("Interrupted: nothing was written.")
-        sys.exit(130)
     except StvsrError as error:
         _fail(_plain(error))
     except OSError as error:
@@ -53,6 +50,16 @@ def main() -> None:
 def _fail(sentence: str) -> NoReturn:
     err.print(f"[bold red]Error:[/] {sentence}", soft_wrap=True)
     sys.exit(1)
+
+
+@contextmanager
+def _interruptible(consequence: str) -> Iterator[None]:
+    """Says what Ctrl-C left behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"Interrupted: {consequence}.")
+        raise typer.Exit(130) from None
 
 
 def _plain(text: object) -> str:
@@ -159,7 +166,10 @@ def upscale(
         threads=threads,
         **given,
     )
-    with _frames_bar(source.name, hidden=no_progress or as_json) as advance:
+    with (
+        _interruptible("nothing was written"),
+        _frames_bar(source.name, hidden=no_progress or as_json) as advance,
+    ):
         report = run(request, lambda p: advance(p.frames_in, p.total_in, p.frames_out / max(p.seconds, 1e-9)))
     if as_json:
         out.print_json(json.dumps(report.as_dict()))
@@ -358,7 +368,10 @@ def train(
             trainer = Trainer(entry.build(entry.config), config_dict(entry), schedule, sampling, run, device)
             if trainer.step:
                 err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
-            with _progress(no_progress) as progress:
+            with (
+                _interruptible("the same command goes on from the last checkpoint"),
+                _progress(no_progress) as progress,
+            ):
                 task = progress.add_task(f"train {network}", total=steps, completed=trainer.step, note="")
                 scores = trainer.fit(
                     data,

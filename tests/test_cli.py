@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -208,3 +210,20 @@ def test_train_then_export_then_upscale(short, tmp_path):
     done = stvsr("upscale", short, "-m", bundle, "-o", tmp_path / "out.mp4", "-s", "1.5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.mp4").exists()
+
+
+def test_ctrl_c_leaves_nothing_and_says_so(toy, tmp_path):
+    out = tmp_path / "out.mp4"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stvsr.cli import main; main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, "upscale", str(SAMPLE), "-m", str(toy), "-o", str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.iterdir()) and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert told.strip() == "Interrupted: nothing was written."
+    assert list(tmp_path.iterdir()) == []
