@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -351,7 +352,7 @@ def train(
         import torch
 
         from .training.data import Sampling
-        from .training.networks import config_dict, find_network
+        from .training.networks import find_network
         from .training.trainer import Schedule, Trainer
 
         with _user_errors(KeyError, FileNotFoundError, ValueError):
@@ -365,7 +366,7 @@ def train(
             torch.manual_seed(seed)
             run = output or Path("runs") / network
             sampling = Sampling(patch=patch, batch=batch)
-            trainer = Trainer(entry.build(entry.config), config_dict(entry), schedule, sampling, run, device)
+            trainer = Trainer(entry.build(entry.config), asdict(entry.config), schedule, sampling, run, device)
             if trainer.step:
                 err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
             with (

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..engine.bundle import graph_entry, write_manifest
+from ..engine.bundle import MANIFEST, graph_entry, write_manifest
 from ..engine.errors import ExportError, RequestError
 from ..engine.manifest import (
     Architecture,
@@ -73,6 +73,8 @@ def export_bundle(
     """
     if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
         raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RequestError(f"{folder} holds something else than a bundle, and is not overwritten; name another folder.")
     network = network.cpu().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:

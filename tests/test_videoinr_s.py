@@ -159,6 +159,15 @@ def test_export_refuses_a_folder_that_is_there(exported):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+def test_export_never_overwrites_what_is_no_bundle(exported, tmp_path):
+    entry, network, _ = exported
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("keep me")
+    with pytest.raises(RequestError, match="something else than a bundle"):
+        exporter.export_bundle(entry, network, tmp_path / "letters", overwrite=True)
+    assert (tmp_path / "letters" / "dear.txt").read_text() == "keep me"
+
+
 def test_an_unknown_network_is_an_error_that_lists_those_there_are():
     with pytest.raises(KeyError, match="videoinr-s"):
         find_network("videoinr-xl")

@@ -1,7 +1,7 @@
 """The list of networks: name, class and configuration. A new network is one file and one line here."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -51,8 +51,3 @@ def find_network(name: str) -> NetworkEntry:
         if entry.name == name:
             return entry
     raise KeyError(f"unknown network {name!r}; there are {', '.join(e.name for e in NETWORKS)}")
-
-
-def config_dict(entry: NetworkEntry) -> dict[str, Any]:
-    """The configuration as plain values, for manifests and checkpoints."""
-    return asdict(entry.config)
