@@ -22,6 +22,13 @@ def upsample2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def enlarge4(x: Tensor, upconv1: nn.Module, upconv2: nn.Module, fine: nn.Module, last: nn.Module) -> Tensor:
+    """Features -> frames of four times the size, by two pixel shuffles. (B, C, H, W) -> (B, 3, 4H, 4W)."""
+    x = lrelu(F.pixel_shuffle(upconv1(x), 2))
+    x = lrelu(F.pixel_shuffle(upconv2(x), 2))
+    return last(lrelu(fine(x)))
+
+
 def initialize_weights(module: nn.Module, scale: float = 1.0) -> None:
     """Kaiming-normal weights times a scale, and zero biases, in every convolution and linear layer of a module."""
     for layer in module.modules():

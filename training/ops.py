@@ -5,9 +5,12 @@ Positions are in pixels with 0 at the centre of the first pixel, and x (columns)
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .resize import cubic_kernel
 
 # Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]
@@ -88,6 +91,45 @@ def _inner_share(position: Tensor, size: int) -> Tensor:
     """Weight, 0 to 1, that bilinear reading gives to pixels inside [0, size) rather than to the zeros outside."""
     overshoot = F.relu(-position) + F.relu(position - (size - 1))
     return F.relu(1 - overshoot)
+
+
+def upsample_cubic(x: Tensor, dim: int, factor: int) -> Tensor:
+    """Longer by a whole factor along one axis, by cubic convolution (Keys 1981, a = -1/2).
+
+    Pixel centres are half-way between edges, and the ends are mirrored with their edge pixels, as MATLAB's imresize
+    does. x: at least two long along ``dim``. Returns x's shape with ``factor`` times the length of ``dim``.
+    """
+    padded = torch.cat((_ends(x, dim, 0, 2), x, _ends(x, dim, -2, None)), dim)
+    length = x.shape[dim]
+    phases = []
+    for weights in cubic_phases(factor):
+        taps = [w * padded.narrow(dim, j, length) for j, w in enumerate(weights) if w]
+        phases.append(torch.stack(taps).sum(0) if len(taps) > 1 else taps[0])
+    return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+
+
+def upsample_bicubic(x: Tensor, factor: int) -> Tensor:
+    """Both axes by `upsample_cubic`, as one convolution. (B, C, H, W) -> (B, C, factor * H, factor * W)"""
+    B, C, H, W = x.shape
+    x = torch.cat((_ends(x, 2, 0, 2), x, _ends(x, 2, -2, None)), 2)
+    x = torch.cat((_ends(x, 3, 0, 2), x, _ends(x, 3, -2, None)), 3)
+    phases = torch.tensor(cubic_phases(factor), dtype=x.dtype, device=x.device)
+    weight = (phases[:, None, :, None] * phases[None, :, None, :]).view(factor * factor, 1, 5, 5)
+    out = F.conv2d(x.reshape(B * C, 1, H + 4, W + 4), weight)
+    return F.pixel_shuffle(out, factor).view(B, C, factor * H, factor * W)
+
+
+def _ends(x: Tensor, dim: int, start: int, stop: int | None) -> Tensor:
+    """Two slices of an end, mirrored."""
+    where = [slice(None)] * x.ndim
+    where[dim] = slice(start, stop)
+    return x[tuple(where)].flip(dim)
+
+
+def cubic_phases(factor: int) -> list[list[float]]:
+    """Weights of input pixels i - 2 to i + 2 in each of the ``factor`` output pixels that pixel i becomes."""
+    centres = (np.arange(factor)[:, None] + 0.5) / factor - 0.5
+    return cubic_kernel(centres - np.arange(-2, 3)).tolist()
 
 
 def modulated_deform_conv2d(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 _SUPPORT = 4.0  # width of the cubic kernel, in pixels
 
 
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def cubic_kernel(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Keys' cubic convolution kernel with a = -0.5."""
     x = np.abs(x)
     inner = (1.5 * x - 2.5) * x * x + 1.0
@@ -28,7 +28,7 @@ def resize_matrix(n_in: int, n_out: int, scale: float | None = None) -> NDArray[
     centres = (np.arange(n_out) + 0.5) / scale - 0.5
     first = np.floor(centres - _SUPPORT / shrink / 2) + 1
     taps = first[:, None] + np.arange(math.ceil(_SUPPORT / shrink) + 2)
-    weights = _cubic((centres[:, None] - taps) * shrink)
+    weights = cubic_kernel((centres[:, None] - taps) * shrink)
     weights /= weights.sum(1, keepdims=True)
     mirrored = np.mod(taps.astype(int), 2 * n_in)
     mirrored = np.where(mirrored < n_in, mirrored, 2 * n_in - 1 - mirrored)
