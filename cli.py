@@ -2,10 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -122,8 +123,12 @@ def upscale(
     factor: Annotated[int | None, typer.Option("-t", "--factor", help="Frames out per frame in.  [default: 2]")] = None,
     fps: Annotated[str | None, typer.Option(help="Target frame rate instead of a factor.")] = None,
     model: Annotated[
-        str, typer.Option("-m", "--model", help="A shipped bundle's name, or a bundle's folder.")
+        str, typer.Option("-m", "--model", help="A bundle's name or folder, or TEMPORAL+SPATIAL.")
     ] = _SHIPPED,
+    flow: Annotated[
+        str | None,
+        typer.Option(help="Optical flow of networks that take it: farneback or dis.  [default: the bundle's]"),
+    ] = None,
     backend: Annotated[str, typer.Option(help="What runs the graphs.")] = "ort",
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
     tile: Annotated[
@@ -155,6 +160,7 @@ def upscale(
         time_factor=factor,
         fps=_rate(fps) if fps else None,
         model=model,
+        flow=flow,
         backend=backend,
         device=device,
         tile=tile,
@@ -243,7 +249,9 @@ def _bundle_facts(bundle: Any) -> dict[str, Any]:
     return {
         "network": manifest.architecture.name,
         "space": str(manifest.space),
-        "time": "any" if manifest.time.kind == "continuous" else str(manifest.time),
+        "time": str(manifest.time),
+        "window": manifest.window.model_dump(),
+        "flows": [flow.model_dump() for flow in manifest.flows],
         "bytes": sum((bundle.folder / graph.file).stat().st_size for graph in manifest.graphs),
         "licence": manifest.licence,
         "folder": str(bundle.folder),
@@ -304,22 +312,27 @@ def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
 @app.command()
 def export(
     network: Annotated[str, typer.Argument(help="A network's name, as videoinr-s.")],
-    weights: Annotated[
-        Path, typer.Option("--weights", help="A weights.pt of `stvsr train`, or an official checkpoint.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A weights.pt of `stvsr train`, or an official checkpoint.")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Take random weights: to measure speed, not to look at.")
+    ] = False,
     scores: Annotated[Path | None, typer.Option(help="JSON of `stvsr evaluate`, kept in the manifest.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn trained weights into a bundle of exported graphs."""
     with _training_extra():
         from .export.exporter import export_bundle
-        from .training.checkpoints import CheckpointError, load_weights
+        from .training.checkpoints import CheckpointError, load_weights, random_weights
         from .training.networks import find_network
 
+        if (weights is None) != untrained:
+            raise RequestError("Choose one of --weights FILE and --untrained.")
         with _user_errors(KeyError, CheckpointError):
             entry = find_network(network)
-            trained, training = load_weights(entry, weights)
+            trained, training = load_weights(entry, weights) if weights else random_weights(entry)
         with _user_errors(json.JSONDecodeError):
             judged = json.loads(scores.read_text()) if scores else {}
         kept = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
@@ -366,7 +379,8 @@ def train(
             torch.manual_seed(seed)
             run = output or Path("runs") / network
             sampling = Sampling(patch=patch, batch=batch)
-            trainer = Trainer(entry.build(entry.config), asdict(entry.config), schedule, sampling, run, device)
+            built = entry.build(entry.config)
+            trainer = Trainer(built, asdict(entry.config), schedule, sampling, run, device, _flow_of_pictures)
             if trainer.step:
                 err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
             with (
@@ -385,13 +399,26 @@ def train(
         out.print(f"  {name} {value:.3f} dB")
 
 
+def _flow_of_pictures(first: Any, second: Any, method: str) -> Any:
+    """Optical flow as the engine has it, of two pictures as training has them, (h, w, 3) uint8 -> (2, h, w)."""
+    import numpy as np
+
+    from .engine.flow import optical_flow
+
+    first, second = (picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second))
+    return optical_flow(first, second, method)
+
+
 @app.command()
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle (name or folder).")],
+    bundle: Annotated[str, typer.Argument(help="A bundle (name or folder), or TEMPORAL+SPATIAL.")],
     clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of them.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON.")] = None,
-    scale: Annotated[int, typer.Option("-s", "--scale", help="Spatial factor.", min=1)] = 4,
-    factor: Annotated[int, typer.Option("-t", "--factor", help="Every how many-th frame is seen.", min=1)] = 2,
+    scale: Annotated[int | None, typer.Option("-s", "--scale", help="Spatial factor.  [default: 4]", min=1)] = None,
+    factor: Annotated[
+        int | None, typer.Option("-t", "--factor", help="Every how many-th frame is seen.  [default: 2]", min=1)
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="Optical flow: farneback or dis.  [default: the bundle's]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of the network.", min=1)] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
@@ -401,7 +428,10 @@ def evaluate(
     import av
     import numpy as np
 
-    from .engine.upscaler import FULL_SCALE, Upscaler
+    from .engine.bundle import find_bundles
+    from .engine.route import Route, default_factor, default_scale, plan_route
+    from .engine.upscaler import FULL_SCALE
+    from .engine.windows import one_scene
 
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} of the scores does not exist: make it first.")
@@ -411,19 +441,35 @@ def evaluate(
         from .training.evaluation import METHODS, Protocol
         from .training.evaluation import evaluate as run
 
-        with Upscaler(bundle, device=device, threads=threads) as upscaler, _progress(no_progress) as progress:
+        bundles = find_bundles(bundle)
+        devices: set[str] = set()
+
+        def upscaled(frames: Iterable[Any], factor: int, size: tuple[int, int]) -> Iterator[Any]:
+            first = next(stream := iter(frames))
+            legs = plan_route(bundles, first.shape[1:], size, factor)
+            times = tuple(Fraction(part, factor) for part in range(factor))
+            with Route(legs, device=device, threads=threads, flow=flow) as route:
+                devices.add(route.device)
+                for frame in route.frames(one_scene(chain([first], stream), times)):
+                    yield frame.astype(np.float32) / FULL_SCALE
+
+        protocol = Protocol(
+            scale=round(default_scale(bundles)) if scale is None else scale,
+            factor=default_factor(bundles) if factor is None else factor,
+            exposure=any(b.manifest.window.kind == "doubled" for b in bundles),
+        )
+        with _progress(no_progress) as progress:
             found = find_clips(*clips)
-            task = progress.add_task("", total=None, note="pairs")
+            task = progress.add_task("", total=None, note="frames")
             scores = run(
                 found,
-                lambda a, b, t, size: (f.astype(np.float32) / FULL_SCALE for f in upscaler.frames(a, b, t, size)),
-                Protocol(scale, factor),
+                upscaled,
+                protocol,
                 lambda clip: progress.update(task, description=_plain(clip.name)),
                 lambda: progress.advance(task),
             )
-            judged = upscaler.bundle
-            graphs = {graph.role: graph.sha256 for graph in judged.manifest.graphs}
-            scores = {"bundle": judged.manifest.name, "graphs_sha256": graphs, "device": upscaler.device, **scores}
+        graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in bundles}
+        scores = {"bundle": "+".join(graphs), "graphs_sha256": graphs, "device": ", ".join(devices), **scores}
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     if as_json:

@@ -1,9 +1,8 @@
-"""Speed and memory, as JSON lines: ``python benchmarks/measure.py throughput|large|profile|official``.
+"""Speed and memory, as JSON lines: ``python benchmarks/measure.py throughput|large|profile``.
 
 throughput   160x90 to 640x360, x2 in time, through the whole pipeline: frames a second and peak memory
 large        1920x1080 to 7680x4320: peak memory and seconds a frame
 profile      where the time of one pair of frames goes, by operator of the graphs
-official     VideoINR at its official size: ONNX Runtime against eager PyTorch, in turn, in one run
 """
 
 import argparse
@@ -111,59 +110,16 @@ def profile(arguments: argparse.Namespace, command: str) -> None:
     record("profile", arguments.out, command, bundle=bundle.manifest.name, fingerprint=bundle.fingerprint, **figures)
 
 
-def official(arguments: argparse.Namespace, command: str) -> None:
-    import torch
-    from stvsr.engine.bundle import Bundle
-    from stvsr.engine.session import open_session
-    from stvsr.export.exporter import export_bundle
-    from stvsr.training.networks import find_network
-    from stvsr.training.ops import target_coordinates
-
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    entry = find_network("videoinr")
-    network = entry.build(entry.config).eval()
-    side, scale = 64, 4
-    frames = torch.rand(1, 2, 3, side, side)
-    time, at = torch.tensor([0.5]), target_coordinates(side, side * scale)
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Bundle.load(export_bundle(entry, network, Path(folder) / "bundle"))
-        with (
-            open_session(bundle.path("encoder"), device="cpu", threads=arguments.threads) as encoder,
-            open_session(bundle.path("decoder"), device="cpu", threads=arguments.threads) as decoder,
-            torch.no_grad(),
-        ):
-            features = network.encode(frames)
-            found = encoder.run({"frames": frames.numpy()})
-            given = {**found, "time": time.numpy(), "y": at.numpy(), "x": at.numpy()}
-            pairs = {
-                "encoder": (lambda: encoder.run({"frames": frames.numpy()}), lambda: network.encode(frames)),
-                "decoder": (lambda: decoder.run(given), lambda: network.decode(*features, time=time, y=at, x=at)),
-            }
-            figures: dict[str, Any] = {}
-            for role, (graph, eager) in pairs.items():
-                turns = [(timed(graph, 1)[0], timed(eager, 1)[0]) for _ in range(arguments.runs)]
-                figures[role] = {
-                    "onnxruntime_seconds": round(statistics.median(a for a, _ in turns), 3),
-                    "eager_seconds": round(statistics.median(b for _, b in turns), 3),
-                    "eager_over_onnxruntime": round(statistics.median(b / a for a, b in turns), 2),
-                }
-        figures["parity"] = bundle.manifest.training["parity"]
-    record("official", arguments.out, command, network="videoinr", input=[side, side], scale=scale, **figures)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("benchmark", choices=["throughput", "large", "profile", "official"])
+    parser.add_argument("benchmark", choices=["throughput", "large", "profile"])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=3, help="frames of the large clip")
     arguments = parser.parse_args()
     command = " ".join(["python benchmarks/measure.py", *sys.argv[1:]])
-    {"throughput": throughput, "large": large, "profile": profile, "official": official}[arguments.benchmark](
-        arguments, command
-    )
+    {"throughput": throughput, "large": large, "profile": profile}[arguments.benchmark](arguments, command)
 
 
 if __name__ == "__main__":

@@ -123,3 +123,11 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
         return Bundle.load(name_or_path)
     known = ", ".join(shipped) or "none"
     raise BundleError(f"There is no bundle '{name_or_path}': name a shipped one ({known}) or the folder of another.")
+
+
+def find_bundles(names: str | Path) -> tuple[Bundle, ...]:
+    """Load one bundle, or the two of a chain, TEMPORAL+SPATIAL."""
+    first, plus, second = str(names).partition("+")
+    if not plus or str(names) in shipped_bundles() or Path(names).is_dir():
+        return (find_bundle(names),)
+    return find_bundle(first), find_bundle(second)

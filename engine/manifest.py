@@ -32,11 +32,58 @@ class Graph(_Frozen):
     outputs: tuple[TensorSpec, ...]
 
 
-class Window(_Frozen):
-    """The frames that one run of the network sees: a pair, of which it makes frames at times 0 to 1."""
+class PairWindow(_Frozen):
+    """Two frames, of which the network makes frames at times 0 to 1."""
 
     kind: Literal["pair"]
     frames: Literal[2]
+
+
+class RunWindow(_Frozen):
+    """Neighbouring frames, to which the network adds one in every gap: N become 2N - 1."""
+
+    kind: Literal["run"]
+    frames: int = Field(ge=2)
+
+
+class SlidingWindow(_Frozen):
+    """An odd number of frames around the one that the network restores; `padding` stands in beyond the ends.
+
+    Of the frames a b c d e, restored around a with two on each side, "replicate" sees a a a b c, "reflection"
+    c b a b c, and "reflection_circle" the next that the window does not hold: e d a b c.
+    """
+
+    kind: Literal["sliding"]
+    frames: int = Field(ge=1)
+    padding: Literal["replicate", "reflection", "reflection_circle"]
+
+
+class DoubledWindow(_Frozen):
+    """Any number of frames, each of which becomes two of half its duration.
+
+    `frames` is how many are fed at once; results nearer than `overlap` frames to an end where the sequence was cut are
+    not final.
+    """
+
+    kind: Literal["doubled"]
+    frames: int = Field(ge=1)
+    overlap: int = Field(ge=0)
+
+
+Window = PairWindow | RunWindow | SlidingWindow | DoubledWindow
+
+
+class FlowInput(_Frozen):
+    """An input of a graph that takes optical flows, (B, pairs, 2, h, w): one for each (from, to) of the window.
+
+    A flow says for each pixel of one frame where it lies in the other: (dx, dy) in input pixels.
+    """
+
+    name: str
+    pairs: tuple[tuple[int, int], ...] = Field(min_length=1)
+    method: Literal["farneback", "dis"]
+    unit: Literal["input pixels"] = "input pixels"
+    components: Literal["dx, dy"] = "dx, dy"
 
 
 class ContinuousSpace(_Frozen):
@@ -55,9 +102,12 @@ class ContinuousSpace(_Frozen):
 
 
 class ContinuousTime(_Frozen):
-    """Any time between the two frames of a window."""
+    """Any time between two frames."""
 
     kind: Literal["continuous"] = "continuous"
+
+    def __str__(self) -> str:
+        return "any"
 
 
 class FixedFactors(_Frozen):
@@ -111,7 +161,8 @@ class Manifest(_Frozen):
     name: str
     architecture: Architecture
     graphs: tuple[Graph, ...]
-    window: Window
+    window: Window = Field(discriminator="kind")
+    flows: tuple[FlowInput, ...] = ()
     space: ContinuousSpace | FixedFactors = Field(discriminator="kind")
     time: ContinuousTime | FixedFactors = Field(discriminator="kind")
     value_range: tuple[float, float]
@@ -125,10 +176,30 @@ class Manifest(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         roles = sorted(graph.role for graph in self.graphs)
-        if roles not in (["decoder", "encoder"], ["network"]):
-            raise ValueError("a bundle has one graph 'network', or one 'encoder' and one 'decoder'")
+        needed = ["decoder", "encoder"] if self.window.kind == "pair" else ["network"]
+        if roles != needed:
+            raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(needed)}")
+        if isinstance(self.window, SlidingWindow) and self.window.frames % 2 == 0:
+            raise ValueError("a sliding window has an odd number of frames")
+        if not self._time_suits():
+            raise ValueError(f"a window of kind '{self.window.kind}' does not make frames in time by {self.time}")
+        places = self.window.frames
+        for flow in self.flows:
+            if not all(0 <= place < places for pair in flow.pairs for place in pair):
+                raise ValueError(f"the flows '{flow.name}' name frames outside the window of {places}")
         if isinstance(self.space, ContinuousSpace) and self.space.minimum > self.space.maximum:
             raise ValueError("the smallest space factor is larger than the largest")
         if self.value_range[0] >= self.value_range[1]:
             raise ValueError("the value range is empty")
         return self
+
+    def _time_suits(self) -> bool:
+        match self.window.kind:
+            case "pair":
+                return True
+            case "run":
+                return isinstance(self.time, ContinuousTime) or self.time.factors == (2,)
+            case "doubled":
+                return isinstance(self.time, FixedFactors) and self.time.factors == (2,)
+            case _:
+                return isinstance(self.time, FixedFactors) and self.time.factors == (1,)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -10,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import find_bundle
+from .bundle import find_bundles
 from .crew import Channel, Crew
 from .errors import MediaError
 from .frame import Frame
 from .reader import open_reader
 from .request import Plan, UpscaleRequest, writer_options
+from .route import Route
 from .scenes import CutDetector
 from .timeline import Slot, with_durations
-from .upscaler import Upscaler
+from .windows import InputFrame
 from .writer import VideoWriter
 
 INPUT_FRAMES = 2  # decoded frames that wait
@@ -41,7 +43,7 @@ class Report:
 
     input: str
     output: str
-    bundle: str
+    bundle: str  # of a chain both, with a + between
     fingerprint: str  # the sha256 of the bundle's manifest
     device: str
     frames_in: int
@@ -57,7 +59,7 @@ class Report:
     encode_seconds: float
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None where the system does not say
-    warnings: tuple[str, ...]  # what the output could not take over
+    warnings: tuple[str, ...]  # what the output could not take over, and untrained weights
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
@@ -78,19 +80,35 @@ class _Clock:
         finally:
             self.seconds += time.perf_counter() - start
 
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Take out a wait for another stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds -= time.perf_counter() - start
+
 
 def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | None = None) -> Report:
     """Upscale one video; on any error, and on an interrupt, no output is left."""
     began = time.perf_counter()
     request.check()
-    bundle = find_bundle(request.model)
+    bundles = find_bundles(request.model)
     with ExitStack() as opened:
         reader = open_reader(request.input, fps=request.input_fps)
         opened.enter_context(reader)
         info = reader.info
-        plan = request.plan(bundle, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
-        upscaler = opened.enter_context(
-            Upscaler(bundle, backend=request.backend, device=request.device, tile=request.tile, threads=request.threads)
+        plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
+        route = opened.enter_context(
+            Route(
+                plan.legs,
+                backend=request.backend,
+                device=request.device,
+                tile=request.tile,
+                threads=request.threads,
+                flow=request.flow,
+            )
         )
         writer = opened.enter_context(
             VideoWriter(
@@ -102,15 +120,20 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
                 **writer_options(request),
             )
         )
-        run = _Run(plan, CutDetector(request.scene_threshold), upscaler, on_progress, info.frames)
+        run = _Run(plan, CutDetector(request.scene_threshold), route, on_progress, info.frames)
         run.stream(reader, writer)
     seconds = time.perf_counter() - began
+    untrained = (
+        f"Bundle '{bundle.manifest.name}' holds random weights: measure with it, and look at the pictures of another."
+        for bundle in bundles
+        if bundle.manifest.training.get("untrained")
+    )
     return Report(
         input=str(request.input),
         output=str(plan.output),
-        bundle=bundle.manifest.name,
-        fingerprint=bundle.fingerprint,
-        device=upscaler.device,
+        bundle="+".join(bundle.manifest.name for bundle in bundles),
+        fingerprint="+".join(bundle.fingerprint for bundle in bundles),
+        device=route.device,
         frames_in=run.frames_in,
         frames_out=run.frames_out,
         size_in=(info.width, info.height),
@@ -124,7 +147,7 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
         encode_seconds=run.encoding.seconds,
         fps=run.frames_out / seconds,
         peak_memory_bytes=_peak_memory_bytes(),
-        warnings=tuple(writer.warnings),
+        warnings=(*untrained, *writer.warnings),
     )
 
 
@@ -135,11 +158,11 @@ class _Run:
         self,
         plan: Plan,
         detector: CutDetector,
-        upscaler: Upscaler,
+        route: Route,
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
     ) -> None:
-        self._plan, self._detector, self._upscaler = plan, detector, upscaler
+        self._plan, self._detector, self._route = plan, detector, route
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
         self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
@@ -170,39 +193,58 @@ class _Run:
         decoded.close()
 
     def _infer(self, decoded: Channel[Frame], made: Channel[tuple[np.ndarray, Fraction]]) -> None:
-        timeline, first = self._plan.timeline, None
-        for second in decoded:
+        waiting: deque[list[list[Slot]]] = deque()  # for each input frame and each of its results, where it goes
+        results = self._route.frames(self._inputs(decoded, waiting))
+        while True:
             with self.inference.busy():
-                cut = self._detector.is_cut(second.rgb)
+                frame = next(results, None)
+            self._pass_by(waiting)
+            if frame is None:
+                break
+            for slot in waiting[0].pop(0):
+                made.put((frame, slot.pts))
+            del frame  # its place is needed for the next one
+            self._pass_by(waiting)
+
+    def _inputs(self, decoded: Iterable[Frame], waiting: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
+        """Say of each frame, when the next one is here, which frames are wanted from it on; slots share a time's."""
+        first: Frame | None = None
+        for second in self._awaited(decoded):
+            cut = self._detector.is_cut(second.rgb)
             if first is None:
                 self.start_pts = second.pts
             else:
-                slots = timeline.between(first.pts, second.pts)
                 if cut:
                     self.cuts.append(second.pts)
-                    self._make(first, first, [Slot(Fraction(0), slot.pts) for slot in slots], made)
-                else:
-                    self._make(first, second, slots, made)
+                yield self._input(first, second.pts, cut, waiting)
             first = second
         if first is None:
             raise MediaError("The video holds no frames: choose another, or repair it.")
         self.end_pts = first.pts + first.duration
-        self._make(first, first, timeline.hold(first.pts, first.duration), made)
+        yield self._input(first, self.end_pts, True, waiting)
 
-    def _make(self, first: Frame, second: Frame, slots: list[Slot], made: Channel[tuple[np.ndarray, Fraction]]) -> None:
-        """Make the frames of one gap; slots at one time are one frame, shown again."""
-        times = list(dict.fromkeys(slot.time for slot in slots))
-        size = (self._plan.size[1], self._plan.size[0])
-        frames = self._upscaler.frames(first.rgb, second.rgb, times, size) if times else iter(())
-        for moment in times:
-            with self.inference.busy():
-                frame = next(frames)
-            for slot in slots:
-                if slot.time == moment:
-                    made.put((frame, slot.pts))
-            del frame  # its place is needed for the next one
-        self.frames_in += 1
-        self._tell()
+    def _input(self, frame: Frame, until: Fraction, last: bool, waiting: deque[list[list[Slot]]]) -> InputFrame:
+        slots: dict[Fraction, list[Slot]] = {}
+        for slot in self._plan.timeline.between(frame.pts, until):
+            slots.setdefault(slot.time, []).append(slot)
+        waiting.append(list(slots.values()))
+        return InputFrame(frame.rgb, tuple(slots), last)
+
+    def _awaited(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
+        frames = iter(decoded)
+        while True:
+            with self.inference.idle():
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _pass_by(self, waiting: deque[list[list[Slot]]]) -> None:
+        """Count the input frames of which everything was made."""
+        while waiting and not waiting[0]:
+            waiting.popleft()
+            self.frames_in += 1
+            self._tell()
 
     def _encode(self, made: Channel[tuple[np.ndarray, Fraction]], writer: VideoWriter) -> None:
         for rgb, pts, duration in with_durations(made, lambda: self.end_pts):

@@ -7,14 +7,12 @@ from typing import Any
 
 from .bundle import Bundle
 from .errors import RequestError
-from .manifest import FixedFactors
+from .flow import METHODS
+from .route import Leg, default_factor, default_scale, plan_route
 from .scenes import DEFAULT_THRESHOLD
 from .timeline import Timeline, common_time_base
-from .upscaler import check_size
 
 DEFAULT_MODEL = "videoinr-s"
-DEFAULT_SCALE = 4
-DEFAULT_TIME_FACTOR = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +21,12 @@ class UpscaleRequest:
 
     input: str | Path
     output: str | Path | None = None  # beside the input, named by what was done
-    scale: float | None = None  # or `size`; x4 without both
+    scale: float | None = None  # or `size`; without both x4, or what the bundle can
     size: tuple[int, int] | None = None  # (width, height) in pixels
-    time_factor: int | None = None  # or `fps`; x2 without both
+    time_factor: int | None = None  # or `fps`; without both x2, or what the bundle can
     fps: Fraction | None = None
-    model: str | Path = DEFAULT_MODEL
+    model: str | Path = DEFAULT_MODEL  # a bundle's name or folder; two of them with a + between make a chain
+    flow: str | None = None  # the method of optical flow for a bundle that takes it, instead of its own
     backend: str = "ort"
     device: str = "auto"
     tile: int | None = None  # the side in input pixels; 0: whole frames; None: as the frame's size asks
@@ -50,15 +49,17 @@ class UpscaleRequest:
             raise RequestError(f"The scene threshold {self.scene_threshold} is not between 0 (no cuts) and 1.")
         if self.time_factor is not None and self.fps is not None:
             raise RequestError("Choose one of a time factor and a frame rate.")
-        self.timeline()
+        if self.flow is not None and self.flow not in METHODS:
+            raise RequestError(f"There is no optical flow '{self.flow}': choose one of {', '.join(METHODS)}.")
+        self._timeline(default=1)
         if self.output is not None:
             self._check_output(Path(self.output))
 
-    def timeline(self) -> Timeline:
+    def _timeline(self, default: int) -> Timeline:
         """Return a timeline that makes the frames asked for."""
         if self.fps is not None:
             return Timeline(fps=self.fps)
-        return Timeline(factor=DEFAULT_TIME_FACTOR if self.time_factor is None else self.time_factor)
+        return Timeline(factor=default if self.time_factor is None else self.time_factor)
 
     def _check_output(self, output: Path) -> None:
         if output.exists() and output.samefile(self.input):
@@ -66,18 +67,14 @@ class UpscaleRequest:
         if output.exists() and not self.overwrite:
             raise RequestError(f"{output} is there already: choose another output, or allow it to be overwritten.")
 
-    def plan(self, bundle: Bundle, *, width: int, height: int, rate: Fraction, time_base: Fraction) -> "Plan":
-        """Return what will be made of such a video, or refuse what the bundle does not do."""
-        timeline = self.timeline()
-        kind = bundle.manifest.time
-        if isinstance(kind, FixedFactors) and timeline.factor not in (1, *kind.factors):
-            raise RequestError(
-                f"Bundle '{bundle.manifest.name}' multiplies the frame rate by {kind} alone:"
-                " choose such a time factor, or another bundle."
-            )
-        scale = DEFAULT_SCALE if self.scale is None else self.scale
+    def plan(
+        self, bundles: tuple[Bundle, ...], *, width: int, height: int, rate: Fraction, time_base: Fraction
+    ) -> "Plan":
+        """Return what will be made of such a video, or refuse what the bundles do not do."""
+        timeline = self._timeline(default_factor(bundles))
+        scale = default_scale(bundles) if self.scale is None else self.scale
         size = self.size or (round(width * scale), round(height * scale))
-        check_size(bundle, (height, width), (size[1], size[0]))
+        legs = plan_route(bundles, (height, width), (size[1], size[0]), timeline.factor)
         if timeline.factor is not None:
             rate, time_base = rate * timeline.factor, time_base / timeline.factor
         else:
@@ -85,7 +82,7 @@ class UpscaleRequest:
             rate, time_base = timeline.fps, common_time_base(time_base, 1 / timeline.fps)
         output = Path(self.output) if self.output is not None else self._default_output(size, scale, rate)
         self._check_output(output)
-        return Plan(output, size, rate, time_base, timeline)
+        return Plan(output, size, rate, time_base, timeline, legs)
 
     def _default_output(self, size: tuple[int, int], scale: float, rate: Fraction) -> Path:
         source = Path(self.input)
@@ -103,6 +100,7 @@ class Plan:
     rate: Fraction  # nominal frames per second
     time_base: Fraction  # seconds; every timestamp is a multiple
     timeline: Timeline
+    legs: tuple[Leg, ...]
 
 
 def writer_options(request: UpscaleRequest) -> dict[str, Any]:

@@ -24,7 +24,7 @@ class Slot(NamedTuple):
 class Timeline:
     """Places output frames as input frames stream by: `factor` for each input frame, or `fps` for each second.
 
-    Call `between` for every pair of neighbours in order, then `hold` for the last frame, whose slots all repeat it.
+    Call `between` for every pair of neighbours in order, and for the last frame and the time at which it ends.
     """
 
     def __init__(self, *, factor: int | None = None, fps: Fraction | None = None) -> None:
@@ -58,10 +58,6 @@ class Timeline:
             slots = [Slot((pts - first_pts) / gap, pts) for pts in stamps]
         self._made += len(slots)
         return slots
-
-    def hold(self, pts: Fraction, duration: Fraction) -> list[Slot]:
-        """Return the output frames while the last input frame is shown: all of them are that frame."""
-        return [Slot(Fraction(0), slot.pts) for slot in self.between(pts, pts + duration)]
 
 
 def with_durations(

@@ -1,7 +1,7 @@
-"""The upscaler: two frames in, and frames at any times between them and of any size out."""
+"""The upscaler: a bundle's sessions, fed with the windows of frames that stream by."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -12,11 +12,13 @@ import numpy as np
 
 from .bundle import Bundle, find_bundle
 from .errors import RequestError
-from .manifest import FixedFactors
+from .flow import optical_flow
+from .manifest import ContinuousTime, FixedFactors
 from .session import Array, Session, open_session
-from .tiles import Tile, check_tile, least_tile_px, plan_tiles
+from .tiles import Span, Tile, check_tile, least_tile_px, plan_tiles
+from .windows import Feed, InputFrame, Wanted, feeds
 
-WHOLE_PX = 640 * 360  # a frame of up to so many input pixels goes through the encoder whole
+WHOLE_PX = 640 * 360  # a frame of up to so many input pixels goes through the network whole
 DEFAULT_TILE_PX = 384  # 1920x1080 to 7680x4320 peaks below 4 GB with it; 480 takes 3.8 GB and is a tenth faster
 DECODE_PX = 1 << 22  # target pixels per run of the decoder, which works at the input's size first
 CANVAS_BYTES = 1 << 30  # of the tiled frames that are under way at once; beyond that tiles are encoded again
@@ -24,9 +26,10 @@ FULL_SCALE = 65535
 
 
 class Upscaler:
-    """Runs a bundle on pairs of frames; a context manager that holds the bundle's sessions.
+    """Runs a bundle on frames that stream by; a context manager that holds the bundle's sessions.
 
     `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames above 640x360.
+    `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's.
     """
 
     def __init__(
@@ -37,39 +40,46 @@ class Upscaler:
         device: str = "auto",
         tile: int | None = None,
         threads: int | None = None,
+        flow: str | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.tile = tile
+        self._flow = flow
         _check_tile(self.bundle, tile)
         with ExitStack() as opened:
-            self._encoder: Session = opened.enter_context(
-                open_session(self.bundle.path("encoder"), backend, device, threads)
-            )
-            self._decoder: Session = opened.enter_context(
-                open_session(self.bundle.path("decoder"), backend, device, threads)
-            )
-            self._sessions = opened.pop_all()
-        self.device = self._encoder.device
+            self._sessions: dict[str, Session] = {
+                graph.role: opened.enter_context(open_session(self.bundle.path(graph.role), backend, device, threads))
+                for graph in self.bundle.manifest.graphs
+            }
+            self._opened = opened.pop_all()
+        self.device = next(iter(self._sessions.values())).device
 
     def frames(
         self,
-        first: np.ndarray,  # (3, h, w) in [0, 1]
-        second: np.ndarray,  # (3, h, w) in [0, 1]
-        times: Sequence[float | Fraction],  # 0: at the first frame, 1: at the second
+        inputs: Iterable[InputFrame],
         size: tuple[int, int],  # (H, W)
     ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
-        """Yield a new frame for each time; without tiles each is made when it is asked for."""
-        h, w = first.shape[1:]
-        check_size(self.bundle, (h, w), size)
+        """Yield a frame of `size` for every input frame and each of its times, in order."""
+        return self._stream(feeds(self.bundle.manifest.window, self._checked(inputs, size)), size)
+
+    def between(
+        self,
+        first: np.ndarray,  # (3, h, w) in [0, 1]
+        second: np.ndarray,  # (3, h, w) in [0, 1]
+        times: Sequence[float | Fraction],  # growing; 0: at the first frame, 1: at the second
+        size: tuple[int, int],  # (H, W)
+    ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
+        """Yield a new frame for each time, of two frames alone."""
+        check_size(self.bundle, first.shape[1:], size)
         check_times(self.bundle, times)
-        constraint = self.bundle.manifest.size
-        pair = constraint.pad(np.stack((first, second)).astype(np.float32, copy=False))[None]  # (1, 2, 3, h', w')
-        tiles = plan_tiles((h, w), self._tile_px(h, w), self.bundle.manifest.halo_px or 0, constraint)
-        return self._run(pair, (h, w), [float(time) for time in times], size, tiles)
+        exact = tuple(Fraction(time) for time in times)
+        before = tuple(time for time in exact if time < 1)
+        pair = [InputFrame(first, before), InputFrame(second, (Fraction(0),) * (len(exact) - len(before)), last=True)]
+        return self.frames(pair, size)
 
     def close(self) -> None:
-        """Close both sessions."""
-        self._sessions.close()
+        """Close the sessions."""
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +88,18 @@ class Upscaler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _checked(self, inputs: Iterable[InputFrame], size: tuple[int, int]) -> Iterator[InputFrame]:
+        for frame in inputs:
+            check_size(self.bundle, frame.rgb.shape[1:], size)
+            check_times(self.bundle, frame.times)
+            yield frame
+
+    def _stream(self, windows: Iterable[Feed], size: tuple[int, int]) -> Iterator[np.ndarray]:
+        run = self._run_pair if self.bundle.manifest.window.kind == "pair" else self._run_network
+        for feed in windows:
+            if feed.wanted:
+                yield from run(feed, size)
 
     def _tile_px(self, h: int, w: int) -> int | None:
         manifest = self.bundle.manifest
@@ -88,33 +110,106 @@ class Upscaler:
         # With a wide halo a larger tile: at least half of each side is core.
         return max(DEFAULT_TILE_PX, 2 * least_tile_px(manifest.halo_px, manifest.size))
 
-    def _run(
-        self, pair: np.ndarray, shape: tuple[int, int], times: list[float], size: tuple[int, int], tiles: Sequence[Tile]
-    ) -> Iterator[np.ndarray]:
+    def _prepare(self, feed: Feed) -> tuple[np.ndarray, tuple[Tile, ...]]:
+        """Return the window as the network takes it, (1, N, 3, h', w'), and the tiles that cover it."""
+        manifest = self.bundle.manifest
+        low, high = manifest.value_range
+        window = np.stack(feed.frames).astype(np.float32, copy=False)
+        if (low, high) != (0.0, 1.0):
+            window = window * np.float32(high - low) + np.float32(low)
+        h, w = window.shape[-2:]
+        tiles = plan_tiles((h, w), self._tile_px(h, w), manifest.halo_px or 0, manifest.size)
+        return manifest.size.pad(window)[None], tiles
+
+    def _run_network(self, feed: Feed, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Make a window's results by one graph; each of them is made once, however often it is wanted."""
+        manifest = self.bundle.manifest
+        window, tiles = self._prepare(feed)
+        inputs: dict[str, Array] = {"frames": window}
+        inputs |= {
+            flow.name: manifest.size.pad(
+                np.stack(
+                    [optical_flow(feed.frames[a], feed.frames[b], self._flow or flow.method) for a, b in flow.pairs]
+                )
+            )[None]
+            for flow in manifest.flows
+        }
+        canvases = {wanted: np.empty((3, *size), np.uint16) for wanted in feed.wanted}
+        for time, group in self._groups(canvases).items():
+            if isinstance(manifest.time, ContinuousTime):
+                inputs["time"] = np.array([time], np.float32)
+            for tile in tiles:
+                made = self._sessions["network"].run({name: _cut(value, tile) for name, value in inputs.items()})
+                self._place(made["upscaled"][0], tile, feed.frames[0].shape[1:], {w: canvases[w] for w in group})
+        left = list(feed.wanted)
+        while left:  # let go of each one as it leaves for the last time
+            wanted = left.pop(0)
+            yield canvases[wanted] if wanted in left else canvases.pop(wanted)
+
+    def _groups(self, wanted: Iterable[Wanted]) -> dict[float, list[Wanted]]:
+        """Sort results by the run that makes them: one for each time that the graph takes, or a single one."""
+        wanted = list(wanted)
+        moments = list(dict.fromkeys(float(w.time) for w in wanted if w.time))
+        if not isinstance(self.bundle.manifest.time, ContinuousTime) or not moments:
+            return {0.5: wanted}
+        own = [w for w in wanted if not w.time]  # the input frames' own times come with every run
+        groups: dict[float, list[Wanted]] = {time: [w for w in wanted if float(w.time) == time] for time in moments}
+        groups[moments[0]] += own
+        return groups
+
+    def _place(
+        self, made: np.ndarray, tile: Tile, shape: tuple[int, ...], canvases: Mapping[Wanted, np.ndarray]
+    ) -> None:
+        """Put the core of a tile's results, (M, 3, H', W'), where it belongs in each canvas (3, H, W)."""
+        low, high = self.bundle.manifest.value_range
+        for wanted, canvas in canvases.items():
+            rows, columns = tile.rows.target(shape[0], canvas.shape[1]), tile.columns.target(shape[1], canvas.shape[2])
+            top = rows.start - tile.rows.start * canvas.shape[1] // shape[0]
+            left = columns.start - tile.columns.start * canvas.shape[2] // shape[1]
+            core = made[self._index(wanted), :, top : top + len(rows), left : left + len(columns)]
+            canvas[:, rows.start : rows.stop, columns.start : columns.stop] = to_uint16(core, low, high)
+
+    def _index(self, wanted: Wanted) -> int:
+        """Return which frame of a graph's result it is."""
+        match self.bundle.manifest.window.kind:
+            case "sliding":
+                return 0
+            case "doubled":
+                return 2 * wanted.place + round(2 * wanted.time)
+            case _:
+                return 2 * wanted.place + (wanted.time > 0)
+
+    def _run_pair(self, feed: Feed, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """Encode the pair, and decode each time when it is asked for; with tiles, many times of each tile at once."""
+        pair, tiles = self._prepare(feed)
+        shape = feed.frames[0].shape[1:]
+        wanted = [float(w.place + w.time) for w in feed.wanted]
+        times = list(dict.fromkeys(wanted))
+        at_once = max(1, CANVAS_BYTES // (3 * size[0] * size[1] * np.dtype(np.uint16).itemsize))
         if len(tiles) == 1:
             features = self._encode(pair, tiles[0])
             for time in times:
-                yield self._decode(features, time, tiles[0], shape, np.empty((3, *size), np.uint16))
+                made = [self._decode(features, time, tiles[0], shape, np.empty((3, *size), np.uint16))]
+                made *= wanted.count(time)
+                while made:
+                    yield made.pop()
             return
-        at_once = max(1, CANVAS_BYTES // (3 * size[0] * size[1] * np.dtype(np.uint16).itemsize))
         for start in range(0, len(times), at_once):
-            now = times[start : start + at_once]
-            canvases = [np.empty((3, *size), np.uint16) for _ in now]
+            canvases = {time: np.empty((3, *size), np.uint16) for time in times[start : start + at_once]}
             for tile in tiles:
                 features = self._encode(pair, tile)
-                for time, canvas in zip(now, canvases, strict=True):
+                for time, canvas in canvases.items():
                     self._decode(features, time, tile, shape, canvas)
-            while canvases:  # let go of each one as it leaves
-                yield canvases.pop(0)
+            for time in list(canvases):  # let go of each one as it leaves
+                made = [canvases.pop(time)] * wanted.count(time)
+                while made:
+                    yield made.pop()
 
     def _encode(self, pair: np.ndarray, tile: Tile) -> dict[str, Array]:
-        low, high = self.bundle.manifest.value_range
-        window = pair[..., tile.rows.start : tile.rows.stop, tile.columns.start : tile.columns.stop]
-        frames = window if (low, high) == (0.0, 1.0) else window * np.float32(high - low) + np.float32(low)
-        return self._encoder.run({"frames": frames}, keep=True)
+        return self._sessions["encoder"].run({"frames": _cut(pair, tile)}, keep=True)
 
     def _decode(
-        self, features: dict[str, Array], time: float, tile: Tile, shape: tuple[int, int], canvas: np.ndarray
+        self, features: dict[str, Array], time: float, tile: Tile, shape: tuple[int, ...], canvas: np.ndarray
     ) -> np.ndarray:
         """Make the tile's core of one frame, a band of rows at a time, in `canvas` (3, H, W)."""
         low, high = self.bundle.manifest.value_range
@@ -127,10 +222,19 @@ class Upscaler:
         band = max(1, DECODE_PX // max(1, len(columns)))
         for start in range(0, len(rows), band):
             inputs = {**features, "time": np.array([time], np.float32), "y": y[start : start + band], "x": x}
-            frame = self._decoder.run(inputs)["frame"][0]  # (3, band, W)
+            frame = self._sessions["decoder"].run(inputs)["frame"][0]  # (3, band, W)
             top = rows.start + start
             canvas[:, top : top + frame.shape[1], columns.start : columns.stop] = to_uint16(frame, low, high)
         return canvas
+
+
+def _cut(value: np.ndarray, tile: Tile) -> np.ndarray:
+    """Return a tile's part of frames or flows, (..., h, w); a time stays as it is."""
+    return value if value.ndim < 2 else value[..., _slice(tile.rows), _slice(tile.columns)]
+
+
+def _slice(span: Span) -> slice:
+    return slice(span.start, span.stop)
 
 
 def positions(targets: range, size_px: int, target_px: int, origin_px: int) -> np.ndarray:  # (len(targets),) float32
@@ -144,7 +248,7 @@ def to_uint16(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled).astype(np.uint16)
 
 
-def check_size(bundle: Bundle, shape: tuple[int, int], size: tuple[int, int]) -> None:
+def check_size(bundle: Bundle, shape: tuple[int, ...], size: tuple[int, int]) -> None:
     """Refuse a target `size` (H, W) that the bundle does not make of frames of `shape` (h, w)."""
     space = bundle.manifest.space
     if min(size) < 1 or not all(map(space.serves, shape, size)):

@@ -6,40 +6,63 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
+from onnx_ir.passes import common as common_passes
+from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 from torch.export import Dim
 
 from ..engine.bundle import MANIFEST, graph_entry, write_manifest
 from ..engine.errors import ExportError, RequestError
-from ..engine.manifest import (
-    Architecture,
-    ContinuousSpace,
-    ContinuousTime,
-    Graph,
-    Manifest,
-    Role,
-    SizeConstraint,
-    TensorSpec,
-    Window,
-)
+from ..engine.manifest import Graph, Manifest, Role, TensorSpec
 from ..engine.session import open_session
+from ..training.network import Continuous, Fixed, Network
 from ..training.networks import NetworkEntry
 from ..training.ops import target_coordinates
 from .translations import onnx_translations
 
 OPSET = 20
 TOLERANCE = 1e-4  # largest difference between the graphs and the network, of the [0, 1] range
-_TRACED = (7, 9)  # rows and columns of a traced frame, in the network's size multiple
+_LEAST_PX = 8  # rows and columns are traced and checked in steps of so many pixels, or of the network's multiple
+_TRACED = (7, 11)  # rows and columns of a traced frame, in these steps
 _TRACED_TARGET_PX = (101, 151)
-_CHECKED = (((5, 8), (0.0, 0.375), 4.0), ((10, 6), (1.0, 0.5), 2.3))  # untraced: (rows, columns), times, scale
+_TRACED_FRAMES = 5  # of a network that takes any number
+_CHECKED = (((2, 3), (0.0, 0.375), 4.0), ((4, 3), (1.0, 0.5), 2.3))  # untraced: (rows, columns), times, scale
+
+_PREFIX = "network."  # of weights' names while a graph is made
+_REWRITES = [
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.no_op_cast_rule,
+    rules.no_op_expand_rule,
+    rules.no_op_transpose_rule,
+    rules.reshape_reshape_rule,
+    rules.transpose_transpose_rule,
+    rules.unsqueeze_unsqueeze_rule,
+]
+
+Axes = tuple[str | int, ...]  # a fixed size, or a name, which may have a factor: "4*height", "width/2"
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """One graph to be traced: example inputs in order, and the axes of everything that goes in and out."""
+
+    role: Role
+    inputs: dict[str, Tensor]
+    axes: dict[str, Axes]
+    outputs: dict[str, Axes]
 
 
 class _Graph(nn.Module):
@@ -52,6 +75,8 @@ class _Graph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         network: Any = self.network
+        if self.role == "network":
+            return network(*inputs)
         if self.role == "encoder":
             return network.encode(*inputs)
         *features, time, y, x = inputs
@@ -60,7 +85,7 @@ class _Graph(nn.Module):
 
 def export_bundle(
     entry: NetworkEntry,
-    network: nn.Module,
+    network: Network,
     folder: Path,
     training: dict[str, Any] | None = None,
     scores: dict[str, Any] | None = None,
@@ -80,7 +105,7 @@ def export_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         partial = Path(temporary) / "bundle"
         partial.mkdir()
-        graphs = tuple(_write_graph(network, role, partial) for role in ("encoder", "decoder"))
+        graphs = tuple(_write_graph(network, trace, partial) for trace in _traces(network))
         parity = check_bundle(network, partial)
         write_manifest(partial, _manifest(entry, network, graphs, {"parity": parity, **(training or {})}, scores or {}))
         if folder.exists():
@@ -89,29 +114,33 @@ def export_bundle(
     return folder
 
 
-def check_bundle(network: nn.Module, folder: Path) -> dict[str, float]:
-    """Runs both graphs of ``folder`` beside the network, at sizes that were not traced.
+def check_bundle(network: Network, folder: Path) -> dict[str, float]:
+    """Runs the graphs of ``folder`` beside the network, at sizes that were not traced.
 
     Returns the largest difference between them, and the network's own error in float32, that is against float64.
     Raises ``ExportError`` when the difference is above ``TOLERANCE``, or above twice the own error where that is more:
     sines of large arguments magnify rounding, and two right programs then differ as well.
     """
-    multiple: int = network.size_multiple  # type: ignore[assignment]
     precise = copy.deepcopy(network).double()
     difference = error = 0.0
-    with (
-        open_session(folder / "encoder.onnx", device="cpu") as encoder,
-        open_session(folder / "decoder.onnx", device="cpu") as decoder,
-    ):
-        for multiples, times, scale in _CHECKED:
-            h, w = (n * multiple for n in multiples)
-            frames, time = _smooth_frames(len(times), h, w), torch.tensor(times)
-            y, x = target_coordinates(h, round(h * scale)), target_coordinates(w, round(w * scale))
-            expected = _decoded(network, frames, time, y, x)
-            error = max(error, float(np.abs(expected - _decoded(precise, frames, time, y, x)).max()))
-            features = encoder.run({"frames": frames.numpy()})
-            at = {"time": time.numpy(), "y": y.numpy(), "x": x.numpy()}
-            difference = max(difference, float(np.abs(decoder.run({**features, **at})["frame"] - expected).max()))
+    with ExitStack() as opened:
+        sessions = {
+            path.stem: opened.enter_context(open_session(path, device="cpu")) for path in sorted(folder.glob("*.onnx"))
+        }
+        for steps, times, scale in _CHECKED:
+            h, w = (n * _step(network) for n in steps)
+            inputs = _inputs(network, len(times), h, w, frames=4)
+            if "network" in sessions:
+                found = sessions["network"].run({name: value.numpy() for name, value in inputs.items()})["upscaled"]
+            else:
+                inputs |= {"time": torch.tensor(times)}
+                inputs |= {"y": target_coordinates(h, round(h * scale)), "x": target_coordinates(w, round(w * scale))}
+                features = sessions["encoder"].run({"frames": inputs["frames"].numpy()})
+                at = {name: inputs[name].numpy() for name in ("time", "y", "x")}
+                found = sessions["decoder"].run({**features, **at})["frame"]
+            expected = _computed(network, inputs)
+            error = max(error, float(np.abs(expected - _computed(precise, inputs)).max()))
+            difference = max(difference, float(np.abs(found - expected).max()))
     if not difference <= max(TOLERANCE, 2 * error):
         raise ExportError(
             f"The exported graphs differ from {type(network).__name__} in PyTorch by {difference:.2e}, above the"
@@ -120,121 +149,215 @@ def check_bundle(network: nn.Module, folder: Path) -> dict[str, float]:
     return {"difference": difference, "float32_error": error}
 
 
-def _decoded(network: nn.Module, *inputs: Tensor) -> np.ndarray:
-    """What a network makes of frames, time, y and x in its own precision."""
+def _computed(network: Network, inputs: dict[str, Tensor]) -> np.ndarray:
+    """What a network makes of its inputs in its own precision."""
     net: Any = network
-    frames, time, y, x = (value.to(next(net.parameters()).dtype) for value in inputs)
+    dtype = next(net.parameters()).dtype
+    frames, *others = (value.to(dtype) for value in inputs.values())
     with torch.no_grad():
+        if network.window.kind != "pair":
+            return net(frames, *others).numpy()
+        time, y, x = others
         return net.decode(*net.encode(frames), time=time, y=y, x=x).numpy()
 
 
-def _smooth_frames(batch: int, h: int, w: int) -> Tensor:
-    """Frames with edges and motion rather than noise. -> (B, 2, 3, h, w) in [0, 1]"""
+def _inputs(network: Network, batch: int, h: int, w: int, frames: int) -> dict[str, Tensor]:
+    """What a network's only or first graph takes; ``frames`` is for those that take any number."""
+    count = frames if network.window.kind == "doubled" else network.window.frames
+    inputs = {"frames": _smooth(batch, count * 3, h, w).unflatten(1, (count, 3))}
+    for flow in network.flows:
+        pixels = 4 * _smooth(batch, len(flow.pairs) * 2, h, w) - 2
+        inputs[flow.name] = pixels.unflatten(1, (len(flow.pairs), 2))
+    if network.window.kind != "pair" and isinstance(network.time, Continuous):
+        inputs["time"] = torch.linspace(0.25, 0.625, batch)
+    return inputs
+
+
+def _smooth(batch: int, channels: int, h: int, w: int) -> Tensor:
+    """Edges and motion rather than noise. -> (B, C, h, w) in [0, 1]"""
     generator = torch.Generator().manual_seed(h * w)
-    coarse = torch.rand(batch * 2, 3, h // 4 + 1, w // 4 + 1, generator=generator)
-    return nn.functional.interpolate(coarse, size=(h, w), mode="bilinear").unflatten(0, (batch, 2))
+    coarse = torch.rand(batch, channels, h // 4 + 1, w // 4 + 1, generator=generator)
+    return nn.functional.interpolate(coarse, size=(h, w), mode="bilinear")
 
 
 def _manifest(
-    entry: NetworkEntry, network: Any, graphs: tuple[Graph, ...], training: dict[str, Any], scores: dict[str, Any]
+    entry: NetworkEntry, network: Network, graphs: tuple[Graph, ...], training: dict[str, Any], scores: dict[str, Any]
 ) -> Manifest:
-    return Manifest(
-        format=1,
-        name=entry.name,
-        architecture=Architecture(name=entry.name, config=asdict(network.config)),
-        graphs=graphs,
-        window=Window(kind="pair", frames=2),
-        space=ContinuousSpace(minimum=entry.scales[0], maximum=entry.scales[1]),
-        time=ContinuousTime(),
-        value_range=(0.0, 1.0),
-        channel_order="RGB",
-        size=SizeConstraint(minimum=_least(network) * network.size_multiple, multiple_of=network.size_multiple),
-        halo_px=entry.halo_px,
-        training=training,
-        scores=scores,
-        licence=entry.licence,
+    window = {key: value for key, value in asdict(network.window).items() if value is not None}
+    space, time = ({"kind": type(side).__name__.lower(), **asdict(side)} for side in (network.space, network.time))
+    if isinstance(network.time, Continuous):
+        time = {"kind": "continuous"}
+    return Manifest.model_validate(
+        {
+            "format": 1,
+            "name": entry.name,
+            "architecture": {"name": entry.name, "config": asdict(network.config)},
+            "graphs": graphs,
+            "window": window,
+            "flows": tuple(asdict(flow) for flow in network.flows),
+            "space": space,
+            "time": time,
+            "value_range": (0.0, 1.0),
+            "channel_order": "RGB",
+            "size": {"minimum": _least(network) * network.size_multiple, "multiple_of": network.size_multiple},
+            "halo_px": network.halo_px,
+            "training": training,
+            "scores": scores,
+            "licence": entry.licence,
+        }
     )
 
 
-def _least(network: Any) -> int:
+def _least(network: Network) -> int:
     """Smallest axis in size multiples; one that may be 1 would be traced as a constant."""
     return max(2, -(-network.size_minimum // network.size_multiple))
 
 
-def _write_graph(network: Any, role: Role, folder: Path) -> Graph:
-    """Traces one role with every free axis dynamic, and writes it with readable names."""
-    m = network.size_multiple
-    height, width = (n * m for n in _TRACED)
-    frames = torch.rand(2, 2, 3, height, width)
+def _step(network: Network) -> int:
+    """Pixels between the sizes that are traced and checked."""
+    return -(-_LEAST_PX // network.size_multiple) * network.size_multiple
+
+
+def _traces(network: Network) -> tuple[_Trace, ...]:
+    """The graphs of a network, with examples of what goes in."""
+    height, width = (n * _step(network) for n in _TRACED)
+    inputs = _inputs(network, 2, height, width, _TRACED_FRAMES)
+    axes: dict[str, Axes] = {
+        name: ("batch", *value.shape[1:-2], "height", "width") if value.ndim > 1 else ("batch",)
+        for name, value in inputs.items()
+    }
+    if network.window.kind != "pair":
+        count = network.window.frames
+        results: dict[str, str | int] = {"run": 2 * count - 1, "sliding": 1, "doubled": "2*frames"}
+        if network.window.kind == "doubled":
+            axes["frames"] = ("batch", "frames", *axes["frames"][2:])
+        assert isinstance(network.space, Fixed)
+        scale = network.space.factors[0]
+        size = ("height", "width") if scale == 1 else (f"{scale}*height", f"{scale}*width")
+        return (_Trace("network", inputs, axes, {"upscaled": ("batch", results[network.window.kind], 3, *size)}),)
+    net: Any = network
     with torch.no_grad():
-        features = network.encode(frames)
-    shrink = [height // f.shape[-2] for f in features]  # how many input pixels one of a feature's spans
-    planes = [{"batch": 0, f"height/{k}".removesuffix("/1"): 2, f"width/{k}".removesuffix("/1"): 3} for k in shrink]
-    if role == "encoder":
-        inputs: tuple[Tensor, ...] = (frames,)
-        axes = {"frames": {"batch": 0, "height": 3, "width": 4}}
-        outputs = dict(zip(network.feature_names, planes, strict=True))
-    else:
-        y, x = target_coordinates(height, _TRACED_TARGET_PX[0]), target_coordinates(width, _TRACED_TARGET_PX[1])
-        inputs = (*features, torch.tensor([0.25, 0.5]), y, x)
-        axes = dict(zip(network.feature_names, planes, strict=True))
-        axes |= {"time": {"batch": 0}, "y": {"target_height": 0}, "x": {"target_width": 0}}
-        outputs = {"frame": {"batch": 0, "target_height": 2, "target_width": 3}}
-    free = {
+        features = dict(zip(net.feature_names, net.encode(inputs["frames"]), strict=True))
+    planes: dict[str, Axes] = {
+        name: (
+            "batch",
+            f.shape[1],
+            *(f"{axis}/{height // f.shape[2]}".removesuffix("/1") for axis in ("height", "width")),
+        )
+        for name, f in features.items()
+    }
+    y, x = target_coordinates(height, _TRACED_TARGET_PX[0]), target_coordinates(width, _TRACED_TARGET_PX[1])
+    target: dict[str, Axes] = {"time": ("batch",), "y": ("target_height",), "x": ("target_width",)}
+    at = {"time": torch.tensor([0.25, 0.5]), "y": y, "x": x}
+    frame: Axes = ("batch", 3, "target_height", "target_width")
+    return (
+        _Trace("encoder", inputs, axes, planes),
+        _Trace("decoder", {**features, **at}, {**planes, **target}, {"frame": frame}),
+    )
+
+
+def _free_axes(network: Network, axes: dict[str, Axes]) -> tuple[dict[int, Any], ...]:
+    """The dimensions that a graph leaves free, for each of its inputs."""
+    m, least = network.size_multiple, _least(network)
+    free: dict[str, Any] = {
         "batch": Dim("batch", min=1, max=1 << 10),
+        "frames": Dim("frames", min=2, max=1 << 10),
         "target_height": Dim("target_height", min=2, max=1 << 20),
         "target_width": Dim("target_width", min=2, max=1 << 20),
     }
     for name in ("height", "width"):
-        steps = Dim(f"{name}_steps", min=_least(network), max=1 << 14)
-        free |= {f"{name}/{k}".removesuffix("/1"): (m // k) * steps if m > k else steps for k in {1, *shrink}}
-    shapes = tuple({axis: free[name] for name, axis in named.items()} for named in axes.values())
+        steps = Dim(f"{name}_steps", min=least, max=1 << 14)
+        for part in (1, 2, 4, 8, 16):
+            if m % part == 0:
+                free[f"{name}/{part}".removesuffix("/1")] = (m // part) * steps if m > part else steps
+    return tuple(
+        {place: free[axis] for place, axis in enumerate(named) if isinstance(axis, str)} for named in axes.values()
+    )
+
+
+def _write_graph(network: Network, trace: _Trace, folder: Path) -> Graph:
+    """Traces one role with every free axis dynamic, and writes it with readable names."""
     with _quiet():
         program = torch.onnx.export(
-            _Graph(network, role),
-            inputs,
+            _Graph(network, trace.role),
+            tuple(trace.inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=(shapes,),
-            input_names=list(axes),
-            output_names=list(outputs),
+            dynamic_shapes=(_free_axes(network, trace.axes),),
+            input_names=list(trace.inputs),
+            output_names=list(trace.outputs),
             custom_translation_table=onnx_translations(),
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        _optimize(program.model)
     model = program.model_proto
-    _tidy(model, axes | outputs, network.state_dict())
+    _tidy(model, trace.axes | trace.outputs)
     onnx.checker.check_model(model)
-    path = folder / f"{role}.onnx"
+    path = folder / f"{trace.role}.onnx"
     onnx.save_model(model, path)
-    return graph_entry(path, role, _specs(model.graph.input), _specs(model.graph.output))
+    return graph_entry(path, trace.role, _specs(model.graph.input), _specs(model.graph.output))
 
 
-def _tidy(model: onnx.ModelProto, axes: dict[str, dict[str, int]], state: dict[str, Tensor]) -> None:
-    """Names initializers after the state dict and axes after what they are; drops the tracer's notes (source paths).
+def _optimize(model: ir.Model) -> None:
+    """Folds what depends on no weight, and drops what does nothing; every weight stays as the network has it.
 
-    A weight that was folded to its transpose is named ``KEY.T``.
+    The exporter's own pass would merge weights that are equal by chance, drop biases that are zero, and fold a batch
+    normalization into its convolution: a host that replaces weights by name could not find them then.
     """
-    graph = model.graph
-    renamed = {i.name: i.name.removeprefix("network.") for i in graph.initializer}
-    transposed = {key: value.numpy().T for key, value in state.items() if value.ndim == 2}
-    for initializer in graph.initializer:
-        if renamed[initializer.name] in state or len(initializer.dims) != 2:
+    common_passes.InlinePass()(model)
+    for _ in range(2):
+        fold_constants_ir(model, onnx_shape_inference=True, should_fold=_folds)
+        rewrite(model, _REWRITES)
+        common_passes.RemoveUnusedNodesPass()(model)
+    for tidying in (
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        _merge_constants,
+        common_passes.CommonSubexpressionEliminationPass(),
+        common_passes.IdentityEliminationPass(),
+        common_passes.RemoveUnusedNodesPass(),
+        common_passes.RemoveUnusedFunctionsPass(),
+        common_passes.RemoveUnusedOpsetsPass(),
+        common_passes.OutputFixPass(),
+        common_passes.NameFixPass(),
+    ):
+        tidying(model)
+
+
+def _merge_constants(model: ir.Model) -> None:
+    """Stores constants that are equal once."""
+    seen: dict[tuple[Any, ...], ir.Value] = {}
+    for name, value in list(model.graph.initializers.items()):
+        if name.startswith(_PREFIX) or value.const_value is None:
             continue
-        folded = onnx.numpy_helper.to_array(initializer)
-        for key, value in transposed.items():
-            if np.array_equal(folded, value):
-                renamed[initializer.name] = f"{key}.T"
+        array = value.const_value.numpy()
+        first = seen.setdefault((array.dtype.str, array.shape, array.tobytes()), value)
+        if first is not value:
+            value.replace_all_uses_with(first)
+            del model.graph.initializers[name]
+
+
+def _folds(node: ir.Node) -> bool | None:
+    """Says no to a node that reads a weight, and leaves the others to the folding's own rules."""
+    reads_weight = any(value is not None and (value.name or "").startswith(_PREFIX) for value in node.inputs)
+    return False if reads_weight else None
+
+
+def _tidy(model: onnx.ModelProto, axes: dict[str, Axes]) -> None:
+    """Names weights after the state dict and axes after what they are; drops the tracer's notes (source paths)."""
+    graph = model.graph
     for initializer in graph.initializer:
-        initializer.name = renamed[initializer.name]
+        initializer.name = initializer.name.removeprefix(_PREFIX)
     for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.input[:] = [name.removeprefix(_PREFIX) for name in node.input]
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*graph.input, *graph.output):
         del value.metadata_props[:]
-        for name, axis in axes[value.name].items():
-            value.type.tensor_type.shape.dim[axis].dim_param = name
+        for dimension, axis in zip(value.type.tensor_type.shape.dim, axes[value.name], strict=True):
+            if isinstance(axis, str):
+                dimension.dim_param = axis
     del graph.value_info[:], graph.metadata_props[:], model.metadata_props[:]
     graph.name, graph.doc_string, model.doc_string = "stvsr", "", ""
 

@@ -32,9 +32,17 @@ class Oracle:
         return torch.from_numpy(self.arrays[name])
 
 
-def load_oracle(name: str, gain: float = 1.0, offset_gain: float = 16.0) -> Oracle:
-    """Read an oracle of this project, or a large one beside it; the test is skipped where that is absent."""
+def read_oracle(name: str, gain: float = 1.0, offset_gain: float = 16.0) -> Oracle:
+    """Read an oracle of this project, or a large one beside it; raise FileNotFoundError where that is absent."""
     for folder in (HERE, BESIDE):
         if (folder / f"{name}.npz").is_file():
             return Oracle(folder, name, gain, offset_gain)
-    pytest.skip(f"the oracle {name} is too large for this project, and is not beside the checkout")
+    raise FileNotFoundError(f"the oracle {name} is too large for this project, and is not beside the checkout")
+
+
+def load_oracle(name: str, gain: float = 1.0, offset_gain: float = 16.0) -> Oracle:
+    """The same, but where it is absent the test is skipped."""
+    try:
+        return read_oracle(name, gain, offset_gain)
+    except FileNotFoundError as absent:
+        pytest.skip(str(absent))

@@ -188,7 +188,7 @@ def test_evaluate_prints_and_writes_scores(short, toy, tmp_path):
     done = stvsr("evaluate", toy, short, "-s", "2", "-o", out)
     assert done.returncode == 0, done.stderr
     scores = json.loads(out.read_text())
-    assert scores["protocol"] == {"scale": 2, "factor": 2}
+    assert scores["protocol"] == {"scale": 2, "factor": 2, "exposure": False}
     assert np.isfinite(scores["mean"]["between"]["stvsr"]["psnr_y_db"])
     assert "bicubic+repeat" in done.stdout
 
@@ -210,6 +210,34 @@ def test_train_then_export_then_upscale(short, tmp_path):
     done = stvsr("upscale", short, "-m", bundle, "-o", tmp_path / "out.mp4", "-s", "1.5")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.mp4").exists()
+
+
+def test_a_chain_of_two_untrained_networks(short, tmp_path):
+    for name in ("adavsr-temporal-s", "adavsr-spatial-s"):
+        done = stvsr("export", name, "--untrained", "-o", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    chain = f"{tmp_path / 'adavsr-temporal-s'}+{tmp_path / 'adavsr-spatial-s'}"
+    done = stvsr("upscale", short, "-m", chain, "-t", "4", "-o", tmp_path / "out.mp4", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["frames_out"], report["size_out"]) == (16, [192, 128])
+    assert report["bundle"] == "adavsr-temporal-s+adavsr-spatial-s"
+    assert "random weights" in report["warnings"][0]
+    refused = stvsr("upscale", short, "-m", tmp_path / "adavsr-spatial-s", "-t", "2", "-o", tmp_path / "no.mp4")
+    assert_one_clear_error(refused, "makes no frames in time", "TEMPORAL+SPATIAL")
+    both = stvsr("export", "edvr-s", "--untrained", "--weights", tmp_path / "w.pt", "-o", tmp_path / "edvr")
+    assert_one_clear_error(both, "--weights", "--untrained")
+
+
+@pytest.mark.parametrize("name", ["stinet-s", "dtsr-s"])
+def test_networks_of_every_kind_train(name, short, tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    shutil.copy(SAMPLE, clips)
+    run = tmp_path / "run"
+    trained = stvsr("train", name, "--data", clips, "-o", run, "--steps", "2", "--patch", "16", "--batch", "1")
+    assert trained.returncode == 0, trained.stderr
+    assert (run / "weights.pt").is_file()
 
 
 def test_ctrl_c_leaves_nothing_and_says_so(toy, tmp_path):

@@ -15,8 +15,7 @@ def run(timeline: Timeline, start: Fraction, gaps: list[Fraction]) -> list[tuple
     placed: list[tuple[tuple[int, Slot], Fraction]] = []
     pts = start
     for i, gap in enumerate(gaps):
-        slots = timeline.between(pts, pts + gap) if i < len(gaps) - 1 else timeline.hold(pts, gap)
-        placed += [((i, slot), slot.pts) for slot in slots]
+        placed += [((i, slot), slot.pts) for slot in timeline.between(pts, pts + gap)]
         pts += gap
     return [(*item, duration) for item, _, duration in with_durations(placed, lambda: pts)]
 
@@ -32,7 +31,7 @@ def test_a_factor_makes_exactly_that_many_frames(start: Fraction, gaps: list[Fra
     for n, (i, slot, duration) in enumerate(made):
         assert slot.pts == starts[i] + Fraction(n % factor, factor) * gaps[i]
         assert duration == gaps[i] / factor
-        assert slot.time == (Fraction(n % factor, factor) if i < len(gaps) - 1 else 0)
+        assert slot.time == Fraction(n % factor, factor)
 
 
 @settings(deadline=None)
@@ -47,10 +46,7 @@ def test_a_rate_puts_frames_on_its_grid(start: Fraction, gaps: list[Fraction], f
     for i, slot, _ in made:
         begin = start + sum(gaps[:i])
         assert begin <= slot.pts < begin + gaps[i]
-        if i < len(gaps) - 1:
-            assert slot.time == (slot.pts - begin) / gaps[i]
-        else:
-            assert slot.time == 0
+        assert slot.time == (slot.pts - begin) / gaps[i]
 
 
 def test_doubling_a_constant_rate_is_the_same_either_way() -> None:

@@ -1,6 +1,7 @@
 """Clips to samples, samples to steps, steps to checkpoints that resume, and the judge of what came of it."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,66 @@ import torch
 from stvsr.training.checkpoints import CheckpointError, load_weights
 from stvsr.training.clips import cached_clip, find_clips, read_clip
 from stvsr.training.data import ClipSampler, Sampling
+from stvsr.training.dtsr import DeepTemporalSR, DeepTemporalSRConfig
 from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
 from stvsr.training.motion import warp_pair
+from stvsr.training.network import Continuous, Fixed, FlowInput, Network, Window
 from stvsr.training.networks import NetworkEntry
 from stvsr.training.resize import imresize, to_uint8
 from stvsr.training.teacher import MotionTeacher
 from stvsr.training.trainer import Schedule, Trainer
 from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig
+from torch import nn
+from torch.nn import functional as F
 
 SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
 TINY = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width=8)
 QUICK = Sampling(patch=16, batch=2)
+PAIR = VideoINRS(TINY)  # what samplers of a pair draw for
+
+
+class Toy(Network):
+    """The smallest network of each kind: enlarged frames, mixed by a convolution that sees all of its inputs."""
+
+    def __init__(self, window, scale=1, time=Fixed((1,)), flows=()):  # noqa: B008
+        super().__init__()
+        self.window, self.space, self.time, self.flows = window, Fixed((scale,)), time, flows
+        self.size_multiple = 4 if scale > 1 else 1
+        n = window.frames
+        self.made = {"run": 2 * n - 1, "sliding": 1, "doubled": 2 * n}[window.kind]
+        seen = 3 * n + sum(2 * len(f.pairs) for f in flows) + isinstance(time, Continuous)
+        self.norm = nn.BatchNorm2d(seen)
+        self.mix = nn.Conv2d(seen, 3 * self.made, 3, padding=1)
+        self.again = self.mix  # two names in the state dict, one set of weights
+
+    def forward(self, frames, *others):
+        B, _, _, h, w = frames.shape
+        flows = others[: len(self.flows)]
+        assert [f.shape for f in flows] == [(B, len(f.pairs), 2, h, w) for f in self.flows]
+        planes = [frames.flatten(1, 2), *(f.flatten(1, 2) for f in flows)]
+        if isinstance(self.time, Continuous):
+            planes.append(others[-1].view(B, 1, 1, 1).expand(B, 1, h, w))
+        mixed = F.interpolate(self.mix(self.norm(torch.cat(planes, 1))), scale_factor=self.space.factors[0])
+        return mixed.unflatten(1, (self.made, 3))
+
+
+def shift(first, second, method):
+    """A flow for networks that take one."""
+    assert first.dtype == second.dtype == np.uint8
+    assert method == "dis"
+    return np.full((2, *first.shape[:2]), first.mean() / 255 - second.mean() / 255, np.float32)
+
+
+FLOWS = (FlowInput("there", ((0, 1), (0, 2)), "dis"), FlowInput("back", ((1, 0),), "dis"))
+TOYS = {
+    "run": (Window("run", 3), 4, Fixed((2,))),
+    "run at a time": (Window("run", 2), 2, Continuous()),
+    "run with flows": (Window("run", 3), 2, Fixed((2,)), FLOWS),
+    "sliding": (Window("sliding", 5, padding="replicate"), 4),
+    "sliding with flows": (Window("sliding", 3, padding="replicate"), 4, Fixed((1,)), FLOWS),
+    "doubled": (Window("doubled", 4, overlap=1), 1, Fixed((2,))),
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +98,7 @@ def test_folders_are_searched_and_an_empty_one_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("scales", [(4.0, 4.0), (1.0, 4.0)])
 def test_samples_are_what_the_network_takes(clip, scales):
-    batch = ClipSampler([clip], Sampling(patch=24, batch=3, scales=scales), seed=1).batch()
+    batch = ClipSampler([clip], PAIR, Sampling(patch=24, batch=3, scales=scales), seed=1).batch()
     assert batch.frames.shape == (3, 2, 3, 24, 24)
     assert batch.time.shape == batch.truth.shape[:2] == (3, 2)
     assert 0 <= batch.frames.min() <= batch.frames.max() <= 1
@@ -57,7 +106,7 @@ def test_samples_are_what_the_network_takes(clip, scales):
 
 
 def test_a_sample_small_frame_is_the_resized_truth_of_its_time(clip):
-    sampler = ClipSampler([clip], Sampling(patch=24, batch=1), seed=5)
+    sampler = ClipSampler([clip], PAIR, Sampling(patch=24, batch=1), seed=5)
     for _ in range(4):
         batch = sampler.batch()
         end = int(batch.time[0, 0])
@@ -66,8 +115,61 @@ def test_a_sample_small_frame_is_the_resized_truth_of_its_time(clip):
 
 
 def test_the_same_seed_draws_the_same_samples(clip):
-    first, second = (ClipSampler([clip], QUICK, seed=3).batch() for _ in range(2))
+    first, second = (ClipSampler([clip], PAIR, QUICK, seed=3).batch() for _ in range(2))
     assert torch.equal(first.truth, second.truth)
+
+
+def numbered(count):
+    """A clip whose frames are twice as bright as their numbers, so that means of two are whole."""
+    return 2 * np.arange(count, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 96, 96, 3), np.uint8)
+
+
+@pytest.mark.parametrize("kind", TOYS)
+def test_each_kind_of_window_gets_its_frames_and_times(kind):
+    network = Toy(*TOYS[kind])
+    sampler = ClipSampler([numbered(40)], network, Sampling(patch=16, batch=32), seed=0, flow=shift)
+    batch = sampler.batch()
+    side, n = 16 * network.space.factors[0], network.window.frames
+    assert batch.frames.shape == (32, n, 3, 16, 16)
+    assert batch.truth.shape == (32, network.made, 3, side, side)
+    small, true = ((255 / 2 * x).mean((2, 3, 4)) for x in (batch.frames, batch.truth))  # numbers of frames
+    steps, times = true.diff(dim=1), batch.time
+    if network.window.kind == "sliding":
+        assert (small.diff(dim=1).abs() - 1).abs().max() < 1e-3
+        torch.testing.assert_close(true[:, 0], small[:, n // 2])
+    elif network.window.kind == "doubled":
+        assert (steps.abs() - 1).abs().max() < 1e-3
+        torch.testing.assert_close(small, true.unflatten(1, (n, 2)).mean(2))  # exposed over two
+    else:
+        torch.testing.assert_close(true[:, ::2], small)
+        gaps = small.diff(dim=1)
+        assert (gaps - gaps[:, :1]).abs().max() < 1e-3
+        expected = (steps[:, ::2] / gaps).round(decimals=3)
+        if isinstance(network.time, Fixed):
+            assert times is None
+            assert (expected == 0.5).all()
+            assert set(gaps.abs().round().flatten().tolist()) == {2.0, 4.0}
+        else:
+            assert ((expected - times[:, None]).abs() < 2e-3).all()
+            assert {3, 4, 6, 8, 9} >= set((12 * times).round().int().tolist()) > {6}
+    for asked, given in zip(network.flows, batch.flows, strict=True):
+        for place, (a, b) in enumerate(asked.pairs):
+            expected = 2 * (small[:, a] - small[:, b]) / 255
+            torch.testing.assert_close(given[:, place], expected.view(-1, 1, 1, 1).expand(-1, 2, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("network", "sampling", "said"),
+    [
+        (Toy(Window("sliding", 41)), QUICK, "41 frames of 16 pixels"),
+        (Toy(Window("sliding", 3), 8), QUICK, "3 frames of 128 pixels"),
+        (Toy(Window("sliding", 3), 4), Sampling(patch=18), "multiples of 4"),
+        (Toy(Window("run", 3), 1, Fixed((2,))), Sampling(patch=16, gaps=((3, 1.0),)), "between its inputs"),
+    ],
+)
+def test_what_cannot_be_sampled_is_an_error_that_says_why(network, sampling, said):
+    with pytest.raises(ValueError, match=said):
+        ClipSampler([numbered(40)], network, sampling, seed=0)
 
 
 def test_rates_warm_up_and_then_fall_to_the_end():
@@ -106,10 +208,105 @@ def test_training_lowers_the_loss_and_a_stopped_run_goes_on(tmp_path):
     assert not list(run.glob("*.part"))
 
 
+@pytest.mark.parametrize("kind", TOYS)
+def test_each_kind_of_network_trains_and_is_validated(kind, tmp_path, clip):
+    torch.manual_seed(0)
+    network = Toy(*TOYS[kind])
+    schedule = Schedule(steps=30, learning_rate=2e-2, warmup=2, checkpoint_every=15, validate_every=30, ema=0.8)
+    trainer = Trainer(network, {}, schedule, QUICK, tmp_path, flow=shift)
+    untrained = trainer.validate([clip])
+    losses: list[float] = []
+    scores = trainer.fit(SAMPLE.parent, SAMPLE.parent, tmp_path / "cache", lambda step, loss: losses.append(loss))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    whens = {"run": {"psnr_at", "psnr_between"}, "sliding": {"psnr_at"}, "doubled": {"psnr_between"}}
+    assert scores.keys() == whens[network.window.kind]
+    assert all(scores[when] > untrained[when] + 3 for when in scores)
+    # Counters are not averaged, weights of two names are the same, and what was trained was not left in evaluation.
+    assert trainer.average["norm.num_batches_tracked"] == 30
+    assert torch.equal(trainer.average["mix.weight"], trainer.average["again.weight"])
+    assert network.training
+
+    resumed = Trainer(Toy(*TOYS[kind]), {}, schedule, QUICK, tmp_path, flow=shift)
+    assert resumed.step == 30
+    assert resumed.validate([clip]) == scores
+
+
+class Repeat(Toy):
+    """Shows every frame that it is given for as long as it is the latest."""
+
+    def forward(self, frames, *others):
+        large = F.interpolate(frames.flatten(0, 1), scale_factor=self.space.factors[0]).unflatten(0, frames.shape[:2])
+        if self.window.kind == "sliding":
+            return large[:, self.window.frames // 2 :][:, :1]
+        twice = large.repeat_interleave(2, 1)
+        return twice if self.window.kind == "doubled" else twice[:, :-1]
+
+
+@pytest.mark.parametrize(("kind", "at", "between"), [("run", 100, True), ("sliding", 100, False), ("doubled", None, 1)])
+def test_validation_compares_with_the_frames_of_the_right_times(kind, at, between, tmp_path):
+    # Frames are two levels apart, and 90 rows are no whole number of size multiples when made four times smaller.
+    trainer = Trainer(Repeat(*TOYS[kind]), {}, Schedule(), QUICK, tmp_path)
+    scores = trainer.validate([numbered(40)[:, :90]])
+    assert scores.get("psnr_at") == at
+    # One frame, of two levels, aside; of an exposure half as much.
+    level = (1 if kind == "doubled" else 2) * (65.481 + 128.553 + 24.966) / 255
+    expected = pytest.approx(20 * np.log10(255 / level), abs=1e-3)
+    assert scores.get("psnr_between") == (expected if between else None)
+
+
+def test_validation_judges_the_average_in_evaluation_and_leaves_the_network_as_it_was(tmp_path, clip):
+    trainer = Trainer(Toy(*TOYS["sliding"]), {}, Schedule(), QUICK, tmp_path)
+    before = {key: value.clone() for key, value in trainer.network.state_dict().items()}
+    scores = [trainer.validate([clip])]
+    for name in ("norm.bias", "norm.running_var"):  # batch statistics would not show the second
+        trainer.average[name] += 0.1
+        scores.append(trainer.validate([clip]))
+    assert len({score["psnr_at"] for score in scores}) == 3
+    after = trainer.network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_a_network_of_3d_weights_trains(tmp_path, clip):
+    network = DeepTemporalSR(DeepTemporalSRConfig(width=4))
+    losses: list[float] = []
+    trainer = Trainer(network, {}, Schedule(steps=2, warmup=0), Sampling(patch=16, batch=1), tmp_path)
+    trainer.fit(SAMPLE.parent, on_step=lambda step, loss: losses.append(loss))
+    assert len(losses) == 2
+    assert network.get_parameter("L8.weight").abs().max() > 0  # where it began
+
+
+def test_a_network_with_flows_is_refused_without_any(tmp_path):
+    with pytest.raises(ValueError, match="Toy takes optical flow"):
+        Trainer(Toy(*TOYS["run with flows"]), {}, Schedule(), QUICK, tmp_path)
+
+
+def test_validation_clips_that_are_all_too_short_are_refused_at_once(tmp_path):
+    trainer = Trainer(Toy(Window("sliding", 1001)), {}, Schedule(), QUICK, tmp_path)
+    with pytest.raises(ValueError, match="1001 frames"):
+        trainer.fit(SAMPLE.parent, SAMPLE.parent)
+
+
+class Judge(Toy):
+    """A network that judges more than its output."""
+
+    def loss(self, frames, truth):
+        made = self(frames)
+        return (made - truth).abs().mean(), made.new_ones(())
+
+
+def test_a_network_may_judge_more_than_its_output(tmp_path, clip):
+    trainer = Trainer(Judge(*TOYS["run"]), {}, Schedule(steps=4), QUICK, tmp_path)
+    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch()
+    losses = []
+    for trainer.step in (0, 2):
+        losses.append(trainer._loss(batch).item())
+    assert losses[0] - losses[1] == pytest.approx(0.5 - 0.125)  # halved every quarter of the steps
+
+
 def test_a_network_learns_one_sample_by_heart(clip):
     torch.manual_seed(0)
     network = VideoINRS(TINY)
-    batch = ClipSampler([clip], QUICK, seed=0).batch()
+    batch = ClipSampler([clip], network, QUICK, seed=0).batch()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(40):
@@ -133,7 +330,7 @@ def test_weights_of_a_run_come_back_with_their_configuration(tmp_path):
     config = {"width": 8, "encoder_blocks": 1, "trunk_blocks": 1, "search_radius": 2, "decoder_width": 8}
     path = tmp_path / "weights.pt"
     torch.save({"config": config, "step": 7, "state_dict": network.state_dict()}, path)
-    entry = NetworkEntry("tiny", VideoINRS, VideoINRSConfig(), (1, 8), 64, "", "")
+    entry = NetworkEntry("tiny", VideoINRS, VideoINRSConfig(), "")
     loaded, training = load_weights(entry, path)
     assert training == {"step": 7}
     assert all(
@@ -146,9 +343,10 @@ def test_weights_of_a_run_come_back_with_their_configuration(tmp_path):
 
 
 def test_evaluation_scores_bicubic_as_bicubic(tmp_path):
-    def bicubic(first, second, times, size):
-        large = [imresize(frame.transpose(1, 2, 0).astype(float), size).transpose(2, 0, 1) for frame in (first, second)]
-        return [(1 - t) * large[0] + t * large[1] for t in times]
+    def bicubic(frames, factor, size):
+        large = [imresize(frame.transpose(1, 2, 0).astype(float), size).transpose(2, 0, 1) for frame in frames]
+        for first, second in pairwise([*large, large[-1]]):
+            yield from ((1 - k / factor) * first + k / factor * second for k in range(factor))
 
     scores = evaluate([SAMPLE], bicubic, Protocol(scale=4, factor=2))
     for when in ("at", "between"):
@@ -161,7 +359,7 @@ def test_evaluation_scores_bicubic_as_bicubic(tmp_path):
     small = to_uint8(imresize(frames[0] / 255.0, (34, 60))) / 255.0
     alone = psnr(luma(to_uint8(imresize(small, (136, 240)))), luma(frames[0]))
     count = scores["clips"]["sample_bee_240"]["at"]["stvsr"]["frames"]
-    assert count == (len(list(read_clip(SAMPLE))) - 1) // 2
+    assert count == len(list(read_clip(SAMPLE))[::2])
     assert alone == pytest.approx(scores["clips"]["sample_bee_240"]["at"]["bicubic+repeat"]["psnr_y_db"], abs=3)
 
 
@@ -183,7 +381,7 @@ def test_the_teacher_tells_motion_over_the_whole_interval():
 
 
 def test_told_motion_warps_the_small_frames_onto_the_truth(clip):
-    sampler = ClipSampler([clip], Sampling(patch=32, batch=4), seed=2)
+    sampler = ClipSampler([clip], PAIR, Sampling(patch=32, batch=4), seed=2)
     plain, warped = [], []
     for _ in range(3):
         batch = sampler.batch()

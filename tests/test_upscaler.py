@@ -39,7 +39,7 @@ def levels_apart(first: np.ndarray, second: np.ndarray) -> int:
 def test_frames_are_what_the_network_makes(toy: Path, pair: np.ndarray, size: tuple[int, int]) -> None:
     times = (0.0, 0.25, 1 / 3, 1.0)
     with Upscaler(toy, device="cpu") as upscaler:
-        made = list(upscaler.frames(*pair, times, size))
+        made = list(upscaler.between(*pair, times, size))
     assert len(made) == len(times)
     for time, frame in zip(times, made, strict=True):
         assert frame.shape == (3, *size)
@@ -49,7 +49,7 @@ def test_frames_are_what_the_network_makes(toy: Path, pair: np.ndarray, size: tu
 
 def test_the_same_size_at_time_0_is_the_first_frame_exactly(toy: Path, pair: np.ndarray) -> None:
     with Upscaler(toy, device="cpu") as upscaler:
-        (frame,) = upscaler.frames(*pair, [0.0], (H, W))
+        (frame,) = upscaler.between(*pair, [0.0], (H, W))
     np.testing.assert_array_equal(frame, rounded(pair[0]))
 
 
@@ -58,7 +58,7 @@ def test_the_same_size_at_time_0_is_the_first_frame_exactly(toy: Path, pair: np.
 def test_tiles_leave_no_trace(blurred: Path, pair: np.ndarray, tile: int, size: tuple[int, int]) -> None:
     times = (0.0, 0.4)
     with Upscaler(blurred, device="cpu", tile=0) as whole, Upscaler(blurred, device="cpu", tile=tile) as tiled:
-        for one, other in zip(whole.frames(*pair, times, size), tiled.frames(*pair, times, size), strict=True):
+        for one, other in zip(whole.between(*pair, times, size), tiled.between(*pair, times, size), strict=True):
             assert levels_apart(one, other) <= 2  # of 65535
 
 
@@ -66,7 +66,7 @@ def test_too_small_a_halo_leaves_traces(tmp_path: Path, pair: np.ndarray) -> Non
     """The test above can fail."""
     folder = write_toy(tmp_path / "lying", blur_px=3, halo_px=0)
     with Upscaler(folder, device="cpu", tile=0) as whole, Upscaler(folder, device="cpu", tile=24) as tiled:
-        (one,), (other,) = (upscaler.frames(*pair, [0.0], (H, W)) for upscaler in (whole, tiled))
+        (one,), (other,) = (upscaler.between(*pair, [0.0], (H, W)) for upscaler in (whole, tiled))
     assert levels_apart(one, other) > 500
 
 
@@ -75,10 +75,10 @@ def test_bands_and_groups_of_times_leave_no_trace(
 ) -> None:
     times = (0.0, 0.2, 0.4, 0.6, 0.8)
     with Upscaler(blurred, device="cpu", tile=32) as upscaler:
-        at_once = list(upscaler.frames(*pair, times, (2 * H, 2 * W)))
+        at_once = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
         monkeypatch.setattr(upscaler_module, "DECODE_PX", 300)
         monkeypatch.setattr(upscaler_module, "CANVAS_BYTES", 2 * 3 * 2 * H * 2 * W * 2)
-        in_parts = list(upscaler.frames(*pair, times, (2 * H, 2 * W)))
+        in_parts = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
     np.testing.assert_array_equal(at_once, in_parts)
 
 
@@ -95,15 +95,15 @@ def test_a_large_frame_is_tiled_unless_asked_not_to(blurred: Path, tmp_path: Pat
 def test_each_frame_without_tiles_is_made_when_it_is_asked_for(toy: Path, pair: np.ndarray) -> None:
     with Upscaler(toy, device="cpu") as upscaler:
         runs = 0
-        run = upscaler._decoder.run
+        run = upscaler._sessions["decoder"].run
 
         def counted(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             nonlocal runs
             runs += 1
             return run(inputs)
 
-        upscaler._decoder.run = counted  # type: ignore[method-assign,assignment]
-        frames = upscaler.frames(*pair, (0.0, 0.5), (H, W))
+        upscaler._sessions["decoder"].run = counted  # type: ignore[method-assign,assignment]
+        frames = upscaler.between(*pair, (0.0, 0.5), (H, W))
         assert runs == 0
         next(frames)
         assert runs == 1
@@ -113,22 +113,22 @@ def test_a_scale_outside_the_range_is_refused(toy: Path, pair: np.ndarray) -> No
     with Upscaler(toy, device="cpu") as upscaler:
         for size in ((H - 1, W), (9 * H, 9 * W), (0, 0)):
             with pytest.raises(RequestError, match="x1 to x8"):
-                upscaler.frames(*pair, [0.0], size)
+                upscaler.between(*pair, [0.0], size)
 
 
 def test_fixed_factors_are_the_only_ones(tmp_path: Path, pair: np.ndarray) -> None:
     folder = write_toy(tmp_path / "fixed", space=FixedFactors(factors=(2, 4)), time=FixedFactors(factors=(2,)))
     with Upscaler(folder, device="cpu") as upscaler:
-        assert len(list(upscaler.frames(*pair, [0, 0.5], (2 * H, 2 * W)))) == 2
+        assert len(list(upscaler.between(*pair, [0, 0.5], (2 * H, 2 * W)))) == 2
         with pytest.raises(RequestError, match="x2, x4"):
-            upscaler.frames(*pair, [0], (3 * H, 3 * W))
+            upscaler.between(*pair, [0], (3 * H, 3 * W))
         with pytest.raises(RequestError, match="in time by x2"):
-            upscaler.frames(*pair, [0.25], (2 * H, 2 * W))
+            upscaler.between(*pair, [0.25], (2 * H, 2 * W))
 
 
 def test_a_time_outside_the_pair_is_refused(toy: Path, pair: np.ndarray) -> None:
     with Upscaler(toy, device="cpu") as upscaler, pytest.raises(RequestError, match="from 0 to 1"):
-        upscaler.frames(*pair, [1.5], (H, W))
+        upscaler.between(*pair, [1.5], (H, W))
 
 
 def test_tiles_must_suit_the_bundle(blurred: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_tiles_must_suit_the_bundle(blurred: Path, tmp_path: Path) -> None:
 def test_other_value_ranges_are_mapped(tmp_path: Path, toy: Path, pair: np.ndarray) -> None:
     signed = write_toy(tmp_path / "signed", value_range=(-1.0, 1.0), space=ContinuousSpace(minimum=1, maximum=2))
     with Upscaler(Bundle.load(signed), device="cpu") as other, Upscaler(toy, device="cpu") as plain:
-        (one,), (two,) = (upscaler.frames(*pair, [0.5], (2 * H, 2 * W)) for upscaler in (other, plain))
+        (one,), (two,) = (upscaler.between(*pair, [0.5], (2 * H, 2 * W)) for upscaler in (other, plain))
     assert levels_apart(one, two) <= 1
 
 

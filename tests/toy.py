@@ -13,9 +13,9 @@ from stvsr.engine.manifest import (
     ContinuousSpace,
     ContinuousTime,
     Manifest,
+    PairWindow,
     SizeConstraint,
     TensorSpec,
-    Window,
 )
 
 Axes = tuple[str | int, ...]
@@ -121,7 +121,7 @@ def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
             graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out)),
             graph_entry(folder / "decoder.onnx", "decoder", specs(decoder_in), specs(decoder_out)),
         ),
-        "window": Window(kind="pair", frames=2),
+        "window": PairWindow(kind="pair", frames=2),
         "space": ContinuousSpace(minimum=1.0, maximum=8.0),
         "time": ContinuousTime(),
         "value_range": (0.0, 1.0),

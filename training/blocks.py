@@ -1,5 +1,7 @@
 """Blocks that the networks share."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,11 +24,37 @@ def upsample2(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def over_frames(layer: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+    """A layer of pictures, applied to all frames at once. (B, T, C, H, W) -> (B, T, C', H', W')"""
+    return layer(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+
+
+def interleave(given: Tensor, *made: Tensor) -> Tensor:
+    """Puts into every gap of a sequence the K frames that were made for it, in order.
+
+    given: (B, N, C, H, W); each of made: (B * (N - 1), C, H, W). Returns (B, N + K * (N - 1), C, H, W).
+    """
+    starts = given[:, :-1].flatten(0, 1)
+    up_to_last = torch.stack((starts, *made), 1).unflatten(0, (-1, given.shape[1] - 1)).flatten(1, 2)
+    return torch.cat((up_to_last, given[:, -1:]), 1)
+
+
 def enlarge4(x: Tensor, upconv1: nn.Module, upconv2: nn.Module, fine: nn.Module, last: nn.Module) -> Tensor:
     """Features -> frames of four times the size, by two pixel shuffles. (B, C, H, W) -> (B, 3, 4H, 4W)."""
     x = lrelu(F.pixel_shuffle(upconv1(x), 2))
     x = lrelu(F.pixel_shuffle(upconv2(x), 2))
     return last(lrelu(fine(x)))
+
+
+def blend_gaps(frames: Tensor, *times: Tensor) -> Tensor:
+    """Puts blends of each two neighbours between them, at times from 0 to 1. (B, N, C, h, w), (B,) each
+
+    Returns (B, N + K * (N - 1), C, h, w), with K the number of times; without any it is one blend, of equal parts.
+    """
+    first, second = frames[:, :-1], frames[:, 1:]
+    if not times:
+        return interleave(frames, (0.5 * (first + second)).flatten(0, 1))
+    return interleave(frames, *(torch.lerp(first, second, t.view(-1, 1, 1, 1, 1)).flatten(0, 1) for t in times))
 
 
 def initialize_weights(module: nn.Module, scale: float = 1.0) -> None:

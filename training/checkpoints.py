@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .network import Network
 from .networks import NetworkEntry
 
 _NAMES_SHOWN = 5
+_INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is the average of many steps
 
 
 class CheckpointError(ValueError):
@@ -28,19 +30,31 @@ def _read(path: Path) -> object:
 
 
 def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by name, of a file or of a state dict, without the `module.` that data-parallel training puts before."""
+    """Weights by name, of a file or of a state dict, without the `module.` that data-parallel training puts before.
+
+    They may lie one level down, under one of the names that official checkpoints have for it.
+    """
     content = source if isinstance(source, Mapping) else _read(Path(source))
     if not isinstance(content, Mapping):
         raise CheckpointError(f"A checkpoint holds weights by name, and {source} holds a {type(content).__name__}.")
+    content = next((content[name] for name in _INNER_NAMES if isinstance(content.get(name), Mapping)), content)
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
         raise CheckpointError(f"A checkpoint holds tensors alone, and these are not: {_some(strangers)}.")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
-def load_official(network: nn.Module, source: str | Path | Mapping[str, Tensor]) -> None:
-    """Load an official checkpoint; every weight must be there, of the right shape, and no other."""
-    state = read_state_dict(source)
+def load_official(network: Network, source: str | Path | Mapping[str, Tensor]) -> None:
+    """Load an official checkpoint; every weight must be there, of the right shape, and no other.
+
+    Other names that the network knows for a weight count as its own, and so does what nothing reads.
+    """
+    aliases = network.aliases()
+    state = {
+        aliases.get(name, name): value
+        for name, value in read_state_dict(source).items()
+        if not name.startswith(network.ignored)
+    }
     own = network.state_dict()
     problems = []
     if missing := [name for name in own if name not in state]:
@@ -66,13 +80,13 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def load_weights(entry: NetworkEntry, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_weights(entry: NetworkEntry, path: Path) -> tuple[Network, dict[str, Any]]:
     """A network of the list with the weights of a file: one that `stvsr train` wrote, or an official checkpoint.
 
     Returns the network and what the file says of its training.
     """
     content = _read(path)
-    if isinstance(content, Mapping) and "state_dict" in content:
+    if isinstance(content, Mapping) and {"state_dict", "config"} <= content.keys():
         config = type(entry.config)(**content["config"])
         network = entry.build(config)
         load_official(network, content["state_dict"])
@@ -80,3 +94,9 @@ def load_weights(entry: NetworkEntry, path: Path) -> tuple[nn.Module, dict[str, 
     network = entry.build(entry.config)
     load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
     return network, {"checkpoint": path.name}
+
+
+def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[str, Any]]:
+    """A network of the list as training begins with it, and what to say of its training."""
+    torch.manual_seed(seed)
+    return entry.build(entry.config), {"untrained": True, "seed": seed}

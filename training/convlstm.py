@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .alignment import EasyPCD
-from .blocks import conv3x3
+from .blocks import conv3x3, over_frames
 
 
 class ConvLSTMCell(nn.Module):
@@ -48,8 +48,11 @@ class BidirectionalDeformableConvLSTM(nn.Module):
         self.forward_net = DeformableConvLSTM(channels, groups)
         self.conv_1x1 = nn.Conv2d(2 * channels, channels, 1)
 
-    def forward(self, frames: list[Tensor]) -> list[Tensor]:
-        """Frames of (B, C, H, W) -> as many of (B, C, H, W)."""
-        onward = self.forward_net(frames)
-        backward = self.forward_net(frames[::-1])[::-1]
-        return [self.conv_1x1(torch.cat(pair, dim=1)) for pair in zip(onward, backward, strict=True)]
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (B, T, C, H, W)."""
+        onward = frames.unbind(1)
+        # The two readings do not meet: they are one batch.
+        states = self.forward_net([torch.cat(ends) for ends in zip(onward, onward[::-1], strict=True)])
+        halves = [state.unflatten(0, (2, -1)) for state in states]
+        readings = [torch.cat((a[0], b[1]), dim=1) for a, b in zip(halves, halves[::-1], strict=True)]
+        return over_frames(self.conv_1x1, torch.stack(readings, dim=1))

@@ -70,6 +70,6 @@ class Network(nn.Module):
         """Other names that official checkpoints have for weights: other name -> name in the state dict."""
         return {}
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Frames, flows and time -> frames."""
         raise NotImplementedError

@@ -4,43 +4,87 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
+from .adavsr import ADAVSR_SPATIAL, ADAVSR_SPATIAL_S, ADAVSR_TEMPORAL, ADAVSR_TEMPORAL_S, SpatialModule, TemporalModule
+from .dtsr import DTSR, DTSR_S, DeepTemporalSR
+from .edvr import EDVR, EDVR_L, EDVR_M, EDVR_S
+from .network import Network
+from .rbpn import RBPN, RBPN_S, RBPNConfig
+from .stinet import STINET_S, STINet, STINetConfig
+from .tmnet import TMNET_S, TMNet, TMNetConfig
+from .toflow import TOFLOW, TOFLOW_S, TOFlow
 from .videoinr import VideoINR, VideoINRConfig
 from .videoinr_s import VideoINRS, VideoINRSConfig
+from .zsm import ZSM_S, ZoomingSlowMo, ZoomingSlowMoConfig
 
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """How a network of the list is made, and what a bundle of it can do."""
+    """How a network of the list is made, and where it comes from."""
 
     name: str
-    build: Callable[[Any], nn.Module]
+    build: Callable[[Any], Network]
     config: Any  # the frozen dataclass that ``build`` takes
-    scales: tuple[float, float]  # smallest and largest spatial scale
-    halo_px: int | None  # input pixels around a tile that its centre depends on; None: cannot be tiled
     source: str
-    licence: str  # of the weights, unless an export says otherwise
+    published: str = ""  # official figures, with their source
+    licence: str = "that of the checkpoint"  # of the weights
 
+
+_OURS = "Apache-2.0"
+_ZSM = "Xiang et al., Zooming Slow-Mo, CVPR 2020"
+_TMNET = "Xu et al., TMNet, CVPR 2021"
+_STINET = "Yue and Shi, STINet, 2022"
+_EDVR = "Wang et al., EDVR, 2019"
+_RBPN = "Haris et al., RBPN, CVPR 2019"
+_TOFLOW = "Xue et al., TOFlow, 2019"
+_DTSR = "Zuckerman et al., Across Scales & Across Dimensions, ECCV 2020"
+_ADAVSR = "Gupta et al., Ada-VSR, ACM MM 2021"
+_ADAPTED = "Yoo and Kim 2021"  # on self-supervised adaptation, with the public weights of other networks
 
 NETWORKS = (
-    NetworkEntry(
-        "videoinr-s",
-        VideoINRS,
-        VideoINRSConfig(),
-        (1.0, 8.0),
-        64,
-        "this project, after Chen et al., CVPR 2022",
-        "Apache-2.0",
-    ),
+    NetworkEntry("videoinr-s", VideoINRS, VideoINRSConfig(), "this project, after VideoINR", licence=_OURS),
     NetworkEntry(
         "videoinr",
         VideoINR,
         VideoINRConfig(),
-        (1.0, 8.0),
-        None,
         "Chen et al., VideoINR, CVPR 2022",
-        "that of the checkpoint",
+        "Vid4 25.61 / 0.7709 (Chen et al. 2022, table 1)",
+    ),
+    NetworkEntry("zsm-s", ZoomingSlowMo, ZSM_S, _ZSM, licence=_OURS),
+    NetworkEntry("zsm", ZoomingSlowMo, ZoomingSlowMoConfig(), _ZSM, "Vid4 26.31 / 0.7976 (Yue and Shi 2022, table I)"),
+    NetworkEntry("tmnet-s", TMNet, TMNET_S, _TMNET, licence=_OURS),
+    NetworkEntry("tmnet", TMNet, TMNetConfig(), _TMNET, "Vid4 26.43 / 0.8016 (Yue and Shi 2022, table I)"),
+    NetworkEntry("stinet-s", STINet, STINET_S, _STINET, licence=_OURS),
+    NetworkEntry("stinet", STINet, STINetConfig(), _STINET, "Vid4 26.79 / 0.8049 (Yue and Shi 2022, table I)"),
+    NetworkEntry("edvr-s", EDVR, EDVR_S, _EDVR, licence=_OURS),
+    NetworkEntry("edvr-m", EDVR, EDVR_M, _EDVR, f"Vid4 26.79 / 0.8087 ({_ADAPTED}, table 3)"),
+    NetworkEntry("edvr-l", EDVR, EDVR_L, _EDVR, f"Vid4 27.35 / 0.8264, of 7 frames ({_ADAPTED}, table 1)"),
+    NetworkEntry("rbpn-s", RBPN, RBPN_S, _RBPN, licence=_OURS),
+    NetworkEntry("rbpn", RBPN, RBPNConfig(), _RBPN, f"Vid4 27.15 / 0.8208 ({_ADAPTED}, table 1)"),
+    NetworkEntry("toflow-s", TOFlow, TOFLOW_S, _TOFLOW, licence=_OURS),
+    NetworkEntry("toflow", TOFlow, TOFLOW, _TOFLOW, f"Vid4 25.86 / 0.7625 ({_ADAPTED}, table 1)"),
+    NetworkEntry("dtsr-s", DeepTemporalSR, DTSR_S, _DTSR, licence=_OURS),
+    NetworkEntry(
+        "dtsr",
+        DeepTemporalSR,
+        DTSR,
+        _DTSR,
+        "28.27 / 0.913, RGB, x8 in time, its own clips (Zuckerman et al. 2020, table 1)",
+    ),
+    NetworkEntry("adavsr-temporal-s", TemporalModule, ADAVSR_TEMPORAL_S, _ADAVSR, licence=_OURS),
+    NetworkEntry("adavsr-spatial-s", SpatialModule, ADAVSR_SPATIAL_S, _ADAVSR, licence=_OURS),
+    NetworkEntry(
+        "adavsr-temporal",
+        TemporalModule,
+        ADAVSR_TEMPORAL,
+        _ADAVSR,
+        "Vid4 26.98 / 0.84 of both (Gupta et al. 2021, table 2)",
+    ),
+    NetworkEntry(
+        "adavsr-spatial",
+        SpatialModule,
+        ADAVSR_SPATIAL,
+        _ADAVSR,
+        "Vid4 26.98 / 0.84 of both (Gupta et al. 2021, table 2)",
     ),
 )
 

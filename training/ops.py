@@ -103,8 +103,8 @@ def upsample_cubic(x: Tensor, dim: int, factor: int) -> Tensor:
     length = x.shape[dim]
     phases = []
     for weights in cubic_phases(factor):
-        taps = [w * padded.narrow(dim, j, length) for j, w in enumerate(weights) if w]
-        phases.append(torch.stack(taps).sum(0) if len(taps) > 1 else taps[0])
+        first, *others = [w * padded.narrow(dim, j, length) for j, w in enumerate(weights) if w]
+        phases.append(sum(others, first))
     return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
 
 
@@ -184,7 +184,8 @@ def _deform_conv2d(
 
     # (B * G, C / G, K * Hout, Wout)
     groups = x.reshape(maps, channels // offset_groups, *x.shape[2:])
-    columns = sample(groups, x_position.view(maps, taps * height, width), y.view(maps, taps * height, width))
+    places = (maps, taps * height, width)
+    columns = sample(groups, x_position.reshape(places), y.reshape(places))
     columns = columns.view(batch, offset_groups, -1, taps, height * width)
     columns = columns * mask.reshape(batch, offset_groups, 1, taps, height * width)
     out = weight.reshape(out_channels, -1) @ columns.view(batch, channels * taps, height * width)

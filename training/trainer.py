@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .clips import cached_clip, find_clips
-from .data import Batch, ClipSampler, Sampling
+from .data import (
+    Batch,
+    ClipSampler,
+    Flow,
+    Sampling,
+    network_inputs,
+    seen_frames,
+    shrunk,
+    true_places,
+    wanted_frames,
+)
 from .losses import charbonnier
 from .metrics import luma, psnr
+from .network import Continuous, Fixed, Network
 from .ops import target_coordinates
-from .resize import imresize, to_uint8
+from .resize import to_uint8
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps and rates. Stage one trains at a fixed x4; stage two, from ``stage_two_at`` on, at uniform scales."""
+    """Steps and rates. From ``stage_two_at`` on, a network of any spatial scale trains at uniform ones, not at x4."""
 
     steps: int = 40_000
     stage_two_at: int = 32_000
@@ -45,27 +56,37 @@ class Schedule:
 
 
 STAGE_TWO_SCALES = (1.0, 4.0)
+_MOST_DB = 100.0  # what a frame counts that is given back unchanged, so that means stay finite
 
 
 class Trainer:
     """Trains ``network`` and keeps ``last.pt`` (to resume), ``weights.pt`` (the averaged weights) and ``log.jsonl``.
 
-    Raises ``ValueError`` when the folder holds a run of another configuration.
+    A network may judge more than its output: its ``loss(*inputs, truth)``, which of a pair is given the teacher's
+    motion too, then returns the loss of its output and that of what the output rests on.
+
+    Raises ``ValueError`` when the folder holds a run of another configuration, or the network takes optical flow and
+    there is no ``flow``.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         config: dict[str, Any],
         schedule: Schedule,
         sampling: Sampling,
         run: Path,
         device: str = "cpu",
+        flow: Flow | None = None,
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if network.flows and flow is None:
+            raise ValueError(f"{type(network).__name__} takes optical flow, and nothing was given that computes it")
+        flat = all(parameter.ndim < 5 for parameter in network.parameters())  # PyTorch has the layout for these alone
+        layout = torch.channels_last if flat else torch.preserve_format
+        self.network = network.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.config, self.schedule, self.sampling = config, schedule, sampling
-        self.run, self.device = run, device
+        self.run, self.device, self.flow = run, device, flow
         self.step = 0
         self.optimizer = torch.optim.Adam(self.network.parameters(), schedule.learning_rate, betas=(0.9, 0.99))
         run.mkdir(parents=True, exist_ok=True)
@@ -83,8 +104,11 @@ class Trainer:
         cache = cache or self.run / "cache"
         clips = [cached_clip(path, cache) for path in find_clips(data)]
         truth = [cached_clip(path, cache) for path in find_clips(validation)] if validation else []
+        if truth and not self._judged(truth):
+            raise ValueError(f"no clip of {validation} has the {self._length} frames that validation needs")
         scores: dict[str, float] = {}
         sampler = self._sampler(clips)
+        self.network.train()
         losses: list[float] = []
         started = time.monotonic()
         while self.step < self.schedule.steps:
@@ -114,7 +138,7 @@ class Trainer:
     def _sampler(self, clips: list[NDArray[np.uint8]]) -> ClipSampler:
         stage_two = self.step >= self.schedule.stage_two_at
         sampling = replace(self.sampling, scales=STAGE_TWO_SCALES) if stage_two else self.sampling
-        return ClipSampler(clips, sampling, seed=self.schedule.seed * 1_000_003 + self.step)
+        return ClipSampler(clips, self.network, sampling, self.schedule.seed * 1_000_003 + self.step, self.flow)
 
     def _train_step(self, batch: Batch) -> float:
         for group in self.optimizer.param_groups:
@@ -127,48 +151,68 @@ class Trainer:
         decay = min(self.schedule.ema, (self.step + 1) / (self.step + 10))
         with torch.no_grad():
             for key, value in self.network.state_dict().items():
-                self.average[key].lerp_(value, 1 - decay)
+                average = self.average[key]
+                average.lerp_(value, 1 - decay) if value.is_floating_point() else average.copy_(value)
         return float(loss.detach())
 
     def _loss(self, batch: Batch) -> Tensor:
         net: Any = self.network
-        frames, time, truth = (x.to(self.device) for x in (batch.frames, batch.time, batch.truth))
+        inputs, truth = [x.to(self.device) for x in batch.inputs], batch.truth.to(self.device)
         if hasattr(net, "loss"):  # it judges more than its output
-            reconstruction, auxiliary = net.loss(frames, time, truth, batch.motion.to(self.device))
+            told = [] if batch.motion is None else [batch.motion.to(self.device)]
+            reconstruction, auxiliary = net.loss(*inputs, truth, *told)
             weight = self.schedule.auxiliary_weight * 0.5 ** (4 * self.step / self.schedule.steps)
             return reconstruction + weight * auxiliary
-        features = net.encode(frames)
-        y, x = (target_coordinates(frames.shape[-1], n, frames.device) for n in truth.shape[-2:])
-        made = [net.decode(*features, time=time[:, k], y=y, x=x) for k in range(time.shape[1])]
-        return charbonnier(torch.stack(made, 1), truth)
+        return charbonnier(made_frames(net, inputs, truth.shape[-2:]), truth)
 
     @torch.no_grad()
     def validate(self, clips: list[NDArray[np.uint8]], scale: int = 4, windows: int = 4) -> dict[str, float]:
-        """Mean Y-PSNR in dB at input times and half-way between, of the averaged weights, over a few windows a clip."""
-        net: Any = self.network
+        """Mean Y-PSNR in dB of the averaged weights, over a few windows a clip; those too short are left out.
+
+        ``psnr_at`` is that at input times, ``psnr_between`` that of frames that are made between, half-way where times
+        are free. ``scale`` is for a network that takes any.
+        """
         trained = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
-        results: dict[float, list[float]] = {0.0: [], 0.5: []}
-        for clip in clips:
-            for start in np.linspace(0, len(clip) - 3, windows).astype(int):
-                truth = clip[start : start + 3].astype(np.float64)
-                size = (truth.shape[1] // scale, truth.shape[2] // scale)
-                pair = np.stack([to_uint8(imresize(truth[k] / 255, size)) for k in (0, 2)])
-                frames = torch.from_numpy(pair).permute(0, 3, 1, 2)[None].float().to(self.device) / 255
-                m = net.size_multiple
-                padded = nn.functional.pad(frames[0], (0, -size[1] % m, 0, -size[0] % m), mode="replicate")[None]
-                features = net.encode(padded)
-                y = target_coordinates(size[0], truth.shape[1]).to(self.device)
-                x = target_coordinates(size[1], truth.shape[2]).to(self.device)
-                for moment, expected in ((0.0, truth[0]), (0.5, truth[1])):
-                    t = torch.full((1,), moment, device=self.device)
-                    frame = net.decode(*features, time=t, y=y, x=x)[0].permute(1, 2, 0).double().cpu().numpy()
-                    results[moment].append(psnr(luma(to_uint8(frame)), luma(expected)))
+        self.network.eval()
+        results: dict[str, list[float]] = {}
+        for clip in self._judged(clips):
+            for start in np.linspace(0, len(clip) - self._length, windows).astype(int):
+                for when, value in self._judge(clip[start : start + self._length], scale):
+                    results.setdefault(when, []).append(value)
         self.network.load_state_dict(trained)
-        return {
-            "psnr_at": round(float(np.mean(results[0.0])), 4),
-            "psnr_between": round(float(np.mean(results[0.5])), 4),
-        }
+        self.network.train()
+        return {when: round(float(np.mean(values)), 4) for when, values in results.items()}
+
+    @property
+    def _length(self) -> int:
+        """How many neighbouring frames a window of validation has."""
+        return len(true_places(self.network.window, 2, 1))
+
+    def _judged(self, clips: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """Clips that are long enough to be judged."""
+        return [clip for clip in clips if len(clip) >= self._length]
+
+    def _judge(self, true: NDArray[np.uint8], scale: int) -> Iterator[tuple[str, float]]:
+        """Y-PSNR of each frame that the network makes of a window's true frames, and when that frame is."""
+        net = self.network
+        scale = net.space.factors[0] if isinstance(net.space, Fixed) else scale
+        h, w = true.shape[1] // scale, true.shape[2] // scale
+        true = true[:, : h * scale, : w * scale]
+        edge = ((0, 0), (0, -h % net.size_multiple), (0, -w % net.size_multiple), (0, 0))
+        small = np.pad(shrunk(seen_frames(net.window, true / 255), (h, w)), edge, mode="edge")
+        frames, flows = network_inputs(net, small, self.flow)
+        inputs = [frames, *flows]
+        if isinstance(net.time, Continuous):
+            inputs.append(torch.tensor((0.0, 0.5) if net.window.kind == "pair" else 0.5))
+        size = (small.shape[1] * scale, small.shape[2] * scale)
+        made = made_frames(net, [x[None].to(self.device) for x in inputs], size)[0, ..., : h * scale, : w * scale]
+        pictures = made.permute(0, 2, 3, 1).double().cpu().numpy()
+        # Of a pair, that at the time of the second input is not made: it is the next one's first.
+        for k, (frame, truth) in enumerate(zip(pictures, wanted_frames(net.window, true), strict=False)):
+            between = net.window.kind == "doubled" or k % 2 == 1
+            value = psnr(luma(to_uint8(frame)), luma(truth))
+            yield "psnr_between" if between else "psnr_at", min(value, _MOST_DB)
 
     def _save(self) -> None:
         state = {
@@ -193,3 +237,15 @@ class Trainer:
         self.average = {k: v.clone() for k, v in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+
+
+def made_frames(network: Network, inputs: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+    """What a network makes of its inputs; of a pair, frames of ``size`` at all of its times. -> (B, M, 3, H, W)"""
+    if network.window.kind != "pair":
+        return network(*inputs)
+    net: Any = network
+    frames, time = inputs
+    features = net.encode(frames)
+    y, x = (target_coordinates(n, m, frames.device) for n, m in zip(frames.shape[-2:], size, strict=True))
+    made = [net.decode(*features, time=time[:, k], y=y, x=x) for k in range(time.shape[1])]
+    return torch.stack(made, 1)

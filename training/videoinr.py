@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .alignment import PCDAlign, Pyramid
-from .blocks import conv3x3, lrelu, residual_stack
-from .convlstm import BidirectionalDeformableConvLSTM
+from .network import Continuous, Window
 from .ops import Border, nearest_index, sample, sample_bilinear, sample_nearest, target_coordinates
 from .siren import Siren
+from .zsm import SlowMoConfig, SlowMoNetwork
 
 _FRAME_CHANNELS = 6  # two RGB frames
 _EDGE = 1 - 1e-6  # official warping stays inside of this, where the frame is -1 to 1
@@ -26,13 +25,9 @@ _WHOLE = 1e-2  # target pixels; a size this near to a whole number is one
 
 
 @dataclass(frozen=True)
-class VideoINRConfig:
+class VideoINRConfig(SlowMoConfig):
     """The size of a VideoINR and which of the official habits it keeps; the defaults are those of the official test."""
 
-    nf: int = 64
-    groups: int = 8
-    front_blocks: int = 5
-    back_blocks: int = 40
     # Officially, pixels without motion are read from a place up to half a pixel further out, and all around the frame
     # is black. False reads them from their own place, and repeats the frame's edge.
     official_sampling: bool = True
@@ -55,33 +50,20 @@ def target_axis(position: Tensor, n_in: int) -> TargetAxis:
     return TargetAxis(position, (position + 0.5) / spacing - 0.5, n_in / spacing)
 
 
-class VideoINR(nn.Module):
-    """Two frames at times 0 and 1 -> a frame of any size at any time."""
+class VideoINR(SlowMoNetwork):
+    """Two frames at times 0 and 1 -> a frame of any size at any time.
+
+    Of the layers that it shares with Zooming Slow-Mo, it has no use for those that enlarge.
+    """
 
     feature_names: tuple[str, ...] = ("features",)
-    size_minimum = 4
-    size_multiple = 4
+    window = Window("pair", 2)
+    space = Continuous(1.0, 8.0)
+    time = Continuous()
 
     def __init__(self, config: VideoINRConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or VideoINRConfig()
-        nf, groups = self.config.nf, self.config.groups
-        self.conv_first = conv3x3(3, nf)
-        self.feature_extraction = residual_stack(nf, self.config.front_blocks)
-        self.fea_L2_conv1 = conv3x3(nf, nf, stride=2)
-        self.fea_L2_conv2 = conv3x3(nf, nf)
-        self.fea_L3_conv1 = conv3x3(nf, nf, stride=2)
-        self.fea_L3_conv2 = conv3x3(nf, nf)
-        self.pcd_align = PCDAlign(nf, groups)
-        self.fusion = nn.Conv2d(2 * nf, nf, 1)
-        self.ConvBLSTM = BidirectionalDeformableConvLSTM(nf, groups)
-        self.recon_trunk = residual_stack(nf, self.config.back_blocks)
-        # Of the x4 network that VideoINR grew from: checkpoints hold them, nothing reads them.
-        self.upconv1 = conv3x3(nf, 4 * nf)
-        self.upconv2 = conv3x3(nf, 4 * nf)
-        self.HRconv = conv3x3(nf, nf)
-        self.conv_last = conv3x3(nf, 3)
-
+        super().__init__(config or VideoINRConfig())
+        nf = self.config.nf
         encoded = 3 * nf
         self.feat_imnet = Siren(encoded + _FRAME_CHANNELS + 3, (64, 64, 256), nf)
         self.flow_imnet = Siren(nf + encoded + _FRAME_CHANNELS + 1, (64, 64, 256), 4)
@@ -96,17 +78,7 @@ class VideoINR(nn.Module):
 
     def encode(self, frames: Tensor) -> tuple[Tensor]:
         """(B, 2, 3, H, W) in [0, 1] -> (B, 3 * nf + 6, H, W): features at times 0, 1/2 and 1, and the frames."""
-        batch = frames.shape[0]
-        level1 = lrelu(self.conv_first(torch.cat((frames[:, 0], frames[:, 1]))))
-        level1 = self.feature_extraction(level1)
-        level2 = lrelu(self.fea_L2_conv2(lrelu(self.fea_L2_conv1(level1))))
-        level3 = lrelu(self.fea_L3_conv2(lrelu(self.fea_L3_conv1(level2))))
-        first: Pyramid = (level1[:batch], level2[:batch], level3[:batch])
-        second: Pyramid = (level1[batch:], level2[batch:], level3[batch:])
-        middle = self.fusion(self.pcd_align(first, second))
-        moments = self.recon_trunk(torch.cat(self.ConvBLSTM([first[0], middle, second[0]])))
-        moments = moments.unflatten(0, (3, batch)).transpose(0, 1).flatten(1, 2)
-        return (torch.cat((moments, frames.flatten(1, 2)), dim=1),)
+        return (torch.cat((self.moments(frames).flatten(1, 2), frames.flatten(1, 2)), dim=1),)
 
     def decode(self, features: Tensor, time: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """One time per batch item, at every crossing of rows y and columns x.

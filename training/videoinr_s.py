@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .blocks import conv3x3, lrelu, residual_stack
 from .losses import charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
+from .network import Continuous, Network, Window
 from .ops import target_coordinates
 
 MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, beside colour errors in [0, 1]
@@ -106,15 +107,19 @@ class SpatialINR(nn.Module):
         return (rows @ columns.flatten(1)).unflatten(1, (x.shape[0], -1))
 
 
-class VideoINRS(nn.Module):
+class VideoINRS(Network):
     """VideoINR-S: two frames to one frame at any time in [0, 1] and any size.
 
     Frames are RGB in [0, 1]; outputs are unclamped.
     """
 
     feature_names = ("features", "half", "quarter", "eighth")
+    window = Window("pair", 2)
+    space = Continuous(1.0, 8.0)
+    time = Continuous()
     size_minimum = 16
     size_multiple = 8
+    halo_px = 48
 
     def __init__(self, config: VideoINRSConfig | None = None) -> None:
         super().__init__()
