@@ -357,6 +357,13 @@ def train(
     patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48,
     rate: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0,
+    perceptual: Annotated[
+        Path | None,
+        typer.Option("--perceptual", help="Weights of torchvision's VGG-19: adds the loss of its features."),
+    ] = None,
+    motion: Annotated[
+        Path | None, typer.Option("--motion", help="Weights of a toflow: adds the loss of motion consistency.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
 ) -> None:
@@ -364,7 +371,9 @@ def train(
     with _training_extra():
         import torch
 
+        from .training.checkpoints import load_weights, read_state_dict
         from .training.data import Sampling
+        from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
         from .training.networks import find_network
         from .training.trainer import Schedule, Trainer
 
@@ -380,7 +389,15 @@ def train(
             run = output or Path("runs") / network
             sampling = Sampling(patch=patch, batch=batch)
             built = entry.build(entry.config)
-            trainer = Trainer(built, asdict(entry.config), schedule, sampling, run, device, _flow_of_pictures)
+            penalties: list[tuple[Any, float]] = []
+            if perceptual:
+                penalties.append((Perceptual(read_state_dict(perceptual)), PENALTY_WEIGHT))
+            if motion:
+                flow_network: Any = load_weights(find_network("toflow"), motion)[0]
+                penalties.append((MotionConsistency(flow_network.spynet), PENALTY_WEIGHT))
+            trainer = Trainer(
+                built, asdict(entry.config), schedule, sampling, run, device, _flow_of_pictures, penalties
+            )
             if trainer.step:
                 err.print(f"Going on from step {trainer.step} of {_plain(run)}.")
             with (

@@ -28,10 +28,10 @@ SIDE = 64
 
 def peak(folder: str, threads: int) -> None:
     """Prints the peak memory of this process, in bytes, after it has upscaled a few frames of 64x64 pixels."""
-    import resource
     from fractions import Fraction
 
     from stvsr.engine.bundle import Bundle
+    from stvsr.engine.pipeline import peak_memory_bytes
     from stvsr.engine.route import Route, default_factor, default_scale, plan_route
     from stvsr.engine.windows import one_scene
 
@@ -42,7 +42,7 @@ def peak(folder: str, threads: int) -> None:
     with Route(plan_route([bundle], (SIDE, SIDE), (side, side), factor), device="cpu", threads=threads) as route:
         for _ in route.frames(one_scene(frames, times)):
             pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_memory_bytes())
 
 
 def measure(name: str, arguments: argparse.Namespace, command: str) -> None:

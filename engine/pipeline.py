@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
         inference_seconds=run.inference.seconds,
         encode_seconds=run.encoding.seconds,
         fps=run.frames_out / seconds,
-        peak_memory_bytes=_peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
         warnings=(*untrained, *writer.warnings),
     )
 
@@ -259,7 +260,13 @@ class _Run:
             )
 
 
-def _peak_memory_bytes() -> int | None:
+def peak_memory_bytes() -> int | None:
+    """Return the most memory that this process has held so far; None where the system does not say."""
+    try:  # of this program alone: what getrusage says may be the parent's, from before this program was loaded
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
     try:
         import resource
     except ImportError:  # Windows has none

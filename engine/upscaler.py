@@ -18,8 +18,9 @@ from .session import Array, Session, open_session
 from .tiles import Span, Tile, check_tile, least_tile_px, plan_tiles
 from .windows import Feed, InputFrame, Wanted, feeds
 
-WHOLE_PX = 640 * 360  # a frame of up to so many input pixels goes through the network whole
+WHOLE_PX = 640 * 360  # a frame of up to so many input pixels goes through the network of a pair whole
 DEFAULT_TILE_PX = 384  # 1920x1080 to 7680x4320 peaks below 4 GB with it; 480 takes 3.8 GB and is a tenth faster
+NETWORK_TILE_PX = 256  # networks that make whole frames at once take 10 to 100 KB for each input pixel
 DECODE_PX = 1 << 22  # target pixels per run of the decoder, which works at the input's size first
 CANVAS_BYTES = 1 << 30  # of the tiled frames that are under way at once; beyond that tiles are encoded again
 FULL_SCALE = 65535
@@ -28,7 +29,7 @@ FULL_SCALE = 65535
 class Upscaler:
     """Runs a bundle on frames that stream by; a context manager that holds the bundle's sessions.
 
-    `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames above 640x360.
+    `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames that are large.
     `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's.
     """
 
@@ -105,10 +106,12 @@ class Upscaler:
         manifest = self.bundle.manifest
         if self.tile is not None:
             return self.tile or None
-        if manifest.halo_px is None or h * w <= WHOLE_PX:
+        pair = manifest.window.kind == "pair"
+        if manifest.halo_px is None or h * w <= (WHOLE_PX if pair else NETWORK_TILE_PX**2):
             return None
         # With a wide halo a larger tile: at least half of each side is core.
-        return max(DEFAULT_TILE_PX, 2 * least_tile_px(manifest.halo_px, manifest.size))
+        default_px = DEFAULT_TILE_PX if pair else NETWORK_TILE_PX
+        return max(default_px, 2 * least_tile_px(manifest.halo_px, manifest.size))
 
     def _prepare(self, feed: Feed) -> tuple[np.ndarray, tuple[Tile, ...]]:
         """Return the window as the network takes it, (1, N, 3, h', w'), and the tiles that cover it."""

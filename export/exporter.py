@@ -307,6 +307,7 @@ def _optimize(model: ir.Model) -> None:
     normalization into its convolution: a host that replaces weights by name could not find them then.
     """
     common_passes.InlinePass()(model)
+    _lean_on_attributes(model)
     for _ in range(2):
         fold_constants_ir(model, onnx_shape_inference=True, should_fold=_folds)
         rewrite(model, _REWRITES)
@@ -323,6 +324,23 @@ def _optimize(model: ir.Model) -> None:
         common_passes.NameFixPass(),
     ):
         tidying(model)
+
+
+def _lean_on_attributes(model: ir.Model) -> None:
+    """Makes a PReLU of one slope a LeakyRelu, which runtimes fuse into convolutions; the node has the weight's name."""
+    for node in list(model.graph):
+        if node.op_type != "PRelu":
+            continue
+        slope = node.inputs[1]
+        producer = slope.producer() if slope is not None else None
+        if producer is not None and producer.op_type == "Reshape":
+            slope = producer.inputs[0]
+        if slope is None or slope.const_value is None or slope.const_value.size != 1:
+            continue
+        assert slope.name is not None
+        alpha = ir.AttrFloat32("alpha", float(slope.const_value.numpy().ravel()[0]))
+        leaky = ir.Node("", "LeakyRelu", [node.inputs[0]], [alpha], name=slope.name)
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [leaky], node.outputs, leaky.outputs)
 
 
 def _merge_constants(model: ir.Model) -> None:
@@ -350,6 +368,7 @@ def _tidy(model: onnx.ModelProto, axes: dict[str, Axes]) -> None:
     for initializer in graph.initializer:
         initializer.name = initializer.name.removeprefix(_PREFIX)
     for node in graph.node:
+        node.name = node.name.removeprefix(_PREFIX)
         node.input[:] = [name.removeprefix(_PREFIX) for name in node.input]
         del node.metadata_props[:]
         node.doc_string = ""

@@ -23,11 +23,10 @@ def test_charbonnier_is_a_smooth_distance() -> None:
     assert charbonnier(torch.tensor([0.3, 0.0]), torch.tensor([0.0, 0.0]), 0.4) == pytest.approx((0.5 + 0.4) / 2)
 
 
-def test_both_resolutions_adds_final_and_early_frames() -> None:
+def test_both_resolutions_are_of_final_and_of_early_frames() -> None:
     high, low = torch.zeros(1, 3, 3, 8, 8), torch.zeros(1, 3, 3, 2, 2)
-    loss = both_resolutions(high + 1, high + 2, low + 3, high, low)
-    assert loss == 1 + 4 + 9
-    assert both_resolutions(high + 1, high + 2, low + 3, high, low, F.l1_loss) == 1 + 2 + 3
+    assert both_resolutions(high + 1, high + 2, low + 3, high, low) == (1, 4 + 9)
+    assert both_resolutions(high + 1, high + 2, low + 3, high, low, F.l1_loss) == (1, 2 + 3)
 
 
 def test_perceptual_compares_normalized_features() -> None:

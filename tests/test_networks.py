@@ -81,7 +81,7 @@ def test_graphs_are_clean(exported: tuple[Network, Bundle]) -> None:
 
 
 def test_weights_are_stored_once_under_their_names(exported: tuple[Network, Bundle]) -> None:
-    """As they are, so that a host can replace each by name."""
+    """As they are, so that a host can replace each by name; the slope of a PReLU is its node's attribute."""
     network, bundle = exported
     state = network.state_dict()
     graph = graph_of(bundle)
@@ -92,7 +92,9 @@ def test_weights_are_stored_once_under_their_names(exported: tuple[Network, Bund
             np.testing.assert_array_equal(value, state[name].numpy())
         else:
             assert value.size <= 256, f"{name} {value.shape} is no weight"  # 14 x 14: STINet's graph
-    absent = {name for name in state if name not in held}
+    slopes = {n.name: a.f for n in graph.node if n.op_type == "LeakyRelu" for a in n.attribute if n.name in state}
+    assert slopes == {name: pytest.approx(float(state[name])) for name in slopes}
+    absent = {name for name in state if name not in held and name not in slopes}
     shared = {
         other for name in held if name in state for other in state if state[other].data_ptr() == state[name].data_ptr()
     }

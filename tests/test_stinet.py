@@ -108,7 +108,8 @@ def test_batch_items_do_not_meet(config: STINetConfig, frames: int) -> None:
 def test_gradients_reach_every_weight_in_use(config: STINetConfig) -> None:
     network = tiny(config)
     inputs = clip(2, 3, 4, 6)
-    sum(network.loss(*inputs, truth=torch.rand(2, 5, 3, 16, 24))).backward()
+    judged = network.loss(*inputs, truth=torch.rand(2, 5, 3, 16, 24))
+    (judged.reconstruction + judged.auxiliary).backward()
     unused = [name for name, p in network.named_parameters() if name.startswith(UNUSED)]
     assert len(unused) == (4 if config.official else 0)
     for name, parameter in network.named_parameters():
@@ -139,7 +140,8 @@ def test_loss_is_of_the_output_and_of_early_frames_at_both_sizes() -> None:
     truth = torch.rand(1, 5, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         low, early, final = network.reconstructions(*inputs)
-        reconstruction, auxiliary = network.loss(*inputs, truth=truth)
+        reconstruction, auxiliary, made = network.loss(*inputs, truth=truth)
+    assert torch.equal(made, final)
     small = nn.functional.interpolate(truth[0], scale_factor=0.25, mode="bicubic", antialias=True)
     assert reconstruction.item() == pytest.approx((final - truth).abs().mean().item(), abs=1e-4)
     errors = (early - truth).abs().mean() + (low[0] - small).abs().mean()

@@ -58,6 +58,13 @@ def test_official_state_dict(oracle: Oracle) -> None:
     assert sum(p.numel() for p in network.parameters()) == oracle.record["param_count"]
 
 
+def test_checkpoints_of_another_copy_load(oracle: Oracle) -> None:
+    names = oracle.record["key_map_basicsr_to_dynavsr"]
+    network = TOFlow()
+    load_official(network, {names[own]: value for own, value in oracle.weights.items() if own in names})
+    assert all(torch.equal(value, oracle.weights[own]) for own, value in network.state_dict().items())
+
+
 @pytest.mark.parametrize(("config", "multiple"), [(TOFLOW, 4), (ENLARGED, 16), (TOFLOW_S, 8)])
 def test_sizes(config: TOFlowConfig, multiple: int) -> None:
     network = TOFlow(config)

@@ -12,11 +12,13 @@ from stvsr.training.clips import cached_clip, find_clips, read_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.dtsr import DeepTemporalSR, DeepTemporalSRConfig
 from stvsr.training.evaluation import Protocol, evaluate
+from stvsr.training.losses import Judged, MotionConsistency
 from stvsr.training.metrics import luma, psnr
 from stvsr.training.motion import warp_pair
 from stvsr.training.network import Continuous, Fixed, FlowInput, Network, Window
 from stvsr.training.networks import NetworkEntry
 from stvsr.training.resize import imresize, to_uint8
+from stvsr.training.spynet import SpyNet
 from stvsr.training.teacher import MotionTeacher
 from stvsr.training.trainer import Schedule, Trainer
 from stvsr.training.videoinr_s import VideoINRS, VideoINRSConfig
@@ -291,7 +293,7 @@ class Judge(Toy):
 
     def loss(self, frames, truth):
         made = self(frames)
-        return (made - truth).abs().mean(), made.new_ones(())
+        return Judged((made - truth).abs().mean(), made.new_ones(()), made)
 
 
 def test_a_network_may_judge_more_than_its_output(tmp_path, clip):
@@ -303,6 +305,28 @@ def test_a_network_may_judge_more_than_its_output(tmp_path, clip):
     assert losses[0] - losses[1] == pytest.approx(0.5 - 0.125)  # halved every quarter of the steps
 
 
+@pytest.mark.parametrize("network", [Toy, Judge])
+def test_penalties_are_of_the_output_and_have_weights(network, tmp_path, clip):
+    plain = Trainer(network(*TOYS["run"]), {}, Schedule(steps=4), QUICK, tmp_path / "plain")
+    penalized = Trainer(
+        plain.network, {}, Schedule(steps=4), QUICK, tmp_path / "more", penalties=[(torch.nn.L1Loss(), 0.25)]
+    )
+    batch = ClipSampler([clip], plain.network, QUICK, seed=0).batch()
+    added = penalized._loss(batch) - plain._loss(batch)
+    assert added.item() == pytest.approx(0.25 * (plain.network(batch.frames) - batch.truth).abs().mean().item())
+
+
+def test_motion_consistency_trains_a_run_and_refuses_single_frames(tmp_path, clip):
+    penalty = MotionConsistency(SpyNet(width=4, levels=2))
+    run = Trainer(Toy(*TOYS["run"]), {}, Schedule(steps=4), QUICK, tmp_path / "run", penalties=[(penalty, 0.1)])
+    loss = run._loss(ClipSampler([clip], run.network, QUICK, seed=0).batch())
+    loss.backward()
+    assert loss.isfinite()
+    single = Trainer(Toy(Window("sliding", 3)), {}, Schedule(), QUICK, tmp_path / "one", penalties=[(penalty, 0.1)])
+    with pytest.raises(ValueError, match="three frames or more"):
+        single._loss(ClipSampler([clip], single.network, QUICK, seed=0).batch())
+
+
 def test_a_network_learns_one_sample_by_heart(clip):
     torch.manual_seed(0)
     network = VideoINRS(TINY)
@@ -310,11 +334,11 @@ def test_a_network_learns_one_sample_by_heart(clip):
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        reconstruction, motion = network.loss(batch.frames, batch.time, batch.truth, batch.motion)
+        judged = network.loss(batch.frames, batch.time, batch.truth, batch.motion)
         optimizer.zero_grad()
-        (reconstruction + motion).backward()
+        (judged.reconstruction + judged.auxiliary).backward()
         optimizer.step()
-        losses.append(float(reconstruction.detach()))
+        losses.append(float(judged.reconstruction.detach()))
     assert np.mean(losses[-5:]) < 0.9 * losses[0]
 
 

@@ -70,8 +70,8 @@ def test_output_is_continuous_in_space_and_time(network, frames):
 def test_every_parameter_is_trained_by_the_loss(network, frames):
     truth = torch.rand(2, 2, 3, 96, 160)
     told = torch.cat([torch.randn(2, 2, 4, 24, 40), torch.ones(2, 2, 2, 24, 40)], 2)
-    reconstruction, support = network.loss(frames, torch.tensor([[0.0, 0.5], [1.0, 0.25]]), truth, told)
-    (reconstruction + support).backward()
+    judged = network.loss(frames, torch.tensor([[0.0, 0.5], [1.0, 0.25]]), truth, told)
+    (judged.reconstruction + judged.auxiliary).backward()
     idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert idle == []
 

@@ -56,6 +56,7 @@ def load_official(network: Network, source: str | Path | Mapping[str, Tensor]) -
         if not name.startswith(network.ignored)
     }
     own = network.state_dict()
+    state = {name: own[name] for name in network.constants} | state
     problems = []
     if missing := [name for name in own if name not in state]:
         problems.append(f"missing: {_some(missing)}")

@@ -7,6 +7,7 @@ dense in STINet.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import LEAKY_SLOPE, initialize_weights
@@ -56,7 +57,24 @@ class DeconvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, out, s * h, s * w)."""
-        return self.act(self.deconv(x))
+        return deconvolve(x, self.deconv, self.act)
+
+
+def deconvolve(x: Tensor, layer: nn.ConvTranspose2d, act: nn.Module) -> Tensor:
+    """A transposed convolution and an activation, as a convolution and a pixel shuffle, which runtimes do much faster.
+
+    Output pixel s * r + p - padding reads input pixel r - j by the kernel's place s * j + p. The activation comes
+    before the shuffle, where it fuses. (B, C, h, w) -> (B, out, s * h, s * w)
+    """
+    (scale, _), size, margin = layer.stride, layer.kernel_size[0], int(layer.padding[0])
+    taps = -(-size // scale)
+    rest = scale * taps - size
+    blocks = F.pad(layer.weight, (0, rest, 0, rest)).unflatten(3, (taps, scale)).unflatten(2, (taps, scale))
+    weight = blocks.flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)  # (out * s * s, in, taps, taps)
+    assert layer.bias is not None
+    bias = layer.bias[:, None].expand(-1, scale * scale).flatten()
+    out = F.pixel_shuffle(act(F.conv2d(x, weight, bias, padding=taps - 1)), scale)
+    return out[:, :, margin : margin + scale * x.shape[2], margin : margin + scale * x.shape[3]]
 
 
 class ResnetBlock(nn.Module):

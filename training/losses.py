@@ -6,7 +6,7 @@ All are means where papers write sums: their weights then hold for every size of
 import copy
 from collections.abc import Callable, Mapping
 from itertools import permutations
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,22 @@ from .spynet import IMAGENET_MEAN, IMAGENET_STD
 
 CHARBONNIER_EPSILON = 1e-3  # of the [0, 1] range: a quarter of an 8-bit step
 
+PENALTY_WEIGHT = 0.1  # of the perceptual and of the motion loss in STINet, equation 4
+
 _VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)  # in each block; a pooling that halves the size follows every block
 
 
 def charbonnier(actual: Tensor, expected: Tensor, epsilon: float = CHARBONNIER_EPSILON) -> Tensor:
     """Mean of sqrt(difference^2 + epsilon^2), a smooth L1 (Charbonnier et al. 1994). Tensors of one shape -> ()"""
     return torch.sqrt((actual - expected).square() + epsilon**2).mean()
+
+
+class Judged(NamedTuple):
+    """What a network that judges more than its output returns to the trainer."""
+
+    reconstruction: Tensor  # (): the loss of its output
+    auxiliary: Tensor  # (): the loss of what its output rests on
+    made: Tensor  # (B, M, 3, H, W): the output itself
 
 
 def both_resolutions(
@@ -31,12 +41,12 @@ def both_resolutions(
     true_high: Tensor,
     true_low: Tensor,
     distance: Callable[[Tensor, Tensor], Tensor] = F.mse_loss,
-) -> Tensor:
-    """l_rec + l'_rec of STINet, equation 4: final frames, and those that its first phase makes at both resolutions.
+) -> tuple[Tensor, Tensor]:
+    """l_rec and l'_rec of STINet, equation 4: of final frames, and of what its first phase makes at both resolutions.
 
-    high: (B, T, 3, s * h, s * w); low: (B, T, 3, h, w). Returns ().
+    high: (B, T, 3, s * h, s * w); low: (B, T, 3, h, w). Returns two scalars.
     """
-    return distance(final, true_high) + distance(early_high, true_high) + distance(early_low, true_low)
+    return distance(final, true_high), distance(early_high, true_high) + distance(early_low, true_low)
 
 
 class Perceptual(nn.Module):
@@ -87,7 +97,14 @@ class MotionConsistency(nn.Module):
         return super().train(False)
 
     def forward(self, actual: Tensor, expected: Tensor) -> Tensor:
-        """Both (B, T, 3, H, W), RGB in [0, 1], T >= 3, of a size that the flow network takes -> ()."""
+        """Both (B, T, 3, H, W), RGB in [0, 1], of a size that the flow network takes -> ().
+
+        Raises ``ValueError`` for fewer than three frames.
+        """
+        if actual.shape[1] < 3:
+            raise ValueError(
+                f"the consistency of motion takes three frames or more, and the network makes {actual.shape[1]}"
+            )
         pairs = list(permutations(range(actual.shape[1]), 2))  # no flow leads from a frame to itself
         flows = self._flows(actual, pairs)
         with torch.no_grad():

@@ -65,6 +65,7 @@ class Network(nn.Module):
     halo_px: int | None = None  # input pixels around a tile that its middle depends on; None: it cannot be tiled
 
     ignored: tuple[str, ...] = ()  # beginnings of names that official checkpoints may hold and that nothing reads
+    constants: tuple[str, ...] = ()  # names of what is the same in every checkpoint, and may be absent from one
 
     def aliases(self) -> dict[str, str]:
         """Other names that official checkpoints have for weights: other name -> name in the state dict."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .alignment import DeformConvPack
 from .blocks import blend_gaps, conv3x3, enlarge4, initialize_weights, interleave, lrelu, over_frames
 from .dbpn import ConvBlock, DeconvBlock, DenseDBPN, ResnetBlock, shrink
-from .losses import charbonnier
+from .losses import Judged, both_resolutions, charbonnier
 from .network import Fixed, FlowInput, Network, Window
 from .ops import upsample_bicubic
 from .refinement import SAGEConv, fusion_layers, neighbourhood_means, neighbours, offset_layers
@@ -134,11 +134,11 @@ class STINet(Network):
         final = self._reconstructed(self._refined(features))
         return self._colours(low, frames, 1), self._colours(high, frames, _SCALE), self._colours(final, frames, _SCALE)
 
-    def loss(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the output, and of unrefined features' frames; truth is what the output should be. Returns two scalars."""
+    def loss(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, truth: Tensor) -> Judged:
+        """How far the output is from the truth, and unrefined features' frames at both sizes."""
         low, high, final = self.reconstructions(frames, forward_flow, backward_flow)
         small = per_frame(partial(F.interpolate, scale_factor=1 / _SCALE, mode="bicubic", antialias=True), truth)
-        return charbonnier(final, truth), charbonnier(high, truth) + charbonnier(low, small)
+        return Judged(*both_resolutions(final, high, low, truth, small, charbonnier), final)
 
     def _interpolated(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor) -> Features:
         """N frames and the flows between them -> features of 2N - 1 frames."""

@@ -35,8 +35,21 @@ TOFLOW = TOFlowConfig()
 TOFLOW_S = TOFlowConfig(width=32, flow_width=16, flow_levels=3, official_sampling=False, flow_of_small_frames=True)
 
 
+# From the names of this state dict, which are BasicSR's, to those of DynaVSR's copy.
+_OTHER_NAMES = {
+    "spynet.basic_module.": "SpyNet.blocks.",
+    ".basic_module.": ".block.",
+    "conv_1.": "conv_3x7_64_9x9.",
+    "conv_2.": "conv_64_64_9x9.",
+    "conv_3.": "conv_64_64_1x1.",
+    "conv_4.": "conv_64_3_1x1.",
+}
+
+
 class TOFlow(Network):
     """Restores the middle one of the frames."""
+
+    constants = ("mean", "std")
 
     mean: Tensor
     std: Tensor
@@ -59,6 +72,16 @@ class TOFlow(Network):
         self.conv_2 = nn.Conv2d(c.width, c.width, 9, padding=4)
         self.conv_3 = nn.Conv2d(c.width, c.width, 1)
         self.conv_4 = nn.Conv2d(c.width, 3, 1)
+
+    def aliases(self) -> dict[str, str]:
+        """The names of DynaVSR's copy."""
+        names = {}
+        for own in self.state_dict():
+            other = own
+            for part, replacement in _OTHER_NAMES.items():
+                other = other.replace(part, replacement)
+            names[other] = own
+        return names
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, frames, 3, h, w) in [0, 1] -> (B, 1, 3, enlarge * h, enlarge * w)."""

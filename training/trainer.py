@@ -25,7 +25,7 @@ from .data import (
     true_places,
     wanted_frames,
 )
-from .losses import charbonnier
+from .losses import Judged, charbonnier
 from .metrics import luma, psnr
 from .network import Continuous, Fixed, Network
 from .ops import target_coordinates
@@ -63,7 +63,8 @@ class Trainer:
     """Trains ``network`` and keeps ``last.pt`` (to resume), ``weights.pt`` (the averaged weights) and ``log.jsonl``.
 
     A network may judge more than its output: its ``loss(*inputs, truth)``, which of a pair is given the teacher's
-    motion too, then returns the loss of its output and that of what the output rests on.
+    motion too, then returns it as `Judged`. ``penalties`` are further losses, of the output and the truth as
+    (B, M, 3, H, W), each with its weight.
 
     Raises ``ValueError`` when the folder holds a run of another configuration, or the network takes optical flow and
     there is no ``flow``.
@@ -78,6 +79,7 @@ class Trainer:
         run: Path,
         device: str = "cpu",
         flow: Flow | None = None,
+        penalties: Sequence[tuple[nn.Module, float]] = (),
     ) -> None:
         if network.flows and flow is None:
             raise ValueError(f"{type(network).__name__} takes optical flow, and nothing was given that computes it")
@@ -87,6 +89,7 @@ class Trainer:
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.config, self.schedule, self.sampling = config, schedule, sampling
         self.run, self.device, self.flow = run, device, flow
+        self.penalties = [(penalty.to(device), weight) for penalty, weight in penalties]
         self.step = 0
         self.optimizer = torch.optim.Adam(self.network.parameters(), schedule.learning_rate, betas=(0.9, 0.99))
         run.mkdir(parents=True, exist_ok=True)
@@ -160,10 +163,13 @@ class Trainer:
         inputs, truth = [x.to(self.device) for x in batch.inputs], batch.truth.to(self.device)
         if hasattr(net, "loss"):  # it judges more than its output
             told = [] if batch.motion is None else [batch.motion.to(self.device)]
-            reconstruction, auxiliary = net.loss(*inputs, truth, *told)
+            judged: Judged = net.loss(*inputs, truth, *told)
             weight = self.schedule.auxiliary_weight * 0.5 ** (4 * self.step / self.schedule.steps)
-            return reconstruction + weight * auxiliary
-        return charbonnier(made_frames(net, inputs, truth.shape[-2:]), truth)
+            loss, made = judged.reconstruction + weight * judged.auxiliary, judged.made
+        else:
+            made = made_frames(net, inputs, truth.shape[-2:])
+            loss = charbonnier(made, truth)
+        return loss + sum(weight * penalty(made, truth) for penalty, weight in self.penalties)
 
     @torch.no_grad()
     def validate(self, clips: list[NDArray[np.uint8]], scale: int = 4, windows: int = 4) -> dict[str, float]:

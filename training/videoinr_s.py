@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .blocks import conv3x3, lrelu, residual_stack
-from .losses import charbonnier
+from .losses import Judged, charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
 from .network import Continuous, Network, Window
 from .ops import target_coordinates
@@ -199,23 +199,24 @@ class VideoINRS(Network):
         x = lrelu(self.fuse(torch.cat(seen, 1)))
         return self.trunk(x) + x, base, motions
 
-    def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> Judged:
         """The loss of the output, and that of what it rests on: the blended frame, and the motion at every size.
 
         ``frames``: (B, 2, 3, H, W), ``time``: (B, K), ``truth``: (B, K, 3, Hout, Wout), ``motion``: (B, K, 6, H, W) as
-        `MotionTeacher` says it. Returns two scalars.
+        `MotionTeacher` says it.
         """
         H, W = frames.shape[-2:]
         y = target_coordinates(H, truth.shape[-2], frames.device)
         x = target_coordinates(W, truth.shape[-1], frames.device)
         features, half, quarter, eighth = self.encode(frames)
-        reconstruction, support = frames.new_zeros(()), frames.new_zeros(())
+        made, support = [], frames.new_zeros(())
         for k in range(time.shape[1]):
             refined, base, motions = self.refine(features, half, quarter, eighth, time[:, k])
-            reconstruction = reconstruction + charbonnier(self.render(refined, base, y, x), truth[:, k])
+            made.append(self.render(refined, base, y, x))
             support = support + charbonnier(base, F.interpolate(truth[:, k], (H, W), mode="bicubic", antialias=True))
             support = support + MOTION_WEIGHT * sum(motion_error(m, motion[:, k]) for m in motions) / len(motions)
-        return reconstruction / time.shape[1], support / time.shape[1]
+        output = torch.stack(made, 1)
+        return Judged(charbonnier(output, truth), support / time.shape[1], output)
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, 2, 3, H, W), (B,), target (height, width) -> (B, 3, height, width)"""
