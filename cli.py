@@ -107,7 +107,7 @@ def _pairs(items: list[str]) -> dict[str, str]:
     for item in items:
         key, equals, value = item.partition("=")
         if not (key and equals):
-            raise RequestError(f"'{item}' is no encoder option: write key=value, as in -e preset=slow.")
+            raise RequestError(f"'{item}' is no option: write key=value, as in -e preset=slow or -c frames=7.")
         pairs[key] = value
     return pairs
 
@@ -319,6 +319,9 @@ def export(
     untrained: Annotated[
         bool, typer.Option("--untrained", help="Take random weights: to measure speed, not to look at.")
     ] = False,
+    config: Annotated[
+        list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Of the network's configuration, as frames=7.")
+    ] = None,
     scores: Annotated[Path | None, typer.Option(help="JSON of `stvsr evaluate`, kept in the manifest.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
@@ -326,13 +329,15 @@ def export(
     with _training_extra():
         from .export.exporter import export_bundle
         from .training.checkpoints import CheckpointError, load_weights, random_weights
-        from .training.networks import find_network
+        from .training.networks import configured, find_network
 
         if (weights is None) != untrained:
             raise RequestError("Choose one of --weights FILE and --untrained.")
-        with _user_errors(KeyError, CheckpointError):
-            entry = find_network(network)
-            trained, training = load_weights(entry, weights) if weights else random_weights(entry)
+        with _user_errors(KeyError, CheckpointError, ValueError):
+            entry, changes = find_network(network), _pairs(config or [])
+            trained, training = (
+                load_weights(entry, weights, changes) if weights else random_weights(configured(entry, changes))
+            )
         with _user_errors(json.JSONDecodeError):
             judged = json.loads(scores.read_text()) if scores else {}
         kept = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
@@ -357,6 +362,9 @@ def train(
     patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48,
     rate: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0,
+    config: Annotated[
+        list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Of the network's configuration, as width=64.")
+    ] = None,
     perceptual: Annotated[
         Path | None,
         typer.Option("--perceptual", help="Weights of torchvision's VGG-19: adds the loss of its features."),
@@ -374,11 +382,11 @@ def train(
         from .training.checkpoints import load_weights, read_state_dict
         from .training.data import Sampling
         from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
-        from .training.networks import find_network
+        from .training.networks import configured, find_network
         from .training.trainer import Schedule, Trainer
 
         with _user_errors(KeyError, FileNotFoundError, ValueError):
-            entry = find_network(network)
+            entry = configured(find_network(network), _pairs(config or []))
             schedule = Schedule(
                 steps=steps,
                 stage_two_at=steps * 5 // 6 if stage_two_at is None else stage_two_at,

@@ -225,6 +225,8 @@ def test_a_chain_of_two_untrained_networks(short, tmp_path):
     assert "random weights" in report["warnings"][0]
     refused = stvsr("upscale", short, "-m", tmp_path / "adavsr-spatial-s", "-t", "2", "-o", tmp_path / "no.mp4")
     assert_one_clear_error(refused, "makes no frames in time", "TEMPORAL+SPATIAL")
+    wrong = stvsr("export", "edvr-s", "--untrained", "-c", "frames=7", "-o", tmp_path / "edvr")
+    assert_one_clear_error(wrong, "no 'frames'", "num_frame")
     both = stvsr("export", "edvr-s", "--untrained", "--weights", tmp_path / "w.pt", "-o", tmp_path / "edvr")
     assert_one_clear_error(both, "--weights", "--untrained")
 

@@ -23,7 +23,7 @@ from stvsr.engine.upscaler import FULL_SCALE
 from stvsr.engine.windows import one_scene
 from stvsr.export.exporter import export_bundle
 from stvsr.training.network import Network
-from stvsr.training.networks import NETWORKS, find_network
+from stvsr.training.networks import NETWORKS, configured, find_network
 from test_pipeline import make_video, pan
 
 SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name != "videoinr-s"]
@@ -35,7 +35,7 @@ def made(name: str) -> Network:
     """A network whose every layer does something: none starts at zero."""
     entry = find_network(name)
     config = entry.config
-    if name in ("zsm-s", "tmnet-s"):  # two frames make a graph half as long as four
+    if name.startswith(("zsm", "tmnet")):  # two frames make a graph half as long as four
         config = replace(config, frames=2)
     network = entry.build(config).eval()
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -98,8 +98,8 @@ def test_weights_are_stored_once_under_their_names(exported: tuple[Network, Bund
     shared = {
         other for name in held if name in state for other in state if state[other].data_ptr() == state[name].data_ptr()
     }
-    # Checkpoints hold them, nothing reads them.
-    unread = ("num_batches_tracked", "DBPN.output_conv2", "h_down_gcn")
+    # Of training alone, or checkpoints hold them and nothing reads them.
+    unread = ("num_batches_tracked", "reconstruction_l.", "reconstruction_h.", "DBPN.output_conv2", "h_down_gcn")
     assert [name for name in absent - shared if not any(part in name for part in unread)] == []
 
 
@@ -159,6 +159,14 @@ def test_a_video_is_upscaled(exported: tuple[Network, Bundle], tmp_path: Path) -
     assert report.size_out == (28 * scale, 20 * scale)
     with open_reader(report.output) as made:
         assert [frame.rgb.shape for frame in made] == [(3, 20 * scale, 28 * scale)] * 5 * factor
+
+
+def test_a_configuration_is_changed_by_text() -> None:
+    entry = configured(find_network("toflow"), {"frames": "5", "official_sampling": "False"})
+    assert (entry.config.frames, entry.config.official_sampling, entry.config.width) == (5, False, 64)
+    for changes, words in (({"frames": "many"}, "'many' is no value for 'frames'"), ({"depth": "3"}, "it has frames")):
+        with pytest.raises(ValueError, match=words):
+            configured(entry, changes)
 
 
 @pytest.mark.parametrize("agreement", AGREEMENTS, ids=lambda agreement: agreement.network)

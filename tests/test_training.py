@@ -16,7 +16,7 @@ from stvsr.training.losses import Judged, MotionConsistency
 from stvsr.training.metrics import luma, psnr
 from stvsr.training.motion import warp_pair
 from stvsr.training.network import Continuous, Fixed, FlowInput, Network, Window
-from stvsr.training.networks import NetworkEntry
+from stvsr.training.networks import NetworkEntry, find_network
 from stvsr.training.resize import imresize, to_uint8
 from stvsr.training.spynet import SpyNet
 from stvsr.training.teacher import MotionTeacher
@@ -416,3 +416,14 @@ def test_told_motion_warps_the_small_frames_onto_the_truth(clip):
         first, second = warp_pair(first, second, batch.motion[:, 1], t)
         warped.append(((1 - t) * first + t * second - small).abs().mean())
     assert sum(warped) < sum(plain)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    network = DeepTemporalSR(DeepTemporalSRConfig(width=8))
+    torch.save({"config": {"width": 8, "upsampling": "cubic"}, "state_dict": network.state_dict()}, path)
+    assert load_weights(find_network("dtsr-s"), path)[0].config.width == 8
+    with pytest.raises(CheckpointError, match="of another network than edvr-s"):
+        load_weights(find_network("edvr-s"), path)
+    with pytest.raises(CheckpointError, match="should be"):
+        load_weights(find_network("dtsr-s"), path, {"width": "16"})

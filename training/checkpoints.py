@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .network import Network
-from .networks import NetworkEntry
+from .networks import NetworkEntry, configured
 
 _NAMES_SHOWN = 5
 _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is the average of many steps
@@ -81,20 +82,27 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def load_weights(entry: NetworkEntry, path: Path) -> tuple[Network, dict[str, Any]]:
+def load_weights(
+    entry: NetworkEntry, path: Path, changes: Mapping[str, str] | None = None
+) -> tuple[Network, dict[str, Any]]:
     """A network of the list with the weights of a file: one that `stvsr train` wrote, or an official checkpoint.
 
-    Returns the network and what the file says of its training.
+    ``changes`` are of its configuration, as text. Returns the network and what the file says of its training.
     """
     content = _read(path)
+    told: dict[str, Any] = {"checkpoint": path.name}
     if isinstance(content, Mapping) and {"state_dict", "config"} <= content.keys():
-        config = type(entry.config)(**content["config"])
-        network = entry.build(config)
-        load_official(network, content["state_dict"])
-        return network, {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+        try:
+            entry = replace(entry, config=type(entry.config)(**content["config"]))
+        except TypeError as error:
+            raise CheckpointError(
+                f"The checkpoint {path} is of another network than {entry.name} ({error})."
+            ) from error
+        told = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+    entry = configured(entry, changes or {})
     network = entry.build(entry.config)
     load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
-    return network, {"checkpoint": path.name}
+    return network, told
 
 
 def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[str, Any]]:

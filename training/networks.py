@@ -1,7 +1,7 @@
 """The list of networks: name, class and configuration. A new network is one file and one line here."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .adavsr import ADAVSR_SPATIAL, ADAVSR_SPATIAL_S, ADAVSR_TEMPORAL, ADAVSR_TEMPORAL_S, SpatialModule, TemporalModule
@@ -95,3 +95,21 @@ def find_network(name: str) -> NetworkEntry:
         if entry.name == name:
             return entry
     raise KeyError(f"unknown network {name!r}; there are {', '.join(e.name for e in NETWORKS)}")
+
+
+def configured(entry: NetworkEntry, changes: Mapping[str, str]) -> NetworkEntry:
+    """The entry with other values in its configuration, written as text.
+
+    Raises ``ValueError`` for a field that there is not, or a value that is none of its kind.
+    """
+    values = {}
+    for name, text in changes.items():
+        known = [field.name for field in fields(entry.config)]
+        if name not in known:
+            raise ValueError(f"{entry.name} has no '{name}' in its configuration; it has {', '.join(known)}")
+        kind = type(getattr(entry.config, name))
+        try:
+            values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (KeyError, ValueError):
+            raise ValueError(f"'{text}' is no value for '{name}' of {entry.name}, which is a {kind.__name__}") from None
+    return replace(entry, config=replace(entry.config, **values))
