@@ -138,7 +138,7 @@ def test_errors_are_one_sentence_each(short, toy, tmp_path):
         (("upscale", short, "-m", toy, "-s", "2", "--size", "9x9"), ("scale", "size")),
         (("upscale", short, "-m", toy, "--size", "big"), ("'big' is no size",)),
         (("upscale", short, "-m", toy, "--fps", "fast"), ("'fast' is no frame rate",)),
-        (("upscale", short, "-m", toy, "-e", "slow"), ("'slow' is no encoder option",)),
+        (("upscale", short, "-m", toy, "-e", "slow"), ("'slow' is no option",)),
         (("upscale", short, "-m", toy, "--codec", "libx999"), ("libx999",)),
         (("info", tmp_path / "gone.mp4"), ("gone.mp4",)),
         (("evaluate", toy, tmp_path / "gone.mp4"), ("gone.mp4",)),
