@@ -1,0 +1,115 @@
+"""Backward warping by flows: each output pixel is read where its flow points, bilinearly."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from . import module
+from .module import Launch
+
+# Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
+Border = Literal["zeros", "clamp"]
+Layout = Literal["nchw", "nhwc"]
+
+VARIANTS: tuple[module.Defines, ...] = ((("DTYPE", "float"),), (("DTYPE", "half"),))
+
+_TILE = (32, 8)  # pixels of a block, columns and rows
+_CHUNK = 16  # channels of a block
+_THREADS = 256
+_VECTOR_BYTES = 16
+
+
+class Axis(NamedTuple):
+    """Where a position p is read: p * scale + shift, limited to [low, high]; all in pixels but the scale."""
+
+    scale: np.float32
+    shift: np.float32
+    low: np.float32
+    high: np.float32
+
+
+def axis(size: int, align_corners: bool = True, grid_limit: float | None = None) -> Axis:
+    """Say how the rows or columns of features of this size are read; the arguments are those of `warp`."""
+    if not align_corners and size < 2:
+        raise ValueError("align_corners=False needs features of two rows and two columns at least")
+    scale, shift = (1.0, 0.0) if align_corners else (size / (size - 1), -0.5)
+    low, high = -np.inf, np.inf
+    if grid_limit is not None:
+        low, high = (((1 + end) / 2 * (size - 1)) * scale + shift for end in (-grid_limit, grid_limit))
+    return Axis(*(np.float32(value) for value in (scale, shift, low, high)))
+
+
+def warp(
+    features: Any,
+    flows: Any,
+    border: Border = "zeros",
+    *,
+    align_corners: bool = True,
+    grid_limit: float | None = None,
+    layout: Layout = "nchw",
+    out: Any = None,
+) -> Any:
+    """Warp features by one or more flows, in one pass.
+
+    Each output pixel is read at its own position plus its flow. ``align_corners=False`` reads as those networks do that
+    make a grid from -1 to 1 over the centres of the first and last pixel, and have it sampled as if it ran from edge to
+    edge: position p of n pixels is read at p * n / (n - 1) - 1/2. Such a grid is limited to +-`grid_limit`.
+
+    features: (B, C, H, W), float32 or float16; flows: (B, 2 * F, Hout, Wout) float32 in pixels, dx before dy.
+    Returns (B, F * C, Hout, Wout) of the features' type, flow by flow, written into `out` if that is given. With
+    layout "nhwc": (B, H, W, C), (B, Hout, Wout, 2 * F) -> (B, Hout, Wout, F * C).
+    A NaN in a flow reads 0, or with border "clamp" the first row or column.
+    Raises ValueError for shapes or types that do not fit.
+    """
+    if layout not in ("nchw", "nhwc") or border not in ("zeros", "clamp"):
+        raise ValueError(f"there is no layout {layout!r} or no border {border!r}")
+    if features.ndim != 4 or flows.ndim != 4 or flows.dtype != np.float32:
+        raise ValueError("features and flows have four axes, and flows are float32")
+    planar = layout == "nchw"
+    batch, channels, height, width = _as_nchw(features.shape, planar)
+    flow_batch, components, out_height, out_width = _as_nchw(flows.shape, planar)
+    if flow_batch != batch or components % 2 or not components:
+        raise ValueError(f"flows of shape {flows.shape} do not fit features of shape {features.shape}")
+    count = components // 2
+    shape = (batch, count * channels, out_height, out_width)
+    shape = shape if planar else (batch, out_height, out_width, count * channels)
+    if out is None:
+        out = module.empty(features, shape)
+    elif out.shape != shape or out.dtype != features.dtype:
+        raise ValueError(f"out must be of shape {shape} and of the features' type")
+    if not out.size:
+        return out
+    if not features.size:
+        raise ValueError("features have no pixels to be read")
+
+    axes = (axis(height, align_corners, grid_limit), axis(width, align_corners, grid_limit))
+    sizes: tuple[int, ...] = (channels, height, width, out_height, out_width, count)
+    if planar:
+        function, geometry = "warp_planes", launch_planes(batch, channels, out_height, out_width)
+        sizes = (*sizes, _CHUNK)
+    else:
+        vector = _VECTOR_BYTES // features.dtype.itemsize
+        vector = vector if channels % vector == 0 and module.is_aligned(features, out) else 1
+        function = "warp_channels" if vector == 1 else "warp_channel_vectors"
+        geometry = launch_pixels(batch, channels // vector, out_height, out_width, count)
+    numbers = (*(np.int32(i) for i in (*sizes, border == "clamp")), *axes[0], *axes[1])
+    module.launch("warp", (module.dtype_define(features.dtype),), function, geometry, features, flows, out, *numbers)
+    return out
+
+
+def launch_planes(batch: int, channels: int, out_height: int, out_width: int) -> Launch:
+    """Launch parameters of `warp_planes`."""
+    tiles = (-(-out_width // _TILE[0]), -(-out_height // _TILE[1]))
+    return Launch((*tiles, batch * -(-channels // _CHUNK)), (*_TILE, 1))
+
+
+def launch_pixels(batch: int, vectors: int, out_height: int, out_width: int, flows: int) -> Launch:
+    """Launch parameters of `warp_channels`, and of `warp_channel_vectors`; `vectors` are those of a pixel."""
+    items = out_height * out_width * vectors
+    if items > 2**32 - _THREADS:
+        raise ValueError(f"{items} values are too many to warp at once; hand over fewer channels or pixels")
+    return Launch((-(-items // _THREADS), flows, batch), (_THREADS, 1, 1))
+
+
+def _as_nchw(shape: tuple[int, ...], planar: bool) -> tuple[int, ...]:
+    return shape if planar else (shape[0], shape[3], *shape[1:3])
