@@ -211,7 +211,8 @@ def main() -> None:
     elif len(names) == 1:
         measure(names[0], arguments, " ".join(["python benchmarks/networks.py", *sys.argv[1:]]))
     else:  # each in a process of its own: memory that one leaves behind does not slow the next one
-        options = ["--out", str(arguments.out), "--threads", str(arguments.threads), "--runs", str(arguments.runs)]
+        options = ["--threads", str(arguments.threads), "--runs", str(arguments.runs)]
+        options += ["--out", str(arguments.out)] if arguments.out != RESULTS else []  # a record names its command
         for name in names:
             subprocess.run([sys.executable, __file__, name, *options], check=True, env=os.environ)
     if arguments.out == RESULTS:
