@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
+from .closing import Closing
 from .errors import MediaError
 from .probe import VideoInfo
 
@@ -22,19 +21,11 @@ class Frame:
     duration: Fraction  # seconds until the next frame
 
 
-class FrameReader:
+class FrameReader(Closing):
     """What readers share; a context manager that yields frames in presentation order."""
 
     info: VideoInfo
     path: Path
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

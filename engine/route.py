@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from .bundle import Bundle
+from .closing import Closing
 from .errors import RequestError
 from .manifest import ContinuousSpace, ContinuousTime, FixedFactors
 from .upscaler import FULL_SCALE, Upscaler
@@ -142,7 +141,7 @@ def abilities(bundle: Bundle) -> str:
     return f"'{manifest.name}' enlarges {manifest.space} and {time}"
 
 
-class Route:
+class Route(Closing):
     """Runs the legs of a route, one after the other on frames that stream by; a context manager."""
 
     def __init__(
@@ -185,14 +184,6 @@ class Route:
     def close(self) -> None:
         """Close every session."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def shrink(frame: np.ndarray, factor: int) -> np.ndarray:  # (3, H, W) -> (3, H / factor, W / factor)

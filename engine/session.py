@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from .closing import Closing
 from .errors import BackendError, BundleError
 from .manifest import TensorSpec
 
@@ -45,7 +46,7 @@ class Session(Protocol):
     ) -> None: ...
 
 
-class OrtSession:
+class OrtSession(Closing):
     """A graph in ONNX Runtime, on the CPU or on a CUDA GPU."""
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
@@ -102,14 +103,6 @@ class OrtSession:
     def close(self) -> None:
         """Free the graph; a second call does nothing."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_session(path: str | Path, backend: str = "ort", device: str = "auto", threads: int | None = None) -> Session:

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from .bundle import Bundle, find_bundle
+from .closing import Closing
 from .errors import RequestError
 from .flow import optical_flow
 from .manifest import ContinuousTime, FixedFactors
@@ -26,7 +25,7 @@ CANVAS_BYTES = 1 << 30  # of the tiled frames that are under way at once; beyond
 FULL_SCALE = 65535
 
 
-class Upscaler:
+class Upscaler(Closing):
     """Runs a bundle on frames that stream by; a context manager that holds the bundle's sessions.
 
     `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames that are large.
@@ -81,14 +80,6 @@ class Upscaler:
     def close(self) -> None:
         """Close the sessions."""
         self._opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _checked(self, inputs: Iterable[InputFrame], size: tuple[int, int]) -> Iterator[InputFrame]:
         for frame in inputs:
