@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from stvsr.training.network import Network
 from torch import Tensor
 
 
@@ -16,6 +17,13 @@ def procedural_weights(
 ) -> dict[str, Tensor]:
     """Signals of order 1 and deformable offsets of about a pixel."""
     return {name: torch.from_numpy(_tensor(name, tuple(shape), gain, offset_gain)) for name, shape in shapes.items()}
+
+
+def filled(network: Network, gain: float, offset_gain: float = 16.0) -> Network:
+    """The network with procedural weights in place of its own, ready to be compared: no layer of it starts at zero."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    network.load_state_dict(procedural_weights(shapes, gain, offset_gain))
+    return network.eval()
 
 
 def _tensor(name: str, shape: tuple[int, ...], gain: float, offset_gain: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 from agreement import AGREEMENTS, Agreement
-from procedural import procedural_weights
+from procedural import filled
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.flow import optical_flow
 from stvsr.engine.pipeline import upscale
@@ -37,10 +37,7 @@ def made(name: str) -> Network:
     config = entry.config
     if name.startswith(("zsm", "tmnet")):  # two frames make a graph half as long as four
         config = replace(config, frames=2)
-    network = entry.build(config).eval()
-    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    network.load_state_dict(procedural_weights(shapes, gain=0.6, offset_gain=8.0))
-    return network
+    return filled(entry.build(config), gain=0.6, offset_gain=8.0)
 
 
 @pytest.fixture(

@@ -4,9 +4,8 @@ import pytest
 import torch
 from compare import assert_close_to_range
 from oracle import Oracle, load_oracle
-from procedural import procedural_weights
-from stvsr.training.checkpoints import load_official
-from stvsr.training.network import Window
+from procedural import filled
+from stvsr.training.network import Network, Window
 from stvsr.training.tmnet import TMNET_S, TMNet, TMNetConfig
 from torch import Tensor
 
@@ -18,12 +17,9 @@ def official() -> Oracle:
     return load_oracle("tmnet_full_procedural", gain=0.8, offset_gain=16.0)
 
 
-def made(config: TMNetConfig = TINY) -> TMNet:
+def made(config: TMNetConfig = TINY) -> Network:
     """A network with offsets of about a pixel."""
-    network = TMNet(config).eval()
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    load_official(network, procedural_weights(shapes, gain=0.8))
-    return network
+    return filled(TMNet(config), gain=0.8)
 
 
 def clip(batch: int, frames: int, height: int, width: int) -> Tensor:

@@ -4,10 +4,9 @@ import pytest
 import torch
 from compare import assert_close_to_range
 from oracle import Oracle, load_oracle
-from procedural import procedural_weights
+from procedural import filled
 from stvsr.training.blocks import interleave
-from stvsr.training.checkpoints import load_official
-from stvsr.training.network import Window
+from stvsr.training.network import Network, Window
 from stvsr.training.zsm import ZSM_S, ZoomingSlowMo, ZoomingSlowMoConfig
 from torch import Tensor
 
@@ -19,12 +18,9 @@ def official() -> Oracle:
     return load_oracle("zsm_full_procedural", gain=0.8, offset_gain=16.0)
 
 
-def made(config: ZoomingSlowMoConfig = TINY) -> ZoomingSlowMo:
+def made(config: ZoomingSlowMoConfig = TINY) -> Network:
     """A network with offsets of about a pixel."""
-    network = ZoomingSlowMo(config).eval()
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    load_official(network, procedural_weights(shapes, gain=0.8))
-    return network
+    return filled(ZoomingSlowMo(config), gain=0.8)
 
 
 def clip(batch: int, frames: int, height: int, width: int) -> Tensor:
