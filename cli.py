@@ -1,4 +1,4 @@
-"""The command line: ``stvsr upscale | models | info | export | train | evaluate``."""
+"""The command line: ``stvsr upscale | models | info | compile | export | train | evaluate``."""
 
 import json
 import sys
@@ -129,8 +129,12 @@ def upscale(
         str | None,
         typer.Option(help="Optical flow of networks that take it: farneback or dis.  [default: the bundle's]"),
     ] = None,
-    backend: Annotated[str, typer.Option(help="What runs the graphs.")] = "ort",
+    backend: Annotated[str, typer.Option(help="What runs the graphs: ort, or tensorrt.")] = "ort",
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of engines: fp32 or fp16.")] = "fp32",
+    library: Annotated[
+        str | None, typer.Option(help="Of engines: tensorrt or tensorrt-rtx.  [default: the installed one]")
+    ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of a tile in input pixels; 0: none.  [default: by size]")
     ] = None,
@@ -163,6 +167,8 @@ def upscale(
         flow=flow,
         backend=backend,
         device=device,
+        precision=precision,  # type: ignore[arg-type]  # checked when graphs are opened
+        library=library,  # type: ignore[arg-type]
         tile=tile,
         codec=codec,
         crf=crf,
@@ -244,6 +250,80 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     out.print(table)
 
 
+@app.command("compile")
+def compile_(
+    bundle: Annotated[str, typer.Argument(help="A bundle's name or folder.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A new folder for the bundle.  [default: where it is]")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MIN/USUAL/MAX",
+            help="Frames as 64x64/640x360/1280x720, another axis as batch=1/1/4; one size alone is a fixed one.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Compute capabilities, as sm89,sm120.  [default: the GPU's, or the usual ones]")
+    ] = None,
+    library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx.  [default: the installed one]")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Let weights be replaced in open engines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
+) -> None:
+    """Compile a bundle's graphs into engines, beside them."""
+    from .engine.bundle import copy_bundle, find_bundle
+    from .engine.compiler import TARGETS, compile_bundle
+    from .engine.driver import local_target
+    from .engine.tensorrt import installed_library
+
+    found = find_bundle(bundle)
+    if output is not None:
+        found = copy_bundle(found, output)
+    local = local_target()
+    targets = target.split(",") if target else [local] if local else TARGETS
+    with _interruptible("no engine was written"), _progress(hidden=as_json) as progress:
+        task = progress.add_task(
+            _plain(found.manifest.name), total=len(found.manifest.graphs) * len(set(targets)), note=""
+        )
+        engines = compile_bundle(
+            found,
+            precision=precision,  # type: ignore[arg-type]  # checked there
+            shapes=_shapes(shapes or []),
+            targets=targets,
+            library=library or installed_library(),  # type: ignore[arg-type]
+            refit=refit,
+            on_built=lambda engine: progress.update(task, advance=1, note=engine.file),
+        )
+    if as_json:
+        out.print_json(json.dumps([engine.model_dump() for engine in engines]))
+        return
+    for engine in engines:
+        out.print(f"[bold]{_plain(found.folder / engine.file)}[/]", soft_wrap=True)
+
+
+def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
+    """Read MIN/USUAL/MAX of frames, WIDTHxHEIGHT each, and AXIS=MIN/USUAL/MAX."""
+    shapes: dict[str, tuple[int, int, int]] = {}
+    for item in items:
+        axis, equals, value = item.rpartition("=")
+        parts = value.split("/")
+        try:
+            least, usual, most = parts * 3 if len(parts) == 1 else parts
+            if bool(equals) != bool(axis):
+                raise ValueError
+            if axis:
+                shapes[axis] = int(least), int(usual), int(most)
+            else:
+                shapes["width"], shapes["height"] = zip(_size(least), _size(usual), _size(most), strict=True)
+        except (ValueError, RequestError):
+            raise RequestError(
+                f"'{item}' is no range of shapes: write least, usual and largest, as in 64x64/640x360/1280x720 or"
+                " batch=1/1/4."
+            ) from None
+    return shapes
+
+
 def _bundle_facts(bundle: Any) -> dict[str, Any]:
     manifest = bundle.manifest
     return {
@@ -257,6 +337,7 @@ def _bundle_facts(bundle: Any) -> dict[str, Any]:
         "folder": str(bundle.folder),
         "fingerprint": bundle.fingerprint,
         "halo_px": manifest.halo_px,
+        "engines": [engine.model_dump() for engine in manifest.engines],
         "training": manifest.training,
         "scores": manifest.scores,
     }
@@ -454,8 +535,8 @@ def evaluate(
     import numpy as np
 
     from .engine.bundle import find_bundles
+    from .engine.place import FULL_SCALE
     from .engine.route import Route, default_factor, default_scale, plan_route
-    from .engine.upscaler import FULL_SCALE
     from .engine.windows import one_scene
 
     if output and not output.parent.is_dir():

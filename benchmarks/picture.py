@@ -10,7 +10,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from stvsr.engine.upscaler import FULL_SCALE, Upscaler
+from stvsr.engine.place import FULL_SCALE
+from stvsr.engine.upscaler import Upscaler
 from stvsr.training.clips import read_clip
 from stvsr.training.resize import imresize, to_uint8
 

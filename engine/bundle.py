@@ -5,6 +5,8 @@ A bundle is read once, checked against the files beside its manifest and frozen.
 
 import hashlib
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +25,9 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
-    fingerprint: str  # sha256 of manifest.json, which holds the graphs' sums: it names the whole bundle
+    fingerprint: (
+        str  # sha256 of manifest.json without its engines; it holds the graphs' sums: it names the whole bundle
+    )
 
     @classmethod
     def load(cls, folder: str | Path) -> "Bundle":
@@ -39,6 +43,8 @@ class Bundle:
         manifest = _parse(text, path)
         for graph in manifest.graphs:
             _verify(folder / graph.file, graph.sha256)
+        if manifest.engines:
+            text = _text(manifest.model_copy(update={"engines": ()}))
         return cls(folder, manifest, hashlib.sha256(text).hexdigest())
 
     def graph(self, role: Role) -> Graph:
@@ -100,13 +106,34 @@ def graph_entry(path: Path, role: Role, inputs: tuple[TensorSpec, ...], outputs:
     return Graph(role=role, file=path.name, sha256=file_sha256(path), inputs=inputs, outputs=outputs)
 
 
+def _text(manifest: Manifest) -> bytes:
+    without = None if manifest.engines else {"engines"}
+    return (manifest.model_dump_json(indent=2, exclude=without) + "\n").encode()
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Write `manifest.json` beside the graphs, by one rename: no reader sees half of it."""
     path = folder / MANIFEST
     partial = path.with_suffix(".json.partial")
-    partial.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.write_bytes(_text(manifest))
     partial.replace(path)
     return path
+
+
+def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Copy a bundle's graphs and engines to a folder that is not there yet, by one rename, and load it there."""
+    folder = Path(folder)
+    if folder.exists():
+        raise BundleError(f"{folder} is there already: choose another folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
+        made = Path(unfinished) / folder.name
+        made.mkdir()
+        for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
+            shutil.copyfile(bundle.folder / file, made / file)
+        write_manifest(made, bundle.manifest)
+        made.rename(folder)
+    return Bundle.load(folder)
 
 
 def shipped_bundles() -> dict[str, Path]:

@@ -135,6 +135,14 @@ def fill(frame: av.VideoFrame, rgb: np.ndarray, coding: Coding) -> None:  # (3, 
             planes[1][rows], planes[2][rows] = chroma
 
 
+def fill_planes(frame: av.VideoFrame, planes: tuple[np.ndarray, ...]) -> None:
+    """Write planes that are in a picture's own format already."""
+    layout = _layout(frame.format.name)
+    assert layout is not None, f"{frame.format.name} is not planar"
+    for index, plane in enumerate(planes):
+        _plane(frame, index, layout.dtype)[...] = plane
+
+
 def _plane(frame: av.VideoFrame, index: int, dtype: np.dtype) -> np.ndarray:  # (h, w), a view
     plane = frame.planes[index]
     rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, abs(plane.line_size) // dtype.itemsize)

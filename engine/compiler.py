@@ -5,20 +5,20 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from .bundle import Bundle, file_sha256
+from .axes import Shapes, free_axes
+from .bundle import Bundle, file_sha256, write_manifest
 from .errors import BackendError, RequestError
 from .lowering import COORDINATES, LOWERING, import_onnx, lower, to_half
-from .manifest import ContinuousSpace, Manifest, Role
-from .tensorrt import Library, Shapes, build_engine, check_target, free_axes, load_library
+from .manifest import ContinuousSpace, Engine, Library, Manifest, Precision, Recipe, Role
+from .tensorrt import build_engine, check_target, load_library
 
-Precision = Literal["fp32", "fp16"]
 TARGETS = ("sm80", "sm89", "sm120")
 
 # Input pixels that engines are built for unless told: frames of up to 640x360 go through a network whole, upright ones
@@ -31,28 +31,6 @@ _RECORD, _ENGINE = "engine.json", "network.engine"  # of an entry of the cache
 _ATTEMPTS = 5  # to give an entry its name while other processes do the same
 
 
-class Recipe(BaseModel):
-    """All that an engine is built from and for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    role: Role
-    graph_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    precision: Precision
-    shapes: dict[str, tuple[int, int, int]]  # smallest, usual and largest size of each free axis
-    target: str = Field(pattern=r"^sm\d+$")  # compute capability
-    library: Library
-    version: str  # of the library
-    lowering: int  # of the passes between graph and engine
-
-
-class Engine(Recipe):
-    """An engine's file, beside the graphs."""
-
-    file: str = Field(pattern=r"^[\w\-][\w\-.]*$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
 def compile_bundle(
     bundle: Bundle,
     *,
@@ -60,16 +38,18 @@ def compile_bundle(
     shapes: Shapes | None = None,
     targets: Sequence[str] = TARGETS,
     library: Library = "tensorrt-rtx",
+    refit: bool = False,
     on_built: Callable[[Engine], None] | None = None,
 ) -> list[Engine]:
-    """Build an engine of every graph for every target and write them beside the graphs once all are built.
+    """Build an engine of every graph for every target; once all are built, write them and record them in the manifest.
 
     `shapes` says (smallest, usual, largest) of free axes, in frames or pixels; the others are those of
-    `default_shapes`. Raises RequestError for shapes that the bundle does not take, BackendError where the library is
-    missing or cannot build.
+    `default_shapes`. `refit` lets weights be replaced in open engines. Raises RequestError for shapes that the bundle
+    does not take, BackendError where the library is missing or cannot build.
     """
     graphs, each_target = bundle.manifest.graphs, dict.fromkeys(targets)
-    recipes = [_recipe(bundle, g.role, precision, shapes, target, library) for g in graphs for target in each_target]
+    every = _checked(shapes or {}, bundle.manifest)
+    recipes = [_recipe(bundle, g.role, precision, every, t, library, refit) for g in graphs for t in each_target]
     models: dict[Role, bytes] = {}
     engines = []
     with _unfinished(bundle.folder) as folder:
@@ -82,6 +62,10 @@ def compile_bundle(
                 on_built(engines[-1])
         for engine in engines:
             (folder / engine.file).replace(bundle.folder / engine.file)
+        made = {engine.file for engine in engines}
+        manifest = Bundle.load(bundle.folder).manifest  # as another process may have left it meanwhile
+        others = (engine for engine in manifest.engines if engine.file not in made)
+        write_manifest(bundle.folder, manifest.model_copy(update={"engines": (*others, *engines)}))
     return engines
 
 
@@ -92,20 +76,25 @@ def find_engine(
     target: str,
     precision: Precision = "fp32",
     shapes: Shapes | None = None,
+    sizes: Mapping[str, int] | None = None,
     library: Library = "tensorrt-rtx",
-    compiled: Iterable[Engine] = (),
+    refit: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Path:
-    """Return an engine's file: one of `compiled` beside the graphs, one of the cache, or else a new one there.
+    """Return an engine's file: one of those beside the graphs, one of the cache, or else a new one there.
 
-    An engine that is damaged or belongs to something else is not used, and `say` is told so in a sentence. Raises what
-    `compile_bundle` raises; a failed build leaves nothing.
+    It takes inputs of `sizes`, where they are given; a new one takes those of `shapes` too, as `compile_bundle` has
+    them. An engine that is damaged or belongs to something else is not used, and `say` is told so in a sentence. Raises
+    what `compile_bundle` raises; a failed build leaves nothing.
     """
-    recipe = _recipe(bundle, role, precision, shapes, target, library)
-    for engine in compiled:
+    every = _checked(shapes or {}, bundle.manifest)
+    needed = {name: (size, size, size) for name, size in (sizes or {}).items()} or every
+    recipe = _recipe(bundle, role, precision, _with_sizes(every, sizes or {}), target, library, refit)
+    asked = recipe.model_copy(update={"shapes": {name: needed[name] for name in recipe.shapes}})
+    for engine in bundle.manifest.engines:
         if (engine.role, engine.target, engine.precision, engine.library) == (role, target, precision, library):
             path = bundle.folder / engine.file
-            problem = _problem(engine, path, recipe)
+            problem = _problem(engine, path, asked)
             if problem is None:
                 return path
             if say:
@@ -144,7 +133,7 @@ def default_shapes(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     shapes = {"batch": (1, 1, 1)}
     if manifest.window.kind == "doubled":
         frames = max(2, manifest.window.frames)
-        shapes["frames"] = (2, frames, frames)
+        shapes["frames"] = (2, frames, frames + 2 * manifest.window.overlap)
     padded = manifest.size.padded
     for name, usual in _USUAL_PX.items():
         low, high = padded(1), padded(_LARGEST_PX)
@@ -156,28 +145,37 @@ def default_shapes(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
 
 
 def _recipe(
-    bundle: Bundle, role: Role, precision: Precision, shapes: Shapes | None, target: str, library: Library
+    bundle: Bundle, role: Role, precision: Precision, shapes: Shapes, target: str, library: Library, refit: bool
 ) -> Recipe:
     if precision not in get_args(Precision):
         raise BackendError(f"There is no precision '{precision}': use {' or '.join(get_args(Precision))}.")
     version = load_library(library).__version__
     check_target(target, library)
     graph = bundle.graph(role)
-    every = _checked(shapes or {}, bundle.manifest)
     needed = sorted(free_axes(graph))
     for name in needed:
-        if name not in every:
+        if name not in shapes:
             raise RequestError(f"The axis '{name}' of {graph.file} has no sizes: give its smallest, usual and largest.")
     return Recipe(
         role=role,
         graph_sha256=graph.sha256,
         precision=precision,
-        shapes={name: every[name] for name in needed},
+        shapes={name: shapes[name] for name in needed},
         target=target,
         library=library,
         version=version,
         lowering=LOWERING,
+        refit=refit,
     )
+
+
+def _with_sizes(shapes: Shapes, sizes: Mapping[str, int]) -> dict[str, tuple[int, int, int]]:
+    """Return shapes that hold these sizes too; an engine is at its best at a size beyond them."""
+    every = dict(shapes)
+    for name, size in sizes.items():
+        low, usual, high = every.get(name, (size,) * 3)
+        every[name] = (min(low, size), usual if low <= size <= high else size, max(high, size))
+    return every
 
 
 def _checked(given: Shapes, manifest: Manifest) -> dict[str, tuple[int, int, int]]:
@@ -205,7 +203,7 @@ def _lowered(bundle: Bundle, recipe: Recipe) -> bytes:
 
 
 def _build(bundle: Bundle, recipe: Recipe, model: bytes, path: Path) -> Engine:
-    path.write_bytes(build_engine(model, bundle.graph(recipe.role), recipe.shapes, recipe.target, recipe.library))
+    path.write_bytes(build_engine(model, bundle.graph(recipe.role), recipe))
     return Engine(**recipe.model_dump(), file=path.name, sha256=file_sha256(path))
 
 
@@ -224,6 +222,8 @@ def _problem(engine: Engine, path: Path, recipe: Recipe) -> str | None:
         return "was built by another version of stvsr"
     if (engine.role, engine.target, engine.precision) != (recipe.role, recipe.target, recipe.precision):
         return f"is the {engine.role} for {engine.target} in {engine.precision}"
+    if recipe.refit and not engine.refit:
+        return "keeps its weights"
     if not _covers(engine.shapes, recipe.shapes):
         return "takes other sizes"
     try:

@@ -4,6 +4,7 @@ StvsrError
 ├── MediaError          a video or image folder cannot be read or written
 ├── BundleError         a bundle is missing, damaged, changed or of an unknown format
 ├── BackendError        a backend or device was asked for and cannot be had
+│   └── DeviceMemoryError   a device's memory does not hold the work
 ├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
 └── ExportError         a graph that was exported does not compute what its network computes
 """
@@ -23,6 +24,10 @@ class BundleError(StvsrError):
 
 class BackendError(StvsrError):
     """A backend or device was asked for and cannot be had."""
+
+
+class DeviceMemoryError(BackendError):
+    """The memory of a device does not hold the work that it was given."""
 
 
 class RequestError(StvsrError):

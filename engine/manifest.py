@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 FORMAT = 1
 Role = Literal["encoder", "decoder", "network"]
+Precision = Literal["fp32", "fp16"]
+Library = Literal["tensorrt", "tensorrt-rtx"]
 
 
 class _Frozen(BaseModel):
@@ -30,6 +32,28 @@ class Graph(_Frozen):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+class Recipe(_Frozen):
+    """All that an engine is built from and for."""
+
+    role: Role
+    graph_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    precision: Precision
+    shapes: dict[str, tuple[int, int, int]]  # smallest, usual and largest size of each free axis
+    target: str = Field(pattern=r"^sm\d+$")  # compute capability
+    library: Library
+    version: str  # of the library
+    lowering: int  # of the passes between graph and engine
+    refit: bool = False  # whether its weights can be replaced while it is open
+    plugins: bool = False  # whether it holds stvsr's own kernels
+
+
+class Engine(Recipe):
+    """A graph compiled for one GPU, in a file beside the manifest; inputs and outputs are the graph's."""
+
+    file: str = Field(pattern=r"^[\w\-][\w\-.]*$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class PairWindow(_Frozen):
@@ -161,6 +185,7 @@ class Manifest(_Frozen):
     name: str
     architecture: Architecture
     graphs: tuple[Graph, ...]
+    engines: tuple[Engine, ...] = ()
     window: Window = Field(discriminator="kind")
     flows: tuple[FlowInput, ...] = ()
     space: ContinuousSpace | FixedFactors = Field(discriminator="kind")

@@ -16,6 +16,7 @@ from .bundle import find_bundles
 from .crew import Channel, Crew
 from .errors import MediaError
 from .frame import Frame
+from .place import Picture, PictureFormat
 from .reader import open_reader
 from .request import Plan, UpscaleRequest, writer_options
 from .route import Route
@@ -60,7 +61,7 @@ class Report:
     encode_seconds: float
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None where the system does not say
-    warnings: tuple[str, ...]  # what the output could not take over, and untrained weights
+    warnings: tuple[str, ...]  # what the output could not take over, what was not done as asked, and untrained weights
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON takes it."""
@@ -109,6 +110,8 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
                 tile=request.tile,
                 threads=request.threads,
                 flow=request.flow,
+                precision=request.precision,
+                library=request.library,
             )
         )
         writer = opened.enter_context(
@@ -148,7 +151,7 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
         encode_seconds=run.encoding.seconds,
         fps=run.frames_out / seconds,
         peak_memory_bytes=peak_memory_bytes(),
-        warnings=(*untrained, *writer.warnings),
+        warnings=(*untrained, *route.notes, *writer.warnings),
     )
 
 
@@ -176,10 +179,10 @@ class _Run:
         frame_bytes = 3 * self._plan.size[0] * self._plan.size[1] * np.dtype(np.uint16).itemsize
         with Crew() as crew:
             decoded: Channel[Frame] = Channel(crew, INPUT_FRAMES)
-            made: Channel[tuple[np.ndarray, Fraction]] = Channel(crew, max(1, OUTPUT_BYTES // frame_bytes))
+            made: Channel[tuple[Picture, Fraction]] = Channel(crew, max(1, OUTPUT_BYTES // frame_bytes))
             crew.spawn("stvsr-decode", lambda: self._decode(reader, decoded))
             crew.spawn("stvsr-encode", lambda: self._encode(made, writer))
-            self._infer(decoded, made)
+            self._infer(decoded, made, writer.picture_format)
             made.close()
         self._tell()
 
@@ -193,9 +196,11 @@ class _Run:
             decoded.put(frame)
         decoded.close()
 
-    def _infer(self, decoded: Channel[Frame], made: Channel[tuple[np.ndarray, Fraction]]) -> None:
+    def _infer(
+        self, decoded: Channel[Frame], made: Channel[tuple[Picture, Fraction]], wanted: PictureFormat | None
+    ) -> None:
         waiting: deque[list[list[Slot]]] = deque()  # for each input frame and each of its results, where it goes
-        results = self._route.frames(self._inputs(decoded, waiting))
+        results = self._route.pictures(self._inputs(decoded, waiting), wanted)
         while True:
             with self.inference.busy():
                 frame = next(results, None)
@@ -247,7 +252,7 @@ class _Run:
             self.frames_in += 1
             self._tell()
 
-    def _encode(self, made: Channel[tuple[np.ndarray, Fraction]], writer: VideoWriter) -> None:
+    def _encode(self, made: Channel[tuple[Picture, Fraction]], writer: VideoWriter) -> None:
         for rgb, pts, duration in with_durations(made, lambda: self.end_pts):
             with self.encoding.busy():
                 writer.write(rgb, pts, duration)

@@ -8,6 +8,7 @@ from typing import Any
 from .bundle import Bundle
 from .errors import RequestError
 from .flow import METHODS
+from .manifest import Library, Precision
 from .route import Leg, default_factor, default_scale, plan_route
 from .scenes import DEFAULT_THRESHOLD
 from .timeline import Timeline, common_time_base
@@ -29,6 +30,8 @@ class UpscaleRequest:
     flow: str | None = None  # the method of optical flow for a bundle that takes it, instead of its own
     backend: str = "ort"
     device: str = "auto"
+    precision: Precision = "fp32"  # of engines
+    library: Library | None = None  # of engines; None: the one that is installed
     tile: int | None = None  # the side in input pixels; 0: whole frames; None: as the frame's size asks
     scene_threshold: float | None = DEFAULT_THRESHOLD  # 0 or None: no cuts
     codec: str | None = None

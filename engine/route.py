@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import numpy as np
 
 from .bundle import Bundle
 from .closing import Closing
 from .errors import RequestError
-from .manifest import ContinuousSpace, ContinuousTime, FixedFactors
-from .upscaler import FULL_SCALE, Upscaler
+from .manifest import ContinuousSpace, ContinuousTime, FixedFactors, Library, Precision
+from .place import FULL_SCALE, Picture, PictureFormat
+from .upscaler import Upscaler
 from .windows import InputFrame, relay
 
 DEFAULT_SCALE = 4
@@ -153,25 +155,45 @@ class Route(Closing):
         tile: int | None = None,
         threads: int | None = None,
         flow: str | None = None,
+        precision: Precision = "fp32",
+        library: Library | None = None,
     ) -> None:
         self.legs = tuple(legs)
         with ExitStack() as opened:
             bundles = {leg.bundle.fingerprint: leg.bundle for leg in legs}
             self._upscalers = {
                 key: opened.enter_context(
-                    Upscaler(bundle, backend=backend, device=device, tile=tile, threads=threads, flow=flow)
+                    Upscaler(
+                        bundle,
+                        backend=backend,
+                        device=device,
+                        tile=tile,
+                        threads=threads,
+                        flow=flow,
+                        precision=precision,
+                        library=library,
+                    )
                 )
                 for key, bundle in bundles.items()
             }
             self._opened = opened.pop_all()
         self.device = self._upscalers[legs[0].bundle.fingerprint].device
 
+    @property
+    def notes(self) -> list[str]:
+        """What was not done as asked, in sentences."""
+        return [note for upscaler in self._upscalers.values() for note in upscaler.notes]
+
     def frames(self, inputs: Iterable[InputFrame]) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
         """Yield a frame for every input frame and each of its times, in order."""
+        return cast(Iterator[np.ndarray], self.pictures(inputs, None))
+
+    def pictures(self, inputs: Iterable[InputFrame], wanted: PictureFormat | None) -> Iterator[Picture]:
+        """Yield the same in the planes of a format, if the place makes that, and else as `frames` does."""
         for leg in self.legs[:-1]:
             inputs = self._between(leg, inputs)
         last = self.legs[-1]
-        return self._upscalers[last.bundle.fingerprint].frames(inputs, last.size)
+        return self._upscalers[last.bundle.fingerprint].pictures(inputs, last.size, wanted)
 
     def _between(self, leg: Leg, inputs: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Make what the next leg sees."""

@@ -12,14 +12,12 @@ from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 
+from .axes import shape_of, sizes_of
 from .closing import Closing
-from .errors import BackendError, BundleError
+from .cuda import Gpu
+from .errors import BackendError, BundleError, DeviceMemoryError
 from .manifest import TensorSpec
-
-BACKENDS = ("ort",)
-
-# A NumPy array, or one that stays on a device: what `run(keep=True)` gave, a CuPy array, anything with __dlpack__.
-Array = Any
+from .place import Array, Host, Place
 
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
@@ -34,7 +32,7 @@ class Session(Protocol):
     device: str  # "cpu" or "cuda:N"
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Compute every output; `keep` leaves them on the device, for the next run of any session there."""
+        """Compute every output, in arrays of the session's place; `keep`: in any form that its sessions take."""
 
     def close(self) -> None:
         """Free what the graph holds; a second call does nothing."""
@@ -47,33 +45,60 @@ class Session(Protocol):
 
 
 class OrtSession(Closing):
-    """A graph in ONNX Runtime, on the CPU or on a CUDA GPU."""
+    """A graph in ONNX Runtime: on the CPU, or on a GPU's first lane, where all inputs and outputs are CuPy arrays.
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+    Raises BackendError where ONNX Runtime cannot use the GPU, BundleError for a file that it cannot load.
+    """
+
+    def __init__(self, path: str | Path, place: Place | None = None, threads: int | None = None) -> None:
         ort = _onnxruntime()
-        kind, index = _parse_device(device)
         options = _options(ort, threads)
         self._ort = ort
-        self._session: Any = None
-        if kind != "cpu":
-            self._session = _open_cuda(ort, path, options, index)
-            if self._session is None and kind == "cuda":
-                raise BackendError(f"ONNX Runtime cannot use device '{device}' here: {_CUDA_REMEDY}.")
-        if self._session is None:
+        self._gpu = place if isinstance(place, Gpu) else None
+        if self._gpu is None:
             self._session = _create(ort, path, options, ["CPUExecutionProvider"])
-            kind, index = "cpu", 0
         else:
-            kind = "cuda"
-        self._place = (kind, index)
-        self.device = "cpu" if kind == "cpu" else f"cuda:{index}"
+            self._session = _open_cuda(ort, path, options, self._gpu)
+        self.device = "cpu" if self._gpu is None else self._gpu.device
         self.inputs = tuple(_spec(path, value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(path, value) for value in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Compute every output, as NumPy arrays, or with `keep` as values on the device (they have __dlpack__)."""
+        """Compute every output; on the CPU `keep` leaves them as ONNX Runtime's values, which need no copy."""
         if self._session is None:
             raise BackendError("The session is closed: open another with open_session.")
         binding = self._session.io_binding()
+        made = None
+        if self._gpu is None:
+            self._bind(binding, inputs)
+        else:
+            made = self._bind_gpu(binding, inputs, self._gpu)
+        try:
+            self._session.run_with_iobinding(binding, self._run_options())
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            if re.search(
+                r"failed to allocate memory|out of memory|bad_alloc|bad allocation", str(error), re.IGNORECASE
+            ):
+                raise DeviceMemoryError(
+                    f"The memory of device '{self.device}' does not hold this work: ask for smaller tiles."
+                ) from error
+            raise
+        if made is not None:
+            return made
+        values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """Free the graph; a second call does nothing."""
+        self._session = None
+
+    def _run_options(self) -> Any:
+        options = self._ort.RunOptions()
+        if self._gpu is not None:  # the stream says when results are there
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return options
+
+    def _bind(self, binding: Any, inputs: Mapping[str, Array]) -> None:
         for spec in self.inputs:
             value = inputs[spec.name]
             if isinstance(value, np.ndarray):
@@ -83,33 +108,37 @@ class OrtSession(Closing):
             else:
                 binding.bind_ortvalue_input(spec.name, self._ort.OrtValue.from_dlpack(value))
         for spec in self.outputs:
-            if keep:
-                binding.bind_output(spec.name, *self._place)
-            else:
-                binding.bind_output(spec.name)
+            binding.bind_output(spec.name)
+
+    def _bind_gpu(self, binding: Any, inputs: Mapping[str, Array], gpu: Gpu) -> dict[str, Array]:
+        """Bind memory of CuPy: nothing crosses the bus between graphs."""
+        given = {spec.name: gpu.array(inputs[spec.name], spec.dtype) for spec in self.inputs}
+        sizes = sizes_of(self.inputs, {name: array.shape for name, array in given.items()})
+        made = {spec.name: gpu.empty(shape_of(spec, sizes), spec.dtype) for spec in self.outputs}
+        for arrays, bind in ((given, binding.bind_input), (made, binding.bind_output)):
+            for name, array in arrays.items():
+                bind(name, "cuda", gpu.index, array.dtype.type, array.shape, array.data.ptr)
+        return made
+
+
+def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:
+    """Open a graph in ONNX Runtime; device "auto" is the first CUDA GPU if ONNX Runtime can use it, and else the CPU.
+
+    Results are NumPy arrays on the CPU and CuPy arrays on a GPU.
+    """
+    kind, index = parse_device(device)
+    if kind != "cpu" and (kind == "cuda" or cuda_is_offered()):
         try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            if re.search(
-                r"failed to allocate memory|out of memory|bad_alloc|bad allocation", str(error), re.IGNORECASE
-            ):
-                raise BackendError(
-                    f"The memory of device '{self.device}' does not hold this work: ask for smaller tiles."
-                ) from error
-            raise
-        values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
-        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
-
-    def close(self) -> None:
-        """Free the graph; a second call does nothing."""
-        self._session = None
+            return OrtSession(path, Gpu(index, lanes=1), threads)
+        except BackendError:
+            if kind == "cuda":
+                raise
+    return OrtSession(path, Host(), threads)
 
 
-def open_session(path: str | Path, backend: str = "ort", device: str = "auto", threads: int | None = None) -> Session:
-    """Open a graph; device "auto" is the first CUDA GPU if ONNX Runtime can use it, and else the CPU."""
-    if backend not in BACKENDS:
-        raise BackendError(f"There is no backend '{backend}' in this installation: use one of {', '.join(BACKENDS)}.")
-    return OrtSession(path, device, threads)
+def cuda_is_offered() -> bool:
+    """Whether this build of ONNX Runtime has a CUDA provider, which need not work."""
+    return "CUDAExecutionProvider" in _onnxruntime().get_available_providers()
 
 
 def cpu_threads() -> int:
@@ -117,7 +146,8 @@ def cpu_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
+def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
+    """Read "auto", "cpu", "cuda" or "cuda:N": kind and number. Raises BackendError."""
     match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
     if match is None:
         raise BackendError(f"'{device}' is no device: use 'auto', 'cpu' or 'cuda:0' (any GPU's number).")
@@ -144,20 +174,24 @@ def _create(ort: ModuleType, path: str | Path, options: Any, providers: list[Any
         ) from error
 
 
-def _open_cuda(ort: ModuleType, path: str | Path, options: Any, index: int) -> Any:
-    """Open a session on a GPU, or return None; ONNX Runtime itself would report on stderr, and go on without."""
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
-        return None
+def _open_cuda(ort: ModuleType, path: str | Path, options: Any, gpu: Gpu) -> Any:
+    """Open a session on a GPU; ONNX Runtime itself would report on stderr, and go on without."""
+    failed = BackendError(f"ONNX Runtime cannot use device '{gpu.device}' here: {_CUDA_REMEDY}.")
+    if not cuda_is_offered():
+        raise failed
     ort.set_default_logger_severity(_FATAL)
+    provider = {"device_id": gpu.index, "user_compute_stream": str(gpu.streams[0].ptr)}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()  # the CUDA libraries that pip installed; it prints the names of those it lacks
-        session = _create(ort, path, options, [("CUDAExecutionProvider", {"device_id": index}), "CPUExecutionProvider"])
-    except BundleError:
-        return None  # a GPU that fails: the CPU says whether the graph is at fault
+        session = _create(ort, path, options, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"])
+    except BundleError as error:
+        raise failed from error
     finally:
         ort.set_default_logger_severity(_ERROR)
-    return session if "CUDAExecutionProvider" in session.get_providers() else None
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise failed
+    return session
 
 
 def _spec(path: str | Path, value: Any) -> TensorSpec:

@@ -3,33 +3,28 @@
 Networks are strongly typed: an engine computes in the precisions of its graph, and float32 is never rounded to TF32.
 """
 
-import ctypes
 import functools
 import importlib
-import re
+import importlib.util
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .errors import BackendError, BundleError, RequestError
-from .manifest import Graph, TensorSpec
-
-Library = Literal["tensorrt", "tensorrt-rtx"]
-# Smallest, usual and largest size of each free axis, by its name in the manifest.
-Shapes = Mapping[str, tuple[int, int, int]]
+from .axes import axis_range
+from .driver import local_target
+from .errors import BackendError, BundleError
+from .manifest import Graph, Library, Recipe, TensorSpec
 
 # A library is one module or, where its wheels alone are installed, another.
-_MODULES = {
+_MODULES: dict[Library, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-_TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-_AXIS = re.compile(r"(?:(\d+)\*)?([^\W\d]\w*)(?:/(\d+))?")  # "4*height", "width/2"
+TITLES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _building = threading.Lock()  # builds share a logger, and each tells of its own errors
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute
 
 
 def load_library(library: Library) -> ModuleType:
@@ -43,25 +38,15 @@ def load_library(library: Library) -> ModuleType:
         except (ImportError, OSError) as error:  # OSError: the module is there, and its shared library is not
             # The first says most, unless it is merely absent.
             reason = reason if reason and not isinstance(reason, ModuleNotFoundError) else error
-    raise BackendError(f'{_TITLES[library]} cannot be imported ({reason}): pip install "stvsr[{library}]".') from reason
+    raise BackendError(f'{TITLES[library]} cannot be imported ({reason}): pip install "stvsr[{library}]".') from reason
 
 
-def local_target() -> str | None:
-    """Return the compute capability of the first CUDA device, as in "sm89", or None where there is none."""
-    for name in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            cuda = ctypes.CDLL(name)
-        except OSError:
-            continue
-        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-        failed = (
-            cuda.cuInit(0)
-            or cuda.cuDeviceGet(ctypes.byref(device), 0)
-            or cuda.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
-            or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-        )
-        return None if failed else f"sm{major.value}{minor.value}"
-    return None
+def installed_library() -> Library:
+    """Return the library that is there: the data centre's where both are."""
+    for library, names in _MODULES.items():
+        if any(importlib.util.find_spec(name) for name in names):
+            return library
+    return "tensorrt-rtx"
 
 
 def check_target(target: str, library: Library) -> None:
@@ -79,56 +64,38 @@ def check_target(target: str, library: Library) -> None:
         )
 
 
-def free_axes(graph: Graph) -> set[str]:
-    """Return the names of a graph's free axes, without their factors."""
-    matches = (_AXIS.fullmatch(axis) for spec in graph.inputs for axis in spec.axes if isinstance(axis, str))
-    return {match[2] for match in matches if match}
-
-
-def axis_range(axis: str | int, shapes: Shapes) -> tuple[int, int, int]:
-    """Return (smallest, usual, largest) size of an axis: a number, a name, or a name with a factor."""
-    if isinstance(axis, int):
-        return axis, axis, axis
-    match = _AXIS.fullmatch(axis)
-    if match is None or match[2] not in shapes:
-        raise RequestError(f"The axis '{axis}' has no sizes: give its smallest, usual and largest.")
-    factor, divisor = int(match[1] or 1), int(match[3] or 1)
-    for size in shapes[match[2]]:
-        if size % divisor:
-            raise RequestError(f"The axis '{match[2]}' cannot be {size}: use a multiple of {divisor}.")
-    low, usual, high = (size * factor // divisor for size in shapes[match[2]])
-    return low, usual, high
-
-
-def build_engine(model: bytes, graph: Graph, shapes: Shapes, target: str, library: Library) -> bytes:
-    """Build the engine of a lowered graph, serialized as ONNX, for one compute capability such as "sm89".
+def build_engine(model: bytes, graph: Graph, recipe: Recipe) -> bytes:
+    """Build the engine of a lowered graph, serialized as ONNX, as a recipe says.
 
     Its inputs and outputs are those of `graph`. Raises BackendError where the library is missing, cannot parse the
     graph or cannot build for the target; BundleError where inputs or outputs differ from the manifest's.
     """
-    trt = load_library(library)
-    check_target(target, library)
+    trt = load_library(recipe.library)
+    check_target(recipe.target, recipe.library)
     with _building:
-        return _build(trt, model, graph, shapes, target, library)
+        return _build(trt, model, graph, recipe)
 
 
-def _build(trt: ModuleType, model: bytes, graph: Graph, shapes: Shapes, target: str, library: Library) -> bytes:
-    logger = _logger(trt)
+def _build(trt: ModuleType, model: bytes, graph: Graph, recipe: Recipe) -> bytes:
+    library, target, shapes = recipe.library, recipe.target, recipe.shapes
+    logger = logger_of(trt)
     logger.errors.clear()
     builder = trt.Builder(logger)
     if builder is None:
-        raise BackendError(f"{_TITLES[library]} cannot start ({_last(logger)}): check the driver.")
+        raise BackendError(f"{TITLES[library]} cannot start ({last_error(logger)}): check the driver.")
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         raise BackendError(
-            f"{_TITLES[library]} {trt.__version__} cannot take the graph {graph.file}"
-            f" ({_parser_errors(errors) or _last(logger)}): export the bundle again, or use --backend ort."
+            f"{TITLES[library]} {trt.__version__} cannot take the graph {graph.file}"
+            f" ({_parser_errors(errors) or last_error(logger)}): export the bundle again, or use --backend ort."
         )
     check_tensors(_network_tensors(trt, network), graph, f"The network of {graph.file}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
+    if recipe.refit:
+        config.set_flag(trt.BuilderFlag.REFIT)
     if library == "tensorrt-rtx":
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
@@ -140,7 +107,7 @@ def _build(trt: ModuleType, model: bytes, graph: Graph, shapes: Shapes, target: 
     built = builder.build_serialized_network(network, config)
     if built is None:
         raise BackendError(
-            f"{_TITLES[library]} {trt.__version__} cannot build {graph.file} for {target} ({_last(logger)}): use"
+            f"{TITLES[library]} {trt.__version__} cannot build {graph.file} for {target} ({last_error(logger)}): use"
             " smaller shapes, another precision or --backend ort."
         )
     return bytes(built)
@@ -204,7 +171,7 @@ def _spec(trt: ModuleType, name: str, dtype: Any, shape: Iterable[int]) -> Tenso
 
 
 @functools.cache
-def _logger(trt: ModuleType) -> Any:
+def logger_of(trt: ModuleType) -> Any:
     """Return the one logger of a library: it keeps using the first that it is given, for as long as it is loaded."""
 
     class Logger(trt.ILogger):  # type: ignore[name-defined]
@@ -221,7 +188,8 @@ def _logger(trt: ModuleType) -> Any:
     return Logger()
 
 
-def _last(logger: Any) -> str:
+def last_error(logger: Any) -> str:
+    """Return what a library said last of what went wrong."""
     return logger.errors[-1] if logger.errors else "it gives no reason"
 
 

@@ -1,35 +1,38 @@
 """The upscaler: a bundle's sessions, fed with the windows of frames that stream by."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from .bundle import Bundle, find_bundle
 from .closing import Closing
-from .errors import RequestError
+from .errors import DeviceMemoryError, RequestError
 from .flow import optical_flow
-from .manifest import ContinuousTime, FixedFactors
-from .session import Array, Session, open_session
+from .graphs import open_graphs
+from .manifest import ContinuousTime, FixedFactors, Library, Precision
+from .place import Array, Picture, PictureFormat, settled
 from .tiles import Span, Tile, check_tile, least_tile_px, plan_tiles
 from .windows import Feed, InputFrame, Wanted, feeds
 
 WHOLE_PX = 640 * 360  # a frame of up to so many input pixels goes through the network of a pair whole
 DEFAULT_TILE_PX = 384  # 1920x1080 to 7680x4320 peaks below 4 GB with it; 480 takes 3.8 GB and is a tenth faster
 NETWORK_TILE_PX = 256  # networks that make whole frames at once take 10 to 100 KB for each input pixel
+GPU_TILE_PX = 640  # what engines are built for
 DECODE_PX = 1 << 22  # target pixels per run of the decoder, which works at the input's size first
 CANVAS_BYTES = 1 << 30  # of the tiled frames that are under way at once; beyond that tiles are encoded again
-FULL_SCALE = 65535
 
 
 class Upscaler(Closing):
     """Runs a bundle on frames that stream by; a context manager that holds the bundle's sessions.
 
     `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames that are large.
-    `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's.
+    `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's. `precision` and
+    `library` are for engines. `notes` says in sentences what was not done as asked.
     """
 
     def __init__(
@@ -41,18 +44,26 @@ class Upscaler(Closing):
         tile: int | None = None,
         threads: int | None = None,
         flow: str | None = None,
+        precision: Precision = "fp32",
+        library: Library | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.tile = tile
+        self.notes: list[str] = []
         self._flow = flow
+        self._most_px: int | None = None  # a tile's side at most, after memory did not suffice
         _check_tile(self.bundle, tile)
-        with ExitStack() as opened:
-            self._sessions: dict[str, Session] = {
-                graph.role: opened.enter_context(open_session(self.bundle.path(graph.role), backend, device, threads))
-                for graph in self.bundle.manifest.graphs
-            }
-            self._opened = opened.pop_all()
-        self.device = next(iter(self._sessions.values())).device
+        self._graphs = open_graphs(
+            self.bundle,
+            backend=backend,
+            device=device,
+            threads=threads,
+            precision=precision,
+            library=library,
+            say=self.notes.append,
+        )
+        self._place = self._graphs.place
+        self.device = self._place.device
 
     def frames(
         self,
@@ -60,7 +71,14 @@ class Upscaler(Closing):
         size: tuple[int, int],  # (H, W)
     ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
         """Yield a frame of `size` for every input frame and each of its times, in order."""
-        return self._stream(feeds(self.bundle.manifest.window, self._checked(inputs, size)), size)
+        return cast(Iterator[np.ndarray], self.pictures(inputs, size, None))
+
+    def pictures(
+        self, inputs: Iterable[InputFrame], size: tuple[int, int], wanted: PictureFormat | None
+    ) -> Iterator[Picture]:
+        """Yield the same in the planes of a format, if the place makes that, and else as `frames` does."""
+        windows = feeds(self.bundle.manifest.window, self._checked(inputs, size))
+        return settled(self._stream(windows, size, wanted), self._place.in_flight)
 
     def between(
         self,
@@ -79,7 +97,7 @@ class Upscaler(Closing):
 
     def close(self) -> None:
         """Close the sessions."""
-        self._opened.close()
+        self._graphs.close()
 
     def _checked(self, inputs: Iterable[InputFrame], size: tuple[int, int]) -> Iterator[InputFrame]:
         for frame in inputs:
@@ -87,54 +105,93 @@ class Upscaler(Closing):
             check_times(self.bundle, frame.times)
             yield frame
 
-    def _stream(self, windows: Iterable[Feed], size: tuple[int, int]) -> Iterator[np.ndarray]:
+    def _stream(
+        self, windows: Iterable[Feed], size: tuple[int, int], wanted: PictureFormat | None
+    ) -> Iterator[Callable[[], Picture]]:
+        """Queue windows, each on the lane that is next, and give what waits for their frames."""
         run = self._run_pair if self.bundle.manifest.window.kind == "pair" else self._run_network
-        for feed in windows:
-            if feed.wanted:
-                yield from run(feed, size)
+        for number, feed in enumerate(windows):
+            left = feed.wanted
+            results = run(feed, size)
+            while left:
+                try:
+                    with self._place.lane(number):
+                        result = self._place.download(next(results), wanted)
+                except DeviceMemoryError:
+                    self._place.trim()
+                    self._take_smaller_tiles(feed.frames[0].shape[1:])
+                    results = run(replace(feed, wanted=left), size)
+                    continue
+                left = left[1:]
+                yield result
+                del result
+
+    def _take_smaller_tiles(self, shape: tuple[int, ...]) -> None:
+        """Halve the tiles, and say so; raise the error that is under way where they cannot be smaller."""
+        manifest = self.bundle.manifest
+        tried_px = self._tile_px(*shape) or manifest.size.padded(max(shape))
+        step_px = manifest.size.multiple_of
+        tile_px = tried_px // 2 // step_px * step_px
+        if self.tile == 0 or manifest.halo_px is None or tile_px < least_tile_px(manifest.halo_px, manifest.size):
+            raise
+        self._most_px = tile_px
+        self.notes.append(
+            f"The memory of device '{self.device}' did not hold tiles of {tried_px} pixels: tiles of {tile_px} were"
+            " used, which takes longer."
+        )
 
     def _tile_px(self, h: int, w: int) -> int | None:
         manifest = self.bundle.manifest
-        if self.tile is not None:
-            return self.tile or None
-        pair = manifest.window.kind == "pair"
-        if manifest.halo_px is None or h * w <= (WHOLE_PX if pair else NETWORK_TILE_PX**2):
-            return None
-        # With a wide halo a larger tile: at least half of each side is core.
-        default_px = DEFAULT_TILE_PX if pair else NETWORK_TILE_PX
-        return max(default_px, 2 * least_tile_px(manifest.halo_px, manifest.size))
+        tile_px = self.tile or None
+        if self.tile is None and manifest.halo_px is not None:
+            pair = manifest.window.kind == "pair"
+            if self.device != "cpu":
+                default_px, whole = GPU_TILE_PX, max(h, w) <= GPU_TILE_PX
+            elif pair:
+                default_px, whole = DEFAULT_TILE_PX, h * w <= WHOLE_PX
+            else:
+                default_px, whole = NETWORK_TILE_PX, h * w <= NETWORK_TILE_PX**2
+            # With a wide halo a larger tile: at least half of each side is core.
+            tile_px = None if whole else max(default_px, 2 * least_tile_px(manifest.halo_px, manifest.size))
+        return min(filter(None, (tile_px, self._most_px)), default=None)
 
-    def _prepare(self, feed: Feed) -> tuple[np.ndarray, tuple[Tile, ...]]:
+    def _prepare(self, feed: Feed) -> tuple[Array, tuple[Tile, ...]]:
         """Return the window as the network takes it, (1, N, 3, h', w'), and the tiles that cover it."""
         manifest = self.bundle.manifest
         low, high = manifest.value_range
-        window = np.stack(feed.frames).astype(np.float32, copy=False)
+        h, w = feed.frames[0].shape[-2:]
+        there: dict[int, Array] = {}  # a frame may stand in the window several times
+        for frame in feed.frames:
+            if id(frame) not in there:
+                there[id(frame)] = self._place.upload(frame.astype(np.float32, copy=False))
+        window = np.stack([there[id(frame)] for frame in feed.frames])
         if (low, high) != (0.0, 1.0):
             window = window * np.float32(high - low) + np.float32(low)
-        h, w = window.shape[-2:]
         tiles = plan_tiles((h, w), self._tile_px(h, w), manifest.halo_px or 0, manifest.size)
         return manifest.size.pad(window)[None], tiles
 
-    def _run_network(self, feed: Feed, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    def _run_network(self, feed: Feed, size: tuple[int, int]) -> Iterator[Array]:
         """Make a window's results by one graph; each of them is made once, however often it is wanted."""
         manifest = self.bundle.manifest
         window, tiles = self._prepare(feed)
         inputs: dict[str, Array] = {"frames": window}
         inputs |= {
-            flow.name: manifest.size.pad(
-                np.stack(
-                    [optical_flow(feed.frames[a], feed.frames[b], self._flow or flow.method) for a, b in flow.pairs]
-                )
-            )[None]
+            flow.name: self._place.upload(
+                manifest.size.pad(
+                    np.stack(
+                        [optical_flow(feed.frames[a], feed.frames[b], self._flow or flow.method) for a, b in flow.pairs]
+                    )
+                )[None]
+            )
             for flow in manifest.flows
         }
-        canvases = {wanted: np.empty((3, *size), np.uint16) for wanted in feed.wanted}
+        canvases = {wanted: self._place.canvas(size) for wanted in feed.wanted}
         for time, group in self._groups(canvases).items():
             if isinstance(manifest.time, ContinuousTime):
                 inputs["time"] = np.array([time], np.float32)
             for tile in tiles:
-                made = self._sessions["network"].run({name: _cut(value, tile) for name, value in inputs.items()})
-                self._place(made["upscaled"][0], tile, feed.frames[0].shape[1:], {w: canvases[w] for w in group})
+                made = self._graphs.run("network", {name: _cut(value, tile) for name, value in inputs.items()})
+                self._put_core(made["upscaled"][0], tile, feed.frames[0].shape[1:], {w: canvases[w] for w in group})
         left = list(feed.wanted)
         while left:  # let go of each one as it leaves for the last time
             wanted = left.pop(0)
@@ -151,9 +208,7 @@ class Upscaler(Closing):
         groups[moments[0]] += own
         return groups
 
-    def _place(
-        self, made: np.ndarray, tile: Tile, shape: tuple[int, ...], canvases: Mapping[Wanted, np.ndarray]
-    ) -> None:
+    def _put_core(self, made: Array, tile: Tile, shape: tuple[int, ...], canvases: Mapping[Wanted, Array]) -> None:
         """Put the core of a tile's results, (M, 3, H', W'), where it belongs in each canvas (3, H, W)."""
         low, high = self.bundle.manifest.value_range
         for wanted, canvas in canvases.items():
@@ -161,7 +216,8 @@ class Upscaler(Closing):
             top = rows.start - tile.rows.start * canvas.shape[1] // shape[0]
             left = columns.start - tile.columns.start * canvas.shape[2] // shape[1]
             core = made[self._index(wanted), :, top : top + len(rows), left : left + len(columns)]
-            canvas[:, rows.start : rows.stop, columns.start : columns.stop] = to_uint16(core, low, high)
+            part = canvas[:, rows.start : rows.stop, columns.start : columns.stop]
+            self._place.put(part, core, low, high)
 
     def _index(self, wanted: Wanted) -> int:
         """Return which frame of a graph's result it is."""
@@ -173,23 +229,23 @@ class Upscaler(Closing):
             case _:
                 return 2 * wanted.place + (wanted.time > 0)
 
-    def _run_pair(self, feed: Feed, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    def _run_pair(self, feed: Feed, size: tuple[int, int]) -> Iterator[Array]:
         """Encode the pair, and decode each time when it is asked for; with tiles, many times of each tile at once."""
         pair, tiles = self._prepare(feed)
         shape = feed.frames[0].shape[1:]
         wanted = [float(w.place + w.time) for w in feed.wanted]
         times = list(dict.fromkeys(wanted))
-        at_once = max(1, CANVAS_BYTES // (3 * size[0] * size[1] * np.dtype(np.uint16).itemsize))
+        at_once = max(1, CANVAS_BYTES // self._place.canvas_bytes(size))
         if len(tiles) == 1:
             features = self._encode(pair, tiles[0])
             for time in times:
-                made = [self._decode(features, time, tiles[0], shape, np.empty((3, *size), np.uint16))]
+                made = [self._decode(features, time, tiles[0], shape, self._place.canvas(size))]
                 made *= wanted.count(time)
                 while made:
                     yield made.pop()
             return
         for start in range(0, len(times), at_once):
-            canvases = {time: np.empty((3, *size), np.uint16) for time in times[start : start + at_once]}
+            canvases = {time: self._place.canvas(size) for time in times[start : start + at_once]}
             for tile in tiles:
                 features = self._encode(pair, tile)
                 for time, canvas in canvases.items():
@@ -199,12 +255,12 @@ class Upscaler(Closing):
                 while made:
                     yield made.pop()
 
-    def _encode(self, pair: np.ndarray, tile: Tile) -> dict[str, Array]:
-        return self._sessions["encoder"].run({"frames": _cut(pair, tile)}, keep=True)
+    def _encode(self, pair: Array, tile: Tile) -> dict[str, Array]:
+        return self._graphs.run("encoder", {"frames": _cut(pair, tile)}, keep=True)
 
     def _decode(
-        self, features: dict[str, Array], time: float, tile: Tile, shape: tuple[int, ...], canvas: np.ndarray
-    ) -> np.ndarray:
+        self, features: dict[str, Array], time: float, tile: Tile, shape: tuple[int, ...], canvas: Array
+    ) -> Array:
         """Make the tile's core of one frame, a band of rows at a time, in `canvas` (3, H, W)."""
         low, high = self.bundle.manifest.value_range
         height, width = canvas.shape[1:]
@@ -216,13 +272,14 @@ class Upscaler(Closing):
         band = max(1, DECODE_PX // max(1, len(columns)))
         for start in range(0, len(rows), band):
             inputs = {**features, "time": np.array([time], np.float32), "y": y[start : start + band], "x": x}
-            frame = self._sessions["decoder"].run(inputs)["frame"][0]  # (3, band, W)
+            frame = self._graphs.run("decoder", inputs)["frame"][0]  # (3, band, W)
             top = rows.start + start
-            canvas[:, top : top + frame.shape[1], columns.start : columns.stop] = to_uint16(frame, low, high)
+            part = canvas[:, top : top + frame.shape[1], columns.start : columns.stop]
+            self._place.put(part, frame, low, high)
         return canvas
 
 
-def _cut(value: np.ndarray, tile: Tile) -> np.ndarray:
+def _cut(value: Array, tile: Tile) -> Array:
     """Return a tile's part of frames or flows, (..., h, w); a time stays as it is."""
     return value if value.ndim < 2 else value[..., _slice(tile.rows), _slice(tile.columns)]
 
@@ -234,12 +291,6 @@ def _slice(span: Span) -> slice:
 def positions(targets: range, size_px: int, target_px: int, origin_px: int) -> np.ndarray:  # (len(targets),) float32
     """Return the centres of target pixels, in input pixels from the centre of the tile's first one."""
     return ((np.arange(targets.start, targets.stop) + 0.5) * size_px / target_px - 0.5 - origin_px).astype(np.float32)
-
-
-def to_uint16(frame: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Round and clip: `low` becomes 0 and `high` 65535."""
-    scaled = (frame - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
-    return np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled).astype(np.uint16)
 
 
 def check_size(bundle: Bundle, shape: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -10,11 +10,12 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from .color import fill, is_rgb, planar_format, repacked
+from .color import LUMA_WEIGHTS, fill, fill_planes, is_rgb, planar_format, repacked
 from .encoder import CONTAINERS, choose
 from .errors import MediaError
 from .frame import FrameReader
 from .partfile import PartFile
+from .place import Picture, PictureFormat
 from .probe import VideoInfo, open_video, probe
 from .reader import open_reader
 from .remux import CopiedStreams, kept_tags
@@ -98,17 +99,30 @@ class VideoWriter:
             self._abandon()
             raise
 
-    def write(self, rgb: np.ndarray, pts: Fraction, duration: Fraction) -> None:  # (3, H, W) uint16, full scale
-        """Encode a frame, shown from `pts` for `duration` seconds; the array may be reused afterwards."""
-        assert rgb.dtype == np.uint16, rgb.dtype
-        assert rgb.shape == (3, self._size[1], self._size[0]), rgb.shape
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """How a frame may be given instead of in RGB; None: in no other way."""
+        if is_rgb(self.pix_fmt):
+            return None
+        return PictureFormat(self._planar, LUMA_WEIGHTS[self._coding.matrix], self._coding.full_range)
+
+    def write(self, frame: Picture, pts: Fraction, duration: Fraction) -> None:
+        """Encode a frame, shown from `pts` for `duration` seconds; its arrays may be reused afterwards.
+
+        It is RGB, (3, H, W) uint16, of which 65535 is white, or planes of `picture_format`.
+        """
         start, stop = self._ticks(pts), self._ticks(pts + duration)
         if self._first is None:
             self._first = start
         elif start <= self._previous:
             raise MediaError(f"A frame of {self.path} at {float(pts):.6f} s does not follow the one before it in time.")
         picture = av.VideoFrame(*self._size, self._planar)
-        fill(picture, rgb, self._coding)
+        if isinstance(frame, tuple):
+            fill_planes(picture, frame)
+        else:
+            assert frame.dtype == np.uint16, frame.dtype
+            assert frame.shape == (3, self._size[1], self._size[0]), frame.shape
+            fill(picture, frame, self._coding)
         if self._planar != self.pix_fmt:
             picture = repacked(picture, self.pix_fmt)
         self._tag(picture)

@@ -13,6 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from stvsr.engine.errors import BackendError
+from stvsr.engine.tensorrt import load_library
 from toy import write_toy
 
 SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
@@ -132,8 +134,15 @@ def test_errors_are_one_sentence_each(short, toy, tmp_path):
         (("upscale", short, "-m", "videoinr-xl"), ("videoinr-xl",)),
         (("upscale", short, "-m", toy, "-s", "100"), ("x1 to x8",)),
         (("upscale", short, "-m", toy, "-o", other), ("there.mp4", "already")),
-        (("upscale", short, "-m", toy, "--backend", "tensorrt"), ("tensorrt",)),
-        (("upscale", short, "-m", toy, "--device", "cuda:0"), ("cuda:0", "stvsr[cuda]")),
+        (("upscale", short, "-m", toy, "--backend", "openvino"), ("no backend 'openvino'", "ort, tensorrt")),
+        (("upscale", short, "-m", toy, "--backend", "tensorrt", "--device", "cuda:0"), ("install",)),
+        (("upscale", short, "-m", toy, "--backend", "tensorrt", "--device", "cpu"), ("--device cuda:0",)),
+        (("upscale", short, "-m", toy, "--precision", "fp16", "--device", "cpu"), ("--backend tensorrt",)),
+        (("upscale", short, "-m", toy, "--device", "cuda:0"), ("install",)),
+        (("compile", toy, "--shapes", "640x360/64x64"), ("'640x360/64x64' is no range of shapes",)),
+        (("compile", toy, "--shapes", "batch=1/2/x"), ("'batch=1/2/x' is no range of shapes",)),
+        (("compile", toy, "--library", "openvino"), ("no engine library 'openvino'",)),
+        (("compile", toy, "-o", toy), ("is there already",)),
         (("upscale", short, "-m", toy, "--device", "gpu"), ("'gpu' is no device",)),
         (("upscale", short, "-m", toy, "-s", "2", "--size", "9x9"), ("scale", "size")),
         (("upscale", short, "-m", toy, "--size", "big"), ("'big' is no size",)),
@@ -167,6 +176,28 @@ def test_a_bundle_whose_graph_was_changed_is_refused(short, toy, tmp_path):
     graph.write_bytes(graph.read_bytes() + b" ")
     assert_one_clear_error(stvsr("upscale", short, "-m", changed, "-o", tmp_path / "o.mp4"), graph.name, "changed")
     assert not (tmp_path / "o.mp4").exists()
+
+
+def test_compiled_engines_are_recorded(toy, tmp_path):
+    """Of a bundle in which they lie, and of a copy; a bundle is the same with them and without."""
+    try:
+        load_library("tensorrt-rtx")
+    except BackendError as absent:
+        pytest.skip(str(absent))
+    sizes = ("--shapes", "B=1", "--shapes", "h=16/24/64", "--shapes", "w=16/24/64", "--shapes", "H=2/64/128")
+    copy = tmp_path / "copy"
+    done = stvsr("compile", toy, "-o", copy, *sizes, "--shapes", "W=2/64/128", "--target", "sm89,sm120", "--json")
+    engines = json.loads(done.stdout)
+    assert [(engine["role"], engine["target"]) for engine in engines] == [
+        (role, target) for role in ("encoder", "decoder") for target in ("sm89", "sm120")
+    ]
+    assert all((copy / engine["file"]).stat().st_size for engine in engines)
+    before, after = (json.loads(stvsr("info", folder, "--json").stdout) for folder in (toy, copy))
+    assert (before["engines"], after["engines"]) == ([], engines)
+    assert before["fingerprint"] == after["fingerprint"]
+    again = stvsr("compile", copy, *sizes, "--shapes", "W=2/64/128", "--target", "sm86", "--precision", "fp16")
+    assert "encoder.tensorrt-rtx.sm86.fp16.engine" in again.stdout
+    assert len(json.loads(stvsr("info", copy, "--json").stdout)["engines"]) == 6
 
 
 def test_info_tells_of_a_video_and_of_a_bundle(short, toy):

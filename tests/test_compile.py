@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from onnx import helper
 from stvsr.engine import compiler, tensorrt
+from stvsr.engine.axes import axis_range
 from stvsr.engine.bundle import Bundle, file_sha256, find_bundle, write_manifest
-from stvsr.engine.compiler import TARGETS, Engine, cache_folder, compile_bundle, default_shapes, find_engine
+from stvsr.engine.compiler import TARGETS, cache_folder, compile_bundle, default_shapes, find_engine
 from stvsr.engine.errors import BackendError, BundleError, RequestError
-from stvsr.engine.manifest import TensorSpec
-from stvsr.engine.tensorrt import axis_range, check_engine, check_target, check_tensors, load_library
+from stvsr.engine.manifest import Engine, TensorSpec
+from stvsr.engine.tensorrt import check_engine, check_target, check_tensors, load_library
 from stvsr.export.exporter import export_bundle
 from stvsr.training.networks import find_network
 from test_networks import SMALL, made
@@ -55,7 +56,7 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     build = compiler.build_engine
 
     def counted(*arguments: Any) -> bytes:
-        seen.append(arguments[3])
+        seen.append(arguments[2].target)
         return build(*arguments)
 
     monkeypatch.setattr(compiler, "build_engine", counted)
@@ -80,8 +81,16 @@ def test_engines_lie_beside_their_graphs_and_are_recorded(rtx: ModuleType, toy: 
         assert engine.shapes == {name: SHAPES[name] for name in ("Bhw" if engine.role == "encoder" else "BhwHW")}
         assert Engine.model_validate_json(engine.model_dump_json()) == engine
     assert len({engine.sha256 for engine in engines}) == len(engines)
+    recorded = Bundle.load(toy.folder)
+    assert recorded.manifest.engines == tuple(engines)
+    assert recorded.fingerprint == toy.fingerprint  # the same network
     again = compile_bundle(toy, precision="fp16", shapes=SHAPES, targets=("sm75", "sm75"))
     assert [engine.target for engine in again] == ["sm75", "sm75"]  # once for each graph
+    assert Bundle.load(toy.folder).manifest.engines == (*engines, *again)
+    once_more = compile_bundle(toy, precision="fp16", shapes=SHAPES, targets=("sm80",))
+    assert {e.file: e for e in Bundle.load(toy.folder).manifest.engines} == {
+        e.file: e for e in (*engines, *again, *once_more)
+    }
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -256,25 +265,47 @@ def test_an_engine_that_is_no_good_is_built_again(
 
 
 def test_an_engine_beside_the_graphs_comes_first(rtx: ModuleType, toy: Bundle, cache: Path, builds: list[str]) -> None:
-    engines = compile_bundle(toy, shapes=SHAPES, targets=("sm80", "sm89"))
+    compile_bundle(toy, shapes=SHAPES, targets=("sm80", "sm89"))
     said: list[str] = []
 
-    def find(compiled: list[Engine], **options: Any) -> Path:
-        return find_engine(
-            toy, "encoder", compiled=compiled, say=said.append, **{"target": "sm89", "shapes": SHAPES, **options}
-        )
+    def find(**options: Any) -> Path:
+        compiled = Bundle.load(toy.folder)
+        return find_engine(compiled, "encoder", say=said.append, **{"target": "sm89", "shapes": SHAPES, **options})
 
-    assert find(engines) == toy.folder / "encoder.tensorrt-rtx.sm89.fp32.engine"
-    # It takes all of fewer sizes too.
-    assert find(engines, shapes={**SHAPES, "h": (24, 24, 32)}).parent == toy.folder
+    beside = toy.folder / "encoder.tensorrt-rtx.sm89.fp32.engine"
+    assert find() == beside
+    # It takes all of fewer sizes too, and what matters of sizes that are known is that they fit.
+    assert find(shapes={**SHAPES, "h": (24, 24, 32)}) == beside
+    assert find(shapes={**SHAPES, "h": (8, 24, 99)}, sizes={"B": 1, "h": 64, "w": 80}) == beside
     assert len(builds) == 4
     assert said == []
-    stale = [engine.model_copy(update={"version": "0.9"}) for engine in engines]
-    assert find(stale).is_relative_to(cache)
+    assert find(sizes={"B": 1, "h": 65, "w": 80}).is_relative_to(cache)
+    assert said.pop() == f"The engine {beside} takes other sizes and is not used: compile the bundle again."
+    assert find(refit=True, sizes={"B": 1, "h": 64, "w": 80}) != beside
+    assert said.pop() == f"The engine {beside} keeps its weights and is not used: compile the bundle again."
+    stale = [engine.model_copy(update={"version": "0.9"}) for engine in Bundle.load(toy.folder).manifest.engines]
+    write_manifest(toy.folder, toy.manifest.model_copy(update={"engines": tuple(stale)}))
+    assert find().is_relative_to(cache)
     assert said == [
-        f"The engine {toy.folder / 'encoder.tensorrt-rtx.sm89.fp32.engine'} was built by tensorrt-rtx 0.9, where"
-        f" tensorrt-rtx {rtx.__version__} is installed, and is not used: compile the bundle again."
+        f"The engine {beside} was built by tensorrt-rtx 0.9, where tensorrt-rtx {rtx.__version__} is installed, and is"
+        " not used: compile the bundle again."
     ]
+
+
+def test_a_new_engine_takes_the_sizes_that_are_met(
+    rtx: ModuleType, toy: Bundle, cache: Path, builds: list[str]
+) -> None:
+    def find(height: int) -> Path:
+        return find_engine(toy, "encoder", target="sm89", shapes=SHAPES, sizes={"B": 1, "h": height, "w": 80})
+
+    def shapes(path: Path) -> Any:
+        return json.loads((path.parent / "engine.json").read_text())["shapes"]["h"]
+
+    assert shapes(find(16)) == [16, 24, 64]
+    assert find(64) == find(16)
+    assert shapes(find(100)) == [16, 100, 100]
+    assert shapes(find(8)) == [8, 8, 64]
+    assert len(builds) == 3
 
 
 def test_two_that_build_at_once_do_not_harm_each_other(

@@ -15,11 +15,11 @@ from procedural import filled
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.flow import optical_flow
 from stvsr.engine.pipeline import upscale
+from stvsr.engine.place import FULL_SCALE
 from stvsr.engine.reader import open_reader
 from stvsr.engine.request import UpscaleRequest
 from stvsr.engine.route import Route, default_factor, default_scale, plan_route
 from stvsr.engine.session import open_session
-from stvsr.engine.upscaler import FULL_SCALE
 from stvsr.engine.windows import one_scene
 from stvsr.export.exporter import export_bundle
 from stvsr.training.network import Network

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stvsr.engine import upscaler as upscaler_module
+from stvsr.engine import graphs
 from stvsr.engine.bundle import Bundle, find_bundles
 from stvsr.engine.errors import BackendError, RequestError
 from stvsr.engine.flow import optical_flow
 from stvsr.engine.manifest import Architecture, FixedFactors, Graph, Manifest, SizeConstraint
+from stvsr.engine.place import FULL_SCALE
 from stvsr.engine.route import Route, default_factor, default_scale, plan_route, shrink
-from stvsr.engine.upscaler import FULL_SCALE
 from stvsr.engine.windows import InputFrame
 from stvsr.training.resize import imresize
 from toy import write_toy
@@ -82,12 +82,12 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, np.ndarra
 
         def __exit__(self, *_: object) -> None: ...
 
-        def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def run(self, inputs: dict[str, np.ndarray], *, keep: bool = False) -> dict[str, np.ndarray]:
             noted.append((self.name, inputs))
             kind, space = self.name.split("-x")
             return {"upscaled": compute(kind, int(space), inputs)}
 
-    monkeypatch.setattr(upscaler_module, "open_session", Toy)
+    monkeypatch.setattr(graphs, "OrtSession", Toy)
     return noted
 
 

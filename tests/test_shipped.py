@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stvsr.engine.bundle import Bundle, shipped_bundles
+from stvsr.engine.place import FULL_SCALE
 from stvsr.engine.session import open_session
-from stvsr.engine.upscaler import FULL_SCALE, Upscaler
+from stvsr.engine.upscaler import Upscaler
 from stvsr.engine.windows import one_scene
 from stvsr.training.checkpoints import load_official
 from stvsr.training.clips import read_clip

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from stvsr.engine import upscaler as upscaler_module
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.errors import RequestError
 from stvsr.engine.manifest import ContinuousSpace, FixedFactors
-from stvsr.engine.upscaler import Upscaler, positions, to_uint16
+from stvsr.engine.place import to_uint16
+from stvsr.engine.upscaler import Upscaler, positions
 from toy import blend_and_sample, write_toy
 
 H, W = 37, 53  # neither is a multiple of 8
@@ -95,14 +97,14 @@ def test_a_large_frame_is_tiled_unless_asked_not_to(blurred: Path, tmp_path: Pat
 def test_each_frame_without_tiles_is_made_when_it_is_asked_for(toy: Path, pair: np.ndarray) -> None:
     with Upscaler(toy, device="cpu") as upscaler:
         runs = 0
-        run = upscaler._sessions["decoder"].run
+        run = upscaler._graphs.run
 
-        def counted(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        def counted(role: Any, inputs: dict[str, np.ndarray], **options: Any) -> dict[str, np.ndarray]:
             nonlocal runs
-            runs += 1
-            return run(inputs)
+            runs += role == "decoder"
+            return run(role, inputs, **options)
 
-        upscaler._sessions["decoder"].run = counted  # type: ignore[method-assign,assignment]
+        upscaler._graphs.run = counted  # type: ignore[method-assign]
         frames = upscaler.between(*pair, (0.0, 0.5), (H, W))
         assert runs == 0
         next(frames)

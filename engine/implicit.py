@@ -1,0 +1,74 @@
+"""VideoINR's decoder by kernels of its own: it is weakest as a graph, which holds every layer at the target's size."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..kernels import implicit
+from .bundle import Bundle
+from .closing import Closing
+from .cuda import Gpu
+from .errors import BackendError
+from .lowering import import_onnx
+from .manifest import Precision
+from .place import Array
+
+ARCHITECTURE = "videoinr"
+
+
+class ImplicitSession(Closing):
+    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does.
+
+    Raises BackendError where the weights cannot be read.
+    """
+
+    def __init__(self, bundle: Bundle, gpu: Gpu, precision: Precision = "fp32") -> None:
+        graph, config = bundle.graph("decoder"), bundle.manifest.architecture.config
+        self.inputs, self.outputs, self.device = graph.inputs, graph.outputs, gpu.device
+        self._gpu, self._dtype = gpu, np.dtype(np.float32 if precision == "fp32" else np.float16)
+        packed = implicit.pack(
+            stored_weights(bundle.path("decoder")),
+            self._dtype,
+            official_sampling=config["official_sampling"],
+            frame_upsample=config["frame_upsample"],
+        )
+        self._weights: implicit.DecoderWeights | None = packed.on(gpu.constant)
+        self._prepared: dict[int, tuple[Array, implicit.Prepared]] = {}  # of each lane the last one, by its stream
+
+    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
+        """Decode one frame of each pair in three launches, on the current stream."""
+        if self._weights is None:
+            raise BackendError("The session is closed: open another.")
+        features = inputs["features"]
+        encoded = self._encoded(features)
+        height, width = features.shape[2:]
+        official = self._weights.official_sampling
+        rows, columns = (
+            implicit.target_axis(np.asarray(inputs[name]), size, official).on(self._gpu.constant)
+            for name, size in (("y", height), ("x", width))
+        )
+        time = self._gpu.array(inputs["time"], "float32")
+        frame = implicit.decode(encoded, self._weights, time, rows, columns)
+        return {"frame": frame if frame.dtype == np.float32 else frame.astype(np.float32)}
+
+    def close(self) -> None:
+        """Free what is held; a second call does nothing."""
+        self._weights = None
+        self._prepared.clear()
+
+    def _encoded(self, features: Any) -> implicit.Prepared:
+        assert self._weights is not None
+        lane = self._gpu.current()
+        held = self._prepared.get(lane)
+        if held is None or held[0] is not features:
+            prepared = implicit.prepare(features.astype(self._dtype, copy=False), self._weights)
+            held = self._prepared[lane] = features, prepared
+        return held[1]
+
+
+def stored_weights(path: Path) -> dict[str, np.ndarray]:
+    """Return the weights of a graph by their names. Raises BackendError where onnx is missing."""
+    onnx = import_onnx()
+    return {held.name: onnx.numpy_helper.to_array(held) for held in onnx.load(path).graph.initializer}

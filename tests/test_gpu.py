@@ -1,0 +1,327 @@
+"""All of the engine that a GPU runs, on one that is made of NumPy arrays: see fake_gpu."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_gpu import FOREIGN, Array, Foreign, Gpu, plugged_in
+from stvsr.engine.bundle import Bundle
+from stvsr.engine.compiler import find_engine
+from stvsr.engine.cuda import Gpu as Place
+from stvsr.engine.errors import BackendError, BundleError, DeviceMemoryError, RequestError
+from stvsr.engine.graphs import open_graphs
+from stvsr.engine.pipeline import upscale
+from stvsr.engine.reader import open_reader
+from stvsr.engine.request import UpscaleRequest
+from stvsr.engine.session import OrtSession
+from stvsr.engine.tensorrt_session import TensorRtSession
+from stvsr.engine.upscaler import Upscaler
+from stvsr.engine.windows import one_scene
+from stvsr.export.exporter import export_bundle
+from stvsr.training.networks import find_network
+from test_networks import made
+from test_pipeline import make_video, pan
+from test_videoinr import tiny
+from toy import write_toy
+
+H, W = 37, 53
+SHAPES = {"B": (1, 1, 2), "h": (8, 24, 64), "w": (8, 40, 80), "H": (2, 96, 256), "W": (2, 160, 320)}
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    monkeypatch.setenv("STVSR_CACHE", str(tmp_path / "cache"))
+    with plugged_in() as plugged:
+        yield plugged
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Bundle:
+    return Bundle.load(write_toy(tmp_path / "toy"))
+
+
+def opened(bundle: Bundle, role: Any = "encoder", **options: Any) -> TensorRtSession:
+    path = find_engine(bundle, role, target="sm89", shapes=SHAPES, library="tensorrt-rtx", **options)
+    return TensorRtSession(path, bundle.graph(role), "tensorrt-rtx", Place())
+
+
+def pairs(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).random(shape, np.float32)
+
+
+def test_an_engine_computes_what_its_graph_does(gpu: Gpu, toy: Bundle) -> None:
+    places = {"y": np.linspace(0, 20, 31, dtype=np.float32), "x": np.linspace(0, 30, 47, dtype=np.float32)}
+    with opened(toy, "decoder") as session, OrtSession(toy.path("decoder")) as reference:
+        for time in (0.0, 0.3, 1.0):
+            inputs = {"features": pairs(1, 2, 3, 24, 32), "time": np.array([time], np.float32), **places}
+            found, expected = session.run(inputs)["frame"], reference.run(inputs)["frame"]
+            assert isinstance(found, Array)
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_shapes_that_come_again_are_captured(gpu: Gpu, toy: Bundle) -> None:
+    with opened(toy) as session, session._gpu.lane(0):
+        results = {}
+        for turn in range(3):
+            for shape in ((1, 2, 3, 8, 16), (1, 2, 3, 24, 8)):
+                frames = pairs(*shape) + np.float32(turn)
+                results[turn, shape] = session.run({"frames": frames})["features"]
+                np.testing.assert_array_equal(results[turn, shape], frames)
+        assert gpu.count["captured"] == 2
+        assert gpu.count["launched"] == 4
+        assert gpu.count["contexts"] == 1
+        for (turn, shape), held in results.items():  # a later run leaves them alone
+            np.testing.assert_array_equal(held, pairs(*shape) + np.float32(turn))
+        for height in range(8, 24):  # more than are kept
+            for _ in range(2):
+                frames = pairs(1, 2, 3, height, 8)
+                np.testing.assert_array_equal(session.run({"frames": frames})["features"], frames)
+        assert len(next(iter(session._work.values())).captured) == 4
+
+
+def test_a_stream_that_cannot_be_captured_goes_without(gpu: Gpu, toy: Bundle) -> None:
+    gpu.capturable = False
+    with opened(toy) as session, session._gpu.lane(0):
+        for _ in range(3):
+            np.testing.assert_array_equal(
+                session.run({"frames": pairs(1, 2, 3, 8, 8)})["features"], pairs(1, 2, 3, 8, 8)
+            )
+    assert gpu.count["captured"] == 0
+
+
+def test_a_host_brings_its_arrays_and_its_streams(gpu: Gpu, toy: Bundle) -> None:
+    class Stream:
+        handle = 0x500  # as PyCUDA has it
+
+    frames, place = pairs(1, 2, 3, 8, 16), np.zeros((1, 2, 3, 8, 16), np.float32)
+    with opened(toy) as session:
+        for turn in range(3):  # at once, captured, and again
+            made = session.run({"frames": Foreign(frames)}, outputs={"features": Foreign(place)}, stream=Stream())
+            assert np.shares_memory(made["features"], place)
+            np.testing.assert_array_equal(place, frames)
+            place[...] = turn
+        session.run({"frames": Foreign(frames)}, stream=0x501)
+        assert set(session._work) == {0x500, 0x501}  # each with a context of its own
+        assert gpu.count["contexts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        (
+            {"frames": pairs(1, 2, 3, 7, 16)},
+            RequestError,
+            r"takes 'frames' of 1x2x3x8x8 to 2x2x3x64x80, not 1x2x3x7x16",
+        ),
+        ({"frames": pairs(1, 2, 3, 16)}, RequestError, "not 1x2x3x16: compile the bundle with --shapes"),
+        ({"frames": Foreign(pairs(1, 2, 3, 8, 8).astype(np.float64))}, RequestError, "of float64: hand over float32"),
+        ({"frames": [1, 2]}, RequestError, "is a list: hand over a NumPy array"),
+    ],
+)
+def test_inputs_that_an_engine_does_not_take(
+    gpu: Gpu, toy: Bundle, change: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with opened(toy) as session, pytest.raises(error, match=sentence):
+        session.run(change)
+
+
+def test_outputs_that_do_not_fit(gpu: Gpu, toy: Bundle) -> None:
+    frames = pairs(1, 2, 3, 8, 16)
+    with opened(toy) as session, session._gpu.lane(0):
+        for _ in range(2):  # captured, too
+            with pytest.raises(
+                RequestError, match="output 'features' is 1x2x3x8x16: hand over such an array, not 6x8x16"
+            ):
+                session.run({"frames": frames}, outputs={"features": Foreign(np.zeros((6, 8, 16), np.float32))})
+        with pytest.raises(RequestError, match="not contiguous"):
+            session.run(
+                {"frames": frames}, outputs={"features": Foreign(np.zeros((1, 2, 3, 8, 32), np.float32)[..., ::2])}
+            )
+
+
+def test_what_is_of_another_context_is_refused(gpu: Gpu, toy: Bundle) -> None:
+    frames = Foreign(pairs(1, 2, 3, 8, 16))
+    with opened(toy) as session:
+        gpu.foreign = {frames.array.ctypes.data}
+        with pytest.raises(BackendError, match="'frames' lies in another device or CUDA context than cuda:0: allocate"):
+            session.run({"frames": frames})
+        gpu.foreign = {0x700}
+        with pytest.raises(BackendError, match="stream belongs to another device or CUDA context"):
+            session.run({"frames": frames}, stream=0x700)
+        with pytest.raises(BackendError, match="is no CUDA stream"):
+            session.run({"frames": frames}, stream="default")
+        gpu.context = FOREIGN
+        with pytest.raises(BackendError, match=r"use the device's primary context.*retain_primary_context"):
+            session.run({"frames": frames}, stream=0x701)
+    with pytest.raises(BackendError, match="closed"):
+        session.run({"frames": frames})
+
+
+def test_a_damaged_engine_names_the_remedy(gpu: Gpu, toy: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "other.engine").write_bytes(b"of another version")
+    with pytest.raises(BackendError, match=r"magic tag does not match.*another card or version; compile the bundle"):
+        TensorRtSession(tmp_path / "other.engine", toy.graph("encoder"), "tensorrt-rtx", Place())
+    path = find_engine(toy, "encoder", target="sm89", shapes=SHAPES)
+    with pytest.raises(BundleError, match="has the input no"):
+        TensorRtSession(path, toy.graph("decoder"), "tensorrt-rtx", Place())
+
+
+def test_weights_are_replaced_by_name(gpu: Gpu, tmp_path: Path) -> None:
+    network = made("edvr-s")
+    bundle = Bundle.load(export_bundle(find_network("edvr-s"), network, tmp_path / "one"))
+    other = made("edvr-s")
+    for parameter in other.parameters():
+        parameter.data *= 1.1
+    changed = Bundle.load(export_bundle(find_network("edvr-s"), other, tmp_path / "other"))
+    weights = {name: value.numpy() for name, value in other.state_dict().items()}
+    frames = {"frames": pairs(1, 5, 3, 16, 24)}
+
+    def session(**options: Any) -> TensorRtSession:
+        path = find_engine(bundle, "network", target="sm89", **options)
+        return TensorRtSession(path, bundle.graph("network"), "tensorrt-rtx", Place())
+
+    with OrtSession(changed.path("network")) as reference:
+        expected = reference.run(frames)["upscaled"]
+    with session(refit=True) as live:
+        for _ in range(2):
+            before = live.run(frames)["upscaled"]
+        assert np.abs(before - expected).max() > 0.01
+        live.refit(weights)
+        np.testing.assert_allclose(live.run(frames)["upscaled"], expected, atol=1e-4)
+        with pytest.raises(BackendError, match=r"has no such weights of 'nowhere.weight'"):
+            live.refit({"nowhere.weight": np.zeros(3, np.float32)})
+        name = "conv_first.weight"
+        with pytest.raises(BackendError, match=rf"numbers of '{name}', and 1 were given"):
+            live.refit({name: np.zeros(1, np.float32)})
+    with session() as fixed, pytest.raises(BackendError, match="compile the bundle with --refit"):
+        fixed.refit(weights)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["edvr-s", "adavsr-temporal-s", "dtsr-s", "toflow-s"])
+def test_the_upscaler_makes_the_same_frames(gpu: Gpu, name: str, precision: Any, tmp_path: Path) -> None:
+    bundle = Bundle.load(export_bundle(find_network(name), made(name), tmp_path / name))
+    frames = np.random.default_rng(1).random((4, 3, 20, 36), np.float32)
+    factor = 1 if bundle.manifest.window.kind == "sliding" else 2
+    times = tuple(Fraction(part, factor) for part in range(factor))
+    scale = bundle.manifest.space.factors[0]
+    made_by = {}
+    for backend in ("ort", "tensorrt"):
+        device, wanted = ("cpu", "fp32") if backend == "ort" else ("auto", precision)
+        with Upscaler(bundle, backend=backend, device=device, precision=wanted) as upscaler:
+            made_by[backend] = np.stack(list(upscaler.frames(one_scene(frames, times), (20 * scale, 36 * scale))))
+            assert upscaler.device == ("cpu" if backend == "ort" else "cuda:0")
+            assert upscaler.notes == []
+    apart = np.abs(made_by["ort"].astype(int) - made_by["tensorrt"]) / 65535
+    assert apart.max() <= (1e-4 if precision == "fp32" else 2e-2)
+    assert gpu.count["computed"] > 0
+    assert gpu.count["page-locked"] > 0
+
+
+def test_a_pair_is_decoded_at_any_time_and_size(gpu: Gpu, toy: Bundle) -> None:
+    pair, times = pairs(2, 3, H, W), (0.0, 0.25, 0.5, 1.0)
+    for tile in (None, 24):
+        with Upscaler(toy, device="cpu", tile=tile) as one, Upscaler(toy, backend="tensorrt", tile=tile) as other:
+            for a, b in zip(
+                one.between(*pair, times, (100, 131)), other.between(*pair, times, (100, 131)), strict=True
+            ):
+                assert np.abs(a.astype(int) - b).max() <= 1
+
+
+@pytest.mark.parametrize("official", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_implicit_decoder_runs_by_its_own_kernels(gpu: Gpu, official: bool, tmp_path: Path) -> None:
+    network = tiny(official_sampling=official, frame_upsample=2)
+    bundle = Bundle.load(export_bundle(find_network("videoinr"), network, tmp_path / "bundle"))
+    pair = pairs(2, 3, 16, 24)
+    with Upscaler(bundle, device="cpu") as one, Upscaler(bundle, backend="tensorrt") as other:
+        for a, b in zip(one.between(*pair, (0, 0.5), (40, 60)), other.between(*pair, (0, 0.5), (40, 60)), strict=True):
+            assert np.abs(a.astype(int) - b).max() / 65535 < 1e-3
+    assert [path.name for path in (tmp_path / "cache" / "engines").iterdir() if "decoder" in path.name] == []
+
+
+def test_smaller_tiles_are_tried_where_memory_does_not_suffice(gpu: Gpu, tmp_path: Path) -> None:
+    bundle = Bundle.load(write_toy(tmp_path / "blurred", blur_px=3))
+    pair = pairs(2, 3, 64, 80)
+    with Upscaler(bundle, device="cpu") as upscaler:
+        expected = list(upscaler.between(*pair, (0.0, 0.5), (128, 160)))
+    gpu.memory_bytes = 64 * 2 * 3 * 48 * 48
+    with Upscaler(bundle, backend="tensorrt") as upscaler:
+        found = list(upscaler.between(*pair, (0.0, 0.5), (128, 160)))
+        assert upscaler.notes == [
+            "The memory of device 'cuda:0' did not hold tiles of 80 pixels: tiles of 40 were used, which takes longer."
+        ]
+    for a, b in zip(found, expected, strict=True):
+        assert np.abs(a.astype(int) - b).max() <= 2
+    gpu.memory_bytes = 1000
+    with (
+        Upscaler(bundle, backend="tensorrt") as upscaler,
+        pytest.raises(DeviceMemoryError, match="does not hold this work"),
+    ):
+        list(upscaler.between(*pair, (0.0, 0.5), (128, 160)))
+    with (
+        Upscaler(bundle, backend="tensorrt", tile=0) as upscaler,
+        pytest.raises(DeviceMemoryError, match="does not hold this work"),
+    ):
+        list(upscaler.between(*pair, (0.0, 0.5), (128, 160)))
+
+
+def test_several_windows_are_in_flight(gpu: Gpu, toy: Bundle) -> None:
+    """Work is queued on two streams in turn, and results are waited for when three more are under way."""
+    frames = pairs(8, 3, 16, 16)
+    with Upscaler(toy, backend="tensorrt") as upscaler:
+        place = upscaler._place
+        assert isinstance(place, Place)
+        asked = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal asked
+            for frame in frames:
+                asked += 1
+                yield frame
+
+        results = upscaler.frames(one_scene(counted()), (16, 16))
+        next(results)
+        assert asked >= 4
+        assert len(list(results)) == 7
+        streams = {stream.ptr for stream in place.streams}
+        for session in upscaler._graphs._sessions.values():
+            assert set(session._work) == streams  # type: ignore[attr-defined]
+
+
+def test_what_is_missing_is_named(gpu: Gpu, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match=r"There is no CUDA device 3: there are 1, counted from 0"):
+        open_graphs(toy, backend="tensorrt", device="cuda:3")
+    gpu.context = FOREIGN
+    with pytest.raises(BackendError, match="primary context"):
+        open_graphs(toy, backend="tensorrt")
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv444p"])
+def test_a_video_goes_through_a_gpu(gpu: Gpu, toy: Bundle, tmp_path: Path, pix_fmt: str) -> None:
+    """Frames come back as planes of the video's format where the kernels make it, and as RGB where not."""
+    source = make_video(tmp_path / "in.mp4", pan(4))
+    planes = {}
+    for backend, device in (("ort", "cpu"), ("tensorrt", "auto")):
+        output = tmp_path / f"{backend}.mkv"
+        report = upscale(
+            UpscaleRequest(
+                input=source,
+                output=output,
+                model=toy.folder,
+                scale=2,
+                backend=backend,
+                device=device,
+                codec="libx264",
+                encoder_options={"qp": "0"},
+                pix_fmt=pix_fmt,
+            )
+        )
+        assert report.frames_out == 8
+        with open_reader(output) as reader:
+            planes[report.device] = np.stack([frame.rgb for frame in reader])
+    assert planes.keys() == {"cpu", "cuda:0"}
+    codes = 1023 if "10" in pix_fmt else 255
+    assert np.abs(planes["cpu"] - planes["cuda:0"]).max() <= 3.5 / codes  # one code each of luma and of chroma
