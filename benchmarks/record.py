@@ -11,15 +11,18 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import av
-
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample_bee_240.mp4"
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "numpy", "av")
+_PACKAGES = (
+    *("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "triton", "cupy-cuda13x", "tensorrt"),
+    *("tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "numpy", "av"),
+)
 
 
 def make_clip(path: Path, width: int, height: int, frames: int) -> Path:
     """The shipped sample at another size, repeated to a length, near lossless at 24 frames a second."""
+    import av  # not every benchmark needs it
+
     with av.open(str(SAMPLE)) as source:
         pictures = [
             f.reformat(width, height, "yuv420p", interpolation="BICUBIC", threads=1) for f in source.decode(video=0)
@@ -66,8 +69,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def record(name: str, folder: Path, command: str, **figures: Any) -> None:
-    """Appends one JSON line to ``folder/NAME.jsonl`` and prints the figures."""
+def record(name: str, folder: Path, command: str, *, show: bool = True, **figures: Any) -> None:
+    """Appends one JSON line to ``folder/NAME.jsonl`` and, unless told not to, prints the figures."""
     line = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -79,7 +82,8 @@ def record(name: str, folder: Path, command: str, **figures: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
-    print(json.dumps({"benchmark": name, **figures}, indent=1))
+    if show:
+        print(json.dumps({"benchmark": name, **figures}, indent=1))
 
 
 def timed(call: Any, runs: int) -> list[float]:

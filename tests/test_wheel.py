@@ -14,7 +14,7 @@ import stvsr
 
 ROOT = Path(stvsr.__file__).parent
 ROOMS = ("engine", "kernels", "export", "training")
-DATA = (".onnx", ".json", ".cu", ".cuh")
+DATA = (".onnx", ".json", ".cu", ".cuh", ".cpp", ".hpp", ".cmake", ".in", ".txt")
 
 
 @pytest.fixture(scope="module")

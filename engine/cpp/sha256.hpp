@@ -1,0 +1,11 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace stvsr {
+
+// The SHA-256 of bytes (FIPS 180-4), in hex.
+std::string sha256(std::string_view bytes);
+
+}  // namespace stvsr
