@@ -1,7 +1,6 @@
 """VideoINR's decoder by kernels of its own: it is weakest as a graph, which holds every layer at the target's size."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,22 @@ from .bundle import Bundle
 from .closing import Closing
 from .cuda import Gpu
 from .errors import BackendError
-from .lowering import import_onnx
 from .manifest import Precision
 from .place import Array
+from .reweight import read_weights
 
 ARCHITECTURE = "videoinr"
 
 
 class ImplicitSession(Closing):
-    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does.
-
-    Raises BackendError where the weights cannot be read.
-    """
+    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does."""
 
     def __init__(self, bundle: Bundle, gpu: Gpu, precision: Precision = "fp32") -> None:
         graph, config = bundle.graph("decoder"), bundle.manifest.architecture.config
         self.inputs, self.outputs, self.device = graph.inputs, graph.outputs, gpu.device
         self._gpu, self._dtype = gpu, np.dtype(np.float32 if precision == "fp32" else np.float16)
         packed = implicit.pack(
-            stored_weights(bundle.path("decoder")),
+            read_weights(bundle.path("decoder").read_bytes()),
             self._dtype,
             official_sampling=config["official_sampling"],
             frame_upsample=config["frame_upsample"],
@@ -66,9 +62,3 @@ class ImplicitSession(Closing):
             prepared = implicit.prepare(features.astype(self._dtype, copy=False), self._weights)
             held = self._prepared[lane] = features, prepared
         return held[1]
-
-
-def stored_weights(path: Path) -> dict[str, np.ndarray]:
-    """Return the weights of a graph by their names. Raises BackendError where onnx is missing."""
-    onnx = import_onnx()
-    return {held.name: onnx.numpy_helper.to_array(held) for held in onnx.load(path).graph.initializer}

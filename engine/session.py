@@ -45,12 +45,14 @@ class Session(Protocol):
 
 
 class OrtSession(Closing):
-    """A graph in ONNX Runtime: on the CPU, or on a GPU's first lane, where all inputs and outputs are CuPy arrays.
+    """A graph, by its file or its bytes, in ONNX Runtime: on the CPU, or on the first lane of a GPU.
+
+    On a GPU all inputs and outputs are CuPy arrays, and nothing crosses the bus.
 
     Raises BackendError where ONNX Runtime cannot use the GPU, BundleError for a file that it cannot load.
     """
 
-    def __init__(self, path: str | Path, place: Place | None = None, threads: int | None = None) -> None:
+    def __init__(self, path: str | Path | bytes, place: Place | None = None, threads: int | None = None) -> None:
         ort = _onnxruntime()
         options = _options(ort, threads)
         self._ort = ort
@@ -164,17 +166,22 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
     return options
 
 
-def _create(ort: ModuleType, path: str | Path, options: Any, providers: list[Any]) -> Any:
+def _create(ort: ModuleType, path: str | Path | bytes, options: Any, providers: list[Any]) -> Any:
     try:
-        return ort.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
+        graph = path if isinstance(path, bytes) else os.fspath(path)
+        return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except Exception as error:
         reason = str(error).replace("\n", " ").strip()
         raise BundleError(
-            f"ONNX Runtime cannot load {path} ({reason}); restore the file or export it again."
+            f"ONNX Runtime cannot load {_told(path)} ({reason}); restore the file or export it again."
         ) from error
 
 
-def _open_cuda(ort: ModuleType, path: str | Path, options: Any, gpu: Gpu) -> Any:
+def _told(path: str | Path | bytes) -> str:
+    return f"a graph of {len(path)} bytes" if isinstance(path, bytes) else str(path)
+
+
+def _open_cuda(ort: ModuleType, path: str | Path | bytes, options: Any, gpu: Gpu) -> Any:
     """Open a session on a GPU; ONNX Runtime itself would report on stderr, and go on without."""
     failed = BackendError(f"ONNX Runtime cannot use device '{gpu.device}' here: {_CUDA_REMEDY}.")
     if not cuda_is_offered():
@@ -194,10 +201,12 @@ def _open_cuda(ort: ModuleType, path: str | Path, options: Any, gpu: Gpu) -> Any
     return session
 
 
-def _spec(path: str | Path, value: Any) -> TensorSpec:
+def _spec(path: str | Path | bytes, value: Any) -> TensorSpec:
     kind = value.type.removeprefix("tensor(").removesuffix(")")
     if kind not in _DTYPES:
-        raise BundleError(f"{path} has a tensor '{value.name}' of type {kind}, which stvsr does not feed: use float.")
+        raise BundleError(
+            f"{_told(path)} has a tensor '{value.name}' of type {kind}, which stvsr does not feed: use float."
+        )
     return TensorSpec(
         name=value.name, dtype=_DTYPES[kind], axes=tuple("?" if axis is None else axis for axis in value.shape)
     )

@@ -125,6 +125,13 @@ class TensorRtSession(Closing):
                     wanted[name] = array.copy()
             return wanted
 
+    @property
+    def weights(self) -> set[str]:
+        """Names of the weights that can be replaced; none where the engine was built to keep them."""
+        if self._engine is None or not self._engine.refittable:
+            return set()
+        return set(self._trt.Refitter(self._engine, self._logger).get_all_weights())
+
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by their names in the graph, once all work that is queued has been done.
 
