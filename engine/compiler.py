@@ -17,6 +17,7 @@ from .bundle import Bundle, file_sha256, write_manifest
 from .errors import BackendError, RequestError
 from .lowering import COORDINATES, LOWERING, import_onnx, lower, to_half
 from .manifest import ContinuousSpace, Engine, Library, Manifest, Precision, Recipe, Role
+from .plugins import register_plugins, to_plugins
 from .tensorrt import build_engine, check_target, load_library
 
 TARGETS = ("sm80", "sm89", "sm120")
@@ -39,17 +40,22 @@ def compile_bundle(
     targets: Sequence[str] = TARGETS,
     library: Library = "tensorrt-rtx",
     refit: bool = False,
+    plugins: bool = False,
     on_built: Callable[[Engine], None] | None = None,
 ) -> list[Engine]:
     """Build an engine of every graph for every target; once all are built, write them and record them in the manifest.
 
     `shapes` says (smallest, usual, largest) of free axes, in frames or pixels; the others are those of
-    `default_shapes`. `refit` lets weights be replaced in open engines. Raises RequestError for shapes that the bundle
-    does not take, BackendError where the library is missing or cannot build.
+    `default_shapes`. `refit` lets weights be replaced in open engines; `plugins` puts stvsr's own kernels into them,
+    which TensorRT alone takes. Raises RequestError for shapes that the bundle does not take, BackendError where the
+    library is missing or cannot build.
     """
+    if plugins and library != "tensorrt":
+        raise BackendError("TensorRT-RTX takes no plugins: use --library tensorrt, or compile without them.")
     graphs, each_target = bundle.manifest.graphs, dict.fromkeys(targets)
     every = _checked(shapes or {}, bundle.manifest)
     recipes = [_recipe(bundle, g.role, precision, every, t, library, refit) for g in graphs for t in each_target]
+    recipes = [recipe.model_copy(update={"plugins": plugins}) for recipe in recipes]
     models: dict[Role, bytes] = {}
     engines = []
     with _unfinished(bundle.folder) as folder:
@@ -196,7 +202,12 @@ def _checked(given: Shapes, manifest: Manifest) -> dict[str, tuple[int, int, int
 
 def _lowered(bundle: Bundle, recipe: Recipe) -> bytes:
     """Return a graph as the library takes it, serialized as ONNX."""
-    model = lower(import_onnx().load(bundle.path(recipe.role)))
+    model = import_onnx().load(bundle.path(recipe.role))
+    if recipe.plugins:
+        register_plugins()
+        model = to_plugins(model, bundle.manifest.architecture.config)
+    else:
+        model = lower(model)
     if recipe.precision == "fp16":
         model = to_half(model, COORDINATES | {flow.name for flow in bundle.manifest.flows})
     return bytes(model.SerializeToString())

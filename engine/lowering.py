@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import BackendError
+from .plugin_kernels import PLUGINS
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -18,10 +19,14 @@ LOWERING = 1  # an engine of another number was built from other operators: rais
 # Graph inputs that are coordinates or times, in every bundle.
 COORDINATES = frozenset({"time", "y", "x"})
 
+# Inputs of plugins that are exact, (plugin, place), and the plugins whose result is float32 whatever they read.
+_EXACT = {(p.name, place) for p in PLUGINS.values() for place, kind in enumerate(p.inputs.values()) if kind == "FP32"}
+_FLOAT32_RESULTS = {plugin.name for plugin in PLUGINS.values() if plugin.output[1] == "FP32"}
+
 # Products with weights: what they give is as precise as they compute, and what they read is features.
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *(PLUGINS.keys() - {"warp"})})
 _ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # they read every type alike
-_FLOAT32_INPUTS = {("Resize", 2)}  # of float32 by their operator's definition: (operator, place)
+_FLOAT32_INPUTS = {("Resize", 2), *_EXACT}  # of float32 by their operator's definition: (operator, place)
 _HALF_RANGE = (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max))
 
 
@@ -32,12 +37,12 @@ def lower(model: "ModelProto") -> "ModelProto":
     `DeformConv` are not stored in the graph.
     """
     import_onnx()
-    lowered = _copy(model)
+    lowered = copied(model)
     graph = lowered.graph
     opset = max((o.version for o in lowered.opset_import if o.domain in ("", "ai.onnx")), default=0)
     mode = "linear" if opset >= 20 else "bilinear"
     shapes = {initializer.name: tuple(initializer.dims) for initializer in graph.initializer}
-    writer = _Writer(graph)
+    writer = GraphWriter(graph)
     for node in model.graph.node:
         if node.op_type == "DeformConv":
             _deform_conv(writer, node, shapes, mode)
@@ -86,11 +91,11 @@ def to_half(model: "ModelProto", coordinates: Collection[str] = COORDINATES) -> 
             weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), weight.name))
             types[weight.name] = float16
 
-    writer = _Writer(graph)
+    writer = GraphWriter(graph)
     outputs = {value.name for value in graph.output}
     casts: dict[tuple[str, int], str] = {}  # the same value in the other type
     for index, original in enumerate(nodes):
-        node = _copy(original)
+        node = copied(original)
         for place, name in enumerate(original.input):
             wanted = read_type(index, place)
             if wanted is None or wanted == types[name]:
@@ -98,7 +103,7 @@ def to_half(model: "ModelProto", coordinates: Collection[str] = COORDINATES) -> 
             if (name, wanted) not in casts:
                 casts[name, wanted] = writer("Cast", name, to=wanted)
             node.input[place] = casts[name, wanted]
-        made = float32 if index in wide else float16
+        made = float32 if index in wide or node.op_type in _FLOAT32_RESULTS else float16
         if node.op_type == "Cast" and node.output[0] in floats:
             next(a for a in node.attribute if a.name == "to").i = made
         writer.nodes.append(node)
@@ -126,7 +131,7 @@ def import_onnx() -> Any:
     return onnx
 
 
-class _Writer:
+class GraphWriter:
     """Writes a graph's nodes anew, with values and constants under names that the graph does not have."""
 
     def __init__(self, graph: "GraphProto") -> None:
@@ -168,22 +173,19 @@ class _Writer:
         self._graph.node.extend(self.nodes)
 
 
-def _copy(message: Any) -> Any:
-    copied = type(message)()
-    copied.CopyFrom(message)
-    return copied
+def copied(message: Any) -> Any:
+    """Return a copy of a message of protobuf."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
 
 
-def _deform_conv(writer: _Writer, node: "NodeProto", shapes: dict[str, tuple[int, ...]], mode: str) -> None:
+def _deform_conv(writer: GraphWriter, node: "NodeProto", shapes: dict[str, tuple[int, ...]], mode: str) -> None:
     """Write one `DeformConv`: the positions of all taps, their samples, and the product with the weights."""
     onnx = import_onnx()
     constant = writer.constant
     x, weight, offset, bias, mask = (*node.input, "", "")[:5]
-    if weight not in shapes:
-        raise BackendError(
-            f"The weights of the deformable convolution '{node.name or node.output[0]}' are not stored in its graph,"
-            " and engines take stored ones: export the bundle again."
-        )
+    check_stored(node, shapes)
     given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     offset_groups, groups = given.get("offset_group", 1), given.get("group", 1)
     strides, dilations = given.get("strides", (1, 1)), given.get("dilations", (1, 1))
@@ -242,6 +244,15 @@ def _deform_conv(writer: _Writer, node: "NodeProto", shapes: dict[str, tuple[int
         writer("Reshape", product, shape, output=output)
 
 
+def check_stored(node: "NodeProto", shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise BackendError where the graph does not hold the weights of a `DeformConv`."""
+    if node.input[1] not in shapes:
+        raise BackendError(
+            f"The weights of the deformable convolution '{node.name or node.output[0]}' are not stored in its graph,"
+            " and engines take stored ones: export the bundle again."
+        )
+
+
 def _float_values(graph: "GraphProto") -> set[str]:
     """Names of a graph's float32 values; its shapes have been inferred."""
     onnx = import_onnx()
@@ -270,6 +281,8 @@ def _float32_nodes(graph: "GraphProto", floats: set[str], coordinates: Collectio
         if node.op_type == "GridSample":
             wide.add(index)
             exact.append(node.input[1])
+        elif node.op_type in PLUGINS:
+            exact += [name for place, name in enumerate(node.input) if (node.op_type, place) in _EXACT]
         elif node.op_type == "Cast" and not gives:
             exact += reads
         if not reads or any(not _held_by_half(held[name]) for name in reads if name in held):
@@ -278,7 +291,7 @@ def _float32_nodes(graph: "GraphProto", floats: set[str], coordinates: Collectio
     seen: set[int] = set()
     while exact:
         index = makers.get(exact.pop(), -1)
-        if index < 0 or index in seen:
+        if index < 0 or index in seen or nodes[index].op_type in _FLOAT32_RESULTS:
             continue
         seen.add(index)
         node = nodes[index]

@@ -3,9 +3,9 @@
 Networks are strongly typed: an engine computes in the precisions of its graph, and float32 is never rounded to TF32.
 """
 
+import contextlib
 import functools
 import importlib
-import importlib.util
 import threading
 from collections.abc import Iterable
 from types import ModuleType
@@ -42,9 +42,10 @@ def load_library(library: Library) -> ModuleType:
 
 
 def installed_library() -> Library:
-    """Return the library that is there: the data centre's where both are."""
-    for library, names in _MODULES.items():
-        if any(importlib.util.find_spec(name) for name in names):
+    """Return the library that can be imported: the data centre's where both can, and TensorRT-RTX where none can."""
+    for library in _MODULES:
+        with contextlib.suppress(BackendError):
+            load_library(library)
             return library
     return "tensorrt-rtx"
 

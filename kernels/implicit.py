@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike
 from . import module
 
 _FIRST, _WIDE, _FRAMES = 64, 256, 6  # widths of the first layers and the widest; channels of two frames
-_TIE_BIAS = np.float32(1e-3)  # input pixels; more than float32 errs by, so that ties go to the lower pixel
-_WHOLE = 1e-2  # target pixels; a size this near to a whole number is one
+TIE_BIAS = np.float32(1e-3)  # input pixels; more than float32 errs by, so that ties go to the lower pixel
+WHOLE = 1e-2  # target pixels; a size this near to a whole number is one
 # As implicit.cu has them: target pixels, threads and bytes of scratch of a block, and bytes of one place that is read.
 _TILE = {"float": (32, 128, 4096), "half": (64, 256, 10240)}
 _CORNERS_BYTES = 32
@@ -61,11 +61,11 @@ def target_axis(position: np.ndarray, n_in: int, official_sampling: bool) -> Tar
     size = np.float32(n_in) / spacing
     if official_sampling:
         # The official pick hangs on how float32 rounds, so the official steps are taken one by one.
-        pixel = one / np.where(np.abs(size - np.rint(size)) < _WHOLE, np.rint(size), size)
+        pixel = one / np.where(np.abs(size - np.rint(size)) < WHOLE, np.rint(size), size)
         grid = (pixel - one) + two * pixel * np.rint(index)
         wanted = ((grid + one) * np.float32(n_in) - one) / two
     else:
-        wanted = position - _TIE_BIAS
+        wanted = position - TIE_BIAS
     nearest = np.clip(np.rint(wanted), 0, n_in - 1).astype(np.int32)
     return TargetAxis(position, index, nearest, two * (position - nearest.astype(np.float32)), size[0])
 

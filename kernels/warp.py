@@ -14,7 +14,7 @@ Layout = Literal["nchw", "nhwc"]
 VARIANTS: tuple[module.Defines, ...] = ((("DTYPE", "float"),), (("DTYPE", "half"),))
 
 _TILE = (32, 8)  # pixels of a block, columns and rows
-_CHUNK = 16  # channels of a block
+CHUNK = 16  # channels of a block
 _THREADS = 256
 _VECTOR_BYTES = 16
 
@@ -86,7 +86,7 @@ def warp(
     sizes: tuple[int, ...] = (channels, height, width, out_height, out_width, count)
     if planar:
         function, geometry = "warp_planes", launch_planes(batch, channels, out_height, out_width)
-        sizes = (*sizes, _CHUNK)
+        sizes = (*sizes, CHUNK)
     else:
         vector = _VECTOR_BYTES // features.dtype.itemsize
         vector = vector if channels % vector == 0 and module.is_aligned(features, out) else 1
@@ -100,7 +100,7 @@ def warp(
 def launch_planes(batch: int, channels: int, out_height: int, out_width: int) -> Launch:
     """Launch parameters of `warp_planes`."""
     tiles = (-(-out_width // _TILE[0]), -(-out_height // _TILE[1]))
-    return Launch((*tiles, batch * -(-channels // _CHUNK)), (*_TILE, 1))
+    return Launch((*tiles, batch * -(-channels // CHUNK)), (*_TILE, 1))
 
 
 def launch_pixels(batch: int, vectors: int, out_height: int, out_width: int, flows: int) -> Launch:

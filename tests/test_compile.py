@@ -22,7 +22,7 @@ from stvsr.engine.manifest import Engine, TensorSpec
 from stvsr.engine.tensorrt import check_engine, check_target, check_tensors, load_library
 from stvsr.export.exporter import export_bundle
 from stvsr.training.networks import find_network
-from test_networks import SMALL, made
+from test_networks import FULL, SMALL, made
 from toy import save_graph, write_toy
 
 SHAPES = {"B": (1, 1, 2), "h": (16, 24, 64), "w": (16, 40, 80), "H": (2, 96, 256), "W": (2, 160, 320)}
@@ -114,8 +114,9 @@ def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["videoinr-s", *SMALL])
-def test_every_compact_network_builds_for_every_card(rtx: ModuleType, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["videoinr-s", *SMALL, "videoinr", *FULL])
+def test_every_network_builds_for_every_card(rtx: ModuleType, name: str, tmp_path: Path) -> None:
+    """In both precisions, of sizes that are free: a graph that stops building fails here."""
     if name == "videoinr-s":
         bundle = Bundle.load(shutil.copytree(find_bundle(name).folder, tmp_path / name))
     else:
@@ -123,6 +124,7 @@ def test_every_compact_network_builds_for_every_card(rtx: ModuleType, name: str,
     for precision in ("fp32", "fp16"):
         engines = compile_bundle(bundle, precision=precision, targets=TARGETS)
         assert len(engines) == len(TARGETS) * len(bundle.manifest.graphs)
+    assert len(Bundle.load(bundle.folder).manifest.engines) == 2 * len(engines)
 
 
 def unbuildable(folder: Path) -> Bundle:
@@ -418,6 +420,8 @@ def test_what_cannot_be_had_is_said(rtx: ModuleType, toy: Bundle, monkeypatch: p
         compile_bundle(toy, shapes=SHAPES, targets=("sm61",))
     with pytest.raises(BackendError, match="no engine library 'openvino': use tensorrt or tensorrt-rtx"):
         compile_bundle(toy, shapes=SHAPES, library="openvino")  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="TensorRT-RTX takes no plugins: use --library tensorrt"):
+        compile_bundle(toy, shapes=SHAPES, plugins=True)
     with pytest.raises(BackendError, match="no precision 'int8': use fp32 or fp16"):
         compile_bundle(toy, shapes=SHAPES, precision="int8")  # type: ignore[arg-type]
     monkeypatch.setattr(tensorrt, "local_target", lambda: "sm90")

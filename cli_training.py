@@ -1,0 +1,242 @@
+"""The commands that need PyTorch: export, train, evaluate."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .engine.errors import BackendError, RequestError
+from .terminal import err, interruptible, out, plain, progress_bar, read_pairs
+
+
+@contextmanager
+def _training_extra() -> Iterator[None]:
+    """Says what to install when PyTorch or the exporter is absent."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript"):
+            raise
+        raise BackendError(
+            f'This command needs {error.name}, which is not installed: pip install "stvsr[training]".'
+        ) from error
+
+
+@contextmanager
+def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turns errors of the training room, which knows nothing of the engine's, into the user's."""
+    try:
+        yield
+    except kinds as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) else str(error)  # which would quote its sentence
+        raise RequestError(text if text.endswith(".") else f"{text}.") from error
+
+
+def export(
+    network: Annotated[str, typer.Argument(help="A network's name, as videoinr-s.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The bundle's folder.")],
+    weights: Annotated[
+        Path | None, typer.Option("--weights", help="A weights.pt of `stvsr train`, or an official checkpoint.")
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Take random weights: to measure speed, not to look at.")
+    ] = False,
+    config: Annotated[
+        list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Of the network's configuration, as frames=7.")
+    ] = None,
+    scores: Annotated[Path | None, typer.Option(help="JSON of `stvsr evaluate`, kept in the manifest.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Turn trained weights into a bundle of exported graphs."""
+    with _training_extra():
+        from .export.exporter import export_bundle
+        from .training.checkpoints import CheckpointError, load_weights, random_weights
+        from .training.networks import configured, find_network
+
+        if (weights is None) != untrained:
+            raise RequestError("Choose one of --weights FILE and --untrained.")
+        with _user_errors(KeyError, CheckpointError, ValueError):
+            entry, changes = find_network(network), read_pairs(config or [])
+            trained, training = (
+                load_weights(entry, weights, changes) if weights else random_weights(configured(entry, changes))
+            )
+        with _user_errors(json.JSONDecodeError):
+            judged = json.loads(scores.read_text()) if scores else {}
+        kept = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
+        folder = export_bundle(entry, trained, output, training, kept, overwrite)
+    out.print(f"[bold]{plain(folder)}[/]", soft_wrap=True)
+
+
+def train(
+    network: Annotated[str, typer.Argument(help="A network's name, as videoinr-s.")],
+    data: Annotated[Path, typer.Option("--data", help="A folder of clips.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the run.  [default: runs/NETWORK]")
+    ] = None,
+    validation: Annotated[Path | None, typer.Option("--val", help="A folder of clips to validate on.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of decoded clips.  [default: in the run's]")] = None,
+    steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)] = 40_000,
+    stage_two_at: Annotated[
+        int | None, typer.Option(help="Step at which scales become uniform.  [default: 5/6 of the steps]")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Samples per step.", min=1)] = 4,
+    patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48,
+    rate: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of weights and samples.")] = 0,
+    config: Annotated[
+        list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Of the network's configuration, as width=64.")
+    ] = None,
+    perceptual: Annotated[
+        Path | None,
+        typer.Option("--perceptual", help="Weights of torchvision's VGG-19: adds the loss of its features."),
+    ] = None,
+    motion: Annotated[
+        Path | None, typer.Option("--motion", help="Weights of a toflow: adds the loss of motion consistency.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
+) -> None:
+    """Train a network on a folder of clips; a run that was stopped goes on where it stood."""
+    with _training_extra():
+        import torch
+
+        from .training.checkpoints import load_weights, read_state_dict
+        from .training.data import Sampling
+        from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
+        from .training.networks import configured, find_network
+        from .training.trainer import Schedule, Trainer
+
+        with _user_errors(KeyError, FileNotFoundError, ValueError):
+            entry = configured(find_network(network), read_pairs(config or []))
+            schedule = Schedule(
+                steps=steps,
+                stage_two_at=steps * 5 // 6 if stage_two_at is None else stage_two_at,
+                learning_rate=rate,
+                seed=seed,
+            )
+            torch.manual_seed(seed)
+            run = output or Path("runs") / network
+            sampling = Sampling(patch=patch, batch=batch)
+            built = entry.build(entry.config)
+            penalties: list[tuple[Any, float]] = []
+            if perceptual:
+                penalties.append((Perceptual(read_state_dict(perceptual)), PENALTY_WEIGHT))
+            if motion:
+                flow_network: Any = load_weights(find_network("toflow"), motion)[0]
+                penalties.append((MotionConsistency(flow_network.spynet), PENALTY_WEIGHT))
+            trainer = Trainer(
+                built, asdict(entry.config), schedule, sampling, run, device, _flow_of_pictures, penalties
+            )
+            if trainer.step:
+                err.print(f"Going on from step {trainer.step} of {plain(run)}.")
+            with (
+                interruptible("the same command goes on from the last checkpoint"),
+                progress_bar(no_progress) as progress,
+            ):
+                task = progress.add_task(f"train {network}", total=steps, completed=trainer.step, note="")
+                scores = trainer.fit(
+                    data,
+                    validation,
+                    cache,
+                    lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"),
+                )
+    out.print(f"[bold]{plain(run / 'weights.pt')}[/]", soft_wrap=True)
+    for name, value in scores.items():
+        out.print(f"  {name} {value:.3f} dB")
+
+
+def _flow_of_pictures(first: Any, second: Any, method: str) -> Any:
+    """Optical flow as the engine has it, of two pictures as training has them, (h, w, 3) uint8 -> (2, h, w)."""
+    import numpy as np
+
+    from .engine.flow import optical_flow
+
+    first, second = (picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second))
+    return optical_flow(first, second, method)
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A bundle (name or folder), or TEMPORAL+SPATIAL.")],
+    clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of them.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON.")] = None,
+    scale: Annotated[int | None, typer.Option("-s", "--scale", help="Spatial factor.  [default: 4]", min=1)] = None,
+    factor: Annotated[
+        int | None, typer.Option("-t", "--factor", help="Every how many-th frame is seen.  [default: 2]", min=1)
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="Optical flow: farneback or dis.  [default: the bundle's]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:0.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of the network.", min=1)] = None,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Judge a bundle on clips: PSNR and SSIM on luma, at input times and between, beside bicubic."""
+    import av
+    import numpy as np
+
+    from .engine.bundle import find_bundles
+    from .engine.place import FULL_SCALE
+    from .engine.route import Route, default_factor, default_scale, plan_route
+    from .engine.windows import one_scene
+
+    if output and not output.parent.is_dir():
+        raise RequestError(f"The folder {output.parent} of the scores does not exist: make it first.")
+
+    with _training_extra(), _user_errors(FileNotFoundError, ValueError, av.FFmpegError):
+        from .training.clips import find_clips
+        from .training.evaluation import METHODS, Protocol
+        from .training.evaluation import evaluate as run
+
+        bundles = find_bundles(bundle)
+        devices: set[str] = set()
+
+        def upscaled(frames: Iterable[Any], factor: int, size: tuple[int, int]) -> Iterator[Any]:
+            first = next(stream := iter(frames))
+            legs = plan_route(bundles, first.shape[1:], size, factor)
+            times = tuple(Fraction(part, factor) for part in range(factor))
+            with Route(legs, device=device, threads=threads, flow=flow) as route:
+                devices.add(route.device)
+                for frame in route.frames(one_scene(chain([first], stream), times)):
+                    yield frame.astype(np.float32) / FULL_SCALE
+
+        protocol = Protocol(
+            scale=round(default_scale(bundles)) if scale is None else scale,
+            factor=default_factor(bundles) if factor is None else factor,
+            exposure=any(b.manifest.window.kind == "doubled" for b in bundles),
+        )
+        with progress_bar(no_progress) as progress:
+            found = find_clips(*clips)
+            task = progress.add_task("", total=None, note="frames")
+            scores = run(
+                found,
+                upscaled,
+                protocol,
+                lambda clip: progress.update(task, description=plain(clip.name)),
+                lambda: progress.advance(task),
+            )
+        graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in bundles}
+        scores = {"bundle": "+".join(graphs), "graphs_sha256": graphs, "device": ", ".join(devices), **scores}
+    if output:
+        output.write_text(json.dumps(scores, indent=1) + "\n")
+    if as_json:
+        out.print_json(json.dumps(scores))
+        return
+    table = Table("clip", "frames", *(f"{m} PSNR / SSIM" for m in METHODS), box=None)
+    rows = [*scores["clips"].items(), ("mean", scores["mean"])]
+    for clip, when in ((c, w) for w in ("at", "between") for c in rows):
+        figures = clip[1].get(when)
+        if figures:
+            table.add_row(
+                clip[0],
+                {"at": "at input times", "between": "between"}[when],
+                *(f"{figures[m]['psnr_y_db']:.2f} / {figures[m]['ssim_y']:.4f}" for m in METHODS),
+            )
+    out.print(table)
+    for when, gain in scores["gain_db"].items():
+        out.print(f"{gain:+.2f} dB over {METHODS[1]} {'at input times' if when == 'at' else 'between them'}")
