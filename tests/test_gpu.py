@@ -1,5 +1,7 @@
 """All of the engine that a GPU runs, on one that is made of NumPy arrays: see fake_gpu."""
 
+import re
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_gpu import FOREIGN, Array, Foreign, Gpu, plugged_in
+import stvsr
+from fake_gpu import FOREIGN, Array, CUDARuntimeError, Foreign, Gpu, plugged_in
+from stvsr.engine import cuda
+from stvsr.engine import session as session_module
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.compiler import find_engine
 from stvsr.engine.cuda import Gpu as Place
@@ -18,6 +23,7 @@ from stvsr.engine.reader import open_reader
 from stvsr.engine.refit import refit
 from stvsr.engine.request import UpscaleRequest
 from stvsr.engine.session import OrtSession
+from stvsr.engine.tensorrt import load_library
 from stvsr.engine.tensorrt_session import TensorRtSession
 from stvsr.engine.upscaler import Upscaler
 from stvsr.engine.windows import one_scene
@@ -337,3 +343,96 @@ def test_a_video_goes_through_a_gpu(gpu: Gpu, toy: Bundle, tmp_path: Path, pix_f
     assert planes.keys() == {"cpu", "cuda:0"}
     codes = 1023 if "10" in pix_fmt else 255
     assert np.abs(planes["cpu"] - planes["cuda:0"]).max() <= 3.5 / codes  # one code each of luma and of chroma
+
+
+def test_without_a_driver_the_remedy_is_named(gpu: Gpu, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count() -> int:
+        raise CUDARuntimeError("cudaErrorInsufficientDriver")
+
+    cupy = cuda.import_cupy()
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", count)
+    with pytest.raises(BackendError, match=r"no CUDA device \(cudaErrorInsufficientDriver\): install an NVIDIA driver"):
+        open_graphs(toy, backend="tensorrt")
+
+
+def test_without_cupy_the_extra_is_named(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    cuda.import_cupy.cache_clear()
+    with pytest.raises(BackendError, match=r'through CuPy, which cannot be imported .*pip install "stvsr\[cuda\]"'):
+        Place()
+    cuda.import_cupy.cache_clear()
+
+
+def test_a_device_that_fails_is_named(gpu: Gpu) -> None:
+    with pytest.raises(BackendError, match=r"'cuda:0' failed \(an illegal address\): run again"), Place().lane(0):
+        raise CUDARuntimeError("an illegal address")
+
+
+def test_onnx_runtime_binds_memory_of_the_device(gpu: Gpu, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing crosses the bus between graphs: every input and output is bound by its address."""
+    bound: list[tuple[str, str]] = []
+
+    class Binding:
+        def __init__(self, binding: Any) -> None:
+            self.real = binding
+
+        def bind_input(self, name: str, device: str, *rest: Any) -> None:
+            bound.append((name, device))
+            self.real.bind_input(name, "cpu", *rest)
+
+        def bind_output(self, name: str, device: str, *rest: Any) -> None:
+            bound.append((name, device))
+            self.real.bind_output(name, "cpu", *rest)
+
+    class Session:
+        def __init__(self, real: Any) -> None:
+            self.real = real
+            self.get_inputs, self.get_outputs = real.get_inputs, real.get_outputs
+
+        def io_binding(self) -> Binding:
+            return Binding(self.real.io_binding())
+
+        def run_with_iobinding(self, binding: Binding, options: Any) -> None:
+            assert options.get_run_config_entry("disable_synchronize_execution_providers") == "1"
+            self.real.run_with_iobinding(binding.real)
+
+    def on_cuda(ort: Any, path: Any, options: Any, place: Place) -> Session:
+        assert place.lanes == 1
+        return Session(session_module._create(ort, path, options, ["CPUExecutionProvider"]))
+
+    monkeypatch.setattr(session_module, "_open_cuda", on_cuda)
+    monkeypatch.setattr("stvsr.engine.graphs.cuda_is_offered", lambda: True)
+    pair = pairs(2, 3, H, W)
+    with Upscaler(toy, device="cpu") as one, Upscaler(toy) as other:
+        assert other.device == "cuda:0"
+        for a, b in zip(one.between(*pair, (0, 0.5), (80, 99)), other.between(*pair, (0, 0.5), (80, 99)), strict=True):
+            assert np.abs(a.astype(int) - b).max() <= 1
+    assert {name for name, _ in bound} == {"frames", "features", "time", "y", "x", "frame"}
+    assert {device for _, device in bound} == {"cuda"}
+
+
+def test_the_real_library_has_what_is_asked_of_it() -> None:
+    """What the imitated one has is what it was made for: names are held against the real module."""
+    try:
+        trt: Any = load_library("tensorrt-rtx")
+    except BackendError as absent:
+        pytest.skip(str(absent))
+    asked = {
+        "ICudaEngine": "get_tensor_name get_tensor_mode get_tensor_dtype get_tensor_shape num_io_tensors refittable"
+        " get_tensor_profile_shape create_runtime_config create_execution_context",
+        "IRuntimeConfig": "set_execution_context_allocation_strategy dynamic_shapes_kernel_specialization_strategy",
+        "IExecutionContext": "set_input_shape infer_shapes update_device_memory_size_for_shapes set_device_memory"
+        " get_tensor_shape set_tensor_address execute_async_v3 is_stream_capturable",
+        "Refitter": "get_all_weights get_weights_prototype set_named_weights get_missing_weights refit_cuda_engine",
+        "Runtime": "deserialize_cuda_engine",
+        "ExecutionContextAllocationStrategy": "USER_MANAGED",
+        "DynamicShapesKernelSpecializationStrategy": "EAGER",
+        "Weights": "dtype size",
+    }
+    for kind, names in asked.items():
+        for name in names.split():
+            assert hasattr(getattr(trt, kind), name), f"{kind}.{name}"
+    source = (Path(stvsr.__file__).parent / "engine/tensorrt_session.py").read_text()
+    used = set(re.findall(r"(?:engine|context|config|refitter|runtime)\.(\w+)", source))
+    known = {name for names in asked.values() for name in names.split()}
+    assert used <= known, used - known
