@@ -12,20 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import find_bundles
+from .bundle import Bundle, find_bundles
 from .crew import Channel, Crew
 from .errors import MediaError
 from .frame import Frame
 from .place import Picture, PictureFormat
 from .reader import open_reader
 from .request import Plan, UpscaleRequest, writer_options
-from .route import Route
+from .route import SceneRoutes, adapted_legs
 from .scenes import CutDetector
 from .timeline import Slot, with_durations
 from .windows import InputFrame
 from .writer import VideoWriter
 
 INPUT_FRAMES = 2  # decoded frames that wait
+SCENE_FRAMES = 48  # of a scene that are read to adapt to it
+SCENE_BYTES = 1 << 29  # of a scene's frames that are held for that
 OUTPUT_BYTES = 64 << 20  # of made frames that wait, and at least one: one of 8K takes 190 MiB
 
 
@@ -61,6 +63,7 @@ class Report:
     encode_seconds: float
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None where the system does not say
+    adaptation: tuple[dict[str, Any], ...]  # what happened in it, of each scene or of all; empty without
     warnings: tuple[str, ...]  # what the output could not take over, what was not done as asked, and untrained weights
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +95,22 @@ class _Clock:
             self.seconds -= time.perf_counter() - start
 
 
-def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | None = None) -> Report:
+@dataclass(frozen=True)
+class Adaptation:
+    """Bundles that were adapted to a video, each from one of the request's, and what is told of them.
+
+    Of each scene in order its own, or one for all; a bundle that is not adapted means the original weights.
+    """
+
+    bundles: tuple[Bundle, ...]
+    records: tuple[dict[str, Any], ...]
+
+
+def upscale(
+    request: UpscaleRequest,
+    on_progress: Callable[[Progress], None] | None = None,
+    adaptation: Adaptation | None = None,
+) -> Report:
     """Upscale one video; on any error, and on an interrupt, no output is left."""
     began = time.perf_counter()
     request.check()
@@ -103,8 +121,8 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
         info = reader.info
         plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
         route = opened.enter_context(
-            Route(
-                plan.legs,
+            SceneRoutes(
+                [adapted_legs(plan.legs, bundle) for bundle in adaptation.bundles] if adaptation else [plan.legs],
                 backend=request.backend,
                 device=request.device,
                 tile=request.tile,
@@ -151,8 +169,29 @@ def upscale(request: UpscaleRequest, on_progress: Callable[[Progress], None] | N
         encode_seconds=run.encoding.seconds,
         fps=run.frames_out / seconds,
         peak_memory_bytes=peak_memory_bytes(),
+        adaptation=adaptation.records if adaptation else (),
         warnings=(*untrained, *route.notes, *writer.warnings),
     )
+
+
+def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
+    """Yield the scenes of a request's video as `upscale` cuts it, (N, 3, h, w) in [0, 1] each.
+
+    Of a longer scene the first frames come, as many as are asked for and as `SCENE_BYTES` hold.
+    """
+    request.check()
+    detector = CutDetector(request.scene_threshold)
+    scene: list[np.ndarray] = []
+    with open_reader(request.input, fps=request.input_fps) as reader:
+        most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
+        for frame in reader:
+            if detector.is_cut(frame.rgb) and scene:
+                yield np.stack(scene)
+                scene = []
+            if len(scene) < most:
+                scene.append(frame.rgb)
+    if scene:
+        yield np.stack(scene)
 
 
 class _Run:
@@ -162,7 +201,7 @@ class _Run:
         self,
         plan: Plan,
         detector: CutDetector,
-        route: Route,
+        route: SceneRoutes,
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
     ) -> None:

@@ -8,9 +8,10 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import cast
+from itertools import chain, count
+from typing import Any, cast
 
 import numpy as np
 
@@ -109,10 +110,10 @@ def _passes(
         yield (Leg(bundle, size, last),)
         return
     for base in bundle.manifest.time.factors:
-        for count in range(1, MAX_REPETITIONS + 1):
-            if base > 1 and base**count == factor:
+        for passes in range(1, MAX_REPETITIONS + 1):
+            if base > 1 and base**passes == factor:
                 again = Leg(bundle, size, base, shrink=size[0] // shape[0])
-                yield (*[again] * (count - 1), Leg(bundle, size, None if final else base))
+                yield (*[again] * (passes - 1), Leg(bundle, size, None if final else base))
 
 
 def default_scale(bundles: Sequence[Bundle]) -> float:
@@ -138,7 +139,7 @@ def abilities(bundle: Bundle) -> str:
         time = "makes no frames in time"
     else:
         base = manifest.time.factors[0]
-        powers = " and ".join(f"x{base**count}" for count in range(2, MAX_REPETITIONS + 1))
+        powers = " and ".join(f"x{base**passes}" for passes in range(2, MAX_REPETITIONS + 1))
         time = f"multiplies the frame rate by {manifest.time}, and by repetition {powers}"
     return f"'{manifest.name}' enlarges {manifest.space} and {time}"
 
@@ -206,6 +207,58 @@ class Route(Closing):
     def close(self) -> None:
         """Close every session."""
         self._opened.close()
+
+
+class SceneRoutes(Closing):
+    """Runs each scene by a route of its own, one open at a time; the last one serves all scenes that follow.
+
+    `options` are those of `Route`.
+    """
+
+    def __init__(self, routes: Sequence[Sequence[Leg]], **options: Any) -> None:
+        self._routes, self._options = [tuple(legs) for legs in routes], options
+        self._closed_notes: list[str] = []
+        self._open = Route(self._routes[0], **options)
+        self.device = self._open.device
+
+    @property
+    def notes(self) -> list[str]:
+        """What was not done as asked, in sentences."""
+        return list(dict.fromkeys([*self._closed_notes, *self._open.notes]))
+
+    def pictures(self, inputs: Iterable[InputFrame], wanted: PictureFormat | None) -> Iterator[Picture]:
+        """Yield what `Route.pictures` does, scene after scene."""
+        stream = iter(inputs)
+        for number in count():
+            scene = _one_scene(stream)
+            first = next(scene, None)
+            if first is None:
+                return
+            self._take(self._routes[min(number, len(self._routes) - 1)])
+            yield from self._open.pictures(chain([first], scene), wanted)
+
+    def _take(self, legs: tuple[Leg, ...]) -> None:
+        if legs != self._open.legs:
+            self._open.close()
+            self._closed_notes += self._open.notes
+            self._open = Route(legs, **self._options)
+
+    def close(self) -> None:
+        """Close the route that is open."""
+        self._open.close()
+
+
+def adapted_legs(legs: Sequence[Leg], bundle: Bundle) -> tuple[Leg, ...]:
+    """Return a route that takes an adapted bundle where its parent was."""
+    parent = bundle.manifest.training.get("adapted", {}).get("parent")
+    return tuple(replace(leg, bundle=bundle) if leg.bundle.fingerprint == parent else leg for leg in legs)
+
+
+def _one_scene(stream: Iterator[InputFrame]) -> Iterator[InputFrame]:
+    for frame in stream:
+        yield frame
+        if frame.last:
+            return
 
 
 def shrink(frame: np.ndarray, factor: int) -> np.ndarray:  # (3, H, W) -> (3, H / factor, W / factor)

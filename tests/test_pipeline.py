@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,12 @@ import av
 import numpy as np
 import pytest
 from stvsr.engine import pipeline
+from stvsr.engine.bundle import Bundle
 from stvsr.engine.crew import Channel, Crew, Stopped
 from stvsr.engine.errors import BundleError, MediaError, RequestError
 from stvsr.engine.frame import Frame
 from stvsr.engine.manifest import FixedFactors
-from stvsr.engine.pipeline import Progress, upscale
+from stvsr.engine.pipeline import Adaptation, Progress, read_scenes, upscale
 from stvsr.engine.reader import open_reader
 from stvsr.engine.request import UpscaleRequest
 from stvsr.engine.upscaler import Upscaler
@@ -465,3 +467,30 @@ def test_a_stopped_channel_neither_gives_nor_takes() -> None:
         channel.put(1)
     with pytest.raises(Stopped):
         next(iter(channel))
+
+
+# --- adapted bundles ---
+
+
+def test_each_scene_goes_through_its_own_bundle(tmp_path: Path, toy: Path) -> None:
+    """Of three scenes the second one's is blurred; the last bundle serves the third scene too."""
+    scenes = [pan(6), [1 - frame for frame in pan(5)], pan(7)]
+    source = make_video(tmp_path / "in.mp4", [frame for scene in scenes for frame in scene])
+    parent = Bundle.load(toy).fingerprint
+    blurred = Bundle.load(write_toy(tmp_path / "blurred", blur_px=3, training={"adapted": {"parent": parent}}))
+    same = Bundle.load(write_toy(tmp_path / "same", training={"adapted": {"parent": parent}}))
+    options: dict[str, Any] = {"crf": 0, "encoder_options": {"preset": "ultrafast"}}
+    request = UpscaleRequest(input=source, model=toy, device="cpu", scale=2, time_factor=1, **options)
+    assert [len(scene) for scene in read_scenes(request)] == [6, 5, 7]
+    assert [len(scene) for scene in read_scenes(request, most_frames=6)] == [6, 5, 6]
+    plain, plain_frames = run(source, toy, time_factor=1, output=tmp_path / "plain.mp4")
+    report = upscale(
+        replace(request, output=tmp_path / "adapted.mp4"), None, Adaptation((same, blurred), ({"kept": True},))
+    )
+    assert report.adaptation == ({"kept": True},)
+    assert plain.adaptation == ()
+    with open_reader(report.output) as reader:
+        frames = list(reader)
+    assert [frame.pts for frame in frames] == [frame.pts for frame in plain_frames]
+    differs = [apart(a.rgb, b.rgb) > 0.01 for a, b in zip(frames, plain_frames, strict=True)]
+    assert differs == [False] * 6 + [True] * 12
