@@ -1,6 +1,8 @@
-"""The command line: ``stvsr upscale | models | info | compile | export | train | evaluate``."""
+"""The command line: ``stvsr upscale | models | info | compile | export | train | adapt | evaluate``."""
 
 import json
+import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +11,16 @@ import typer
 from rich.table import Table
 
 from . import __version__
-from .cli_training import evaluate, export, train
+from .cli_training import adapt as adapt_command
+from .cli_training import adapted, evaluate, export, train
 from .engine.errors import RequestError, StvsrError
-from .terminal import err, fail, frames_bar, interruptible, out, plain, progress_bar, read_pairs, read_rate, read_size
+from .terminal import err, fail, interruptible, out, plain, progress_bar, read_pairs, read_rate, read_size
 
 if TYPE_CHECKING:
-    from .engine.pipeline import Report
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from .engine.pipeline import Progress, Report
 
 app = typer.Typer(
     help="Upscale video in space and time.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -67,6 +73,14 @@ def upscale(
     library: Annotated[
         str | None, typer.Option(help="Of engines: tensorrt or tensorrt-rtx.  [default: the installed one]")
     ] = None,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
+    adapt_per: Annotated[str, typer.Option(help="What to adapt to: video, or each scene.")] = "video",
+    adapt_seconds: Annotated[float | None, typer.Option(help="Seconds to learn, each time.  [default: 10]")] = None,
+    adapt_steps: Annotated[int | None, typer.Option(help="Steps to learn, each time.", min=1)] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of adaptation, see stvsr adapt.  [default: by the network]")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="Of distillation: the larger network's bundle.")] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of a tile in input pixels; 0: none.  [default: by size]")
     ] = None,
@@ -111,15 +125,34 @@ def upscale(
         threads=threads,
         **given,
     )
+    if not adapt and (adapt_seconds, adapt_steps, method, teacher) != (None,) * 4:
+        raise RequestError("--adapt-seconds, --adapt-steps, --method and --teacher belong to --adapt: add it.")
     with (
         interruptible("nothing was written"),
-        frames_bar(source.name, hidden=no_progress or as_json) as advance,
+        progress_bar(no_progress or as_json) as progress,
+        tempfile.TemporaryDirectory(prefix="stvsr-") as folder,
     ):
-        report = run(request, lambda p: advance(p.frames_in, p.total_in, p.frames_out / max(p.seconds, 1e-9)))
+        task = progress.add_task(plain(source.name), total=None, note="")
+        adaptation = None
+        if adapt:
+            adaptation = adapted(
+                request, adapt_per, method, adapt_steps, adapt_seconds, teacher, Path(folder), progress, task
+            )
+        report = run(request, _frames_on(progress, task, plain(source.name)), adaptation)
     if as_json:
         out.print_json(json.dumps(report.as_dict()))
     else:
         _print_report(report)
+
+
+def _frames_on(progress: "RichProgress", task: "TaskID", name: str) -> Callable[["Progress"], None]:
+    """What shows input frames on a bar: how many, how fast, how long still."""
+
+    def advance(done: "Progress") -> None:
+        note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
+        progress.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
+
+    return advance
 
 
 def _print_report(report: "Report") -> None:
@@ -131,6 +164,11 @@ def _print_report(report: "Report") -> None:
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}",
         soft_wrap=True,
     )
+    for number, record in enumerate(report.adaptation, 1):
+        scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
+        out.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
+        if not record["kept"]:
+            err.print(f"[yellow]Note:[/] {scene}the original weights served.", soft_wrap=True)
     for warning in report.warnings:
         err.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
 
@@ -273,5 +311,6 @@ def info(
     out.print(table)
 
 
+app.command("adapt")(adapt_command)
 for _command in (export, train, evaluate):
     app.command()(_command)

@@ -1,7 +1,7 @@
 """What commands share: the terminal, its bars, and how options are read."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import NoReturn
@@ -96,15 +96,3 @@ def progress_bar(hidden: bool) -> Progress:
         disable=hidden or not err.is_terminal,
         transient=True,
     )
-
-
-@contextmanager
-def frames_bar(name: str, hidden: bool) -> Iterator[Callable[[int, int | None, float], None]]:
-    """A progress bar over input frames: how many, how fast, how long still."""
-    with progress_bar(hidden) as progress:
-        task = progress.add_task(plain(name), total=None, note="")
-
-        def advance(done: int, total: int | None, per_second: float) -> None:
-            progress.update(task, completed=done, total=total, note=f"{per_second:.1f} frames/s out")
-
-        yield advance

@@ -7,12 +7,14 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from .errors import BundleError
+from .errors import BundleError, RequestError
 from .manifest import FORMAT, Graph, Manifest, Role, TensorSpec
 
 MANIFEST = "manifest.json"
@@ -120,19 +122,47 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
-    """Copy a bundle's graphs and engines to a folder that is not there yet, by one rename, and load it there."""
+@contextmanager
+def new_bundle(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to write a bundle to: it takes its name when all went well, and is gone when not.
+
+    What is there already stays until then, and where it is no bundle, for good. Raises RequestError where it may not
+    be replaced.
+    """
     folder = Path(folder)
-    if folder.exists():
-        raise BundleError(f"{folder} is there already: choose another folder.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
+        if not (folder.is_dir() and _holds_bundles(folder)):
+            raise RequestError(
+                f"{folder} holds something else than a bundle, and is not overwritten; name another folder."
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
-        made = Path(unfinished) / folder.name
+        made, replaced = Path(unfinished) / folder.name, Path(unfinished) / "replaced"
         made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rename(replaced)
+        try:
+            made.rename(folder)
+        except OSError:
+            with suppress(OSError):
+                replaced.rename(folder)
+            raise
+
+
+def _holds_bundles(folder: Path) -> bool:
+    """Whether it is a bundle, or holds the parts of a chain and nothing else."""
+    return all((part / MANIFEST).is_file() for part in ([folder] if (folder / MANIFEST).exists() else folder.iterdir()))
+
+
+def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Copy a bundle's graphs and engines to a folder that is not there yet, and load it there."""
+    with new_bundle(folder) as made:
         for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
             shutil.copyfile(bundle.folder / file, made / file)
         write_manifest(made, bundle.manifest)
-        made.rename(folder)
     return Bundle.load(folder)
 
 

@@ -35,6 +35,12 @@ def optical_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarr
     return np.ascontiguousarray(flow[:h, :w].transpose(2, 0, 1))
 
 
+def picture_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarray:
+    """Return the same of two pictures of 8 bits as training has them, (h, w, 3) uint8 -> (2, h, w)."""
+    frames = [picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second)]
+    return optical_flow(*frames, method)
+
+
 def _grey(cv2: Any, frame: np.ndarray) -> np.ndarray:  # (3, h, w) in [0, 1] -> (h', w') uint8
     picture = np.rint(np.clip(frame, 0, 1) * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
     grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_BGR2GRAY)

@@ -99,10 +99,10 @@ class _Clock:
 class Adaptation:
     """Bundles that were adapted to a video, each from one of the request's, and what is told of them.
 
-    Of each scene in order its own, or one for all; a bundle that is not adapted means the original weights.
+    For each scene in order its own, or some for all; one that was not adapted means the original weights.
     """
 
-    bundles: tuple[Bundle, ...]
+    bundles: tuple[tuple[Bundle, ...], ...]
     records: tuple[dict[str, Any], ...]
 
 
@@ -122,7 +122,7 @@ def upscale(
         plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
         route = opened.enter_context(
             SceneRoutes(
-                [adapted_legs(plan.legs, bundle) for bundle in adaptation.bundles] if adaptation else [plan.legs],
+                [adapted_legs(plan.legs, adapted) for adapted in adaptation.bundles] if adaptation else [plan.legs],
                 backend=request.backend,
                 device=request.device,
                 tile=request.tile,

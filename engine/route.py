@@ -248,10 +248,10 @@ class SceneRoutes(Closing):
         self._open.close()
 
 
-def adapted_legs(legs: Sequence[Leg], bundle: Bundle) -> tuple[Leg, ...]:
-    """Return a route that takes an adapted bundle where its parent was."""
-    parent = bundle.manifest.training.get("adapted", {}).get("parent")
-    return tuple(replace(leg, bundle=bundle) if leg.bundle.fingerprint == parent else leg for leg in legs)
+def adapted_legs(legs: Sequence[Leg], bundles: Iterable[Bundle]) -> tuple[Leg, ...]:
+    """Return a route that takes adapted bundles where their parents were."""
+    by_parent = {bundle.manifest.training.get("adapted", {}).get("parent"): bundle for bundle in bundles}
+    return tuple(replace(leg, bundle=by_parent.get(leg.bundle.fingerprint, leg.bundle)) for leg in legs)
 
 
 def _one_scene(stream: Iterator[InputFrame]) -> Iterator[InputFrame]:

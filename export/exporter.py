@@ -2,8 +2,6 @@
 
 import copy
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,8 +20,8 @@ from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..engine.bundle import MANIFEST, graph_entry, write_manifest
-from ..engine.errors import ExportError, RequestError
+from ..engine.bundle import graph_entry, new_bundle, write_manifest
+from ..engine.errors import ExportError
 from ..engine.manifest import Graph, Manifest, Role, TensorSpec
 from ..engine.session import open_session
 from ..training.network import Continuous, Fixed, Network
@@ -96,21 +94,11 @@ def export_bundle(
     The folder appears only when every graph has agreed with the network, in ONNX Runtime, at two sizes that were not
     traced. Raises ``ExportError`` when one does not, ``RequestError`` when the folder is there already.
     """
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder} holds something else than a bundle, and is not overwritten; name another folder.")
-    network = network.cpu().eval()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        partial = Path(temporary) / "bundle"
-        partial.mkdir()
+    with new_bundle(folder, overwrite) as partial:
+        network = network.cpu().eval()
         graphs = tuple(_write_graph(network, trace, partial) for trace in _traces(network))
         parity = check_bundle(network, partial)
         write_manifest(partial, _manifest(entry, network, graphs, {"parity": parity, **(training or {})}, scores or {}))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
     return folder
 
 

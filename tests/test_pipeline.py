@@ -485,7 +485,7 @@ def test_each_scene_goes_through_its_own_bundle(tmp_path: Path, toy: Path) -> No
     assert [len(scene) for scene in read_scenes(request, most_frames=6)] == [6, 5, 6]
     plain, plain_frames = run(source, toy, time_factor=1, output=tmp_path / "plain.mp4")
     report = upscale(
-        replace(request, output=tmp_path / "adapted.mp4"), None, Adaptation((same, blurred), ({"kept": True},))
+        replace(request, output=tmp_path / "adapted.mp4"), None, Adaptation(((same,), (blurred,)), ({"kept": True},))
     )
     assert report.adaptation == ({"kept": True},)
     assert plain.adaptation == ()
