@@ -37,8 +37,8 @@ def optical_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarr
 
 def picture_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarray:
     """Return the same of two pictures of 8 bits as training has them, (h, w, 3) uint8 -> (2, h, w)."""
-    frames = [picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second)]
-    return optical_flow(*frames, method)
+    first, second = (picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second))
+    return optical_flow(first, second, method)
 
 
 def _grey(cv2: Any, frame: np.ndarray) -> np.ndarray:  # (3, h, w) in [0, 1] -> (h', w') uint8

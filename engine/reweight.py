@@ -7,17 +7,15 @@ A weight of the same shape and type takes as many bytes, so that nothing else in
 
 import re
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bundle import MANIFEST, Bundle, graph_entry, write_manifest
-from .errors import BundleError, RequestError
+from .bundle import Bundle, graph_entry, new_bundle, write_manifest
+from .errors import BundleError
 from .manifest import Role
 
 Weights = Mapping[str, np.ndarray]
@@ -103,46 +101,25 @@ def replace_weights(
     is there already.
     """
     parent = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not overwrite:
-            raise RequestError(f"{out} exists already; name another folder or pass --overwrite.")
-        if not (out / MANIFEST).is_file():
-            raise RequestError(
-                f"{out} holds something else than a bundle, and is not overwritten; name another folder."
-            )
     graphs = edit_graphs(parent, weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        partial = Path(temporary) / "bundle"
-        partial.mkdir()
+    with new_bundle(out, overwrite) as partial:
         entries = []
         for graph in parent.manifest.graphs:
             path = partial / graph.file
             path.write_bytes(graphs[graph.role])
             entries.append(graph_entry(path, graph.role, graph.inputs, graph.outputs))
-        training = {key: value for key, value in parent.manifest.training.items() if key != "parity"}
+        training, scores = dict(parent.manifest.training), parent.manifest.scores
+        if weights:
+            training.pop("parity", None)
+            scores = {}
         if parity is not None:
             training["parity"] = dict(parity)
         training["adapted"] = {"parent": parent.fingerprint, **(adapted or {})}
         if "adapted" in parent.manifest.training:
             training["adapted"]["before"] = parent.manifest.training["adapted"]
-        update = {"graphs": tuple(entries), "training": training, "scores": {}}
+        update = {"graphs": tuple(entries), "engines": (), "training": training, "scores": scores}
         write_manifest(partial, parent.manifest.model_copy(update=update))
-        _publish(partial, out, Path(temporary) / "replaced")
     return Bundle.load(out)
-
-
-def _publish(partial: Path, out: Path, aside: Path) -> None:
-    """Rename a folder to its place; what was there goes, or stays where the renaming fails."""
-    if out.exists():
-        out.rename(aside)
-    try:
-        partial.rename(out)
-    except OSError:
-        with suppress(OSError):
-            aside.rename(out)
-        raise
 
 
 def _stored(name: str, weight: np.ndarray, place: _Place) -> bytes:

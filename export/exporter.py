@@ -126,8 +126,8 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
                 features = sessions["encoder"].run({"frames": inputs["frames"].numpy()})
                 at = {name: inputs[name].numpy() for name in ("time", "y", "x")}
                 found = sessions["decoder"].run({**features, **at})["frame"]
-            expected = _computed(network, inputs)
-            error = max(error, float(np.abs(expected - _computed(precise, inputs)).max()))
+            expected = computed(network, inputs)
+            error = max(error, float(np.abs(expected - computed(precise, inputs)).max()))
             difference = max(difference, float(np.abs(found - expected).max()))
     if not difference <= max(TOLERANCE, 2 * error):
         raise ExportError(
@@ -137,7 +137,7 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
     return {"difference": difference, "float32_error": error}
 
 
-def _computed(network: Network, inputs: dict[str, Tensor]) -> np.ndarray:
+def computed(network: Network, inputs: dict[str, Tensor]) -> np.ndarray:
     """What a network makes of its inputs in its own precision."""
     net: Any = network
     dtype = next(net.parameters()).dtype
