@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .engine.request import UpscaleRequest
     from .export.adaptation import Options
 
+_META_TRAINED = ("adavsr", "adavsr-s")
 _SECONDS = 10.0  # of adaptation, unless told
 
 
@@ -109,10 +110,22 @@ def train(
     motion: Annotated[
         Path | None, typer.Option("--motion", help="Weights of a toflow: adds the loss of motion consistency.")
     ] = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option("--meta", metavar="KEY=VALUE", help="Of Ada-VSR's meta-training, as steps=300, first_order=true."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda:0.")] = "cpu",
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
 ) -> None:
-    """Train a network on a folder of clips; a run that was stopped goes on where it stood."""
+    """Train a network on a folder of clips; a run that was stopped goes on where it stood.
+
+    `adavsr` and `adavsr-s` are both modules of Ada-VSR: each is trained by itself, then both by meta-transfer learning.
+    """
+    if network in _META_TRAINED:
+        _train_adavsr(
+            network, data, output, validation, cache, steps, batch, patch, rate, seed, meta, device, no_progress
+        )
+        return
     with _training_extra():
         import torch
 
@@ -158,6 +171,58 @@ def train(
     out.print(f"[bold]{plain(run / 'weights.pt')}[/]", soft_wrap=True)
     for name, value in scores.items():
         out.print(f"  {name} {value:.3f} dB")
+
+
+def _train_adavsr(
+    network: str,
+    data: Path,
+    output: Path | None,
+    validation: Path | None,
+    cache: Path | None,
+    steps: int,
+    batch: int,
+    patch: int,
+    rate: float,
+    seed: int,
+    meta: list[str] | None,
+    device: str,
+    no_progress: bool,
+) -> None:
+    with _training_extra():
+        from .training.data import Sampling
+        from .training.meta_trainer import MetaSchedule, train_adavsr
+        from .training.networks import find_network, with_changes
+        from .training.trainer import Schedule
+
+        ending = network.removeprefix("adavsr")
+        run = output or Path("runs") / network
+        with _user_errors(KeyError, FileNotFoundError, ValueError):
+            schedule = with_changes(MetaSchedule(seed=seed), read_pairs(meta or []), "meta-training")
+            large_scale = Schedule(steps=steps, stage_two_at=steps, learning_rate=rate, seed=seed)
+            with (
+                interruptible("the same command goes on from the last checkpoint"),
+                progress_bar(no_progress) as progress,
+            ):
+                tasks = {
+                    part: progress.add_task(f"train {part}", total=total, note="")
+                    for part, total in (("temporal", steps), ("spatial", steps), ("meta", schedule.steps))
+                }
+                scores = train_adavsr(
+                    find_network(f"adavsr-temporal{ending}"),
+                    find_network(f"adavsr-spatial{ending}"),
+                    large_scale,
+                    schedule,
+                    Sampling(patch=patch, batch=batch),
+                    data,
+                    run,
+                    validation,
+                    cache,
+                    device,
+                    lambda part, step, loss: progress.update(tasks[part], completed=step, note=f"loss {loss:.4f}"),
+                )
+    out.print(f"[bold]{plain(run / 'meta')}[/]", soft_wrap=True)
+    for part, found in scores.items():
+        out.print(f"  {part}: " + ", ".join(f"{key} {value:.2f}" for key, value in found.items()), soft_wrap=True)
 
 
 def adapt(

@@ -124,3 +124,24 @@ def test_without_pytorch_the_extra_is_named(clip: Path, spatial: Path, tmp_path:
     assert 'pip install "stvsr[training]"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_ada_vsr_trains_and_meta_trains(tmp_path: Path) -> None:
+    """Both modules by themselves, then both; what comes out is exported, and a run that is over is not done again."""
+    data = tmp_path / "clips"
+    data.mkdir()
+    make_video(data / "one.mp4", pan(20, (192, 192)))
+    run = tmp_path / "run"
+    words = ("train", "adavsr-s", "--data", data, "-o", run, "--steps", "2", "--batch", "1", "--patch", "16")
+    meta = ("--meta", "steps=1", "--meta", "inner_steps=1")
+    done = stvsr(*words, *meta)
+    assert done.returncode == 0, done.stderr
+    for part in ("temporal", "spatial"):
+        weights = run / "meta" / f"{part}.pt"
+        exported = stvsr("export", f"adavsr-{part}-s", "--weights", weights, "-o", tmp_path / part)
+        assert exported.returncode == 0, exported.stderr
+    before = (run / "meta" / "last.pt").stat().st_mtime_ns
+    assert stvsr(*words, *meta).returncode == 0
+    assert (run / "meta" / "last.pt").stat().st_mtime_ns == before
+    assert_one_clear_error(stvsr(*words, "--meta", "inner=3"), "no 'inner'", "inner_steps")

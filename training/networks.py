@@ -102,14 +102,19 @@ def configured(entry: NetworkEntry, changes: Mapping[str, str]) -> NetworkEntry:
 
     Raises ``ValueError`` for a field that there is not, or a value that is none of its kind.
     """
+    return replace(entry, config=with_changes(entry.config, changes, entry.name))
+
+
+def with_changes(config: Any, changes: Mapping[str, str], what: str) -> Any:
+    """A dataclass with other values, written as text; ``what`` names it in errors, which are `configured`'s."""
     values = {}
     for name, text in changes.items():
-        known = [field.name for field in fields(entry.config)]
+        known = [field.name for field in fields(config)]
         if name not in known:
-            raise ValueError(f"{entry.name} has no '{name}' in its configuration; it has {', '.join(known)}")
-        kind = type(getattr(entry.config, name))
+            raise ValueError(f"{what} has no '{name}' in its configuration; it has {', '.join(known)}")
+        kind = type(getattr(config, name))
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            raise ValueError(f"'{text}' is no value for '{name}' of {entry.name}, which is a {kind.__name__}") from None
-    return replace(entry, config=replace(entry.config, **values))
+            raise ValueError(f"'{text}' is no value for '{name}' of {what}, which is a {kind.__name__}") from None
+    return replace(config, **values)
