@@ -159,6 +159,8 @@ def _holds_bundles(folder: Path) -> bool:
 
 def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
     """Copy a bundle's graphs and engines to a folder that is not there yet, and load it there."""
+    if Path(folder).exists():
+        raise RequestError(f"{folder} is there already: choose another folder.")
     with new_bundle(folder) as made:
         for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
             shutil.copyfile(bundle.folder / file, made / file)

@@ -141,6 +141,8 @@ def explained(cupy: ModuleType, device: str) -> Iterator[None]:
         raise BackendError(
             f"The device '{device}' failed ({error}): run again, and if it happens again, update the driver."
         ) from error
+    except RuntimeError as error:  # of the kernels, which say what to do
+        raise BackendError(f"The device '{device}' cannot do this work: {error}.") from error
 
 
 @functools.cache

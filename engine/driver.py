@@ -8,7 +8,7 @@ from .errors import BackendError
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute
-_POINTER_CONTEXT = 1  # of CUpointer_attribute
+_POINTER_CONTEXT, _POINTER_DEVICE = 1, 9  # of CUpointer_attribute
 
 
 def local_target(index: int = 0) -> str | None:
@@ -36,15 +36,17 @@ def check_context(index: int) -> None:
 
 
 def check_pointer(pointer: int, index: int, what: str) -> None:
-    """Raise BackendError for memory that another context than the device's primary one has allocated."""
-    owner = ctypes.c_void_p()
+    """Raise BackendError for what is no memory of this device, or of another context than its primary one."""
     cuda = _cuda()
     if cuda is None or not pointer:
         return
-    failed = cuda.cuPointerGetAttribute(ctypes.byref(owner), _POINTER_CONTEXT, ctypes.c_uint64(pointer))
-    if failed:
+    place, owner, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64(pointer)
+    if cuda.cuPointerGetAttribute(ctypes.byref(place), _POINTER_DEVICE, address):
         raise BackendError(f"{what} is not memory of a CUDA device: copy it there first, or hand over a NumPy array.")
-    if owner.value and owner.value != _primary(index):
+    # Memory of pools has no context.
+    failed = cuda.cuPointerGetAttribute(ctypes.byref(owner), _POINTER_CONTEXT, address)
+    foreign = not failed and owner.value and owner.value != _primary(index)
+    if place.value != index or foreign:
         raise BackendError(
             f"{what} lies in another device or CUDA context than cuda:{index}: allocate it in the primary context of"
             " the device that the session was opened on."

@@ -22,9 +22,10 @@ _ALIGNMENT = 256  # bytes
 
 @dataclass
 class _Captured:
-    """A CUDA graph, with all the memory that it works in."""
+    """A CUDA graph, with the context that it was captured in, and all the memory that it works in."""
 
     graph: Any
+    context: Any
     inputs: dict[str, Array]
     outputs: dict[str, Array]
     memory: Any
@@ -39,6 +40,7 @@ class _Work:
     memory_bytes: int = 0
     seen: set[tuple[tuple[int, ...], ...]] = field(default_factory=set)
     captured: OrderedDict[tuple[tuple[int, ...], ...], _Captured] = field(default_factory=OrderedDict)
+    capturable: bool = True
 
 
 class TensorRtSession(Closing):
@@ -108,7 +110,7 @@ class TensorRtSession(Closing):
             }
             key = tuple(array.shape for array in given.values())
             if key in work.seen and key not in work.captured:
-                self._capture(work, key, current)
+                self._capture(work, key, given, current)
             captured = work.captured.get(key)
             if captured is None:
                 work.seen.add(key)
@@ -184,16 +186,19 @@ class TensorRtSession(Closing):
 
     def _work_on(self, stream: Any) -> _Work:
         if stream.ptr not in self._work:
-            config = self._engine.create_runtime_config()
-            config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            if hasattr(self._trt, "DynamicShapesKernelSpecializationStrategy"):  # TensorRT-RTX compiles for shapes
-                eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-                config.dynamic_shapes_kernel_specialization_strategy = eager
-            context = self._engine.create_execution_context(config)
-            if context is None:
-                self._fail()
-            self._work[stream.ptr] = _Work(context)
+            self._work[stream.ptr] = _Work(self._new_context())
         return self._work[stream.ptr]
+
+    def _new_context(self) -> Any:
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if hasattr(self._trt, "DynamicShapesKernelSpecializationStrategy"):  # TensorRT-RTX compiles for shapes
+            eager = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        context = self._engine.create_execution_context(config)
+        if context is None:
+            self._fail()
+        return context
 
     def _taken(self, value: Any, name: str, dtype: str) -> Array:
         if isinstance(value, np.ndarray):
@@ -235,54 +240,67 @@ class TensorRtSession(Closing):
                     " compile the bundle with --shapes that hold it."
                 )
 
-    def _prepare(self, work: _Work, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Set the shapes of inputs, give the context its memory, and return the shapes of outputs."""
+    def _prepare(self, work: _Work, context: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Set the shapes of inputs, give a context its memory, and return the shapes of outputs."""
         for name, shape in shapes.items():
-            if not work.context.set_input_shape(name, shape):
+            if not context.set_input_shape(name, shape):
                 self._fail()
-        if unknown := work.context.infer_shapes():
+        if unknown := context.infer_shapes():
             raise BundleError(f"The engine {self._path} does not say the sizes of {', '.join(unknown)}: export again.")
-        needed = work.context.update_device_memory_size_for_shapes()
+        needed = context.update_device_memory_size_for_shapes()
         if needed > work.memory_bytes:
             work.memory = None  # before more is asked for
             work.memory = self._cupy.cuda.alloc(needed + _ALIGNMENT)
             work.memory_bytes = needed
         if needed:
             aligned = -(-work.memory.ptr // _ALIGNMENT) * _ALIGNMENT
-            work.context.set_device_memory(aligned, work.memory_bytes)
-        return {spec.name: tuple(work.context.get_tensor_shape(spec.name)) for spec in self.outputs}
+            context.set_device_memory(aligned, work.memory_bytes)
+        return {spec.name: tuple(context.get_tensor_shape(spec.name)) for spec in self.outputs}
 
     def _queued(
         self, work: _Work, given: Mapping[str, Array], wanted: dict[str, Array], stream: Any
     ) -> dict[str, Array]:
-        shapes = self._prepare(work, {name: array.shape for name, array in given.items()})
+        shapes = self._prepare(work, work.context, {name: array.shape for name, array in given.items()})
         for spec in self.outputs:
             if spec.name in wanted:
                 _check_same(spec.name, wanted[spec.name].shape, shapes[spec.name])
             else:
                 wanted[spec.name] = self._cupy.empty(shapes[spec.name], spec.dtype)
-        self._enqueue(work, {**given, **wanted}, stream)
+        self._enqueue(work.context, {**given, **wanted}, stream)
         return wanted
 
-    def _enqueue(self, work: _Work, arrays: Mapping[str, Array], stream: Any) -> None:
+    def _enqueue(self, context: Any, arrays: Mapping[str, Array], stream: Any) -> None:
         for name, array in arrays.items():
-            work.context.set_tensor_address(name, array.data.ptr)
-        if not work.context.execute_async_v3(stream.ptr):
+            context.set_tensor_address(name, array.data.ptr)
+        if not context.execute_async_v3(stream.ptr):
             self._fail()
 
-    def _capture(self, work: _Work, key: tuple[tuple[int, ...], ...], stream: Any) -> None:
-        """Keep the work of these shapes as a CUDA graph with memory of its own, if the stream can be captured."""
-        if stream.ptr == 0 or not getattr(work.context, "is_stream_capturable", lambda pointer: True)(stream.ptr):
+    def _capture(self, work: _Work, key: tuple[tuple[int, ...], ...], given: Mapping[str, Array], stream: Any) -> None:
+        """Keep the work of these shapes as a CUDA graph with memory of its own, if the stream can be captured.
+
+        It has a context of its own too, as other shapes may change what a context keeps on the device.
+        """
+        capturable = getattr(work.context, "is_stream_capturable", lambda pointer: True)
+        if stream.ptr == 0 or not work.capturable or not capturable(stream.ptr):
             return
-        inputs = {spec.name: self._cupy.empty(shape, spec.dtype) for spec, shape in zip(self.inputs, key, strict=True)}
-        shapes = self._prepare(work, {name: array.shape for name, array in inputs.items()})
+        context = self._new_context()
+        inputs = {name: array.copy() for name, array in given.items()}
+        shapes = self._prepare(work, context, {name: array.shape for name, array in inputs.items()})
         outputs = {spec.name: self._cupy.empty(shapes[spec.name], spec.dtype) for spec in self.outputs}
+        arrays = {**inputs, **outputs}
+        self._enqueue(context, arrays, stream)  # what a context does but once must not be captured
         stream.begin_capture()
         try:
-            self._enqueue(work, {**inputs, **outputs}, stream)
-        finally:
+            self._enqueue(context, arrays, stream)
+        except BackendError:
+            work.capturable = False
+        try:
             graph = stream.end_capture()
-        work.captured[key] = _Captured(graph, inputs, outputs, work.memory)
+        except self._cupy.cuda.runtime.CUDARuntimeError:
+            work.capturable = False
+        if not work.capturable:
+            return
+        work.captured[key] = _Captured(graph, context, inputs, outputs, work.memory)
         if len(work.captured) > _GRAPHS:
             stream.synchronize()  # what is dropped may be under way
             work.captured.popitem(last=False)

@@ -72,9 +72,11 @@ class Gpu:
         self.memory_bytes = 1 << 40  # what one allocation of an engine's activations may take
         self.context = PRIMARY  # of the thread
         self.foreign: set[int] = set()  # addresses and streams of another context
+        self.of_host: set[int] = set()  # addresses that are no device's
         self.streams: list[Any] = []
         self.current: list[Any] = []
         self.capturable = True
+        self.capture_fails = False
 
     def cupy(self) -> ModuleType:
         gpu = self
@@ -111,6 +113,8 @@ class Gpu:
 
             def end_capture(self) -> Any:
                 work, self.capturing = self.capturing, None
+                if gpu.capture_fails:
+                    raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
                 assert work
                 gpu.count["captured"] += 1
 
@@ -176,12 +180,17 @@ class Gpu:
         def context_of(value: Any, handle: int) -> int:
             return write(value, FOREIGN if handle in self.foreign else PRIMARY)
 
+        def pointer(value: Any, which: int, address: Any) -> int:
+            if address.value in self.of_host:
+                return 1
+            return write(value, 0) if which == 9 else context_of(value, address.value)
+
         return SimpleNamespace(
             cuDeviceGet=lambda device, index: 0 if index == 0 else 101,
             cuDeviceGetAttribute=attribute,
             cuDevicePrimaryCtxRetain=lambda context, device: write(context, PRIMARY),
             cuCtxGetCurrent=lambda context: write(context, self.context),
-            cuPointerGetAttribute=lambda context, which, pointer: context_of(context, pointer.value),
+            cuPointerGetAttribute=pointer,
             cuStreamGetCtx=lambda stream, context: context_of(context, stream.value),
         )
 

@@ -79,7 +79,7 @@ def test_shapes_that_come_again_are_captured(gpu: Gpu, toy: Bundle) -> None:
                 np.testing.assert_array_equal(results[turn, shape], frames)
         assert gpu.count["captured"] == 2
         assert gpu.count["launched"] == 4
-        assert gpu.count["contexts"] == 1
+        assert gpu.count["contexts"] == 3  # one for each graph
         for (turn, shape), held in results.items():  # a later run leaves them alone
             np.testing.assert_array_equal(held, pairs(*shape) + np.float32(turn))
         for height in range(8, 24):  # more than are kept
@@ -99,6 +99,16 @@ def test_a_stream_that_cannot_be_captured_goes_without(gpu: Gpu, toy: Bundle) ->
     assert gpu.count["captured"] == 0
 
 
+def test_a_capture_that_fails_is_not_tried_again(gpu: Gpu, toy: Bundle) -> None:
+    gpu.capture_fails = True
+    with opened(toy) as session, session._gpu.lane(0):
+        for _ in range(4):
+            np.testing.assert_array_equal(
+                session.run({"frames": pairs(1, 2, 3, 8, 8)})["features"], pairs(1, 2, 3, 8, 8)
+            )
+    assert gpu.count["contexts"] == 2
+
+
 def test_a_host_brings_its_arrays_and_its_streams(gpu: Gpu, toy: Bundle) -> None:
     class Stream:
         handle = 0x500  # as PyCUDA has it
@@ -112,7 +122,7 @@ def test_a_host_brings_its_arrays_and_its_streams(gpu: Gpu, toy: Bundle) -> None
             place[...] = turn
         session.run({"frames": Foreign(frames)}, stream=0x501)
         assert set(session._work) == {0x500, 0x501}  # each with a context of its own
-        assert gpu.count["contexts"] == 2
+        assert gpu.count["contexts"] == 3  # and one of the graph
 
 
 @pytest.mark.parametrize(
@@ -154,6 +164,9 @@ def test_what_is_of_another_context_is_refused(gpu: Gpu, toy: Bundle) -> None:
     with opened(toy) as session:
         gpu.foreign = {frames.array.ctypes.data}
         with pytest.raises(BackendError, match="'frames' lies in another device or CUDA context than cuda:0: allocate"):
+            session.run({"frames": frames})
+        gpu.of_host = {frames.array.ctypes.data}
+        with pytest.raises(BackendError, match="'frames' is not memory of a CUDA device: copy it there first"):
             session.run({"frames": frames})
         gpu.foreign = {0x700}
         with pytest.raises(BackendError, match="stream belongs to another device or CUDA context"):
@@ -364,6 +377,8 @@ def test_without_cupy_the_extra_is_named(toy: Bundle, monkeypatch: pytest.Monkey
 
 
 def test_a_device_that_fails_is_named(gpu: Gpu) -> None:
+    with pytest.raises(BackendError, match="cannot do this work: the kernel x cannot be compiled"), Place().lane(0):
+        raise RuntimeError("the kernel x cannot be compiled; install stvsr[cuda]")
     with pytest.raises(BackendError, match=r"'cuda:0' failed \(an illegal address\): run again"), Place().lane(0):
         raise CUDARuntimeError("an illegal address")
 
@@ -433,6 +448,6 @@ def test_the_real_library_has_what_is_asked_of_it() -> None:
         for name in names.split():
             assert hasattr(getattr(trt, kind), name), f"{kind}.{name}"
     source = (Path(stvsr.__file__).parent / "engine/tensorrt_session.py").read_text()
-    used = set(re.findall(r"(?:engine|context|config|refitter|runtime)\.(\w+)", source))
+    used = set(re.findall(r"(?:engine|context|config|refitter|_runtime)\.(\w+)", source))
     known = {name for names in asked.values() for name in names.split()}
     assert used <= known, used - known
