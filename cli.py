@@ -11,8 +11,9 @@ import typer
 from rich.table import Table
 
 from . import __version__
-from .cli_training import adapt as adapt_command
-from .cli_training import adapted, evaluate, export, train
+from .cli_adaptation import adapt as adapt_command
+from .cli_adaptation import adapted
+from .cli_training import evaluate, export, train
 from .engine.errors import RequestError, StvsrError
 from .terminal import err, fail, interruptible, out, plain, progress_bar, read_pairs, read_rate, read_size
 

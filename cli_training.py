@@ -1,33 +1,25 @@
-"""The commands that need PyTorch: export, train, adapt, evaluate."""
+"""The commands that make networks and judge them: export, train, evaluate."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from .engine.errors import BackendError, RequestError
-from .terminal import err, interruptible, out, plain, progress_bar, read_pairs, read_rate
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from .engine.pipeline import Adaptation
-    from .engine.request import UpscaleRequest
-    from .export.adaptation import Options
+from .terminal import err, interruptible, out, plain, progress_bar, read_pairs
 
 _META_TRAINED = ("adavsr", "adavsr-s")
-_SECONDS = 10.0  # of adaptation, unless told
 
 
 @contextmanager
-def _training_extra() -> Iterator[None]:
+def training_extra() -> Iterator[None]:
     """Says what to install when PyTorch or the exporter is absent."""
     try:
         yield
@@ -40,7 +32,7 @@ def _training_extra() -> Iterator[None]:
 
 
 @contextmanager
-def _user_errors(*kinds: type[Exception]) -> Iterator[None]:
+def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turns errors of the training room, which knows nothing of the engine's, into the user's."""
     try:
         yield
@@ -65,19 +57,19 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn trained weights into a bundle of exported graphs."""
-    with _training_extra():
+    with training_extra():
         from .export.exporter import export_bundle
         from .training.checkpoints import CheckpointError, load_weights, random_weights
         from .training.networks import configured, find_network
 
         if (weights is None) != untrained:
             raise RequestError("Choose one of --weights FILE and --untrained.")
-        with _user_errors(KeyError, CheckpointError, ValueError):
+        with user_errors(KeyError, CheckpointError, ValueError):
             entry, changes = find_network(network), read_pairs(config or [])
             trained, training = (
                 load_weights(entry, weights, changes) if weights else random_weights(configured(entry, changes))
             )
-        with _user_errors(json.JSONDecodeError):
+        with user_errors(json.JSONDecodeError):
             judged = json.loads(scores.read_text()) if scores else {}
         kept = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
         folder = export_bundle(entry, trained, output, training, kept, overwrite)
@@ -126,7 +118,7 @@ def train(
             network, data, output, validation, cache, steps, batch, patch, rate, seed, meta, device, no_progress
         )
         return
-    with _training_extra():
+    with training_extra():
         import torch
 
         from .engine.flow import picture_flow
@@ -136,7 +128,7 @@ def train(
         from .training.networks import configured, find_network
         from .training.trainer import Schedule, Trainer
 
-        with _user_errors(KeyError, FileNotFoundError, ValueError):
+        with user_errors(KeyError, FileNotFoundError, ValueError):
             entry = configured(find_network(network), read_pairs(config or []))
             schedule = Schedule(
                 steps=steps,
@@ -188,7 +180,7 @@ def _train_adavsr(
     device: str,
     no_progress: bool,
 ) -> None:
-    with _training_extra():
+    with training_extra():
         from .training.data import Sampling
         from .training.meta_trainer import MetaSchedule, train_adavsr
         from .training.networks import find_network, with_changes
@@ -196,7 +188,7 @@ def _train_adavsr(
 
         ending = network.removeprefix("adavsr")
         run = output or Path("runs") / network
-        with _user_errors(KeyError, FileNotFoundError, ValueError):
+        with user_errors(KeyError, FileNotFoundError, ValueError):
             schedule = with_changes(MetaSchedule(seed=seed), read_pairs(meta or []), "meta-training")
             large_scale = Schedule(steps=steps, stage_two_at=steps, learning_rate=rate, seed=seed)
             with (
@@ -225,111 +217,6 @@ def _train_adavsr(
         out.print(f"  {part}: " + ", ".join(f"{key} {value:.2f}" for key, value in found.items()), soft_wrap=True)
 
 
-def adapt(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video, or a folder of PNGs.")],
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="A bundle's name or folder, or Ada-VSR's TEMPORAL+SPATIAL.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The adapted bundle's folder.")],
-    method: Annotated[
-        str | None,
-        typer.Option(help="self-supervised, distillation, internal or zero-shot.  [default: by the network]"),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps to learn.", min=1)] = None,
-    adapt_seconds: Annotated[float | None, typer.Option(help=f"Seconds to learn.  [default: {_SECONDS:g}]")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Of distillation: the larger network's bundle.")] = None,
-    estimate_blur: Annotated[
-        bool, typer.Option("--estimate-blur", help="The clip is known to be blurred: find out how.")
-    ] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Of zero-shot learning: where a stopped run goes on.")] = None,
-    input_fps: Annotated[str | None, typer.Option(help="Frame rate of a folder of PNGs.")] = None,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
-) -> None:
-    """Adapt a bundle to one clip, and write it with its new weights."""
-    from .engine.bundle import find_bundles, new_bundle
-    from .engine.pipeline import read_scenes
-    from .engine.request import UpscaleRequest
-
-    request = UpscaleRequest(input=clip, model=model, input_fps=read_rate(input_fps) if input_fps else None)
-    bundles = find_bundles(model)
-    with _training_extra(), new_bundle(output, overwrite) as folder, progress_bar(no_progress or as_json) as progress:
-        from .export.adaptation import BundleAdapter, write_unadapted
-
-        options = _adaptation(method, steps, adapt_seconds, teacher, estimate_blur, checkpoint, seed)
-        adapter = BundleAdapter(bundles, options)
-        scene = max(read_scenes(request), key=len)
-        task = progress.add_task(f"adapt {plain(clip.name)}", total=1.0, note="")
-        _, verdict = adapter.adapt(scene, folder, _told_on(progress, task))
-        if not verdict.kept:
-            write_unadapted(bundles, folder, verdict)
-    if as_json:
-        out.print_json(json.dumps(verdict.record()))
-        return
-    out.print(f"[bold]{plain(output)}[/]", soft_wrap=True)
-    out.print(f"  {plain(verdict.reason)} {verdict.seconds:.1f} s, {adapter.method}.", soft_wrap=True)
-    if not verdict.kept:
-        err.print("[yellow]Note:[/] The adaptation was not kept: the bundle has its original weights.", soft_wrap=True)
-
-
-def adapted(
-    request: "UpscaleRequest",
-    per: str,
-    method: str | None,
-    steps: int | None,
-    seconds: float | None,
-    teacher: str | None,
-    folder: Path,
-    progress: "Progress",
-    task: "TaskID",
-) -> "Adaptation":
-    """Adapt a request's bundles to its video, or to each of its scenes, in folders of their own in `folder`."""
-    from .engine.bundle import find_bundles
-    from .engine.pipeline import Adaptation, read_scenes
-
-    if per not in ("scene", "video"):
-        raise RequestError(f"'{per}' is nothing to adapt to: write --adapt-per scene or --adapt-per video.")
-    with _training_extra():
-        from .export.adaptation import BundleAdapter
-
-        adapter = BundleAdapter(find_bundles(request.model), _adaptation(method, steps, seconds, teacher))
-    scenes = iter([max(read_scenes(request), key=len)]) if per == "video" else read_scenes(request)
-    made, records = [], []
-    for number, scene in enumerate(scenes, 1):
-        what = f"adapt to scene {number}" if per == "scene" else "adapt"
-        progress.update(task, description=what, completed=0, total=1.0)
-        bundles, verdict = adapter.adapt(scene, folder / str(number), _told_on(progress, task))
-        made.append(bundles)
-        records.append(verdict.record())
-    return Adaptation(tuple(made), tuple(records))
-
-
-def _adaptation(
-    method: str | None,
-    steps: int | None,
-    seconds: float | None,
-    teacher: str | None,
-    estimate_blur: bool = False,
-    checkpoint: Path | None = None,
-    seed: int = 0,
-) -> "Options":
-    from .engine.bundle import find_bundle
-    from .export.adaptation import Options
-    from .training.adapt.protocol import Budget
-
-    if seconds is None and steps is None:
-        seconds = _SECONDS
-    with _user_errors(ValueError):
-        budget = Budget(steps, seconds)
-    return Options(budget, method, find_bundle(teacher) if teacher else None, estimate_blur, checkpoint, seed)
-
-
-def _told_on(progress: "Progress", task: "TaskID") -> Callable[[Any, float], None]:
-    return lambda clock, loss: progress.update(task, completed=clock.fraction(), note=f"step {clock.steps}")
-
-
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A bundle (name or folder), or TEMPORAL+SPATIAL.")],
     clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of them.")],
@@ -356,7 +243,7 @@ def evaluate(
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} of the scores does not exist: make it first.")
 
-    with _training_extra(), _user_errors(FileNotFoundError, ValueError, av.FFmpegError):
+    with training_extra(), user_errors(FileNotFoundError, ValueError, av.FFmpegError):
         from .training.clips import find_clips
         from .training.evaluation import METHODS, Protocol
         from .training.evaluation import evaluate as run
