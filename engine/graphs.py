@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import get_args
 
+import numpy as np
+
 from .axes import sizes_of
 from .bundle import Bundle
 from .closing import Closing
@@ -14,6 +16,7 @@ from .errors import BackendError
 from .implicit import ARCHITECTURE, ImplicitSession
 from .manifest import Library, Precision, Role
 from .place import Array, Host, Place
+from .reweight import edit_graphs, read_weights
 from .session import OrtSession, Session, cuda_is_offered, parse_device
 from .tensorrt import installed_library, load_library
 from .tensorrt_session import TensorRtSession
@@ -39,6 +42,14 @@ class Graphs(Closing):
             self._sessions[role] = self._open(role, inputs)
         return self._sessions[role]
 
+    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace weights by their names in the graphs, in sessions that are open; nothing is built anew.
+
+        Raises BundleError for weights that no graph has or that do not fit, BackendError for those that an engine does
+        not let go of.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close every session."""
         with ExitStack() as opened:
@@ -55,6 +66,7 @@ class OrtGraphs(Graphs):
 
     def __init__(self, bundle: Bundle, place: Place, threads: int | None) -> None:
         super().__init__(bundle, place)
+        self._threads = threads
         try:
             for graph in bundle.manifest.graphs:
                 self._sessions[graph.role] = OrtSession(bundle.path(graph.role), place, threads)
@@ -62,13 +74,23 @@ class OrtGraphs(Graphs):
             self.close()
             raise
 
+    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Open the graphs again, of bytes with other weights."""
+        for role, graph in edit_graphs(self.bundle, weights).items():
+            session = OrtSession(graph, self.place, self._threads)
+            self._sessions[role].close()
+            self._sessions[role] = session
+
 
 class EngineGraphs(Graphs):
     """Engines of a GPU, found or built when the sizes are known; VideoINR's decoder runs by kernels of its own."""
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, precision: Precision, library: Library | None, say: Say) -> None:
+    def __init__(
+        self, bundle: Bundle, gpu: Gpu, precision: Precision, library: Library | None, refit: bool, say: Say
+    ) -> None:
         super().__init__(bundle, gpu)
-        self._gpu, self._precision, self._say = gpu, precision, say
+        self._gpu, self._precision, self._refit, self._say = gpu, precision, refit, say
+        self._weights: dict[Role, dict[str, np.ndarray]] = {}  # that took the place of the graphs' own
         self._target = local_target(gpu.index) or ""
         self._library = library or installed_library()
         load_library(self._library)
@@ -82,8 +104,9 @@ class EngineGraphs(Graphs):
         return super().session(role, inputs)
 
     def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
+        weights = self._weights.get(role, {})
         if role == "decoder" and self.bundle.manifest.architecture.name == ARCHITECTURE:
-            return ImplicitSession(self.bundle, self._gpu, self._precision)
+            return ImplicitSession(self.bundle, self._gpu, self._precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
@@ -92,9 +115,28 @@ class EngineGraphs(Graphs):
             precision=self._precision,
             sizes=sizes_of(graph.inputs, {spec.name: inputs[spec.name].shape for spec in graph.inputs}),
             library=self._library,
+            refit=self._refit,
             say=self._say,
         )
-        return TensorRtSession(path, graph, self._library, self._gpu)
+        session = TensorRtSession(path, graph, self._library, self._gpu)
+        if weights:
+            session.refit(weights)
+        return session
+
+    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Refit the engines that are open, and those that will be."""
+        if not self._refit:
+            raise BackendError("Engines keep their weights unless they are opened to take others: ask for refit.")
+        edit_graphs(self.bundle, weights)  # raises for what does not fit
+        for graph in self.bundle.manifest.graphs:
+            held = read_weights(self.bundle.path(graph.role).read_bytes())
+            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in held})
+            session = self._sessions.get(graph.role)
+            if isinstance(session, TensorRtSession):
+                session.refit(self._weights[graph.role])
+            elif session is not None:
+                session.close()
+                del self._sessions[graph.role]
 
 
 def open_graphs(
@@ -105,12 +147,13 @@ def open_graphs(
     threads: int | None = None,
     precision: Precision = "fp32",
     library: Library | None = None,
+    refit: bool = False,
     say: Say = lambda sentence: None,
 ) -> Graphs:
     """Open a bundle's graphs; device "auto" is the first CUDA GPU if it can be used, and else, with "ort", the CPU.
 
-    `precision` and `library` are for engines; `say` is told in sentences of engines that are not used. Raises
-    BackendError for what cannot be had.
+    `precision`, `library` and `refit`, which lets weights be replaced, are for engines; `say` is told in sentences of
+    engines that are not used. Raises BackendError for what cannot be had.
     """
     kind, index = parse_device(device)
     if backend not in BACKENDS:
@@ -120,7 +163,7 @@ def open_graphs(
     if backend == "tensorrt":
         if kind == "cpu":
             raise BackendError("Engines run on GPUs alone: use --device cuda:0, or --backend ort for the CPU.")
-        return EngineGraphs(bundle, Gpu(index), precision, library, say)
+        return EngineGraphs(bundle, Gpu(index), precision, library, refit, say)
     if precision != "fp32":
         raise BackendError("ONNX Runtime computes as the graphs are, in float32: use --backend tensorrt for fp16.")
     if kind != "cpu" and (kind == "cuda" or cuda_is_offered()):

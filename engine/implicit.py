@@ -1,6 +1,7 @@
 """VideoINR's decoder by kernels of its own: it is weakest as a graph, which holds every layer at the target's size."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,14 +19,23 @@ ARCHITECTURE = "videoinr"
 
 
 class ImplicitSession(Closing):
-    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does."""
+    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does.
 
-    def __init__(self, bundle: Bundle, gpu: Gpu, precision: Precision = "fp32") -> None:
+    `weights` take the place of the graph's, by their names.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        gpu: Gpu,
+        precision: Precision = "fp32",
+        weights: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> None:
         graph, config = bundle.graph("decoder"), bundle.manifest.architecture.config
         self.inputs, self.outputs, self.device = graph.inputs, graph.outputs, gpu.device
         self._gpu, self._dtype = gpu, np.dtype(np.float32 if precision == "fp32" else np.float16)
         packed = implicit.pack(
-            read_weights(bundle.path("decoder").read_bytes()),
+            {**read_weights(bundle.path("decoder").read_bytes()), **weights},
             self._dtype,
             official_sampling=config["official_sampling"],
             frame_upsample=config["frame_upsample"],

@@ -31,8 +31,9 @@ class Upscaler(Closing):
     """Runs a bundle on frames that stream by; a context manager that holds the bundle's sessions.
 
     `tile` is a tile's side in input pixels, halo included; 0: whole frames; None: tiles for frames that are large.
-    `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's. `precision` and
-    `library` are for engines. `notes` says in sentences what was not done as asked.
+    `flow` is the method of optical flow for a bundle that takes it, instead of the manifest's. `precision`, `library`
+    and `refit`, without which they keep their weights, are for engines. `notes` says in sentences what was not done as
+    asked.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Upscaler(Closing):
         flow: str | None = None,
         precision: Precision = "fp32",
         library: Library | None = None,
+        refit: bool = False,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.tile = tile
@@ -60,6 +62,7 @@ class Upscaler(Closing):
             threads=threads,
             precision=precision,
             library=library,
+            refit=refit,
             say=self.notes.append,
         )
         self._place = self._graphs.place
@@ -94,6 +97,10 @@ class Upscaler(Closing):
         before = tuple(time for time in exact if time < 1)
         pair = [InputFrame(first, before), InputFrame(second, (Fraction(0),) * (len(exact) - len(before)), last=True)]
         return self.frames(pair, size)
+
+    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Go on with other weights, by their names; see `Graphs.take_weights`."""
+        self._graphs.take_weights(weights)
 
     def close(self) -> None:
         """Close the sessions."""

@@ -22,6 +22,7 @@ from stvsr.engine.pipeline import upscale
 from stvsr.engine.reader import open_reader
 from stvsr.engine.refit import refit
 from stvsr.engine.request import UpscaleRequest
+from stvsr.engine.reweight import read_weights, replace_weights
 from stvsr.engine.session import OrtSession
 from stvsr.engine.tensorrt import load_library
 from stvsr.engine.tensorrt_session import TensorRtSession
@@ -451,3 +452,26 @@ def test_the_real_library_has_what_is_asked_of_it() -> None:
     used = set(re.findall(r"(?:engine|context|config|refitter|_runtime)\.(\w+)", source))
     known = {name for names in asked.values() for name in names.split()}
     assert used <= known, used - known
+
+
+def test_open_graphs_take_other_weights(gpu: Gpu, tmp_path: Path) -> None:
+    """As a live session of ONNX Runtime, an engine that is open, and one that is opened later."""
+    bundle = Bundle.load(export_bundle(find_network("edvr-s"), made("edvr-s"), tmp_path / "one"))
+    frames, size = pairs(3, 3, 16, 24), (64, 96)
+    held = read_weights(bundle.path("network").read_bytes())
+    weights = {name: held[name] * np.float32(1.1) for name in ("conv_first.weight", "conv_last.weight")}
+    adapted = replace_weights(bundle, weights, tmp_path / "adapted")
+    with Upscaler(adapted, device="cpu") as upscaler:
+        expected = np.stack(list(upscaler.frames(one_scene(frames), size))).astype(int)
+    for options in ({"device": "cpu"}, {"backend": "tensorrt", "refit": True}):
+        for early in (True, False):
+            with Upscaler(bundle, **options) as upscaler:  # type: ignore[arg-type]
+                if early:
+                    before = np.stack(list(upscaler.frames(one_scene(frames), size)))
+                    assert np.abs(before - expected).max() > 200
+                upscaler.take_weights(weights)
+                assert np.abs(np.stack(list(upscaler.frames(one_scene(frames), size))) - expected).max() <= 8
+                with pytest.raises(BundleError, match=r"have no weight nowhere"):
+                    upscaler.take_weights({"nowhere": np.zeros(1, np.float32)})
+    with Upscaler(bundle, backend="tensorrt") as fixed, pytest.raises(BackendError, match="ask for refit"):
+        fixed.take_weights(weights)
