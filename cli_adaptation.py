@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .engine.pipeline import Adaptation
     from .engine.request import UpscaleRequest
-    from .export.adaptation import Options
 
 _SECONDS = 10.0  # of adaptation, unless told
 
@@ -110,7 +109,7 @@ def _adaptation(
     estimate_blur: bool = False,
     checkpoint: Path | None = None,
     seed: int = 0,
-) -> "Options":
+) -> Any:  # Options of export/adaptation.py
     from .engine.bundle import find_bundle
     from .export.adaptation import Options
     from .training.adapt.protocol import Budget
