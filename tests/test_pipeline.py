@@ -314,6 +314,15 @@ def test_a_failure_while_inferring_leaves_nothing(clip: Path, toy: Path, monkeyp
     assert_nothing_is_left(clip)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As a shell starts a program in the foreground; one in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_leaves_nothing(clip: Path, toy: Path) -> None:
     def interrupt(progress: Progress) -> None:
         if progress.frames_in == 3:
@@ -324,6 +333,7 @@ def test_an_interrupt_leaves_nothing(clip: Path, toy: Path) -> None:
     assert_nothing_is_left(clip)
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("at", [0, 13])
 def test_interrupts_while_a_frame_is_written_leave_nothing(
     clip: Path, toy: Path, monkeypatch: pytest.MonkeyPatch, at: int
@@ -386,7 +396,7 @@ def test_few_frames_are_alive_however_long_the_video(
                 del rgb
 
     class Writer:
-        warnings = ()
+        warnings, picture_format = (), None
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
 

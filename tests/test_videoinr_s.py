@@ -140,11 +140,11 @@ def test_initializers_are_named_after_the_state_dict(exported):
 
 def test_a_graph_that_disagrees_fails_the_export_and_leaves_nothing(exported, tmp_path, monkeypatch):
     entry, network, _ = exported
-    computed = exporter._computed
+    computed = exporter.computed
     changed = copy.deepcopy(network)  # the graphs come out with other weights than the network is checked with
     with torch.no_grad():
         changed.up1.bias.add_(0.01)
-    monkeypatch.setattr(exporter, "_computed", lambda _, inputs: computed(changed.to(_.conv_first.weight), inputs))
+    monkeypatch.setattr(exporter, "computed", lambda _, inputs: computed(changed.to(_.conv_first.weight), inputs))
     with pytest.raises(ExportError, match="differ from VideoINRS"):
         exporter.export_bundle(entry, network, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
