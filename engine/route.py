@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain, count
+from itertools import count, islice
 from typing import Any, cast
 
 import numpy as np
@@ -230,12 +230,11 @@ class SceneRoutes(Closing):
         """Yield what `Route.pictures` does, scene after scene."""
         stream = iter(inputs)
         for number in count():
-            scene = _one_scene(stream)
-            first = next(scene, None)
-            if first is None:
+            next_one = list(islice(stream, 1))
+            if not next_one:
                 return
             self._take(self._routes[min(number, len(self._routes) - 1)])
-            yield from self._open.pictures(chain([first], scene), wanted)
+            yield from self._open.pictures(_one_scene(next_one, stream), wanted)
 
     def _take(self, legs: tuple[Leg, ...]) -> None:
         if legs != self._open.legs:
@@ -254,11 +253,13 @@ def adapted_legs(legs: Sequence[Leg], bundles: Iterable[Bundle]) -> tuple[Leg, .
     return tuple(replace(leg, bundle=by_parent.get(leg.bundle.fingerprint, leg.bundle)) for leg in legs)
 
 
-def _one_scene(stream: Iterator[InputFrame]) -> Iterator[InputFrame]:
-    for frame in stream:
-        yield frame
-        if frame.last:
-            return
+def _one_scene(next_one: list[InputFrame], stream: Iterator[InputFrame]) -> Iterator[InputFrame]:
+    """Give frames up to a scene's last, and keep none."""
+    while next_one:
+        last = next_one[0].last
+        yield next_one.pop()
+        if not last:
+            next_one.extend(islice(stream, 1))
 
 
 def shrink(frame: np.ndarray, factor: int) -> np.ndarray:  # (3, H, W) -> (3, H / factor, W / factor)
