@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -212,25 +213,28 @@ def compile_(
     library: Annotated[str | None, typer.Option(help="tensorrt or tensorrt-rtx.  [default: the installed one]")] = None,
     refit: Annotated[bool, typer.Option("--refit", help="Let weights be replaced in open engines.")] = False,
     plugins: Annotated[bool, typer.Option("--plugins", help="Put stvsr's kernels into TensorRT's engines.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is in the new folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
     """Compile a bundle's graphs into engines, beside them."""
-    from .engine.bundle import copy_bundle, find_bundle
+    from .engine.bundle import copy_bundle, find_bundle, new_bundle
     from .engine.compiler import TARGETS, compile_bundle
     from .engine.driver import local_target
     from .engine.tensorrt import installed_library
 
     found = find_bundle(bundle)
-    if output is not None:
-        found = copy_bundle(found, output)
     local = local_target()
     targets = target.split(",") if target else [local] if local else TARGETS
-    with interruptible("no engine was written"), progress_bar(hidden=as_json) as progress:
+    with (
+        interruptible("no engine was written"),
+        progress_bar(hidden=as_json) as progress,
+        nullcontext() if output is None else new_bundle(output, overwrite) as folder,
+    ):
         task = progress.add_task(
             plain(found.manifest.name), total=len(found.manifest.graphs) * len(set(targets)), note=""
         )
         engines = compile_bundle(
-            found,
+            found if folder is None else copy_bundle(found, folder),
             precision=precision,  # type: ignore[arg-type]  # checked there
             shapes=_shapes(shapes or []),
             targets=targets,
@@ -243,7 +247,7 @@ def compile_(
         out.print_json(json.dumps([engine.model_dump() for engine in engines]))
         return
     for engine in engines:
-        out.print(f"[bold]{plain(found.folder / engine.file)}[/]", soft_wrap=True)
+        out.print(f"[bold]{plain((output or found.folder) / engine.file)}[/]", soft_wrap=True)
 
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:

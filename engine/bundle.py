@@ -157,14 +157,11 @@ def _holds_bundles(folder: Path) -> bool:
     return all((part / MANIFEST).is_file() for part in ([folder] if (folder / MANIFEST).exists() else folder.iterdir()))
 
 
-def copy_bundle(bundle: Bundle, folder: str | Path) -> Bundle:
-    """Copy a bundle's graphs and engines to a folder that is not there yet, and load it there."""
-    if Path(folder).exists():
-        raise RequestError(f"{folder} is there already: choose another folder.")
-    with new_bundle(folder) as made:
-        for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
-            shutil.copyfile(bundle.folder / file, made / file)
-        write_manifest(made, bundle.manifest)
+def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """Copy a bundle's graphs and engines to an empty folder, and load it there."""
+    for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
+        shutil.copyfile(bundle.folder / file, folder / file)
+    write_manifest(folder, bundle.manifest)
     return Bundle.load(folder)
 
 

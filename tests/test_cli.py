@@ -142,7 +142,8 @@ def test_errors_are_one_sentence_each(short, toy, tmp_path):
         (("compile", toy, "--shapes", "640x360/64x64"), ("'640x360/64x64' is no range of shapes",)),
         (("compile", toy, "--shapes", "batch=1/2/x"), ("'batch=1/2/x' is no range of shapes",)),
         (("compile", toy, "--library", "openvino"), ("no engine library 'openvino'",)),
-        (("compile", toy, "-o", toy), ("is there already",)),
+        (("compile", toy, "-o", toy), ("exists already", "--overwrite")),
+        (("compile", toy, "-o", tmp_path / "engines", "--target", "sm61"), ()),
         (("upscale", short, "-m", toy, "--device", "gpu"), ("'gpu' is no device",)),
         (("upscale", short, "-m", toy, "-s", "2", "--size", "9x9"), ("scale", "size")),
         (("upscale", short, "-m", toy, "--size", "big"), ("'big' is no size",)),
@@ -162,6 +163,7 @@ def test_errors_are_one_sentence_each(short, toy, tmp_path):
         assert_one_clear_error(stvsr(*arguments), *words)
     assert other.read_text() == "keep me"
     assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / "engines").exists()
 
 
 def _has_cuda() -> bool:
