@@ -2,37 +2,38 @@
 
 Each trial is a clip, the blur that makes it small, the blur that the adaptation assumes, a learning rate and a number
 of steps. `stvsr.training.adapt.gate.guarded` sees the small frames alone; the true gain is that of Y-PSNR on the frames
-that it kept out.
+that it kept out. A part of `adaptation.py`.
 """
 
+import argparse
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from adaptation_trials import WHOLE, Lines, Trained, middle, pictures_of, scores, shown, trained
+from numpy.typing import NDArray
+from stvsr.engine.flow import picture_flow
 from stvsr.training.adapt.gate import guarded, kept_out
 from stvsr.training.adapt.kernels import gaussian_kernel
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
 from stvsr.training.adapt.restore import restored_frames
 from stvsr.training.adapt.selfsupervised import SelfSupervised
-from stvsr.training.clips import cached_clip
+from stvsr.training.clips import find_clips
 from stvsr.training.data import Flow
-from stvsr.training.metrics import luma, psnr
 from stvsr.training.network import Network
-from stvsr.training.resize import to_uint8
-from torch import Tensor
 
-FACTOR = 4
 BLURS: dict[str, Degrade | None] = {
     "estimated": None,  # from the clip, to adapt, and from the frames that are kept out, to judge
     "bicubic": bicubic,
     "anisotropic": blurring(gaussian_kernel((3.0, 1.2), 0.6)),
     "wide": blurring(gaussian_kernel((2.6, 2.2), 1.2)),
 }
+KINDS = ("right or plain", "estimated", "wrong")  # of assumed blurs
 
 
 @dataclass(frozen=True)
@@ -58,60 +59,70 @@ TRIALS = (
 )
 
 
-def gate_trials(
-    network: Network,
-    clips: Iterable[Path],
-    cache: Path,
-    trials: Sequence[Trial] = TRIALS,
-    frames: int = 16,
-    size: tuple[int, int] = (192, 320),
-    flow: Flow | None = None,
-    seed: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """One record for each clip and trial, of ``frames`` from the clip's middle, cut to ``size`` (H, W) around it."""
-    for path in clips:
-        clip = cached_clip(path, cache)
-        first = max(0, (len(clip) - frames) // 2)
-        top, left = ((n - m) // 2 for n, m in zip(clip.shape[1:3], size, strict=True))
-        true = np.ascontiguousarray(clip[first : first + frames, top : top + size[0], left : left + size[1]])
-        for trial in trials:
-            blur = BLURS[trial.blur] or bicubic
-            small = blur(torch.from_numpy(true).permute(0, 3, 1, 2).float() / 255, FACTOR)
-            small = (small.clamp(0, 1) * 255).round() / 255
-            method = SelfSupervised(rate=trial.rate, degrade=BLURS[trial.assumed], flow=flow)
-            verdict = guarded(method, network, small, Budget(steps=trial.steps), seed)
-            told = {"clip": path.stem, **asdict(trial), **verdict.record()}
-            if verdict.adapted is not None:
-                adapted = copy.deepcopy(network)
-                adapted.load_state_dict(verdict.adapted.weights)
-                held = kept_out(network, small)[1]
-                before, after = (_true_db(net, held, true[-len(held) :], flow) for net in (network, adapted))
-                told |= {"true_before_db": round(before, 4), "true_gain_db": round(after - before, 4)}
-            yield told
+def gate(lines: Lines, options: argparse.Namespace) -> None:
+    """A line for each network, clip and trial."""
+    for name in options.gated:
+        path = options.runs / name / "weights.pt"
+        if (found := trained(name, path)) is None:
+            lines.missing("gate", name, path)
+            continue
+        for clip in find_clips(options.val)[: options.clips]:
+            for trial in TRIALS[: options.trials]:
+                size = "whole" if trial.assumed == "estimated" else options.size  # a part tells too little of a blur
+                settings = {"network": name, "weights": found.sha256, "clip": clip.stem, **asdict(trial)}
+                settings |= {"frames": options.frames, "size": size, "seed": options.seed}
+                lines.once("gate", settings, partial(_trial, found, clip, trial, options))
+
+
+def _trial(found: Trained, clip: Path, trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
+    size = WHOLE if trial.assumed == "estimated" else options.size
+    true = middle(clip, options.cache, options.frames, size)
+    return {**gate_trial(found.network, true, trial, picture_flow, options.seed), "trained": found.told}
+
+
+def gate_trial(
+    network: Network, true: NDArray[np.uint8], trial: Trial, flow: Flow | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """The verdict's record and, where the run came to its end, the true gain on the frames that were kept out.
+
+    true: (N, H, W, 3), of which the network sees what the trial's blur leaves.
+    """
+    small = shown(true, BLURS[trial.blur] or bicubic)
+    method = SelfSupervised(rate=trial.rate, degrade=BLURS[trial.assumed], flow=flow)
+    verdict = guarded(method, network, small, Budget(steps=trial.steps), seed)
+    told = verdict.record()
+    if verdict.adapted is not None:
+        adapted = copy.deepcopy(network)
+        adapted.load_state_dict(verdict.adapted.weights)
+        held = kept_out(network, small)[1]
+        made = (pictures_of(restored_frames(net, held, range(len(held)), flow)) for net in (network, adapted))
+        before, after = (scores(pictures, true[-len(held) :])["psnr_y_db"] for pictures in made)
+        told |= {"true_before_db": before, "true_gain_db": round(after - before, 4)}
+    return told
 
 
 def agreement(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the gate was right: of trials whose assumed blur was right or plain, estimated, and wrong.
+    """How often the gate was right, by the kind of blur that was assumed; records: of the trial and of its verdict.
 
-    ``kept_db`` is the mean true gain with the gate, ``always_db`` without one.
+    ``kept_db`` is the mean true gain with the gate, ``always_db`` without one; ``largest_miss_db`` the largest true
+    gain, or loss, of a verdict that was not right.
     """
     found = {}
-    for name in ("right or plain", "estimated", "wrong"):
+    for name in KINDS:
         some = [r for r in records if "true_gain_db" in r and _kind(r) == name]
         if not some:
             continue
         gains = np.array([r["true_gain_db"] for r in some])
         kept = np.array([r["kept"] for r in some])
         missed = [r["true_gain_db"] for r in some if r["kept"] != (r["true_gain_db"] > 0)]
+        judged = np.array([(r["true_gain_db"], r["gain_db"]) for r in some if "gain_db" in r])
         found[name] = {
             "trials": len(some),
             "agree": int(((gains > 0) == kept).sum()),
             "largest_miss_db": round(max(map(abs, missed), default=0.0), 4),
             "always_db": round(float(gains.mean()), 4),
             "kept_db": round(float((gains * kept).mean()), 4),
-            "correlation": round(float(np.corrcoef(gains, [r["gain_db"] for r in some])[0, 1]), 4)
-            if len(some) > 2
-            else None,
+            "correlation": round(float(np.corrcoef(judged.T)[0, 1]), 4) if len(judged) > 2 else None,
         }
     return found
 
@@ -120,10 +131,3 @@ def _kind(record: dict[str, Any]) -> str:
     if record["assumed"] == "estimated":
         return "estimated"
     return "right or plain" if record["assumed"] in (record["blur"], "bicubic") else "wrong"
-
-
-def _true_db(network: Network, small: Tensor, true: np.ndarray, flow: Flow | None) -> float:
-    """Mean Y-PSNR in dB of restored frames; small: (N, 3, h, w), true: (N, H, W, 3) of 8 bits."""
-    made = restored_frames(network, small, range(len(small)), flow)
-    pictures = (to_uint8(frame.permute(1, 2, 0).numpy()) for frame in made)
-    return float(np.mean([psnr(luma(a), luma(b)) for a, b in zip(pictures, true, strict=True)]))
