@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exports import FULL, SMALL, exported
 from onnx import helper
 from stvsr.engine import compiler, tensorrt
 from stvsr.engine.axes import axis_range
@@ -20,9 +21,6 @@ from stvsr.engine.compiler import TARGETS, cache_folder, compile_bundle, default
 from stvsr.engine.errors import BackendError, BundleError, RequestError
 from stvsr.engine.manifest import Engine, TensorSpec
 from stvsr.engine.tensorrt import check_engine, check_target, check_tensors, load_library
-from stvsr.export.exporter import export_bundle
-from stvsr.training.networks import find_network
-from test_networks import FULL, SMALL, made
 from toy import save_graph, write_toy
 
 SHAPES = {"B": (1, 1, 2), "h": (16, 24, 64), "w": (16, 40, 80), "H": (2, 96, 256), "W": (2, 160, 320)}
@@ -105,7 +103,7 @@ def test_the_shipped_network_builds(rtx: ModuleType, precision: Any, tmp_path: P
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in SMALL])
 def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path) -> None:
-    bundle = Bundle.load(export_bundle(find_network(name), made(name), tmp_path / name))
+    bundle = Bundle.load(shutil.copytree(exported(name)[1].folder, tmp_path / name))
     sizes = {}
     for precision in ("fp32", "fp16"):
         for engine in compile_bundle(bundle, precision=precision, shapes={"batch": (1, 1, 2)}, targets=("sm89",)):
@@ -117,10 +115,8 @@ def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["videoinr-s", *SMALL, "videoinr", *FULL])
 def test_every_network_builds_for_every_card(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     """In both precisions, of sizes that are free: a graph that stops building fails here."""
-    if name == "videoinr-s":
-        bundle = Bundle.load(shutil.copytree(find_bundle(name).folder, tmp_path / name))
-    else:
-        bundle = Bundle.load(export_bundle(find_network(name), made(name), tmp_path / name))
+    parent = find_bundle(name) if name == "videoinr-s" else exported(name)[1]
+    bundle = Bundle.load(shutil.copytree(parent.folder, tmp_path / name))
     for precision in ("fp32", "fp16"):
         engines = compile_bundle(bundle, precision=precision, targets=TARGETS)
         assert len(engines) == len(TARGETS) * len(bundle.manifest.graphs)

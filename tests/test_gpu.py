@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import stvsr
+import torch
+from exports import exported
 from fake_gpu import FOREIGN, Array, CUDARuntimeError, Foreign, Gpu, plugged_in
 from stvsr.engine import cuda
 from stvsr.engine import session as session_module
-from stvsr.engine.bundle import Bundle
+from stvsr.engine.bundle import Bundle, file_sha256, write_manifest
 from stvsr.engine.compiler import find_engine
 from stvsr.engine.cuda import Gpu as Place
 from stvsr.engine.errors import BackendError, BundleError, DeviceMemoryError, RequestError
 from stvsr.engine.graphs import open_graphs
+from stvsr.engine.implicit import ImplicitSession
+from stvsr.engine.manifest import Architecture
 from stvsr.engine.pipeline import upscale
 from stvsr.engine.reader import open_reader
 from stvsr.engine.refit import refit
@@ -30,10 +34,10 @@ from stvsr.engine.upscaler import Upscaler
 from stvsr.engine.windows import one_scene
 from stvsr.export.exporter import export_bundle
 from stvsr.training.networks import find_network
-from test_networks import made
+from stvsr.training.ops import target_coordinates
 from test_pipeline import make_video, pan
 from test_videoinr import tiny
-from toy import write_toy
+from toy import save_graph, write_toy
 
 H, W = 37, 53
 SHAPES = {"B": (1, 1, 2), "h": (8, 24, 64), "w": (8, 40, 80), "H": (2, 96, 256), "W": (2, 160, 320)}
@@ -191,13 +195,11 @@ def test_a_damaged_engine_names_the_remedy(gpu: Gpu, toy: Bundle, tmp_path: Path
 
 
 def test_weights_are_replaced_by_name(gpu: Gpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = made("edvr-s")
-    bundle = Bundle.load(export_bundle(find_network("edvr-s"), network, tmp_path / "one"))
-    other = made("edvr-s")
-    for parameter in other.parameters():
-        parameter.data *= 1.1
-    changed = Bundle.load(export_bundle(find_network("edvr-s"), other, tmp_path / "other"))
-    weights = {name: value.numpy() for name, value in other.state_dict().items()}
+    network, bundle = exported("edvr-s")
+    held = read_weights(bundle.path("network").read_bytes())
+    # All but the slopes of PReLUs, which are attributes, and constants.
+    weights = {n: w * np.float32(1.1) for n, w in held.items() if n in network.state_dict() and w.shape != (1,)}
+    changed = replace_weights(bundle, weights, tmp_path / "other")
     frames = {"frames": pairs(1, 5, 3, 16, 24)}
 
     def session(**options: Any) -> TensorRtSession:
@@ -208,8 +210,6 @@ def test_weights_are_replaced_by_name(gpu: Gpu, tmp_path: Path, monkeypatch: pyt
         expected = reference.run(frames)["upscaled"]
     graph = bundle.path("network")
     with session(refit=True) as live:
-        slopes = {name for name in weights if name not in live.weights}  # of PReLUs, which are attributes
-        weights = {name: value for name, value in weights.items() if name not in slopes}
         for _ in range(2):
             before = live.run(frames)["upscaled"]
         assert np.abs(before - expected).max() > 0.01
@@ -233,9 +233,9 @@ def test_weights_are_replaced_by_name(gpu: Gpu, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["edvr-s", "adavsr-temporal-s", "dtsr-s", "toflow-s"])
-def test_the_upscaler_makes_the_same_frames(gpu: Gpu, name: str, precision: Any, tmp_path: Path) -> None:
-    bundle = Bundle.load(export_bundle(find_network(name), made(name), tmp_path / name))
+@pytest.mark.parametrize("name", ["edvr-s", "adavsr-temporal-s", "dtsr-s"])
+def test_the_upscaler_makes_the_same_frames(gpu: Gpu, name: str, precision: Any) -> None:
+    bundle = exported(name)[1]
     frames = np.random.default_rng(1).random((4, 3, 20, 36), np.float32)
     factor = 1 if bundle.manifest.window.kind == "sliding" else 2
     times = tuple(Fraction(part, factor) for part in range(factor))
@@ -263,8 +263,9 @@ def test_a_pair_is_decoded_at_any_time_and_size(gpu: Gpu, toy: Bundle) -> None:
                 assert np.abs(a.astype(int) - b).max() <= 1
 
 
-@pytest.mark.parametrize("official", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_the_implicit_decoder_runs_by_its_own_kernels(gpu: Gpu, official: bool, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("official", [True, False])
+def test_the_implicit_decoder_takes_its_graphs_place(gpu: Gpu, official: bool, tmp_path: Path) -> None:
     network = tiny(official_sampling=official, frame_upsample=2)
     bundle = Bundle.load(export_bundle(find_network("videoinr"), network, tmp_path / "bundle"))
     pair = pairs(2, 3, 16, 24)
@@ -272,6 +273,35 @@ def test_the_implicit_decoder_runs_by_its_own_kernels(gpu: Gpu, official: bool, 
         for a, b in zip(one.between(*pair, (0, 0.5), (40, 60)), other.between(*pair, (0, 0.5), (40, 60)), strict=True):
             assert np.abs(a.astype(int) - b).max() / 65535 < 1e-3
     assert [path.name for path in (tmp_path / "cache" / "engines").iterdir() if "decoder" in path.name] == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("official", [True, False])
+def test_the_implicit_decoder_runs_by_its_own_kernels(gpu: Gpu, official: bool, precision: Any, tmp_path: Path) -> None:
+    """Of weights that a graph holds, for several times of one encoding, and of others in their place."""
+    network = tiny(official_sampling=official, frame_upsample=2)
+    state = {name: value.numpy() for name, value in network.state_dict().items() if "imnet" in name}
+    folder = write_toy(tmp_path / "bundle")
+    decoder = Bundle.load(folder).graph("decoder")
+    save_graph(folder / "decoder.onnx", [], {}, {}, **state)
+    toy = Bundle.load(write_toy(tmp_path / "toy")).manifest
+    config = {"official_sampling": official, "frame_upsample": 2}
+    changed = decoder.model_copy(update={"sha256": file_sha256(folder / "decoder.onnx")})
+    update = {"graphs": (toy.graphs[0], changed), "architecture": Architecture(name="videoinr", config=config)}
+    write_manifest(folder, toy.model_copy(update=update))
+    features = torch.randn(1, 3 * 8 + 6, 12, 20, generator=torch.Generator().manual_seed(0)) * 0.3
+    places = {name: target_coordinates(n, m) for name, n, m in (("y", 12, 30), ("x", 20, 41))}
+    given = {name: value.numpy() for name, value in places.items()}
+    there = features.numpy().view(Array)
+    for weights in ({}, {name: value * np.float32(0.5) for name, value in state.items()}):
+        network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()}, strict=False)
+        with ImplicitSession(Bundle.load(folder), Place(), precision, weights) as session:
+            for time in (0.0, 0.3):
+                moment = np.array([time], np.float32)
+                with torch.no_grad():
+                    expected = network.decode(features, time=torch.from_numpy(moment), **places).numpy()
+                found = session.run({"features": there, "time": moment, **given})["frame"]
+                assert np.abs(found - expected).max() <= (1e-4 if precision == "fp32" else 2e-2) * np.ptp(expected)
 
 
 def test_smaller_tiles_are_tried_where_memory_does_not_suffice(gpu: Gpu, tmp_path: Path) -> None:
@@ -456,7 +486,7 @@ def test_the_real_library_has_what_is_asked_of_it() -> None:
 
 def test_open_graphs_take_other_weights(gpu: Gpu, tmp_path: Path) -> None:
     """As a live session of ONNX Runtime, an engine that is open, and one that is opened later."""
-    bundle = Bundle.load(export_bundle(find_network("edvr-s"), made("edvr-s"), tmp_path / "one"))
+    bundle = exported("edvr-s")[1]
     frames, size = pairs(3, 3, 16, 24), (64, 96)
     held = read_weights(bundle.path("network").read_bytes())
     weights = {name: held[name] * np.float32(1.1) for name in ("conv_first.weight", "conv_last.weight")}

@@ -2,16 +2,16 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import exports
 import numpy as np
 import onnx
 import pytest
 import torch
 from agreement import AGREEMENTS, Agreement
-from procedural import filled
+from exports import FULL, SMALL
 from stvsr.engine.bundle import Bundle
 from stvsr.engine.flow import optical_flow
 from stvsr.engine.pipeline import upscale
@@ -21,33 +21,18 @@ from stvsr.engine.request import UpscaleRequest
 from stvsr.engine.route import Route, default_factor, default_scale, plan_route
 from stvsr.engine.session import open_session
 from stvsr.engine.windows import one_scene
-from stvsr.export.exporter import export_bundle
 from stvsr.training.network import Network
-from stvsr.training.networks import NETWORKS, configured, find_network
+from stvsr.training.networks import configured, find_network
 from test_pipeline import make_video, pan
 
-SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name != "videoinr-s"]
-FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and entry.name != "videoinr"]
 STANDARD = {"", "ai.onnx"}
-
-
-def made(name: str) -> Network:
-    """A network whose every layer does something: none starts at zero."""
-    entry = find_network(name)
-    config = entry.config
-    if name.startswith(("zsm", "tmnet")):  # two frames make a graph half as long as four
-        config = replace(config, frames=2)
-    return filled(entry.build(config), gain=0.6, offset_gain=8.0)
 
 
 @pytest.fixture(
     scope="module", params=[*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in FULL)], ids=str
 )
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Bundle]:
-    name = request.param
-    network = made(name)
-    folder = tmp_path_factory.mktemp("bundles") / name
-    return network, Bundle.load(export_bundle(find_network(name), network, folder))
+def exported(request: pytest.FixtureRequest) -> tuple[Network, Bundle]:
+    return exports.exported(request.param)
 
 
 def graph_of(bundle: Bundle) -> onnx.GraphProto:
