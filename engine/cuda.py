@@ -54,10 +54,8 @@ class Gpu:
         copied = self._copies.record()
         lane.wait_event(copied)
         self._staged.append((copied, staged))
-        while self._staged[0][0].done:
+        while self._staged and self._staged[0][0].done:
             self._staged.popleft()
-            if not self._staged:
-                break
         return there
 
     def constant(self, array: np.ndarray) -> Array:

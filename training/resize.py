@@ -24,16 +24,20 @@ def resize_matrix(n_in: int, n_out: int, scale: float | None = None) -> NDArray[
     ``scale`` is n_out / n_in unless the caller's scale was rounded up to whole pixels.
     """
     scale = n_out / n_in if scale is None else scale
+    return cubic_matrix(n_in, (np.arange(n_out) + 0.5) / scale - 0.5, scale)
+
+
+def cubic_matrix(n_in: int, centres: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+    """The same for output samples at ``centres``, (n_out,), which are places in the input; not to be written to."""
     shrink = min(scale, 1.0)  # antialiasing widens the kernel
-    centres = (np.arange(n_out) + 0.5) / scale - 0.5
     first = np.floor(centres - _SUPPORT / shrink / 2) + 1
     taps = first[:, None] + np.arange(math.ceil(_SUPPORT / shrink) + 2)
     weights = cubic_kernel((centres[:, None] - taps) * shrink)
     weights /= weights.sum(1, keepdims=True)
     mirrored = np.mod(taps.astype(int), 2 * n_in)
     mirrored = np.where(mirrored < n_in, mirrored, 2 * n_in - 1 - mirrored)
-    matrix = np.zeros((n_out, n_in))
-    np.add.at(matrix, (np.arange(n_out)[:, None], mirrored), weights)
+    matrix = np.zeros((len(centres), n_in))
+    np.add.at(matrix, (np.arange(len(centres))[:, None], mirrored), weights)
     matrix.setflags(write=False)
     return matrix
 

@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..resize import cubic_kernel
-
-_SUPPORT = 4.0  # width of the cubic kernel, in samples
+from ..resize import cubic_matrix
 
 
 @lru_cache(maxsize=256)
@@ -28,18 +26,7 @@ def centred_matrix(n_in: int, n_out: int, scale: float) -> NDArray[np.float64]:
     caller's length was rounded up; `stvsr.training.resize.resize_matrix` lets their first edges meet there, and is
     the same elsewhere.
     """
-    shrink = min(scale, 1.0)
-    centres = (np.arange(n_out) - (n_out - 1) / 2) / scale + (n_in - 1) / 2
-    first = np.floor(centres - _SUPPORT / shrink / 2) + 1
-    taps = first[:, None] + np.arange(math.ceil(_SUPPORT / shrink) + 1)
-    weights = cubic_kernel((centres[:, None] - taps) * shrink)
-    weights /= weights.sum(1, keepdims=True)
-    mirrored = np.mod(taps.astype(int), 2 * n_in)
-    mirrored = np.where(mirrored < n_in, mirrored, 2 * n_in - 1 - mirrored)
-    matrix = np.zeros((n_out, n_in))
-    np.add.at(matrix, (np.arange(n_out)[:, None], mirrored), weights)
-    matrix.setflags(write=False)
-    return matrix
+    return cubic_matrix(n_in, (np.arange(n_out) - (n_out - 1) / 2) / scale + (n_in - 1) / 2, scale)
 
 
 def resize_axis(video: Tensor, dim: int, size: int, scale: float | None = None) -> Tensor:
