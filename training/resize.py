@@ -27,12 +27,12 @@ def resize_matrix(n_in: int, n_out: int, scale: float | None = None) -> NDArray[
     return cubic_matrix(n_in, (np.arange(n_out) + 0.5) / scale - 0.5, scale)
 
 
-def cubic_matrix(n_in: int, centres: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+def cubic_matrix(n_in: int, centres: NDArray[np.floating], scale: float) -> NDArray[np.float64]:
     """The same for output samples at ``centres``, (n_out,), which are places in the input; not to be written to."""
     shrink = min(scale, 1.0)  # antialiasing widens the kernel
     first = np.floor(centres - _SUPPORT / shrink / 2) + 1
     taps = first[:, None] + np.arange(math.ceil(_SUPPORT / shrink) + 2)
-    weights = cubic_kernel((centres[:, None] - taps) * shrink)
+    weights = cubic_kernel(((centres[:, None] - taps) * shrink).astype(np.float64))
     weights /= weights.sum(1, keepdims=True)
     mirrored = np.mod(taps.astype(int), 2 * n_in)
     mirrored = np.where(mirrored < n_in, mirrored, 2 * n_in - 1 - mirrored)
