@@ -95,6 +95,10 @@ def train(
     config: Annotated[
         list[str] | None, typer.Option("-c", metavar="KEY=VALUE", help="Of the network's configuration, as width=64.")
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--start", help="Begin with the weights of this file that fit, as of a smaller network."),
+    ] = None,
     perceptual: Annotated[
         Path | None,
         typer.Option("--perceptual", help="Weights of torchvision's VGG-19: adds the loss of its features."),
@@ -114,15 +118,20 @@ def train(
     `adavsr` and `adavsr-s` are both modules of Ada-VSR: each is trained by itself, then both by meta-transfer learning.
     """
     if network in _META_TRAINED:
+        single = {"-c": config, "--start": start, "--perceptual": perceptual, "--motion": motion}
+        if given := [option for option, value in single.items() if value]:
+            raise RequestError(f"{network} is two networks, and {', '.join(given)} of one: train each by its own name.")
         _train_adavsr(
             network, data, output, validation, cache, steps, batch, patch, rate, seed, meta, device, no_progress
         )
         return
+    if meta:
+        raise RequestError(f"--meta is of {' and '.join(_META_TRAINED)}, not of {network}: leave it out.")
     with training_extra():
         import torch
 
         from .engine.flow import picture_flow
-        from .training.checkpoints import load_weights, read_state_dict
+        from .training.checkpoints import begin_with, load_weights, read_state_dict
         from .training.data import Sampling
         from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
         from .training.networks import configured, find_network
@@ -140,6 +149,8 @@ def train(
             run = output or Path("runs") / network
             sampling = Sampling(patch=patch, batch=batch)
             built = entry.build(entry.config)
+            if start and (lacking := begin_with(built, start)):
+                err.print(f"{plain(start)} lacks {len(lacking)} of {len(built.state_dict())} weights: these are new.")
             penalties: list[tuple[Any, float]] = []
             if perceptual:
                 penalties.append((Perceptual(read_state_dict(perceptual)), PENALTY_WEIGHT))

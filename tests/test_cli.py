@@ -156,6 +156,9 @@ def test_errors_are_one_sentence_each(short, toy, tmp_path):
         (("export", "videoinr-s", "--weights", tmp_path / "gone.pt", "-o", tmp_path / "b"), ("gone.pt",)),
         (("export", "videoinr-s", "--weights", empty, "-o", tmp_path / "b"), ("empty.mp4",)),
         (("train", "videoinr-s", "--data", tmp_path / "nowhere", "-o", tmp_path / "run"), ("nowhere",)),
+        (("train", "edvr-s", "--data", other, "--start", tmp_path / "gone.pt", "-o", tmp_path / "run"), ("gone.pt",)),
+        (("train", "edvr-s", "--data", other, "--meta", "steps=2", "-o", tmp_path / "run"), ("--meta", "adavsr-s")),
+        (("train", "adavsr-s", "--data", other, "-c", "width=8", "-o", tmp_path / "run"), ("two networks", "-c")),
     ]
     if _has_cuda():
         cases = [case for case in cases if "cuda:0" not in case[0]]

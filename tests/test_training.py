@@ -1,16 +1,18 @@
 """Clips to samples, samples to steps, steps to checkpoints that resume, and the judge of what came of it."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from stvsr.training.checkpoints import CheckpointError, load_weights
+from stvsr.training.checkpoints import CheckpointError, begin_with, load_weights
 from stvsr.training.clips import cached_clip, find_clips, read_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.dtsr import DeepTemporalSR, DeepTemporalSRConfig
+from stvsr.training.edvr import EDVR, EDVRConfig
 from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.losses import Judged, MotionConsistency
 from stvsr.training.metrics import luma, psnr
@@ -18,6 +20,7 @@ from stvsr.training.motion import warp_pair
 from stvsr.training.network import Continuous, Fixed, FlowInput, Network, Window
 from stvsr.training.networks import NetworkEntry, find_network
 from stvsr.training.resize import imresize, to_uint8
+from stvsr.training.saving import appearing
 from stvsr.training.spynet import SpyNet
 from stvsr.training.teacher import MotionTeacher
 from stvsr.training.trainer import Schedule, Trainer
@@ -88,6 +91,27 @@ def test_a_clip_is_decoded_once_and_then_mapped(tmp_path):
     assert kept.stat().st_mtime_ns == stamp
     assert np.array_equal(first[3], again[3])
     assert np.array_equal(next(read_clip(SAMPLE)), again[0])
+
+
+def test_two_runs_may_decode_one_clip_at_once(tmp_path, monkeypatch):
+    def meanwhile(path):
+        monkeypatch.setattr("stvsr.training.clips.read_clip", read_clip)
+        cached_clip(path, tmp_path)
+        return read_clip(path)
+
+    monkeypatch.setattr("stvsr.training.clips.read_clip", meanwhile)
+    decoded = cached_clip(SAMPLE, tmp_path)
+    assert np.array_equal(decoded[0], next(read_clip(SAMPLE)))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), appearing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("weights.pt", "old")]
 
 
 def test_folders_are_searched_and_an_empty_one_is_an_error(tmp_path):
@@ -427,3 +451,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
         load_weights(find_network("edvr-s"), path)
     with pytest.raises(CheckpointError, match="should be"):
         load_weights(find_network("dtsr-s"), path, {"width": "16"})
+
+
+def test_a_deeper_network_begins_with_a_smaller_ones_layers(tmp_path):
+    torch.manual_seed(0)
+    size = EDVRConfig(num_feat=8, num_frame=3, deformable_groups=2, num_extract_block=1, num_reconstruct_block=1)
+    small, deep = EDVR(size), EDVR(replace(size, num_reconstruct_block=2))
+    path = tmp_path / "weights.pt"
+    torch.save({"config": {}, "state_dict": small.state_dict()}, path)
+    new = begin_with(deep, path)
+    assert new == [name for name in deep.state_dict() if name.startswith("reconstruction.1.")]
+    assert all(torch.equal(value, deep.state_dict()[name]) for name, value in small.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"weights\.pt has no weight that fits DeepTemporalSR"):
+        begin_with(DeepTemporalSR(DeepTemporalSRConfig(width=8)), path)

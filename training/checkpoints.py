@@ -1,4 +1,4 @@
-"""Reads official checkpoints into networks, strictly."""
+"""Reads checkpoints into networks: strictly, or as a start of training."""
 
 import pickle
 from collections.abc import Mapping
@@ -73,6 +73,20 @@ def load_official(network: Network, source: str | Path | Mapping[str, Tensor]) -
     if problems:
         raise CheckpointError(f"The checkpoint is not of this {type(network).__name__}; {'; '.join(problems)}.")
     network.load_state_dict(state)
+
+
+def begin_with(network: Network, source: str | Path | Mapping[str, Tensor]) -> list[str]:
+    """Load what a checkpoint has of a network's weights, by name and shape; returns the names of those it lacks.
+
+    A deeper network so begins with the layers of a smaller one. Raises `CheckpointError` where nothing fits.
+    """
+    own, aliases = network.state_dict(), network.aliases()
+    state = {aliases.get(name, name): value for name, value in read_state_dict(source).items()}
+    found = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not found:
+        raise CheckpointError(f"{source} has no weight that fits {type(network).__name__}: take one of such a network")
+    network.load_state_dict(found, strict=False)
+    return [name for name in own if name not in found and name not in network.constants]
 
 
 def _some(names: list[str]) -> str:

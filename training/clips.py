@@ -8,6 +8,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from .saving import appearing
+
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
@@ -36,9 +38,7 @@ def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
     stamp = f"{path.resolve()}:{path.stat().st_size}:{path.stat().st_mtime_ns}"
     target = cache / f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}.npy"
     if not target.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".part.npy")
-        np.save(partial, np.stack(list(read_clip(path))))
-        partial.rename(target)
+        with appearing(target) as partial:
+            np.save(partial, np.stack(list(read_clip(path))))
     frames: NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return frames

@@ -31,6 +31,7 @@ from .metrics import luma, psnr
 from .network import Fixed, Network, Window
 from .networks import NetworkEntry
 from .resize import to_uint8
+from .saving import save
 from .trainer import Schedule
 
 PARTS = ("spatial", "temporal")
@@ -156,9 +157,7 @@ class MetaTrainer:
                 "state_dict": weights_of(part, self.network.state_dict()),
             }
         for name, content in contents.items():
-            partial = self.run / f"{name}.pt.part"
-            torch.save(content, partial)
-            partial.replace(self.run / f"{name}.pt")
+            save(content, self.run / f"{name}.pt")
 
     def _config(self) -> dict[str, Any]:
         """What a run that goes on must agree with: all but how long it is and how often it is looked at."""

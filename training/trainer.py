@@ -30,6 +30,7 @@ from .metrics import luma, psnr
 from .network import Continuous, Fixed, Network
 from .ops import target_coordinates
 from .resize import to_uint8
+from .saving import save
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,7 @@ class Trainer:
         }
         weights = {"config": self.config, "step": self.step, "state_dict": self.average}
         for name, content in (("last.pt", state), ("weights.pt", weights)):
-            partial = self.run / f"{name}.part"
-            torch.save(content, partial)
-            partial.replace(self.run / name)
+            save(content, self.run / name)
 
     def _resume(self) -> None:
         state = torch.load(self.run / "last.pt", map_location=self.device, weights_only=True)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ..dtsr import DeepTemporalSR, start_at_zero
 from ..network import Network
 from ..ops import upsample_cubic
+from ..saving import save
 from .coarse_to_fine import coarse_size
 from .examples import Examples, Sources
 from .protocol import AdaptationError, Adapted, Budget, Clock, Losses, OnStep, Record
@@ -223,10 +224,7 @@ class _Run:
             "rate": self.rate.state(),
             "losses": self.losses.seen,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
-        torch.save(state, partial)
-        partial.replace(path)
+        save(state, path)
 
     def _resume(self, path: Path, budget: Budget) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
