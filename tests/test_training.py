@@ -108,9 +108,14 @@ def test_two_runs_may_decode_one_clip_at_once(tmp_path, monkeypatch):
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "weights.pt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), appearing(path) as partial:
-        partial.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with appearing(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("weights.pt", "old")]
 
 
