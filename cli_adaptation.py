@@ -37,6 +37,10 @@ def adapt(
         bool, typer.Option("--estimate-blur", help="The clip is known to be blurred: find out how.")
     ] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Of zero-shot learning: where a stopped run goes on.")] = None,
+    coarse: Annotated[
+        int | None,
+        typer.Option(help="Of zero-shot learning: how many times smaller it sees frames.  [default: by their motion]"),
+    ] = None,
     input_fps: Annotated[str | None, typer.Option(help="Frame rate of a folder of PNGs.")] = None,
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -53,7 +57,7 @@ def adapt(
     with training_extra(), new_bundle(output, overwrite) as folder, progress_bar(no_progress or as_json) as progress:
         from .export.adaptation import BundleAdapter, write_unadapted
 
-        options = _adaptation(method, steps, adapt_seconds, teacher, estimate_blur, checkpoint, seed)
+        options = _adaptation(method, steps, adapt_seconds, teacher, estimate_blur, checkpoint, coarse, seed)
         adapter = BundleAdapter(bundles, options)
         scene = max(read_scenes(request), key=len)
         task = progress.add_task(f"adapt {plain(clip.name)}", total=1.0, note="")
@@ -108,17 +112,21 @@ def _adaptation(
     teacher: str | None,
     estimate_blur: bool = False,
     checkpoint: Path | None = None,
+    coarse: int | None = None,
     seed: int = 0,
 ) -> Any:  # Options of export/adaptation.py
     from .engine.bundle import find_bundle
     from .export.adaptation import Options
     from .training.adapt.protocol import Budget
 
+    if coarse is not None and (coarse < 1 or coarse & (coarse - 1)):
+        raise RequestError(f"Frames are made 1, 2, 4, ... times smaller, not {coarse}: choose another --coarse.")
     if seconds is None and steps is None:
         seconds = _SECONDS
     with user_errors(ValueError):
         budget = Budget(steps, seconds)
-    return Options(budget, method, find_bundle(teacher) if teacher else None, estimate_blur, checkpoint, seed)
+    found = find_bundle(teacher) if teacher else None
+    return Options(budget, method, found, estimate_blur, checkpoint, coarse, seed)
 
 
 def _told_on(progress: "Progress", task: "TaskID") -> Callable[[Any, float], None]:

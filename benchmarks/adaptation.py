@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--temporal", default="dtsr-s")
     group.add_argument("--zero-frames", type=int, default=32)
     group.add_argument("--zero-steps", type=int, default=1000)
-    group.add_argument("--coarse", type=int, default=1, help="learn and begin on frames so many times smaller")
+    group.add_argument("--coarse", type=int, help="frames are so many times smaller; by motion unless told")
     group = parser.add_argument_group("reweight")
     group.add_argument("--reweighted", default="edvr-m", help="a network of about three million weights")
     group.add_argument("--timings", type=int, default=5)

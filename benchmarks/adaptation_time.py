@@ -5,6 +5,7 @@ that moves most, `zero_shot` draws the same instant by each.
 """
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from adaptation_trials import (
     write_png,
 )
 from numpy.typing import NDArray
-from stvsr.training.adapt.coarse_to_fine import doubled, upscale_time
+from stvsr.engine.flow import picture_flow
+from stvsr.training.adapt.coarse_to_fine import coarse_by_motion, coarse_size, doubled, upscale_time
 from stvsr.training.adapt.protocol import Budget
-from stvsr.training.adapt.video_resize import back_project_time, expose
+from stvsr.training.adapt.video_resize import back_project_time, expose, resize_space
 from stvsr.training.adapt.zeroshot import ZeroShot
 from stvsr.training.clips import find_clips
 from stvsr.training.dtsr import DeepTemporalSR
@@ -49,7 +51,7 @@ def zero_shot(lines: Lines, options: argparse.Namespace) -> None:
             "frames": options.zero_frames,
             "size": options.size,
             "steps": options.zero_steps,
-            "coarse": options.coarse,
+            "coarse": options.coarse or "by motion",
             "seed": options.seed,
         }
         picture = lines.folder / PICTURE if clip == most else None
@@ -65,17 +67,18 @@ def _clip(clip: Path, picture: Path | None, options: argparse.Namespace) -> Figu
     true = _true(clip, options)
     seen = eight_bits(expose(planes(true), 2))
     entry = find_network(options.temporal)
-    network = entry.build(entry.config)
-    assert isinstance(network, DeepTemporalSR)
-    adapted = ZeroShot(coarse=options.coarse).adapt(network, seen, Budget(steps=options.zero_steps), options.seed)
+    coarse = options.coarse or coarse_by_motion(seen, picture_flow)
+    network = DeepTemporalSR(replace(entry.config, coarse=coarse))
+    adapted = ZeroShot().adapt(network, seen, Budget(steps=options.zero_steps), options.seed)
     network.load_state_dict(adapted.weights)
-    made = {name: pictures_of(frames) for name, frames in results(network.eval(), seen, options.coarse).items()}
+    made = {name: pictures_of(frames) for name, frames in results(network.eval(), seen).items()}
     if picture is not None:
         exposed = pictures_of(seen).repeat(2, 0)
         write_png(picture, beside([exposed, made["cubic"], *(made[name] for name in METHODS[2:]), true]))
     run = adapted.record
     return {
         "motion_px": round(motion_px(true), 2),
+        "coarse": coarse,
         "results": {name: scores(pictures, true) for name, pictures in made.items()},
         "seconds": round(run.seconds, 2),
         "first_loss": run.losses[0],
@@ -85,10 +88,12 @@ def _clip(clip: Path, picture: Path | None, options: argparse.Namespace) -> Figu
 
 
 @torch.no_grad()
-def results(network: DeepTemporalSR, seen: Tensor, coarse: int = 1) -> dict[str, Tensor]:
+def results(network: DeepTemporalSR, seen: Tensor) -> dict[str, Tensor]:
     """Exposures (T, 3, h, w) in [0, 1] doubled by each of ``METHODS``: (2T, 3, h, w), not clamped."""
-    cubic, alone = upsample_cubic(seen, 0, 2), doubled(network, seen, _TILE_PX)
-    projected = torch.stack(list(upscale_time(network, seen, 2, coarse)))
+    cubic = upsample_cubic(seen, 0, 2)
+    small = doubled(network, resize_space(seen, coarse_size(seen, network.config.coarse)), _TILE_PX)
+    alone = resize_space(small, (seen.shape[-2], seen.shape[-1]))
+    projected = torch.stack(list(upscale_time(network, seen, 2)))
     return dict(zip(METHODS, (cubic, back_project_time(cubic, seen), alone, projected), strict=True))
 
 

@@ -86,12 +86,14 @@ class DoubledWindow(_Frozen):
     """Any number of frames, each of which becomes two of half its duration.
 
     `frames` is how many are fed at once; results nearer than `overlap` frames to an end where the sequence was cut are
-    not final.
+    not final. With a `coarse`, a power of two, the network is to see frames so many times smaller, and what it makes is
+    enlarged and made to agree with its input by back-projection (`engine/back_projection.py`).
     """
 
     kind: Literal["doubled"]
     frames: int = Field(ge=1)
     overlap: int = Field(ge=0)
+    coarse: PositiveInt | None = None
 
 
 Window = PairWindow | RunWindow | SlidingWindow | DoubledWindow
@@ -206,6 +208,11 @@ class Manifest(_Frozen):
             raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(needed)}")
         if isinstance(self.window, SlidingWindow) and self.window.frames % 2 == 0:
             raise ValueError("a sliding window has an odd number of frames")
+        if isinstance(self.window, DoubledWindow) and (coarse := self.window.coarse):
+            if coarse & (coarse - 1):
+                raise ValueError(f"frames are made 1, 2, 4, ... times smaller, not {coarse}")
+            if self.space != FixedFactors(factors=(1,)):
+                raise ValueError(f"back-projection is for networks that keep the size, not for {self.space}")
         if not self._time_suits():
             raise ValueError(f"a window of kind '{self.window.kind}' does not make frames in time by {self.time}")
         places = self.window.frames

@@ -91,12 +91,14 @@ def replace_weights(
     adapted: Mapping[str, Any] | None = None,
     *,
     parity: Mapping[str, float] | None = None,
+    manifest: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle that is another one with other weights, by name, and return it.
 
     Names, order and types stay, and so does every weight that is not named. The manifest's `training` gets the record
     `adapted` with the parent's fingerprint; scores and parity were of other weights and go, unless `parity` is given.
+    Fields of `manifest` take the places of the parent's: how a network with these weights is fed.
     The folder appears as a whole or not at all. Raises BundleError as `edit_graphs`, and RequestError where the folder
     is there already.
     """
@@ -117,7 +119,7 @@ def replace_weights(
         training["adapted"] = {"parent": parent.fingerprint, **(adapted or {})}
         if "adapted" in parent.manifest.training:
             training["adapted"]["before"] = parent.manifest.training["adapted"]
-        update = {"graphs": tuple(entries), "engines": (), "training": training, "scores": scores}
+        update = {"graphs": tuple(entries), "engines": (), "training": training, "scores": scores, **(manifest or {})}
         write_manifest(partial, parent.manifest.model_copy(update=update))
     return Bundle.load(out)
 

@@ -15,11 +15,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from .back_projection import doubled
 from .bundle import Bundle
 from .closing import Closing
 from .errors import RequestError
-from .manifest import ContinuousSpace, ContinuousTime, FixedFactors, Library, Precision
+from .manifest import ContinuousSpace, ContinuousTime, DoubledWindow, FixedFactors, Library, Precision
 from .place import FULL_SCALE, Picture, PictureFormat
+from .resize import resized
 from .upscaler import Upscaler
 from .windows import InputFrame, relay
 
@@ -35,6 +37,18 @@ class Leg:
     size: tuple[int, int]  # (H, W) that it makes
     factor: int | None  # in time, with finer times left to the next leg; None: it makes every time that is wanted
     shrink: int = 1  # its frames are brought down by this factor before the next leg sees them
+    repetition: int = 0  # which of several passes of its bundle it is
+
+    @property
+    def coarse(self) -> int | None:
+        """How many times smaller the network sees frames: they move half as far in each pass as in the one before.
+
+        None: what the network makes is not back-projected.
+        """
+        window = self.bundle.manifest.window
+        if not isinstance(window, DoubledWindow) or window.coarse is None:
+            return None
+        return max(1, window.coarse // 2**self.repetition)
 
 
 def plan_route(
@@ -112,8 +126,8 @@ def _passes(
     for base in bundle.manifest.time.factors:
         for passes in range(1, MAX_REPETITIONS + 1):
             if base > 1 and base**passes == factor:
-                again = Leg(bundle, size, base, shrink=size[0] // shape[0])
-                yield (*[again] * (passes - 1), Leg(bundle, size, None if final else base))
+                again = [Leg(bundle, size, base, size[0] // shape[0], number) for number in range(passes - 1)]
+                yield (*again, Leg(bundle, size, None if final else base, repetition=passes - 1))
 
 
 def default_scale(bundles: Sequence[Bundle]) -> float:
@@ -194,13 +208,21 @@ class Route(Closing):
         for leg in self.legs[:-1]:
             inputs = self._between(leg, inputs)
         last = self.legs[-1]
+        if last.coarse:
+            return self._frames(last, inputs)
         return self._upscalers[last.bundle.fingerprint].pictures(inputs, last.size, wanted)
+
+    def _frames(self, leg: Leg, inputs: Iterable[InputFrame]) -> Iterator[np.ndarray]:
+        """Make the frames of one leg."""
+        upscaler = self._upscalers[leg.bundle.fingerprint]
+        if leg.coarse:
+            return doubled(upscaler.frames, inputs, leg.size, leg.coarse)
+        return upscaler.frames(inputs, leg.size)
 
     def _between(self, leg: Leg, inputs: Iterable[InputFrame]) -> Iterator[InputFrame]:
         """Make what the next leg sees."""
         passed: deque[tuple[tuple[Fraction, ...], bool]] = deque()
-        upscaler = self._upscalers[leg.bundle.fingerprint]
-        for made in upscaler.frames(relay(inputs, leg.factor, passed), leg.size):
+        for made in self._frames(leg, relay(inputs, leg.factor, passed)):
             times, last = passed.popleft()
             yield InputFrame(shrink(made / np.float32(FULL_SCALE), leg.shrink), times, last)
 
@@ -263,22 +285,7 @@ def _one_scene(next_one: list[InputFrame], stream: Iterator[InputFrame]) -> Iter
 
 
 def shrink(frame: np.ndarray, factor: int) -> np.ndarray:  # (3, H, W) -> (3, H / factor, W / factor)
-    """Make a frame smaller by antialiased bicubic (Keys 1981, a = -1/2, mirrored ends), as training makes inputs."""
+    """Make a frame smaller, within [0, 1]."""
     if factor == 1:
         return frame
-    centre = (factor - 1) / 2  # of the first smaller pixel, in larger ones
-    first = math.ceil(centre - 2 * factor)
-    distance = np.abs(first + np.arange(4 * factor) - centre) / factor
-    weights = np.where(
-        distance <= 1,
-        (1.5 * distance - 2.5) * distance**2 + 1,
-        ((-0.5 * distance + 2.5) * distance - 4) * distance + 2,
-    )
-    weights = (weights / weights.sum()).astype(np.float32)
-    for axis in (1, 2):
-        ends = [(0, 0)] * 3
-        ends[axis] = (-first, 3 * factor + first)
-        padded = np.moveaxis(np.pad(frame, ends, mode="symmetric"), axis, -1)
-        taps = np.lib.stride_tricks.sliding_window_view(padded, 4 * factor, axis=-1)[..., ::factor, :]
-        frame = np.moveaxis(taps @ weights, -1, axis)
-    return np.clip(frame, 0, 1)
+    return np.clip(resized(frame, (frame.shape[1] // factor, frame.shape[2] // factor)), 0, 1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..engine.errors import RequestError
 from ..engine.flow import picture_flow
 from ..engine.reweight import replace_weights
 from ..engine.upscaler import Upscaler
+from ..training.adapt.coarse_to_fine import coarse_by_motion
 from ..training.adapt.distillation import Distillation
 from ..training.adapt.gate import Verdict, guarded
 from ..training.adapt.internal import InternalLearning
@@ -42,6 +43,7 @@ class Options:
     teacher: Bundle | None = None  # of distillation
     estimate_blur: bool = False  # of self-supervision and distillation; without, frames were made small plainly
     checkpoint: Path | None = None  # of zero-shot learning
+    coarse: int | None = None  # of zero-shot learning: how many times smaller its frames are; None: by their motion
     seed: int = 0
 
 
@@ -79,19 +81,29 @@ class BundleAdapter:
         clip = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
         with ExitStack() as opened:
             method = self._method(opened)
-            verdict = guarded(method, self.network, clip, self._options.budget, self._options.seed, on_step)
+            network = self._fed(clip)
+            verdict = guarded(method, network, clip, self._options.budget, self._options.seed, on_step)
         if not verdict.kept or verdict.adapted is None:
             return self.bundles, verdict
         weights, record = verdict.adapted.weights, verdict.record()
         if not isinstance(self.network, AdaVSR):
             (bundle,) = self.bundles
-            return (write_adapted(bundle, self.network, weights, clip, out, record, picture_flow),), verdict
+            return (write_adapted(bundle, network, weights, clip, out, record, picture_flow),), verdict
         modules: dict[str, Network] = {"temporal": self.network.temporal, "spatial": self.network.spatial}
         made = [
             write_adapted(bundle, modules[part], weights_of(part, weights), clip, out / part, record)
             for bundle, part in zip(self.bundles, PARTS, strict=True)
         ]
         return tuple(made), verdict
+
+    def _fed(self, clip: torch.Tensor) -> Network:
+        """The network, and of one that learns from scratch how small it sees this clip."""
+        if not isinstance(self.network, DeepTemporalSR) or self.method != ZeroShot.name:
+            return self.network
+        coarse = self._options.coarse or coarse_by_motion(clip, picture_flow)
+        network = DeepTemporalSR(replace(self.network.config, coarse=coarse))
+        network.load_state_dict(self.network.state_dict())
+        return network.eval()
 
     def _method(self, opened: ExitStack) -> Method:
         options = self._options

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..engine.bundle import Bundle
 from ..engine.errors import BundleError, ExportError
-from ..engine.manifest import FixedFactors, Role
+from ..engine.manifest import DoubledWindow, FixedFactors, Role
 from ..engine.place import FULL_SCALE
 from ..engine.reweight import edit_graphs, read_weights, replace_weights
 from ..engine.session import open_session
@@ -59,15 +59,17 @@ def network_of(bundle: Bundle) -> Network:
 def changed_weights(network: Network, weights: Mapping[str, Tensor], bundle: Bundle) -> dict[str, np.ndarray]:
     """Which of a network's new weights differ from its own, under the names that the bundle's graphs have for them.
 
-    A layer that is used twice has two names in the state dict and one in a graph.
+    A layer that is used twice has two names in the state dict and one in a graph. What the network has and no graph
+    reads, as batch normalization's counters, is left out.
     """
     held, own = _held(bundle), network.state_dict(keep_vars=True)
     names = {id(own[name]): name for name in own if name in held}
-    return {
-        names.get(id(own[name]), name): value.detach().cpu().numpy()
-        for name, value in weights.items()
-        if name not in own or not torch.equal(value.detach().cpu(), own[name].detach().cpu())
-    }
+    changed = {}
+    for name, value in weights.items():
+        if name in own and (id(own[name]) not in names or torch.equal(value.detach().cpu(), own[name].detach().cpu())):
+            continue
+        changed[names[id(own[name])] if name in own else name] = value.detach().cpu().numpy()
+    return changed
 
 
 def write_adapted(
@@ -89,7 +91,20 @@ def write_adapted(
     adapted = copy.deepcopy(network)
     adapted.load_state_dict(dict(weights))
     parity = check_parity(adapted, bundle, frames, flow, edit_graphs(bundle, changed))
-    return replace_weights(bundle, changed, out, record, parity=parity, overwrite=overwrite)
+    manifest = _fed_as(network, bundle)
+    return replace_weights(bundle, changed, out, record, parity=parity, manifest=manifest, overwrite=overwrite)
+
+
+def _fed_as(network: Network, bundle: Bundle) -> dict[str, Any]:
+    """What a manifest says of how a network that doubles the rate is fed, which adaptation chooses."""
+    held = bundle.manifest
+    if not isinstance(held.window, DoubledWindow):
+        return {}
+    config = held.architecture.config | {"coarse": network.window.coarse}
+    return {
+        "architecture": held.architecture.model_copy(update={"config": config}),
+        "window": held.window.model_copy(update={"coarse": network.window.coarse}),
+    }
 
 
 def restoring_with(upscaler: Upscaler) -> Restore:

@@ -25,11 +25,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_video(tmp_path_factory.mktemp("clips") / "clip.mp4", frames)
 
 
-def bundle_of(name: str, folder: Path, seed: int = 0, **changes: str) -> Path:
+def bundle_of(name: str, folder: Path, seed: int = 0, gain: float = 0.3, **changes: str) -> Path:
     """A small network that is not trained, but enlarges: its last layers add little to an interpolation."""
     entry = configured(find_network(name), changes)
     torch.manual_seed(seed)
-    return export_bundle(entry, filled(entry.build(entry.config), gain=0.3, offset_gain=1.0), folder / name)
+    return export_bundle(entry, filled(entry.build(entry.config), gain=gain, offset_gain=1.0), folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +90,20 @@ def test_ada_vsrs_modules_adapt_as_one(clip: Path, spatial: Path, tmp_path: Path
     assert json.loads(report.stdout)["frames_out"] == 44
 
 
+def test_a_network_learns_from_scratch_on_small_frames(tmp_path: Path) -> None:
+    """What it is told of its frames' size is in the bundle, and the upscaler goes from coarse to fine."""
+    clip = make_video(tmp_path / "clip.mp4", pan(40, (72, 96)))
+    parent, out = bundle_of("dtsr-s", tmp_path, gain=2.0, width="8"), tmp_path / "learnt"
+    done = stvsr("adapt", clip, "-m", parent, "-o", out, "--steps", "2", "--coarse", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["kept"], record["coarse"]) == (True, 2)
+    manifest = Bundle.load(out).manifest
+    assert manifest.window.model_dump()["coarse"] == manifest.architecture.config["coarse"] == 2
+    report = stvsr("upscale", clip, "-m", out, "-t", "4", "-o", tmp_path / "made.mp4", "--json")
+    assert json.loads(report.stdout)["frames_out"] == 160
+
+
 def test_a_clip_that_teaches_nothing_leaves_the_weights(spatial: Path, tmp_path: Path) -> None:
     black = make_video(tmp_path / "black.mp4", [np.zeros((3, 48, 64), np.float32)] * 12)
     done = stvsr("adapt", black, "-m", spatial, "-o", tmp_path / "same", "--steps", "2")
@@ -107,6 +121,7 @@ def test_errors_are_one_sentence_each(clip: Path, spatial: Path, tmp_path: Path)
         (("adapt", clip, "-m", spatial, "-o", tmp_path / "a", "--method", "distillation"), ("--teacher",)),
         (("adapt", clip, "-m", spatial, "-o", tmp_path / "a", "--adapt-seconds", "0"), ("seconds",)),
         (("adapt", clip, "-m", toy, "-o", tmp_path / "a"), ("toy",)),
+        (("adapt", clip, "-m", spatial, "-o", tmp_path / "a", "--coarse", "3"), ("1, 2, 4", "--coarse")),
         (("adapt", clip, "-m", f"{spatial}+{spatial}", "-o", tmp_path / "a"), ("does not adapt as one",)),
         (("upscale", clip, "-m", spatial, "--adapt-steps", "3"), ("belong to --adapt",)),
         (("upscale", clip, "-m", spatial, "--adapt", "--adapt-per", "frame"), ("--adapt-per scene",)),

@@ -1,6 +1,7 @@
 """Zero-shot temporal super-resolution: examples, their places, the learning rate, resumption, and coarse to fine."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ def clip(frames: int = 20, height: int = 18, width: int = 24, seed: int = 0) -> 
     return 0.5 + noise * torch.linspace(0.1, 1, width)
 
 
-def trained(seed: int = 0) -> DeepTemporalSR:
+def trained(seed: int = 0, coarse: int = 1) -> DeepTemporalSR:
     """A network that does more than interpolate."""
-    network = fresh(DeepTemporalSR(TINY), seed)
+    network = fresh(DeepTemporalSR(replace(TINY, coarse=coarse)), seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         last = network.get_parameter("L8.weight")
@@ -241,9 +242,9 @@ def test_it_is_for_networks_of_its_kind():
 
 @pytest.mark.parametrize(("factor", "coarse"), [(2, 1), (2, 4), (4, 1), (4, 2), (8, 4)])
 def test_chunks_and_tiles_do_not_change_the_result(factor, coarse):
-    network, frames = trained().double(), clip(14, 20, 26).double()
-    whole = torch.stack(list(upscale_time(network, frames, factor, coarse, chunk=14, tile_px=100)))
-    parts = torch.stack(list(upscale_time(network, frames, factor, coarse, chunk=5, tile_px=12)))
+    network, frames = trained(coarse=coarse).double(), clip(14, 20, 26).double()
+    whole = torch.stack(list(upscale_time(network, frames, factor, chunk=14, tile_px=100)))
+    parts = torch.stack(list(upscale_time(network, frames, factor, chunk=5, tile_px=12)))
     assert whole.shape == (14 * factor, 3, 20, 26)
     torch.testing.assert_close(parts, whole, atol=1e-9, rtol=0)
 
@@ -252,7 +253,7 @@ def test_chunks_and_tiles_do_not_change_the_result(factor, coarse):
 def test_what_is_made_agrees_with_its_input(factor, coarse):
     """Exposed again it is the input, where no result left the range of frames."""
     frames = 0.3 + 0.4 * clip(6, 21, 26)
-    made = torch.stack(list(upscale_time(trained(), frames, factor, coarse)))
+    made = torch.stack(list(upscale_time(trained(coarse=coarse), frames, factor)))
     assert made.min() > 0
     assert made.max() < 1
     torch.testing.assert_close(expose(made, factor), frames, atol=1e-5, rtol=0)
@@ -260,13 +261,12 @@ def test_what_is_made_agrees_with_its_input(factor, coarse):
 
 @torch.no_grad()
 def test_from_coarse_to_fine():
-    network, frames = trained(), clip(6, 20, 23)
-    small = network(resize_space(frames, (10, 12))[None])[0]
-    twice = back_project(small, frames)
-    made = torch.stack(list(upscale_time(network, frames, 2, coarse=2)))
+    network, frames = trained(coarse=2), clip(6, 20, 23)
+    twice = back_project(network(resize_space(frames, (10, 12))[None])[0].clamp(0, 1), frames)
+    made = torch.stack(list(upscale_time(network, frames, 2)))
     torch.testing.assert_close(made, twice.clamp(0, 1))
-    four_times = back_project_time(network(twice[None])[0], frames)
-    made = torch.stack(list(upscale_time(network, frames, 4, coarse=2)))
+    four_times = back_project_time(network(twice[None])[0].clamp(0, 1), twice)
+    made = torch.stack(list(upscale_time(network, frames, 4)))
     torch.testing.assert_close(made, four_times.clamp(0, 1))
 
 
@@ -306,10 +306,10 @@ def test_frames_stream_through_in_bounded_memory():
         assert taken <= k + 4 + 3
 
 
-@pytest.mark.parametrize(("factor", "coarse"), [(3, 1), (1, 1), (2, 3), (2, 0)])
-def test_other_factors_are_errors(factor, coarse):
+@pytest.mark.parametrize("factor", [3, 1, 0])
+def test_other_factors_are_errors(factor):
     with pytest.raises(ValueError, match="times"):
-        list(upscale_time(trained(), clip(), factor, coarse))
+        list(upscale_time(trained(), clip(), factor))
 
 
 def psnr(video: Tensor, truth: Tensor) -> float:

@@ -21,10 +21,14 @@ _OVER_TIME = (1, 2, 8)  # layers that see a frame's two neighbours; the others s
 
 @dataclass(frozen=True)
 class DeepTemporalSRConfig:
-    """Width in channels; and how frames become twice as many: the paper interpolates, official code can do others."""
+    """Width in channels; and how frames become twice as many: the paper interpolates, official code can do others.
+
+    ``coarse``, a power of two, says how many times smaller the frames are made that the network sees.
+    """
 
     width: int = 128
     upsampling: Literal["cubic", "duplicate", "zero_gap"] = "cubic"
+    coarse: int = 1
 
 
 DTSR = DeepTemporalSRConfig()
@@ -53,7 +57,6 @@ class DeepTemporalSR(Network):
     first validation, which leaves the network in evaluation mode; this one leaves that to whoever trains it.
     """
 
-    window = Window("doubled", frames=8, overlap=3)  # a result sees 3 frames on each side, no more
     space = Fixed((1,))
     time = Fixed((2,))
     halo_px = _LAYERS
@@ -62,6 +65,8 @@ class DeepTemporalSR(Network):
     def __init__(self, config: DeepTemporalSRConfig = DTSR) -> None:
         super().__init__()
         self.config = config
+        # A result sees 3 frames on each side, no more.
+        self.window = Window("doubled", frames=8, overlap=3, coarse=config.coarse)
         widths = (3, *[config.width] * (_LAYERS - 1), 3)
         for n in range(1, _LAYERS + 1):
             taps = 3 if n in _OVER_TIME else 1

@@ -13,13 +13,15 @@ class Window:
     pair     two frames, of which it makes frames at any times between them
     run      ``frames`` neighbours, to which it adds a frame in every gap: N become 2N - 1
     sliding  ``frames`` around the one that it restores; beyond the ends ``padding`` says which frames stand in
-    doubled  any number of frames, each of which becomes two; those nearer than ``overlap`` to a cut end are not final
+    doubled  any number of frames, each of which becomes two; those nearer than ``overlap`` to a cut end are not final.
+             It is to see frames ``coarse`` times smaller, and back-projection makes what it makes agree with them
     """
 
     kind: Literal["pair", "run", "sliding", "doubled"]
     frames: int
     padding: Literal["replicate", "reflection", "reflection_circle"] | None = None
     overlap: int | None = None
+    coarse: int | None = None
 
 
 @dataclass(frozen=True)

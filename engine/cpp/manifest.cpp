@@ -79,6 +79,7 @@ Window window(const Field& field) {
     if (kind == "doubled") {
         found.kind = Window::Kind::doubled;
         found.overlap = fields["overlap"].integer(0);
+        if (const auto coarse = fields.find("coarse"); coarse && !coarse->null()) found.coarse = coarse->integer(1);
     }
     fields.done();
     return found;

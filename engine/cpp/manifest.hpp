@@ -35,6 +35,7 @@ struct Window {
     std::int64_t frames = 2;
     std::string padding;       // of a sliding window: "replicate", "reflection" or "reflection_circle"
     std::int64_t overlap = 0;  // of a doubled sequence
+    std::int64_t coarse = 1;   // how many times smaller its frames are to be made
 };
 
 // An input of a graph that takes optical flows, (B, pairs, 2, h, w): (dx, dy) in input pixels for each (from, to).

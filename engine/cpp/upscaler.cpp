@@ -55,6 +55,11 @@ Upscaler::Upscaler(Bundle bundle, const Options& options) {
                            "' takes optical flow, which is not computed here: use another bundle, or give its session"
                            " flows of your own.");
     }
+    if (bundle.manifest.window.coarse > 1) {
+        throw RequestError("Bundle '" + bundle.manifest.name + "' is to see frames made " +
+                           std::to_string(bundle.manifest.window.coarse) +
+                           " times smaller, which is not done here: use another bundle, or stvsr upscale.");
+    }
     local_target(options.device);  // says so where there is no such device
     check(cudaSetDevice(options.device), "use device " + std::to_string(options.device));
     impl_ = std::make_unique<Impl>();

@@ -38,7 +38,8 @@ public:
     };
 
     // BundleError or BackendError where an engine is missing or cannot be opened; RequestError for a network that takes
-    // optical flow: hosts that have one run its Session themselves.
+    // optical flow: hosts that have one run its Session themselves; and for one that is to see smaller frames. Frames are
+    // given as the network makes them, without the back-projection that a doubled sequence may have.
     explicit Upscaler(Bundle bundle) : Upscaler(std::move(bundle), Options{}) {}
     Upscaler(Bundle bundle, const Options& options);
     ~Upscaler();

@@ -1,7 +1,7 @@
 """Temporal super-resolution from coarse to fine in space, with back-projection, in bounded memory.
 
-Made small, motion is small too. The network doubles the rate of a small video, back-projection makes that twice as
-large in each direction, which brings motion back to what the network knows, and so on.
+Made small, motion is small too. The network doubles the rate of a small video, and back-projection enlarges that step
+by step, by two in each direction. Each further doubling sees frames twice as large, as motion between them is half.
 
 Zuckerman et al., "Across Scales & Across Dimensions: Temporal Super-Resolution using Deep Internal Learning", 2020,
 section 4.2 and figure 8.
@@ -9,41 +9,42 @@ section 4.2 and figure 8.
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..data import Flow
 from ..network import Network
 from .video_resize import back_project, back_project_time, resize_space
 
 FACTORS = (2, 4, 8)
+_KNOWN_PX = 3.0  # motion from frame to frame, in pixels, that a network of this kind learns best
+_FLOW = "farneback"
+_MOST_COARSE = 8
+_LEAST_PX = 32  # sides of frames that are still worth learning from
+_MEASURED = 6  # pairs of frames whose motion is measured
 
 
 def upscale_time(
-    network: Network,
-    frames: Iterable[Tensor],
-    factor: int,
-    coarse: int = 1,
-    chunk: int = 8,
-    tile_px: int = 160,
+    network: Network, frames: Iterable[Tensor], factor: int, chunk: int = 8, tile_px: int = 160
 ) -> Iterator[Tensor]:
     """Frames of one scene, each (3, h, w) in [0, 1] -> ``factor`` times as many, of the same size and range.
 
-    The first doubling is of frames 1 / ``coarse`` as high and wide. Means of ``factor`` neighbouring results are the
-    input again, but for clamping. At most ``chunk`` input frames and a few around them are held, and the network sees
-    tiles of ``tile_px`` and what their edges depend on, so that neither changes a result. A scene of one frame stands
-    still. Raises ``ValueError`` for a factor other than 2, 4 or 8, or a ``coarse`` that is no power of two.
+    The first doubling is of frames 1 / ``network.window.coarse`` as high and wide. Means of ``factor`` neighbouring
+    results are the input again, but for clamping. At most ``chunk`` input frames and a few around them are held, and
+    the network sees tiles of ``tile_px`` and what their edges depend on, so that neither changes a result. A scene of
+    one frame stands still. Raises ``ValueError`` for a factor other than 2, 4 or 8.
     """
     if factor not in FACTORS:
         raise ValueError(f"the rate grows 2, 4 or 8 times, not {factor}")
-    if coarse < 1 or coarse & (coarse - 1):
-        raise ValueError(f"frames are made 1, 2, 4, ... times smaller, not {coarse}")
     overlap = network.window.overlap
     assert overlap is not None, "a network that doubles a sequence"
     # A doubling spoils `overlap` frames at a cut end, and those of later doublings are ever shorter.
     context = math.ceil(sum(overlap / 2**level for level in range(factor.bit_length() - 1)))
     for piece, first, last in _pieces(frames, chunk, context):
-        made = _upscaled(network, torch.stack(piece), factor, coarse, tile_px)
+        made = _upscaled(network, torch.stack(piece), factor, tile_px)
         yield from made[first * factor : last * factor].clamp(0, 1)
 
 
@@ -65,22 +66,16 @@ def _pieces(frames: Iterable[Tensor], chunk: int, context: int) -> Iterator[tupl
 
 
 @torch.no_grad()
-def _upscaled(network: Network, frames: Tensor, factor: int, coarse: int, tile_px: int) -> Tensor:
+def _upscaled(network: Network, video: Tensor, factor: int, tile_px: int) -> Tensor:
     """(T, 3, h, w) -> (factor * T, 3, h, w), not clamped."""
-
-    def seen() -> Tensor:
-        return resize_space(frames, coarse_size(frames, coarse))
-
-    video, rate = seen(), 1
-    while rate < factor:
-        video, rate = doubled(network, video, tile_px), 2 * rate
+    coarse = network.window.coarse or 1
+    while factor > 1:
+        made = doubled(network, resize_space(video, coarse_size(video, coarse)), tile_px).clamp(0, 1)
         if coarse == 1:
-            video = back_project_time(video, frames)
-        while coarse > 1:
-            coarse //= 2
-            video = back_project(video, seen())
-            if rate < factor:
-                break
+            made = back_project_time(made, video)
+        for smaller in reversed(range(coarse.bit_length() - 1)):
+            made = back_project(made, resize_space(video, coarse_size(video, 2**smaller)))
+        video, factor, coarse = made, factor // 2, max(1, coarse // 2)
     return video
 
 
@@ -88,6 +83,20 @@ def coarse_size(frames: Tensor, coarse: int) -> tuple[int, int]:
     """(height, width) of frames made ``coarse`` times smaller, rounded up, but two pixels at least."""
     height, width = (max(2, math.ceil(side / coarse)) for side in frames.shape[-2:])
     return height, width
+
+
+def coarse_by_motion(frames: Tensor, flow: Flow) -> int:
+    """How many times smaller frames (N, 3, h, w) in [0, 1] are to be made, by how far they move: 1, 2, 4 or 8.
+
+    ``flow`` measures that, from one frame to the next, at a few places of the scene.
+    """
+    pictures = (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    pairs = list(pairwise(pictures))
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(_MEASURED, len(pairs))).round().astype(int))
+    lengths = [np.hypot(*flow(*pairs[number], _FLOW)).mean() for number in chosen]
+    wanted = round(math.log2(max(1.0, float(np.mean(lengths)) / _KNOWN_PX))) if lengths else 0
+    room = max(1, min(frames.shape[-2:]) // _LEAST_PX).bit_length() - 1
+    return 2 ** min(wanted, room, _MOST_COARSE.bit_length() - 1)
 
 
 def doubled(network: Network, video: Tensor, tile_px: int) -> Tensor:

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..data import Flow, seen_frames, true_places, wanted_frames
 from ..network import Fixed, Network
 from ..trainer import made_frames
+from .coarse_to_fine import upscale_time
 from .kernel_estimation import estimate_kernel
 from .protocol import AdaptationError, Adapted, Budget, Method, OnStep, diverged
 from .pseudo import Degrade, bicubic, blurring
@@ -226,6 +227,9 @@ def _runs(
         shown: Any = seen_frames(window, some)
         small = padded(network, degrade(shown, scale).clamp(0, 1) if scale > 1 else shown)
         small = small.to(next(network.parameters()))
+        if window.kind == "doubled":
+            yield from zip(upscale_time(network, small, 2), wanted_frames(window, some), strict=True)
+            continue
         time = torch.tensor([0.0, 0.5]) if window.kind == "pair" else torch.tensor(0.5)
         size = [scale * n for n in small.shape[-2:]]
         made = made_frames(network, window_inputs(network, small, flow, time), size)[0]

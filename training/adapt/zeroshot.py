@@ -82,12 +82,11 @@ class AdaptiveRate:
 class ZeroShot:
     """Trains a network of deep temporal super-resolution (`dtsr`, `dtsr-s`) from scratch on the frames of one scene.
 
-    It trains on frames 1 / ``coarse`` as high and wide. With a ``checkpoint`` a run that was stopped goes on from its
-    last one, written every ``checkpoint_every`` steps and at the end, and a run with a larger budget from the end of
-    another. ``rate`` is Adam's.
+    It trains on frames 1 / ``network.window.coarse`` as high and wide. With a ``checkpoint`` a run that was stopped
+    goes on from its last one, written every ``checkpoint_every`` steps and at the end, and a run with a larger budget
+    from the end of another. ``rate`` is Adam's.
     """
 
-    coarse: int = 1
     sources: Sources = field(default_factory=Sources)
     batch: int = 4
     rate: float = 1e-3
@@ -108,14 +107,15 @@ class ZeroShot:
                 f"zero-shot learning is for networks that double the frame rate by 3-D convolution, not for"
                 f" {type(network).__name__}: take dtsr or dtsr-s"
             )
-        clip = resize_space(frames, coarse_size(frames, self.coarse)).clamp(0, 1)
+        coarse = network.config.coarse
+        clip = resize_space(frames, coarse_size(frames, coarse)).clamp(0, 1)
         examples = Examples(clip, self.sources)
         run = _Run(fresh(network, seed), self, budget, seed, self._stamp(network, clip, seed))
         run.learn(examples, on_step)
         details = {
             "rate": self.rate,
             "final_rate": run.rate.rate,
-            "coarse": self.coarse,
+            "coarse": coarse,
             "batch": self.batch,
             "side": examples.side,
             "frames": len(frames),
@@ -126,7 +126,7 @@ class ZeroShot:
 
     def _stamp(self, network: Network, clip: Tensor, seed: int) -> str:
         """What must be the same for a run to go on."""
-        options = (network.config, self.coarse, asdict(self.sources), self.batch, self.rate, seed, tuple(clip.shape))
+        options = (network.config, asdict(self.sources), self.batch, self.rate, seed, tuple(clip.shape))
         return hashlib.sha256(repr(options).encode() + clip.cpu().numpy().tobytes()).hexdigest()
 
 
