@@ -9,7 +9,6 @@ section 4.2 and figure 8.
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -91,9 +90,10 @@ def coarse_by_motion(frames: Tensor, flow: Flow) -> int:
     ``flow`` measures that, from one frame to the next, at a few places of the scene.
     """
     pictures = (frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    pairs = list(pairwise(pictures))
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, min(_MEASURED, len(pairs))).round().astype(int))
-    lengths = [np.hypot(*flow(*pairs[number], _FLOW)).mean() for number in chosen]
+    pairs = len(pictures) - 1
+    chosen = np.unique(np.linspace(0, pairs - 1, min(_MEASURED, pairs)).round().astype(int))
+    flows = [flow(pictures[number], pictures[number + 1], _FLOW) for number in chosen]
+    lengths = [np.hypot(dx, dy).mean() for dx, dy in flows]
     wanted = round(math.log2(max(1.0, float(np.mean(lengths)) / _KNOWN_PX))) if lengths else 0
     room = max(1, min(frames.shape[-2:]) // _LEAST_PX).bit_length() - 1
     return 2 ** min(wanted, room, _MOST_COARSE.bit_length() - 1)
