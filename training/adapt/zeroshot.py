@@ -37,6 +37,7 @@ _NOISE = 1e-6  # added to the squared error of interpolation, so that what does 
 _NORMALIZED = 8  # examples whose statistics are taken
 _COOLING = 0.3  # of the budget, at its end: the rate falls to nothing
 _WARMING = 20  # steps in which the rate rises
+_LAST_LAYER = 0.2  # of the rate: it begins at zero, and Adam's first steps would carry it far beyond what is missing
 
 
 class AdaptiveRate:
@@ -84,12 +85,12 @@ class ZeroShot:
 
     It trains on frames 1 / ``network.window.coarse`` as high and wide. With a ``checkpoint`` a run that was stopped
     goes on from its last one, written every ``checkpoint_every`` steps and at the end, and a run with a larger budget
-    from the end of another. ``rate`` is Adam's.
+    from the end of another. ``rate`` is Adam's; at a few times as much layers were seen to die.
     """
 
     sources: Sources = field(default_factory=Sources)
     batch: int = 4
-    rate: float = 1e-3
+    rate: float = 5e-4
     checkpoint: Path | None = None
     checkpoint_every: int = 50
 
@@ -176,7 +177,12 @@ class _Run:
 
     def __init__(self, network: DeepTemporalSR, method: ZeroShot, budget: Budget, seed: int, stamp: str) -> None:
         self.network, self._method, self._stamp = network, method, stamp
-        self._optimizer = torch.optim.Adam(network.parameters(), method.rate)
+        *layers, last = network.children()
+        groups = [
+            {"params": [weight for layer in layers for weight in layer.parameters()], "share": 1.0},
+            {"params": list(last.parameters()), "share": _LAST_LAYER},
+        ]
+        self._optimizer = torch.optim.Adam(groups, method.rate)
         self._generator = torch.Generator().manual_seed(seed)
         self.rate, self.losses, self.clock = AdaptiveRate(method.rate), Losses(), _Resumed(budget)
         self._device = next(network.parameters()).device
@@ -201,7 +207,7 @@ class _Run:
     def _step(self, examples: Examples) -> float:
         warmth = min(1.0, (self.clock.steps + 1) / _WARMING, (1 - self.clock.fraction()) / _COOLING)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.rate.rate * warmth
+            group["lr"] = self.rate.rate * warmth * group["share"]
         seen, truth = (x.to(self._device) for x in examples.draw(self._method.batch, self._generator))
         interpolation = (upsample_cubic(seen, 1, 2) - truth).square().mean()
         error = (self.network(seen) - truth).square().mean()
