@@ -246,8 +246,8 @@ def compile_(
     if as_json:
         out.print_json(json.dumps([engine.model_dump() for engine in engines]))
         return
-    for engine in engines:
-        out.print(f"[bold]{plain((output or found.folder) / engine.file)}[/]", soft_wrap=True)
+    for file in dict.fromkeys(engine.file for engine in engines):
+        out.print(f"[bold]{plain((output or found.folder) / file)}[/]", soft_wrap=True)
 
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:

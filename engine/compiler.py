@@ -45,6 +45,8 @@ def compile_bundle(
 ) -> list[Engine]:
     """Build an engine of every graph for every target; once all are built, write them and record them in the manifest.
 
+    TensorRT-RTX puts the engines of all targets into one file, in the time of one. Files that engines built before lose
+    to these are removed.
     `shapes` says (smallest, usual, largest) of free axes, in frames or pixels; the others are those of
     `default_shapes`. `refit` lets weights be replaced in open engines; `plugins` puts stvsr's own kernels into them,
     which TensorRT alone takes. Raises RequestError for shapes that the bundle does not take, BackendError where the
@@ -54,25 +56,31 @@ def compile_bundle(
         raise BackendError("TensorRT-RTX takes no plugins: use --library tensorrt, or compile without them.")
     graphs, each_target = bundle.manifest.graphs, dict.fromkeys(targets)
     every = _checked(shapes or {}, bundle.manifest)
-    recipes = [_recipe(bundle, g.role, precision, every, t, library, refit) for g in graphs for t in each_target]
-    recipes = [recipe.model_copy(update={"plugins": plugins}) for recipe in recipes]
-    models: dict[Role, bytes] = {}
+    recipes = [[_recipe(bundle, g.role, precision, every, t, library, refit) for t in each_target] for g in graphs]
     engines = []
     with _unfinished(bundle.folder) as folder:
-        for recipe in recipes:
-            if recipe.role not in models:
-                models[recipe.role] = _lowered(bundle, recipe)
-            file = f"{recipe.role}.{library}.{recipe.target}.{precision}.engine"
-            engines.append(_build(bundle, recipe, models[recipe.role], folder / file))
-            if on_built:
-                on_built(engines[-1])
-        for engine in engines:
-            (folder / engine.file).replace(bundle.folder / engine.file)
-        made = {engine.file for engine in engines}
+        for first, *others in recipes:
+            first = first.model_copy(update={"plugins": plugins})
+            file = f"{first.role}.{library}.{'-'.join(each_target)}.{precision}.engine"
+            built = _build(bundle, first, _lowered(bundle, first), folder / file, [other.target for other in others])
+            for target in each_target:
+                engines.append(built.model_copy(update={"target": target}))
+                if on_built:
+                    on_built(engines[-1])
+        for file in {engine.file for engine in engines}:
+            (folder / file).replace(bundle.folder / file)
         manifest = Bundle.load(bundle.folder).manifest  # as another process may have left it meanwhile
-        others = (engine for engine in manifest.engines if engine.file not in made)
-        write_manifest(bundle.folder, manifest.model_copy(update={"engines": (*others, *engines)}))
+        made = set(map(_served, engines))
+        kept = [engine for engine in manifest.engines if _served(engine) not in made]
+        write_manifest(bundle.folder, manifest.model_copy(update={"engines": (*kept, *engines)}))
+        for file in {engine.file for engine in manifest.engines} - {engine.file for engine in (*kept, *engines)}:
+            (bundle.folder / file).unlink(missing_ok=True)
     return engines
+
+
+def _served(engine: Engine) -> tuple[str, ...]:
+    """Return what a bundle has one engine for."""
+    return engine.role, engine.target, engine.precision, engine.library
 
 
 def find_engine(
@@ -98,7 +106,7 @@ def find_engine(
     recipe = _recipe(bundle, role, precision, _with_sizes(every, sizes or {}), target, library, refit)
     asked = recipe.model_copy(update={"shapes": {name: needed[name] for name in recipe.shapes}})
     for engine in bundle.manifest.engines:
-        if (engine.role, engine.target, engine.precision, engine.library) == (role, target, precision, library):
+        if _served(engine) == (role, target, precision, library):
             path = bundle.folder / engine.file
             problem = _problem(engine, path, asked)
             if problem is None:
@@ -213,8 +221,8 @@ def _lowered(bundle: Bundle, recipe: Recipe) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _build(bundle: Bundle, recipe: Recipe, model: bytes, path: Path) -> Engine:
-    path.write_bytes(build_engine(model, bundle.graph(recipe.role), recipe))
+def _build(bundle: Bundle, recipe: Recipe, model: bytes, path: Path, others: Sequence[str] = ()) -> Engine:
+    path.write_bytes(build_engine(model, bundle.graph(recipe.role), recipe, others))
     return Engine(**recipe.model_dump(), file=path.name, sha256=file_sha256(path))
 
 

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import importlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -65,20 +65,22 @@ def check_target(target: str, library: Library) -> None:
         )
 
 
-def build_engine(model: bytes, graph: Graph, recipe: Recipe) -> bytes:
-    """Build the engine of a lowered graph, serialized as ONNX, as a recipe says.
+def build_engine(model: bytes, graph: Graph, recipe: Recipe, others: Sequence[str] = ()) -> bytes:
+    """Build the engine of a lowered graph, serialized as ONNX, as a recipe says; also for `others` of its targets.
 
     Its inputs and outputs are those of `graph`. Raises BackendError where the library is missing, cannot parse the
     graph or cannot build for the target; BundleError where inputs or outputs differ from the manifest's.
     """
     trt = load_library(recipe.library)
-    check_target(recipe.target, recipe.library)
+    targets = (recipe.target, *others)
+    for target in targets:
+        check_target(target, recipe.library)
     with _building:
-        return _build(trt, model, graph, recipe)
+        return _build(trt, model, graph, recipe, targets)
 
 
-def _build(trt: ModuleType, model: bytes, graph: Graph, recipe: Recipe) -> bytes:
-    library, target, shapes = recipe.library, recipe.target, recipe.shapes
+def _build(trt: ModuleType, model: bytes, graph: Graph, recipe: Recipe, targets: Sequence[str]) -> bytes:
+    library, shapes = recipe.library, recipe.shapes
     logger = logger_of(trt)
     logger.errors.clear()
     builder = trt.Builder(logger)
@@ -98,8 +100,9 @@ def _build(trt: ModuleType, model: bytes, graph: Graph, recipe: Recipe) -> bytes
     if recipe.refit:
         config.set_flag(trt.BuilderFlag.REFIT)
     if library == "tensorrt-rtx":
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), 0)
+        config.num_compute_capabilities = len(targets)
+        for place, target in enumerate(targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
     profile = builder.create_optimization_profile()
     for spec in graph.inputs:
         ranges = [axis_range(axis, shapes) for axis in spec.axes]
@@ -108,8 +111,8 @@ def _build(trt: ModuleType, model: bytes, graph: Graph, recipe: Recipe) -> bytes
     built = builder.build_serialized_network(network, config)
     if built is None:
         raise BackendError(
-            f"{TITLES[library]} {trt.__version__} cannot build {graph.file} for {target} ({last_error(logger)}): use"
-            " smaller shapes, another precision or --backend ort."
+            f"{TITLES[library]} {trt.__version__} cannot build {graph.file} for {', '.join(targets)}"
+            f" ({last_error(logger)}): use smaller shapes, another precision or --backend ort."
         )
     return bytes(built)
 
