@@ -228,7 +228,8 @@ def _runs(
         small = padded(network, degrade(shown, scale).clamp(0, 1) if scale > 1 else shown)
         small = small.to(next(network.parameters()))
         if window.kind == "doubled":
-            yield from zip(upscale_time(network, small, 2), wanted_frames(window, some), strict=True)
+            halves = (half.to(some) for half in upscale_time(network, small, 2))
+            yield from zip(halves, wanted_frames(window, some), strict=True)
             continue
         time = torch.tensor([0.0, 0.5]) if window.kind == "pair" else torch.tensor(0.5)
         size = [scale * n for n in small.shape[-2:]]
