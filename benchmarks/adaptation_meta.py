@@ -40,7 +40,7 @@ class Run:
     rate: float
 
 
-RUNS = (Run("plain", "sgd", INNER_RATE), Run("plain", "adam", 3e-4), Run("meta-trained", "sgd", INNER_RATE))
+RUNS = tuple(Run(start, *how) for start in FILES for how in (("sgd", INNER_RATE), ("adam", 3e-4)))
 
 
 def meta(lines: Lines, options: argparse.Namespace) -> None:

@@ -177,9 +177,9 @@ def test_the_meta_trained_start_is_held_against_the_better_plain_one() -> None:
     lines = [meta_line("meta-trained", "sgd", 10, 20.0, weights="older")]
     lines += [meta_line("plain", "sgd", 10, 25.0), meta_line("plain", "adam", 10, 25.5)]
     lines += [meta_line("plain", "sgd", 100, 25.9), meta_line("plain", "adam", 100, 26.0)]
-    lines += [meta_line("meta-trained", "sgd", 10, 25.8)]
+    lines += [meta_line("meta-trained", "sgd", 10, 25.8), meta_line("meta-trained", "adam", 10, 25.6)]
     rows = table(lines).splitlines()
-    assert any("over the better plain start | above 0.2 dB | +0.300 dB | met |" in row for row in rows)
+    assert any("over the plain start | above 0.2 dB | +0.300 dB | met |" in row for row in rows)
     assert any("over 100 plain steps | above -0.1 dB | -0.200 dB | missed by 0.100 dB |" in row for row in rows)
 
 
