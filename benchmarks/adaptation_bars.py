@@ -125,15 +125,7 @@ def _meta_bars(lines: Sequence[Figures]) -> list[Bar]:
         some = meta_lines(lines, kind)
         found = curves(some)
         ten = short = None
-
-        def best(start: str, steps: int) -> float | None:
-            """By whichever optimizer does best."""
-            return max(
-                (curve[steps] for name, curve in found.items() if name.startswith(start) and steps in curve),
-                default=None,
-            )
-
-        trained, plain, longer = best("meta", 10), best("plain", 10), best("plain", 100)
+        trained, plain, longer = _best(found, "meta", 10), _best(found, "plain", 10), _best(found, "plain", 100)
         if trained is not None and plain is not None:
             ten = trained - plain
         if trained is not None and longer is not None:
@@ -144,6 +136,11 @@ def _meta_bars(lines: Sequence[Figures]) -> list[Bar]:
             Bar(f"meta-trained, 10 steps, {kind} blur: over 100 plain steps", -NEAR_DB, "dB", short, of=of),
         ]
     return bars
+
+
+def _best(found: Mapping[str, Mapping[int, float]], start: str, steps: int) -> float | None:
+    """After so many steps from a start, by whichever optimizer does best."""
+    return max((c[steps] for name, c in found.items() if name.startswith(start) and steps in c), default=None)
 
 
 def _zero_shot_bars(lines: Sequence[Figures]) -> list[Bar]:
