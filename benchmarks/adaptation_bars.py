@@ -124,23 +124,25 @@ def _meta_bars(lines: Sequence[Figures]) -> list[Bar]:
     for kind in [kernel for kernel in KERNELS if meta_lines(lines, kernel)] or KERNELS[:1]:
         some = meta_lines(lines, kind)
         found = curves(some)
-        ten = short = None
-        trained, plain, longer = _best(found, "meta", 10), _best(found, "plain", 10), _best(found, "plain", 100)
-        if trained is not None and plain is not None:
-            ten = trained - plain
-        if trained is not None and longer is not None:
-            short = trained - longer
         of = coverage([line for line in some if line["trial"]["steps"] == 10])
-        bars += [
-            Bar(f"meta-trained, 10 steps, {kind} blur: over the plain start", META_DB, "dB", ten, of=of),
-            Bar(f"meta-trained, 10 steps, {kind} blur: over 100 plain steps", -NEAR_DB, "dB", short, of=of),
-        ]
+        for optimizer in ("SGD", "Adam"):
+            what = f"meta-trained, 10 steps of {optimizer}, {kind} blur"
+            trained, plain, longer = (
+                _after(found, f"{start}, {optimizer}", steps)
+                for start, steps in (("meta-trained", 10), ("plain", 10), ("plain", 100))
+            )
+            ten = None if trained is None or plain is None else trained - plain
+            short = None if trained is None or longer is None else trained - longer
+            bars += [
+                Bar(f"{what}: over the plain start", META_DB, "dB", ten, of=of),
+                Bar(f"{what}: over 100 plain steps", -NEAR_DB, "dB", short, of=of),
+            ]
     return bars
 
 
-def _best(found: Mapping[str, Mapping[int, float]], start: str, steps: int) -> float | None:
-    """After so many steps from a start, by whichever optimizer does best."""
-    return max((c[steps] for name, c in found.items() if name.startswith(start) and steps in c), default=None)
+def _after(found: Mapping[str, Mapping[int, float]], beginning: str, steps: int) -> float | None:
+    """After so many steps, of the curve whose name begins so."""
+    return next((curve.get(steps) for name, curve in found.items() if name.startswith(beginning)), None)
 
 
 def _zero_shot_bars(lines: Sequence[Figures]) -> list[Bar]:
