@@ -104,19 +104,32 @@ def _self_supervised_bars(lines: Sequence[Figures]) -> list[Bar]:
 
 
 def _distilled_bars(lines: Sequence[Figures]) -> list[Bar]:
-    student, distilled, teacher = (
-        latest(lines, "distilled", learner=who) for who in ("student", "distilled", "teacher")
+    bars = []
+    students = dict.fromkeys(
+        line["trial"]["network"] for line in lines if line["part"] == "distilled" and "gain_db" in line
     )
-    better = share = None
-    if student and distilled:
-        better = mean(distilled, "after", "psnr_y_db") - mean(student, "after", "psnr_y_db")
-    if mean(distilled, "seconds") and mean(teacher, "seconds"):
-        share = mean(distilled, "seconds") / mean(teacher, "seconds")
-    of = coverage(distilled) + (f"; {distilled[0]['trial']['teacher']} teaches" if distilled else "")
-    return [
-        Bar("distilled, over the student adapted to itself", 0, "dB", better, of=of),
-        Bar("distilled, seconds over those of the teacher's own adaptation", TEACHER_SHARE, "", share, True, of),
-    ]
+    for name in students or ["edvr-s"]:
+        student, distilled, teacher = (
+            latest(lines, "distilled", network=name, learner=who) for who in ("student", "distilled", "teacher")
+        )
+        better = share = None
+        if student and distilled:
+            better = mean(distilled, "after", "psnr_y_db") - mean(student, "after", "psnr_y_db")
+        if mean(distilled, "seconds") and mean(teacher, "seconds"):
+            share = mean(distilled, "seconds") / mean(teacher, "seconds")
+        of = coverage(distilled) + (f"; {distilled[0]['trial']['teacher']} teaches" if distilled else "")
+        bars += [
+            Bar(f"distilled, {name}: over the student adapted to itself", 0, "dB", better, of=of),
+            Bar(
+                f"distilled, {name}: seconds over those of the teacher's own adaptation",
+                TEACHER_SHARE,
+                "",
+                share,
+                True,
+                of,
+            ),
+        ]
+    return bars
 
 
 def _meta_bars(lines: Sequence[Figures]) -> list[Bar]:

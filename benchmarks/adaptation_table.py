@@ -86,12 +86,12 @@ def _zero_shot_rows(lines: Sequence[Figures]) -> list[str]:
     some = latest(lines, "zero-shot")
     if not some:
         return []
-    rows = [f"| clip | motion, px | {' | '.join(METHODS)} |", f"|---|---|{'---|' * len(METHODS)}"]
+    rows = [f"| clip | motion, px | seen smaller by | {' | '.join(METHODS)} |", f"|---|---|---|{'---|' * len(METHODS)}"]
     for line in some:
         cells = (f"{decibels(line, name):.2f}" for name in METHODS)
-        rows.append(f"| {line['trial']['clip']} | {line['motion_px']:.1f} | {' | '.join(cells)} |")
+        rows.append(f"| {line['trial']['clip']} | {line['motion_px']:.1f} | {line['coarse']} | {' | '.join(cells)} |")
     means = (f"{np.mean([decibels(line, name) for line in some]):.2f}" for name in METHODS)
-    return [*rows, f"| mean | | {' | '.join(means)} |"]
+    return [*rows, f"| mean | | | {' | '.join(means)} |"]
 
 
 def _gate_rows(lines: Sequence[Figures]) -> list[str]:

@@ -194,7 +194,7 @@ def test_distillation_is_held_against_the_student_and_the_teacher() -> None:
         line = adapted_line("a", 29.0, after, learner=who, teacher="edvr-m")
         lines.append({**line, "part": "distilled", "seconds": seconds})
     rows = table(lines).splitlines()
-    assert any("over the student adapted to itself | above 0 dB | +0.200 dB | met |" in row for row in rows)
+    assert any("edvr-s: over the student adapted to itself | above 0 dB | +0.200 dB | met |" in row for row in rows)
     assert any("teacher's own adaptation | below 0.667 | 0.500 | met |" in row for row in rows)
 
 
