@@ -8,7 +8,7 @@ import ctypes
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -364,7 +364,7 @@ def _at(address: int, shape: tuple[int, ...]) -> np.ndarray:
     return np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(ctypes.c_float)), (count,)).reshape(shape)
 
 
-def _build(model: bytes, graph: Graph, recipe: Recipe) -> bytes:
+def _build(model: bytes, graph: Graph, recipe: Recipe, others: Sequence[str] = ()) -> bytes:
     about = {
         "in": [spec.model_dump() for spec in graph.inputs],
         "out": [spec.model_dump() for spec in graph.outputs],
