@@ -525,6 +525,26 @@ def test_times_that_the_bundle_does_not_make(programs: Programs, toys: dict[str,
     assert told == "Bundle 'toy-doubled' doubles the frames: give --factor 2, or another bundle.\n"
 
 
+def test_frames_that_are_to_be_seen_smaller(programs: Programs, toys: dict[str, Path], tmp_path: Path) -> None:
+    """With a `coarse` of 1 frames come as the network makes them."""
+    bundle = Path(shutil.copytree(toys["doubled 4+2"] / "engines", tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for coarse in (1, 2):
+        manifest["window"]["coarse"] = coarse
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        if coarse == 2:
+            told = refusal(programs, bundle)
+            assert told.startswith("Bundle 'toy-doubled' is to see frames made 2 times smaller, which is not done here")
+            continue
+        frames = clip(2, (4, 6), "rgb24").tobytes()
+        made, plain = (
+            call(programs.upscale, folder, "--size", "6x4", data=frames)
+            for folder in (bundle, toys["doubled 4+2"] / "engines")
+        )
+        assert made.returncode == 0, made.stderr
+        assert made.stdout == plain.stdout != b""
+
+
 def test_input_that_is_cut_short(programs: Programs, toys: dict[str, Path]) -> None:
     frames = clip(4, (4, 6), "rgb24").tobytes()
     arguments = (toys["pair"] / "engines", "--size", "6x4")
