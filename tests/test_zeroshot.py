@@ -312,6 +312,12 @@ def test_other_factors_are_errors(factor):
         list(upscale_time(trained(), clip(), factor))
 
 
+@pytest.mark.parametrize("coarse", [3, 0, -2])
+def test_frames_are_made_smaller_by_powers_of_two(coarse):
+    with pytest.raises(ValueError, match="times smaller"):
+        trained(coarse=coarse)
+
+
 def psnr(video: Tensor, truth: Tensor) -> float:
     return -10 * math.log10(float((video - truth).square().mean()))
 

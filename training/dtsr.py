@@ -23,7 +23,8 @@ _OVER_TIME = (1, 2, 8)  # layers that see a frame's two neighbours; the others s
 class DeepTemporalSRConfig:
     """Width in channels; and how frames become twice as many: the paper interpolates, official code can do others.
 
-    ``coarse``, a power of two, says how many times smaller the frames are made that the network sees.
+    ``coarse`` says how many times smaller the frames are made that the network sees; what is no power of two is a
+    ``ValueError`` of the network's.
     """
 
     width: int = 128
@@ -65,6 +66,8 @@ class DeepTemporalSR(Network):
     def __init__(self, config: DeepTemporalSRConfig = DTSR) -> None:
         super().__init__()
         self.config = config
+        if config.coarse < 1 or config.coarse & (config.coarse - 1):
+            raise ValueError(f"frames are made 1, 2, 4, ... times smaller, not {config.coarse}")
         # A result sees 3 frames on each side, no more.
         self.window = Window("doubled", frames=8, overlap=3, coarse=config.coarse)
         widths = (3, *[config.width] * (_LAYERS - 1), 3)
