@@ -1,12 +1,10 @@
 """The C++ host, on fakes of CUDA and of the inference library: bit for bit what the Python upscaler makes."""
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
 import subprocess
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +40,6 @@ CMAKE, COMPILER = shutil.which("cmake"), shutil.which(os.environ.get("CXX", "c++
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wpedantic", "-Werror")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 GENERATOR = ("-G", "Ninja") if shutil.which("ninja") else ()
-CACHE = Path(tempfile.gettempdir()) / f"stvsr-cpp-host-{os.getuid()}"
 
 SHAPES = {"batch": (1, 1, 1), "frames": (2, 4, 32), "height": (4, 8, 32), "width": (4, 8, 32)}
 SHAPES |= {"target_height": (2, 16, 96), "target_width": (2, 16, 96)}
@@ -73,22 +70,13 @@ class Programs:
 
 
 @pytest.fixture(scope="session")
-def programs() -> Programs:
-    """The programs, built if no build of the same text is kept."""
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """The programs, built anew: a build that was kept would hold links into a checkout that may be gone."""
     if CMAKE is None or COMPILER is None:
         pytest.skip("no CMake or no C++ compiler: the C++ host is not built")
-    files = sorted(path for folder in (SOURCE, FAKES) for path in folder.rglob("*") if path.is_file())
-    recipe = inspect.getsource(build), COMPILER, SANITIZERS, WARNINGS
-    parts = [repr(recipe).encode(), *(path.read_bytes() for path in files)]
-    kept = CACHE / hashlib.sha256(b"\0".join(parts)).hexdigest()[:24]
-    if not kept.exists():
-        CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root = Path(tempfile.mkdtemp(dir=CACHE))
-        build(root, CMAKE, COMPILER)
-        link = root / "link"
-        link.symlink_to(root)
-        link.replace(kept)
-    return Programs(kept / "installed/bin/stvsr-upscale", kept / "hosts/host", kept / "hosts/probe", kept)
+    root = tmp_path_factory.mktemp("cpp_host")
+    build(root, CMAKE, COMPILER)
+    return Programs(root / "installed/bin/stvsr-upscale", root / "hosts/host", root / "hosts/probe", root)
 
 
 def build(root: Path, cmake: str, compiler: str) -> None:
