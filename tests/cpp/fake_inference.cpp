@@ -1,7 +1,7 @@
 // An inference library on the CPU. Its engine is a text, a line each:
 //   input NAME TYPE sizes... min sizes... max sizes...     a size of -1 is free; TYPE is float or half
 //   output NAME TYPE sizes...
-//   compute KIND SCALE       identity, bilinear, sliding, run, doubled or flow: as in toys of tests/test_cpp_host.py
+//   compute KIND SCALE       identity, bilinear, sliding, run, doubled or flow: as in tests/toy_windows.py
 // and "compute fail" and "compute refuse" do not run, and do not start.
 
 #include <NvInferRuntime.h>
