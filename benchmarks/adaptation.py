@@ -16,7 +16,7 @@ from adaptation_bars import COMPACT, KERNELS, meta_lines
 from adaptation_chart import chart
 from adaptation_meta import STEPS, curves, meta
 from adaptation_reweight import reweight
-from adaptation_space import CASES, distilled, self_supervised
+from adaptation_space import CASES, distilled, distilled_time, self_supervised
 from adaptation_table import write_table
 from adaptation_time import zero_shot
 from adaptation_trials import Figures, Lines, read_lines
@@ -25,11 +25,13 @@ from gate import TRIALS, gate
 PARTS: dict[str, Callable[[Lines, argparse.Namespace], None]] = {
     "self-supervised": self_supervised,
     "distilled": distilled,
+    "distilled-time": distilled_time,
     "meta": meta,
     "zero-shot": zero_shot,
     "reweight": reweight,
     "gate": gate,
 }
+TIMINGS = ("distilled-time", "reweight")  # parts that measure seconds alone
 README = Path(__file__).parent / "README.md"
 
 
@@ -52,15 +54,15 @@ def main(words: Sequence[str] | None = None) -> None:
         return
     if options.part != "reweight" and options.val is None:
         sys.exit(f"{options.part} needs clips: name a folder of them with --val.")
-    if options.part == "reweight" and options.untimed:
-        sys.exit("reweight measures seconds alone: leave out --untimed.")
+    if options.part in TIMINGS and options.untimed:
+        sys.exit(f"{options.part} measures seconds alone: leave out --untimed.")
     if options.threads:
         torch.set_num_threads(options.threads)
     options.cache = options.cache or options.runs / "cache"
     options.curve = sorted(set(options.curve))
     lines = Lines(options.out, " ".join(["python benchmarks/adaptation.py", *words]), options.untimed)
     for name, measure in PARTS.items():
-        if options.part == name or (options.part == "all" and not (name == "reweight" and options.untimed)):
+        if options.part == name or (options.part == "all" and not (name in TIMINGS and options.untimed)):
             measure(lines, options)
     draw_curves(lines.all, options.out)
 
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--cases", type=_names, default=list(CASES), help=f"of {','.join(CASES)}")
     group.add_argument("--student", default="edvr-s")
     group.add_argument("--teacher", default="edvr-m", help="a folder of --runs of that name")
+    group.add_argument("--large", default="edvr-l", help="the teacher whose time is measured, untrained")
     group.add_argument("--steps", type=int, default=50)
     group.add_argument("--rate", type=float, default=1e-4)
     group.add_argument("--batch", type=int, default=4)

@@ -129,7 +129,11 @@ def _distilled_bars(lines: Sequence[Figures]) -> list[Bar]:
                 of,
             ),
         ]
-    return bars
+    large = latest(lines, "distilled-time")
+    share = mean(large, "distilled_seconds") / mean(large, "teacher_seconds") if large else None
+    of = f"{coverage(large)}; {large[0]['trial']['teacher']} teaches, untrained" if large else ""
+    what = "distilled, a teacher of full size: seconds over those of its own adaptation"
+    return [*bars, Bar(what, TEACHER_SHARE, "", share, True, of)]
 
 
 def _meta_bars(lines: Sequence[Figures]) -> list[Bar]:

@@ -33,7 +33,10 @@ from stvsr.training.adapt.protocol import Budget, Method
 from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
 from stvsr.training.adapt.restore import restored_frames, restoring
 from stvsr.training.adapt.selfsupervised import SelfSupervised
+from stvsr.training.checkpoints import random_weights
 from stvsr.training.clips import find_clips
+from stvsr.training.network import Network
+from stvsr.training.networks import find_network
 
 CASES = ("bicubic", "estimated", "given")  # made small plainly; by an unknown blur; by a blur that is told
 LEARNERS = ("student", "distilled", "teacher")
@@ -73,15 +76,23 @@ def distilled(lines: Lines, options: argparse.Namespace) -> None:
             lines.once("distilled", trial, partial(_learner, who, student, teacher, clip, options))
 
 
-def _settings(name: str, found: Trained, clip: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """What must be the same for a line to serve."""
+def distilled_time(lines: Lines, options: argparse.Namespace) -> None:
+    """A line for each clip: how long it takes with a teacher of its full size, whose weights need not be trained."""
+    student, teacher = (random_weights(find_network(name))[0] for name in (options.student, options.large))
+    for clip in find_clips(options.val)[: options.clips]:
+        trial = {"network": options.student, "teacher": options.large, **_same(clip, options)}
+        lines.once("distilled-time", trial, partial(_both_seconds, student, teacher, clip, options))
+
+
+def _same(clip: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for a line to serve, beside the networks."""
     names = ("frames", "size", "steps", "rate", "batch", "patch", "seed")
-    return {
-        "network": name,
-        "weights": found.sha256,
-        "clip": clip.stem,
-        **{n: vars(options)[n] for n in names},
-    }
+    return {"clip": clip.stem, **{n: vars(options)[n] for n in names}}
+
+
+def _settings(name: str, found: Trained, clip: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for a line of a trained network to serve."""
+    return {"network": name, "weights": found.sha256, **_same(clip, options)}
 
 
 def _case(case: str, found: Trained, clip: Path, number: int, options: argparse.Namespace) -> Figures:
@@ -101,11 +112,32 @@ def _case(case: str, found: Trained, clip: Path, number: int, options: argparse.
 
 
 def _learner(who: str, student: Trained, teacher: Trained, clip: Path, options: argparse.Namespace) -> Figures:
-    given = {**_how(options), "flow": picture_flow}
-    method: Method = SelfSupervised(**given)
-    if who == "distilled":
-        method = Distillation(**given, restore=restoring(teacher.network, picture_flow))
+    method = _method(teacher.network if who == "distilled" else None, options)
     return _adapted(method, teacher if who == "teacher" else student, clip, bicubic, options)
+
+
+def _both_seconds(student: Network, teacher: Network, clip: Path, options: argparse.Namespace) -> Figures:
+    """Of the student's adaptation to its teacher's frames, and of the teacher's to itself."""
+    small = shown(middle(clip, options.cache, options.frames, options.size), bicubic)
+    figures = {}
+    for who, method, network in (
+        ("distilled", _method(teacher, options), student),
+        ("teacher", _method(None, options), teacher),
+    ):
+        run = method.adapt(network, small, Budget(steps=options.steps), options.seed).record
+        figures |= {
+            f"{who}_seconds": round(run.seconds, 2),
+            f"{who}_restoring_seconds": run.details["restoring_seconds"],
+        }
+    return figures
+
+
+def _method(teacher: Network | None, options: argparse.Namespace) -> Method:
+    """Adaptation to a teacher's frames, or, without one, to a network's own."""
+    given = {**_how(options), "flow": picture_flow}
+    if teacher is None:
+        return SelfSupervised(**given)
+    return Distillation(**given, restore=restoring(teacher, picture_flow))
 
 
 def _how(options: argparse.Namespace) -> dict[str, Any]:

@@ -193,7 +193,10 @@ def test_distillation_is_held_against_the_student_and_the_teacher() -> None:
     for who, after, seconds in (("student", 30.0, 10.0), ("distilled", 30.2, 14.0), ("teacher", 31.0, 28.0)):
         line = adapted_line("a", 29.0, after, learner=who, teacher="edvr-m")
         lines.append({**line, "part": "distilled", "seconds": seconds})
+    trial = {"network": "edvr-s", "teacher": "edvr-l", "clip": "a"}
+    lines.append({"part": "distilled-time", "trial": trial, "distilled_seconds": 20.0, "teacher_seconds": 80.0})
     rows = table(lines).splitlines()
+    assert any("of its own adaptation | below 0.667 | 0.250 | met | 1 clip; edvr-l teaches, un" in row for row in rows)
     assert any("edvr-s: over the student adapted to itself | above 0 dB | +0.200 dB | met |" in row for row in rows)
     assert any("teacher's own adaptation | below 0.667 | 0.500 | met |" in row for row in rows)
 
@@ -357,6 +360,14 @@ def test_networks_that_enlarge_are_measured(part: str, runs: Path) -> None:
         student, distilled, teacher = done
         assert student["before"] == distilled["before"] != teacher["before"]
         assert student["after"] != distilled["after"]
+
+
+def test_the_time_of_a_large_teacher_is_measured_without_weights(runs: Path) -> None:
+    words = ["--steps", "1", "--patch", "16", "--batch", "1", "--large", "toflow-s"]
+    (line,) = measured("distilled-time", runs, *words)
+    assert (line["trial"]["network"], line["trial"]["teacher"]) == ("edvr-s", "toflow-s")
+    for who in ("distilled", "teacher"):
+        assert 0 < line[f"{who}_restoring_seconds"] < line[f"{who}_seconds"]
 
 
 def test_internal_learning_is_measured_over_steps(runs: Path) -> None:
