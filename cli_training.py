@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from .engine.errors import BackendError, RequestError
@@ -117,113 +118,136 @@ def train(
 
     `adavsr` and `adavsr-s` are both modules of Ada-VSR: each is trained by itself, then both by meta-transfer learning.
     """
-    if network in _META_TRAINED:
-        single = {"-c": config, "--start": start, "--perceptual": perceptual, "--motion": motion}
-        if given := [option for option, value in single.items() if value]:
-            raise RequestError(f"{network} is two networks, and {', '.join(given)} of one: train each by its own name.")
-        _train_adavsr(
-            network, data, output, validation, cache, steps, batch, patch, rate, seed, meta, device, no_progress
-        )
-        return
-    if meta:
+    meta_trained = network in _META_TRAINED
+    single = {"-c": config, "--start": start, "--perceptual": perceptual, "--motion": motion}
+    if meta_trained and (given := [option for option, value in single.items() if value]):
+        raise RequestError(f"{network} is two networks, and {', '.join(given)} of one: train each by its own name.")
+    if meta and not meta_trained:
         raise RequestError(f"--meta is of {' and '.join(_META_TRAINED)}, not of {network}: leave it out.")
-    with training_extra():
-        import torch
-
-        from .engine.flow import picture_flow
-        from .training.checkpoints import begin_with, load_weights, read_state_dict
+    with training_extra(), user_errors(KeyError, FileNotFoundError, ValueError):
         from .training.data import Sampling
-        from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
-        from .training.networks import configured, find_network
-        from .training.trainer import Schedule, Trainer
+        from .training.trainer import Schedule
 
-        with user_errors(KeyError, FileNotFoundError, ValueError):
-            entry = configured(find_network(network), read_pairs(config or []))
-            schedule = Schedule(
-                steps=steps,
-                stage_two_at=steps * 5 // 6 if stage_two_at is None else stage_two_at,
-                learning_rate=rate,
-                seed=seed,
-            )
-            torch.manual_seed(seed)
-            run = output or Path("runs") / network
-            sampling = Sampling(patch=patch, batch=batch)
-            built = entry.build(entry.config)
-            if start and (lacking := begin_with(built, start)):
-                err.print(f"{plain(start)} lacks {len(lacking)} of {len(built.state_dict())} weights: these are new.")
-            penalties: list[tuple[Any, float]] = []
-            if perceptual:
-                penalties.append((Perceptual(read_state_dict(perceptual)), PENALTY_WEIGHT))
-            if motion:
-                flow_network: Any = load_weights(find_network("toflow"), motion)[0]
-                penalties.append((MotionConsistency(flow_network.spynet), PENALTY_WEIGHT))
-            trainer = Trainer(built, asdict(entry.config), schedule, sampling, run, device, picture_flow, penalties)
-            if trainer.step:
-                err.print(f"Going on from step {trainer.step} of {plain(run)}.")
-            with (
-                interruptible("the same command goes on from the last checkpoint"),
-                progress_bar(no_progress) as progress,
-            ):
-                task = progress.add_task(f"train {network}", total=steps, completed=trainer.step, note="")
-                scores = trainer.fit(
-                    data,
-                    validation,
-                    cache,
-                    lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"),
-                )
-    out.print(f"[bold]{plain(run / 'weights.pt')}[/]", soft_wrap=True)
+        if stage_two_at is None:
+            stage_two_at = steps * 5 // 6
+        training = _Training(
+            data=data,
+            run=output or Path("runs") / network,
+            validation=validation,
+            cache=cache,
+            schedule=Schedule(steps=steps, stage_two_at=stage_two_at, learning_rate=rate, seed=seed),
+            sampling=Sampling(patch=patch, batch=batch),
+            device=device,
+            no_progress=no_progress,
+        )
+        if meta_trained:
+            _train_adavsr(network, training, read_pairs(meta or []))
+        else:
+            _train_one(network, training, read_pairs(config or []), start, perceptual, motion)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What any network's training is told."""
+
+    data: Path
+    run: Path
+    validation: Path | None
+    cache: Path | None
+    schedule: Any  # a Schedule and a Sampling, of the room that is imported only where it is used
+    sampling: Any
+    device: str
+    no_progress: bool
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A bar, of a run that may be interrupted."""
+        with interruptible("the same command goes on from the last checkpoint"), progress_bar(self.no_progress) as bar:
+            yield bar
+
+
+def _train_one(
+    network: str,
+    training: _Training,
+    config: dict[str, str],
+    start: Path | None,
+    perceptual: Path | None,
+    motion: Path | None,
+) -> None:
+    import torch
+
+    from .engine.flow import picture_flow
+    from .training.checkpoints import begin_with, load_weights, read_state_dict
+    from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
+    from .training.networks import configured, find_network
+    from .training.trainer import Trainer
+
+    entry = configured(find_network(network), config)
+    torch.manual_seed(training.schedule.seed)
+    built = entry.build(entry.config)
+    if start and (lacking := begin_with(built, start)):
+        err.print(f"{plain(start)} lacks {len(lacking)} of {len(built.state_dict())} weights: these are new.")
+    penalties: list[tuple[Any, float]] = []
+    if perceptual:
+        penalties.append((Perceptual(read_state_dict(perceptual)), PENALTY_WEIGHT))
+    if motion:
+        flow_network: Any = load_weights(find_network("toflow"), motion)[0]
+        penalties.append((MotionConsistency(flow_network.spynet), PENALTY_WEIGHT))
+    trainer = Trainer(
+        built,
+        asdict(entry.config),
+        training.schedule,
+        training.sampling,
+        training.run,
+        training.device,
+        picture_flow,
+        penalties,
+    )
+    if trainer.step:
+        err.print(f"Going on from step {trainer.step} of {plain(training.run)}.")
+    with training.progress() as progress:
+        task = progress.add_task(f"train {network}", total=training.schedule.steps, completed=trainer.step, note="")
+        scores = trainer.fit(
+            training.data,
+            training.validation,
+            training.cache,
+            lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"),
+        )
+    out.print(f"[bold]{plain(training.run / 'weights.pt')}[/]", soft_wrap=True)
     for name, value in scores.items():
         out.print(f"  {name} {value:.3f} dB")
 
 
-def _train_adavsr(
-    network: str,
-    data: Path,
-    output: Path | None,
-    validation: Path | None,
-    cache: Path | None,
-    steps: int,
-    batch: int,
-    patch: int,
-    rate: float,
-    seed: int,
-    meta: list[str] | None,
-    device: str,
-    no_progress: bool,
-) -> None:
-    with training_extra():
-        from .training.data import Sampling
-        from .training.meta_trainer import MetaSchedule, train_adavsr
-        from .training.networks import find_network, with_changes
-        from .training.trainer import Schedule
+def _train_adavsr(network: str, training: _Training, meta: dict[str, str]) -> None:
+    from .training.meta_trainer import MetaSchedule, train_adavsr
+    from .training.networks import find_network, with_changes
 
-        ending = network.removeprefix("adavsr")
-        run = output or Path("runs") / network
-        with user_errors(KeyError, FileNotFoundError, ValueError):
-            schedule = with_changes(MetaSchedule(seed=seed), read_pairs(meta or []), "meta-training")
-            large_scale = Schedule(steps=steps, stage_two_at=steps, learning_rate=rate, seed=seed)
-            with (
-                interruptible("the same command goes on from the last checkpoint"),
-                progress_bar(no_progress) as progress,
-            ):
-                tasks = {
-                    part: progress.add_task(f"train {part}", total=total, note="")
-                    for part, total in (("temporal", steps), ("spatial", steps), ("meta", schedule.steps))
-                }
-                scores = train_adavsr(
-                    find_network(f"adavsr-temporal{ending}"),
-                    find_network(f"adavsr-spatial{ending}"),
-                    large_scale,
-                    schedule,
-                    Sampling(patch=patch, batch=batch),
-                    data,
-                    run,
-                    validation,
-                    cache,
-                    device,
-                    lambda part, step, loss: progress.update(tasks[part], completed=step, note=f"loss {loss:.4f}"),
-                )
-    out.print(f"[bold]{plain(run / 'meta')}[/]", soft_wrap=True)
+    ending = network.removeprefix("adavsr")
+    large_scale = training.schedule
+    schedule = with_changes(MetaSchedule(seed=large_scale.seed), meta, "meta-training")
+    with training.progress() as progress:
+        tasks = {
+            part: progress.add_task(f"train {part}", total=total, note="")
+            for part, total in (
+                ("temporal", large_scale.steps),
+                ("spatial", large_scale.steps),
+                ("meta", schedule.steps),
+            )
+        }
+        scores = train_adavsr(
+            find_network(f"adavsr-temporal{ending}"),
+            find_network(f"adavsr-spatial{ending}"),
+            large_scale,
+            schedule,
+            training.sampling,
+            training.data,
+            training.run,
+            training.validation,
+            training.cache,
+            training.device,
+            lambda part, step, loss: progress.update(tasks[part], completed=step, note=f"loss {loss:.4f}"),
+        )
+    out.print(f"[bold]{plain(training.run / 'meta')}[/]", soft_wrap=True)
     for part, found in scores.items():
         out.print(f"  {part}: " + ", ".join(f"{key} {value:.2f}" for key, value in found.items()), soft_wrap=True)
 
