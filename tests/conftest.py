@@ -1,6 +1,11 @@
 """What test files share and is made once: the C++ host, and bundles that it runs."""
 
+import os
 from pathlib import Path
+
+# Tests that run side by side share the cores: a thread each, said before libraries load.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from cpp_host import CMAKE, COMPILER, Programs, build
