@@ -35,7 +35,7 @@ from .restore import enlargement, padded, restored_frames, window_inputs
 _LUMA = (0.299, 0.587, 0.114)  # BT.601
 _HELD = 0.25  # of a clip's frames are kept out at most
 _JUDGED = 8  # frames or windows of those, at most
-_AGAIN, _AGAIN_PX = 3, 256  # frames that are restored at their own scale, and how much of their middle
+_AGAIN, _AGAIN_PX = 3, 128  # frames that are restored at their own scale, and how much of their middle
 _TOLERATED_DB = 1.0  # that *again* may fall by
 _FLAT = 2 / 255  # standard deviation over a frame; less is a flat one, with noise
 _MOST_DB = 100.0  # of frames that are given back unchanged
