@@ -78,10 +78,9 @@ def distilled(lines: Lines, options: argparse.Namespace) -> None:
 
 def distilled_time(lines: Lines, options: argparse.Namespace) -> None:
     """A line for each clip: how long it takes with a teacher of its full size, whose weights need not be trained."""
-    student, teacher = (random_weights(find_network(name))[0] for name in (options.student, options.large))
     for clip in find_clips(options.val)[: options.clips]:
         trial = {"network": options.student, "teacher": options.large, **_same(clip, options)}
-        lines.once("distilled-time", trial, partial(_both_seconds, student, teacher, clip, options))
+        lines.once("distilled-time", trial, partial(_both_seconds, clip, options))
 
 
 def _same(clip: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -116,8 +115,9 @@ def _learner(who: str, student: Trained, teacher: Trained, clip: Path, options: 
     return _adapted(method, teacher if who == "teacher" else student, clip, bicubic, options)
 
 
-def _both_seconds(student: Network, teacher: Network, clip: Path, options: argparse.Namespace) -> Figures:
+def _both_seconds(clip: Path, options: argparse.Namespace) -> Figures:
     """Of the student's adaptation to its teacher's frames, and of the teacher's to itself."""
+    student, teacher = (random_weights(find_network(name))[0].eval() for name in (options.student, options.large))
     small = shown(middle(clip, options.cache, options.frames, options.size), bicubic)
     figures = {}
     for who, method, network in (
