@@ -1,44 +1,30 @@
-"""TensorRT's plugins without TensorRT: what they tell it, what they compile, and what a graph becomes with them."""
+"""TensorRT's plugins without TensorRT: how their kernels are launched, what they compute, how they are registered."""
 
-import re
 import shutil
 import sys
-import tempfile
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
 import cuda_cpu
 import numpy as np
-import onnx
 import pytest
 import tensorrt_stand_in
 from compare import assert_close_to_range
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 from stvsr.engine import plugins, ptx
-from stvsr.engine.bundle import Bundle
 from stvsr.engine.errors import BackendError
-from stvsr.engine.lowering import to_half
 from stvsr.engine.plugin_kernels import PLUGINS, Kernel
-from stvsr.engine.plugins import register_plugins, to_plugins
-from stvsr.export.exporter import export_bundle
+from stvsr.engine.plugins import register_plugins
 from stvsr.kernels import deform_conv, implicit, module, reference
 from stvsr.kernels.deform_conv import DeformConv
 from stvsr.kernels.warp import warp
-from stvsr.training.networks import NetworkEntry
-from stvsr.training.videoinr import VideoINR
 from test_implicit_kernel import CASES as DECODER_CASES
 from test_implicit_kernel import Case as DecoderCase
-from test_lowering import CASES, Case, make_model, relative, run
 
-ARCHITECTURES = ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120")
-PAIRS = ("kernel", "stride", "padding", "dilation")
 NO_TYPE = {"FP32": np.float32, "INT32": np.int32}
 
 
@@ -277,104 +263,6 @@ def test_the_decoder_in_half_precision_is_that_of_the_kernels(tmp_path: Path) ->
     assert_array_equal(Decoder(made, np.float16).decode(tmp_path), made.decoded(cuda_cpu.on_cpu, np.float16))
 
 
-def every_kernel() -> list[Any]:
-    """Each plugin's kernels, of both types and of each convention."""
-    wide, narrow = DeformConv(64, 128, padding=(1, 1), offset_groups=8), DeformConv(64, 64, padding=(1, 1))
-    made: dict[str, tuple[str, Kernel]] = {}
-    for dtype in (np.dtype("f4"), np.dtype("f2")):
-        calls: list[tuple[str, str, Any, dict[str, Any]]] = [
-            ("deform_conv2d", "64", shapes_of(narrow, 1, (8, 9)), attributes_of(narrow)),
-            ("deform_conv2d", "128", shapes_of(wide, 1, (8, 9)), attributes_of(wide)),
-        ]
-        for border, align_corners, limit in (("zeros", True, 0.0), ("clamp", False, 1 - 1e-6)):
-            attributes = {"border": border, "align_corners": align_corners, "grid_limit": limit}
-            calls.append(("warp", border, [(1, 64, 8, 9), (1, 4, 8, 9)], attributes))
-        mixed, frames, target = (1, 4, 5, 256), (1, 16, 20, 6), (1, 8, 9, 64)
-        rows, columns, flows, any_ = (8,), (9,), (1, 8, 9, 4), (1,)
-        calls.append(("target_features", "", [mixed, any_, *(2 * (rows, columns)), any_, any_], {"channels": 64}))
-        for official in (False, True):
-            attributes = {"channels": 64, "frame_upsample": 4, "official_sampling": official}
-            shapes = [mixed, frames, target, any_, rows, columns, any_, any_]
-            calls.append(("target_flows", str(official), shapes, attributes))
-            shapes = [mixed, frames, target, flows, any_, rows, columns, (2,), any_, any_]
-            calls.append(("target_colours", str(official), shapes, attributes))
-        for name, what, shapes, attributes in calls:
-            made[f"{name}-{what}-{dtype}"] = name, PLUGINS[name].kernel(shapes, attributes, dtype)
-    return [pytest.param(*value, id=key) for key, value in made.items()]
-
-
-def check_ptx(text: str, name: str, kernel: Kernel, architecture: str) -> None:
-    """The entry takes pointers to the inputs, 32-bit integers, and a pointer to the output, and nothing else."""
-    assert f".target sm_{architecture[2:]}" in text
-    ((function, parameters),) = re.findall(r"\.visible \.entry (\w+)\(([^)]*)\)", text)
-    assert function == kernel.entry.function
-    types = re.findall(r"\.param \.(?:align \d+ )?(\w+)", parameters)
-    assert types == [*["u64"] * len(PLUGINS[name].inputs), *["u32"] * len(kernel.integers), "u64"]
-
-
-@pytest.fixture
-def nvcc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile by nvcc, and not by CuPy; where it is missing, the test is skipped."""
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not installed: plugins are not compiled")
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    ptx.compile_ptx.cache_clear()
-
-
-@pytest.mark.usefixtures("nvcc")
-@pytest.mark.parametrize(("name", "kernel"), [each for each in every_kernel() if str(each.id).endswith("float16")])
-def test_every_kernel_compiles_to_ptx(name: str, kernel: Kernel) -> None:
-    check_ptx(ptx.compile_ptx(kernel.entry, "sm80"), name, kernel, "sm80")
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("nvcc")
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("name", "kernel"), every_kernel())
-def test_every_kernel_compiles_to_ptx_for_every_architecture(name: str, kernel: Kernel, architecture: str) -> None:
-    check_ptx(ptx.compile_ptx(kernel.entry, architecture), name, kernel, architecture)
-
-
-def test_cupy_compiles_where_it_is_installed() -> None:
-    pytest.importorskip("cupy", reason="CuPy is not installed: NVRTC is not tried")
-    ptx.compile_ptx.cache_clear()
-    for parameter in every_kernel():
-        name, kernel = parameter.values
-        check_ptx(ptx.compile_ptx(kernel.entry, "sm89"), name, kernel, "sm89")
-
-
-def some_kernel() -> Kernel:
-    attributes = {"border": "zeros", "align_corners": True, "grid_limit": 0.0}
-    return PLUGINS["warp"].kernel([(1, 3, 8, 9), (1, 2, 8, 9)], attributes, np.dtype("f4"))
-
-
-@pytest.mark.usefixtures("nvcc")
-def test_a_kernel_is_compiled_once_for_each_target() -> None:
-    with patch.object(ptx, "_by_nvcc", side_effect=lambda *_: "ptx") as compiled:
-        for target in ("sm80", "sm80", "sm90"):
-            ptx.compile_ptx(some_kernel().entry, target)
-        assert compiled.call_count == 2
-
-
-@pytest.mark.usefixtures("nvcc")
-def test_a_kernel_that_does_not_compile_is_told_of() -> None:
-    broken = some_kernel().entry._replace(source="#error is it broken")
-    with pytest.raises(BackendError, match=r"warp_planes cannot be compiled for compute_80 \(.*is it broken"):
-        ptx.compile_ptx(broken, "sm80")
-    with pytest.raises(BackendError, match="for compute_12"):
-        ptx.compile_ptx(some_kernel().entry, "sm12")
-    with pytest.raises(BackendError, match="'ampere'"):
-        ptx.compile_ptx(some_kernel().entry, "ampere")
-
-
-def test_without_a_compiler_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    ptx.compile_ptx.cache_clear()
-    with pytest.raises(BackendError, match=r"stvsr\[cuda\]"):
-        ptx.compile_ptx(some_kernel().entry, "sm80")
-
-
 def test_without_a_compiler_plugins_are_not_registered(trt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(shutil, "which", lambda _: None)
@@ -382,18 +270,6 @@ def test_without_a_compiler_plugins_are_not_registered(trt: Any, monkeypatch: py
     with pytest.raises(BackendError, match="CuPy or nvcc"):
         register_plugins()
     assert not trt.get_plugin_registry().creators
-
-
-def test_where_cupy_has_no_nvrtc_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> None:
-        raise RuntimeError("no libnvrtc.so.13\nanywhere")
-
-    cupy: Any = ModuleType("cupy")
-    cupy.cuda = SimpleNamespace(nvrtc=SimpleNamespace(createProgram=missing), get_cuda_path=lambda: None)
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    ptx.compile_ptx.cache_clear()
-    with pytest.raises(BackendError, match=r"no libnvrtc.so.13 anywhere\): pip install"):
-        ptx.compile_ptx(some_kernel().entry, "sm80")
 
 
 def test_what_a_plugin_cannot_have_is_refused() -> None:
@@ -472,188 +348,3 @@ def test_without_tensorrt_or_its_plugins_the_remedy_is_named(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", ModuleType("tensorrt.plugin"))
     with pytest.raises(BackendError, match=r"10\.0 has no ahead-of-time plugins"):
         register_plugins()
-
-
-class PluginNode(OpRun):
-    """The plugin of the deformable convolution, by the oracle; it takes the types that the kernel does."""
-
-    op_domain = "stvsr"
-
-    def _run(self, x, weight, offset, mask, bias, **attributes):
-        assert attributes.pop("plugin_namespace") == "stvsr"
-        assert attributes.pop("plugin_version") == "1"
-        assert set(attributes) == set(PLUGINS["deform_conv2d"].attributes)
-        conv = DeformConv(**{key: tuple(v) if key in PAIRS else v for key, v in attributes.items()})
-        assert weight.dtype == bias.dtype == x.dtype
-        assert offset.dtype == mask.dtype == np.float32
-        shape = (conv.out_channels, conv.in_channels // conv.groups, *conv.kernel)
-        places = conv.pack(np.arange(1, np.prod(shape) + 1, dtype=np.float64).reshape(shape)).astype(int)
-        assert weight.shape == places.shape
-        assert not weight[places == 0].any()
-        plain = np.empty(np.prod(shape), weight.dtype)
-        plain[places[places > 0] - 1] = weight[places > 0]
-        where = (conv.stride, conv.padding, conv.dilation, conv.groups, conv.offset_groups)
-        made = reference.deform_conv(x, offset, mask, plain.reshape(shape), bias, *where)
-        return (made.astype(x.dtype),)
-
-
-PluginNode.__name__ = "deform_conv2d"
-
-
-def kernel_node(name: str) -> type[OpRun]:
-    """A plugin by its kernel on the CPU."""
-
-    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
-        plugin, dtype = PLUGINS[name], inputs[0].dtype
-        assert [array.dtype for array in inputs] == [NO_TYPE.get(kind, dtype) for kind in plugin.inputs.values()]
-        given = {key: attributes[key] for key in plugin.attributes}
-        shapes = [array.shape for array in inputs]
-        output = np.empty(tuple(plugin.shape(shapes, given)), NO_TYPE.get(plugin.output[1], dtype))
-        with tempfile.TemporaryDirectory() as folder:
-            arrays = [np.ascontiguousarray(array) for array in inputs]
-            return (run_kernel(plugin.kernel(shapes, given, dtype), Path(folder), arrays, output),)
-
-    return type(name, (OpRun,), {"op_domain": "stvsr", "_run": _run})
-
-
-NODES = [PluginNode, *(kernel_node(name) for name in PLUGINS if name.startswith("target_"))]
-
-
-def evaluate(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    onnx.checker.check_model(model, full_check=True)
-    return ReferenceEvaluator(model, new_ops=NODES).run(None, inputs)
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_graph_with_plugins_computes_the_same(case: Case) -> None:
-    model, inputs = case.model()
-    changed = to_plugins(model)
-    nodes = {node.op_type: node for node in changed.graph.node}
-    assert "DeformConv" not in nodes
-    assert nodes["deform_conv2d"].domain == "stvsr"
-    assert (changed.graph.input, changed.graph.output) == (model.graph.input, model.graph.output)
-    held = {initializer.name: initializer for initializer in changed.graph.initializer}
-    assert all(held[initializer.name] == initializer for initializer in model.graph.initializer)
-    [expected], [found] = run(model, inputs), evaluate(changed, inputs)
-    assert relative(found, expected) < 1e-5
-
-
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_in_half_precision_the_plugins_offsets_and_masks_are_exact(case: Case) -> None:
-    model, inputs = case.model()
-    half = to_half(to_plugins(model), {"offset"})
-    held = {initializer.name: initializer for initializer in half.graph.initializer}
-    assert all(held[name].data_type == onnx.TensorProto.FLOAT16 for name in ("weight", "bias") if name in held)
-    node = next(node for node in half.graph.node if node.op_type == "deform_conv2d")
-    assert node.input[2] == "offset"
-    assert not case.mask or node.input[3] == "mask"
-    assert relative(evaluate(half, inputs)[0], run(model, inputs)[0]) < 2e-3
-
-
-def test_in_half_precision_what_makes_offsets_stays_in_float32_and_what_follows_does_not() -> None:
-    rng = np.random.default_rng(0)
-    nodes = [
-        helper.make_node("Conv", ["image", "first"], ["features"]),
-        helper.make_node("Conv", ["features", "motion"], ["raw"]),
-        helper.make_node("Split", ["raw"], ["offset", "logits"], axis=1, num_outputs=2),
-        helper.make_node("Slice", ["logits", "zero", "one", "axis"], ["logit"]),
-        helper.make_node("Sigmoid", ["logit"], ["mask"]),
-        helper.make_node("DeformConv", ["features", "weight", "offset", "", "mask"], ["aligned"]),
-        helper.make_node("Relu", ["aligned"], ["positive"]),
-        helper.make_node("Conv", ["positive", "last"], ["y"]),
-    ]
-    weights = {
-        name: rng.standard_normal(shape).astype(np.float32)
-        for name, shape in (("first", (4, 3)), ("motion", (4, 4)), ("weight", (5, 4)), ("last", (2, 5)))
-    }
-    constants = {
-        **{name: value[..., None, None] for name, value in weights.items()},
-        "zero": np.array([0]),
-        "one": np.array([1]),
-        "axis": np.array([1]),
-    }
-    inputs = {"image": rng.standard_normal((1, 3, 6, 9)).astype(np.float32)}
-    model = make_model(nodes, inputs, {"y": 4}, constants)
-    half = to_half(to_plugins(model))
-    types = {initializer.name: initializer.data_type for initializer in half.graph.initializer}
-    short = onnx.TensorProto.FLOAT16
-    assert types["motion"] == onnx.TensorProto.FLOAT
-    assert [types[name] for name in ("first", "weight", "last")] == [short] * 3
-    assert relative(evaluate(half, inputs)[0], run(model, inputs)[0]) < 5e-3
-
-
-def test_weights_that_are_computed_are_refused() -> None:
-    model, _ = Case((8, 8)).model()
-    model.graph.node.insert(0, helper.make_node("Neg", ["weight"], ["negative"]))
-    model.graph.node[1].input[1] = "negative"
-    with pytest.raises(BackendError, match="'y' are not stored"):
-        to_plugins(model)
-
-
-def test_a_weight_that_is_replaced_counts() -> None:
-    """As a refit does: under its name, in its shape."""
-    model, inputs = Case((6, 7)).model()
-    changed = to_plugins(model)
-    for graph in (model.graph, changed.graph):
-        held = next(initializer for initializer in graph.initializer if initializer.name == "weight")
-        held.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(held)[::-1].copy(), "weight"))
-    assert relative(evaluate(changed, inputs)[0], run(model, inputs)[0]) < 1e-5
-
-
-def decoder_inputs(made: DecoderCase) -> dict[str, np.ndarray]:
-    return {"features": made.features, "time": made.time, "y": made.y, "x": made.x}
-
-
-def config_of(made: DecoderCase) -> dict[str, Any]:
-    return {"nf": 8, "groups": 2, "official_sampling": made.official, "frame_upsample": made.factor}
-
-
-def decoder_graph(made: DecoderCase) -> onnx.ModelProto:
-    """A graph with the decoder's inputs, output and weights; what it computes is replaced as a whole."""
-    nodes = [helper.make_node("Identity", ["features"], ["frame"])]
-    return make_model(nodes, decoder_inputs(made), {"frame": 4}, made.state)
-
-
-@pytest.mark.parametrize("case", ["official", "corrected", "frames as they are", "a part"])
-def test_the_decoder_as_plugins_computes_the_same(case: str) -> None:
-    made = DecoderCase(**DECODER_CASES[case])
-    model = decoder_graph(made)
-    changed = to_plugins(model, config_of(made))
-    assert {node.op_type for node in changed.graph.node if node.domain} == {
-        name for name in PLUGINS if "target" in name
-    }
-    assert (changed.graph.input, changed.graph.output) == (model.graph.input, model.graph.output)
-    held = {initializer.name: initializer for initializer in changed.graph.initializer}
-    assert all(held[initializer.name] == initializer for initializer in model.graph.initializer)
-    (found,) = evaluate(changed, decoder_inputs(made))
-    assert_close_to_range(found, made.expected(np.float64), mean=3e-6, max=1e-4)
-
-
-def test_the_decoder_as_plugins_in_half_precision() -> None:
-    made = DecoderCase()
-    half = to_half(to_plugins(decoder_graph(made), config_of(made)))
-    (found,) = evaluate(half, decoder_inputs(made))
-    truth = made.expected(np.float64)
-    plain = np.abs(made.expected(np.float16, rounded=np.float16) - truth)
-    error = np.abs(found - truth)
-    assert plain.max() > 1e-4
-    assert error.mean() <= 2 * plain.mean(), f"mean error {error.mean():.2e}, of plain half {plain.mean():.2e}"
-    assert error.max() <= 2 * plain.max(), f"max error {error.max():.2e}, of plain half {plain.max():.2e}"
-
-
-def test_without_its_config_a_decoder_stays_as_it_is() -> None:
-    model = decoder_graph(DecoderCase())
-    assert to_plugins(model) == model
-    case, _ = CASES[0].model()
-    assert to_plugins(case, {"official_sampling": True, "frame_upsample": 4}) == to_plugins(case)
-
-
-@pytest.mark.slow
-def test_an_exported_decoder_as_plugins_computes_the_same(tmp_path: Path) -> None:
-    made = DecoderCase()
-    entry = NetworkEntry("tiny", VideoINR, made.network.config, "")
-    bundle = Bundle.load(export_bundle(entry, made.network, tmp_path / "bundle"))
-    model = onnx.load(bundle.path("decoder"))
-    changed = to_plugins(model, bundle.manifest.architecture.config)
-    [expected], [found] = run(model, decoder_inputs(made)), evaluate(changed, decoder_inputs(made))
-    assert_close_to_range(found, expected, mean=3e-6, max=1e-4)
