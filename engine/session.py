@@ -76,7 +76,9 @@ class OrtSession(Closing):
         else:
             made = self._bind_gpu(binding, inputs, self._gpu)
         try:
-            self._session.run_with_iobinding(binding, self._run_options())
+            # The run is awaited: ONNX Runtime otherwise frees page-locked buffers in a callback of the stream, where
+            # CUDA forbids it, and the process aborts.
+            self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             if re.search(
                 r"failed to allocate memory|out of memory|bad_alloc|bad allocation", str(error), re.IGNORECASE
@@ -93,12 +95,6 @@ class OrtSession(Closing):
     def close(self) -> None:
         """Free the graph; a second call does nothing."""
         self._session = None
-
-    def _run_options(self) -> Any:
-        options = self._ort.RunOptions()
-        if self._gpu is not None:  # the stream says when results are there
-            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        return options
 
     def _bind(self, binding: Any, inputs: Mapping[str, Array]) -> None:
         for spec in self.inputs:
