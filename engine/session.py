@@ -210,6 +210,7 @@ def _spec(path: str | Path | bytes, value: Any) -> TensorSpec:
 
 @functools.cache
 def _onnxruntime() -> ModuleType:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the library reads it once, when it is imported
     with _quiet_stderr():
         import onnxruntime  # it takes a quarter of a second: not before a session is wanted
     onnxruntime.set_default_logger_severity(_ERROR)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,16 @@ def test_the_terminal_stays_clean(toy: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_telemetry_is_off_before_onnx_runtime_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("import os\nprint(os.environ['ORT_DISABLE_TELEMETRY'])\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom stvsr.engine import session\nsession._onnxruntime()\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "1\n"
 
 
 def test_threads_are_those_of_the_process() -> None:
