@@ -127,6 +127,11 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
                 at = {name: inputs[name].numpy() for name in ("time", "y", "x")}
                 found = sessions["decoder"].run({**features, **at})["frame"]
             expected = computed(network, inputs)
+            if not (np.isfinite(expected).all() and np.isfinite(found).all()):
+                raise ExportError(
+                    f"{type(network).__name__} computes values that are not finite numbers: check its weights; nothing"
+                    " was written."
+                )
             error = max(error, float(np.abs(expected - computed(precise, inputs)).max()))
             difference = max(difference, float(np.abs(found - expected).max()))
     if not difference <= max(TOLERANCE, 2 * error):

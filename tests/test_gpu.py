@@ -225,6 +225,10 @@ def test_weights_are_replaced_by_name(gpu: Gpu, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(live, "refit", lambda weights: None)  # a library that does not do what it says
         with pytest.raises(BackendError, match=r"differs by .* from ONNX Runtime"):
             refit(live, graph, {name: 2 * weights[name]}, frames)
+        run = live.run
+        monkeypatch.setattr(live, "run", lambda inputs: {n: v * np.float32("nan") for n, v in run(inputs).items()})
+        with pytest.raises(BackendError, match=r"differs by nan from ONNX Runtime"):
+            refit(live, graph, {name: weights[name]}, frames)
     with session() as fixed:
         with pytest.raises(BackendError, match="compile the bundle with --refit"):
             fixed.refit(weights)

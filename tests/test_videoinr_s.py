@@ -150,6 +150,20 @@ def test_a_graph_that_disagrees_fails_the_export_and_leaves_nothing(exported, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["conv_first.weight", "every weight"])
+def test_weights_that_are_not_numbers_fail_the_export(exported, tmp_path, value, name):
+    entry, network, _ = exported
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        for own, weight in broken.named_parameters():
+            if name in (own, "every weight"):
+                weight.fill_(value)
+    with pytest.raises(ExportError, match="not finite numbers: check its weights"):
+        exporter.export_bundle(entry, broken, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_refuses_a_folder_that_is_there(exported):
     entry, network, folder = exported
     before = (folder / "manifest.json").read_bytes()
