@@ -15,14 +15,14 @@ from . import __version__
 from .cli_adaptation import adapt as adapt_command
 from .cli_adaptation import adapted
 from .cli_training import evaluate, export, train
-from .engine.errors import RequestError, StvsrError
+from .engine.contract.errors import RequestError, StvsrError
 from .terminal import err, fail, interruptible, out, plain, progress_bar, read_pairs, read_rate, read_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from .engine.pipeline import Progress, Report
+    from .engine.pipeline.run import Progress, Report
 
 app = typer.Typer(
     help="Upscale video in space and time.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -100,8 +100,8 @@ def upscale(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Make a video larger and smoother."""
-    from .engine.pipeline import upscale as run
-    from .engine.request import UpscaleRequest
+    from .engine.pipeline.request import UpscaleRequest
+    from .engine.pipeline.run import upscale as run
 
     given: dict[str, Any] = {} if scene_threshold is None else {"scene_threshold": scene_threshold}
     request = UpscaleRequest(
@@ -178,7 +178,7 @@ def _print_report(report: "Report") -> None:
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the bundles that the package ships."""
-    from .engine.bundle import Bundle, shipped_bundles
+    from .engine.contract.bundle import Bundle, shipped_bundles
 
     bundles = {name: Bundle.load(folder) for name, folder in shipped_bundles().items()}
     if as_json:
@@ -217,10 +217,10 @@ def compile_(
     as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
     """Compile a bundle's graphs into engines, beside them."""
-    from .engine.bundle import copy_bundle, find_bundle, new_bundle
-    from .engine.compiler import TARGETS, compile_bundle
-    from .engine.driver import local_target
-    from .engine.tensorrt import installed_library
+    from .engine.backends.cuda_driver import local_target
+    from .engine.backends.tensorrt.builder import installed_library
+    from .engine.backends.tensorrt.engines import TARGETS, compile_bundle
+    from .engine.contract.bundle import copy_bundle, find_bundle, new_bundle
 
     found = find_bundle(bundle)
     local = local_target()
@@ -298,12 +298,12 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Say what a bundle or a video is."""
-    from .engine.bundle import MANIFEST, find_bundle, shipped_bundles
+    from .engine.contract.bundle import MANIFEST, find_bundle, shipped_bundles
 
     if target in shipped_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
-        from .engine.probe import probe
+        from .engine.media.probe import probe
 
         facts = probe(target).as_dict()
     if as_json:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_training import training_extra, user_errors
-from .engine.errors import RequestError
+from .engine.contract.errors import RequestError
 from .terminal import err, out, plain, progress_bar, read_rate
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from .engine.pipeline import Adaptation
-    from .engine.request import UpscaleRequest
+    from .engine.pipeline.request import UpscaleRequest
+    from .engine.pipeline.run import Adaptation
 
 _SECONDS = 10.0  # of adaptation, unless told
 
@@ -48,14 +48,14 @@ def adapt(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Adapt a bundle to one clip, and write it with its new weights."""
-    from .engine.bundle import find_bundles, new_bundle
-    from .engine.pipeline import read_scenes
-    from .engine.request import UpscaleRequest
+    from .engine.contract.bundle import find_bundles, new_bundle
+    from .engine.pipeline.request import UpscaleRequest
+    from .engine.pipeline.run import read_scenes
 
     request = UpscaleRequest(input=clip, model=model, input_fps=read_rate(input_fps) if input_fps else None)
     bundles = find_bundles(model)
     with training_extra(), new_bundle(output, overwrite) as folder, progress_bar(no_progress or as_json) as progress:
-        from .export.adaptation import BundleAdapter, write_unadapted
+        from .export.adapter import BundleAdapter, write_unadapted
 
         options = _adaptation(method, steps, adapt_seconds, teacher, estimate_blur, checkpoint, coarse, seed)
         adapter = BundleAdapter(bundles, options)
@@ -85,13 +85,13 @@ def adapted(
     task: "TaskID",
 ) -> "Adaptation":
     """Adapt a request's bundles to its video, or to each of its scenes, in folders of their own in `folder`."""
-    from .engine.bundle import find_bundles
-    from .engine.pipeline import Adaptation, read_scenes
+    from .engine.contract.bundle import find_bundles
+    from .engine.pipeline.run import Adaptation, read_scenes
 
     if per not in ("scene", "video"):
         raise RequestError(f"'{per}' is nothing to adapt to: write --adapt-per scene or --adapt-per video.")
     with training_extra():
-        from .export.adaptation import BundleAdapter
+        from .export.adapter import BundleAdapter
 
         adapter = BundleAdapter(find_bundles(request.model), _adaptation(method, steps, seconds, teacher))
     scenes = iter([max(read_scenes(request), key=len)]) if per == "video" else read_scenes(request)
@@ -115,8 +115,8 @@ def _adaptation(
     coarse: int | None = None,
     seed: int = 0,
 ) -> Any:  # Options of export/adaptation.py
-    from .engine.bundle import find_bundle
-    from .export.adaptation import Options
+    from .engine.contract.bundle import find_bundle
+    from .export.adapter import Options
     from .training.adapt.protocol import Budget
 
     if coarse is not None and (coarse < 1 or coarse & (coarse - 1)):

@@ -13,7 +13,7 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from .engine.errors import BackendError, RequestError
+from .engine.contract.errors import BackendError, RequestError
 from .terminal import err, interruptible, out, plain, progress_bar, read_pairs
 
 _META_TRAINED = ("adavsr", "adavsr-s")
@@ -61,7 +61,7 @@ def export(
     with training_extra():
         from .export.exporter import export_bundle
         from .training.checkpoints import CheckpointError, load_weights, random_weights
-        from .training.networks import configured, find_network
+        from .training.networks.registry import configured, find_network
 
         if (weights is None) != untrained:
             raise RequestError("Choose one of --weights FILE and --untrained.")
@@ -176,10 +176,10 @@ def _train_one(
 ) -> None:
     import torch
 
-    from .engine.flow import picture_flow
+    from .engine.pipeline.flow import picture_flow
     from .training.checkpoints import begin_with, load_weights, read_state_dict
-    from .training.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
-    from .training.networks import configured, find_network
+    from .training.networks.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
+    from .training.networks.registry import configured, find_network
     from .training.trainer import Trainer
 
     entry = configured(find_network(network), config)
@@ -220,7 +220,7 @@ def _train_one(
 
 def _train_adavsr(network: str, training: _Training, meta: dict[str, str]) -> None:
     from .training.meta_trainer import MetaSchedule, train_adavsr
-    from .training.networks import find_network, with_changes
+    from .training.networks.registry import find_network, with_changes
 
     ending = network.removeprefix("adavsr")
     large_scale = training.schedule
@@ -270,10 +270,10 @@ def evaluate(
     import av
     import numpy as np
 
-    from .engine.bundle import find_bundles
-    from .engine.place import FULL_SCALE
-    from .engine.route import Route, default_factor, default_scale, plan_route
-    from .engine.windows import one_scene
+    from .engine.backends.device import FULL_SCALE
+    from .engine.contract.bundle import find_bundles
+    from .engine.contract.windows import one_scene
+    from .engine.pipeline.chain import Route, default_factor, default_scale, plan_route
 
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} of the scores does not exist: make it first.")

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .engine.errors import RequestError
+from .engine.contract.errors import RequestError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -1,4 +1,4 @@
-"""Speed and memory, as JSON lines: ``python benchmarks/measure.py throughput|large|profile``.
+"""Speed and memory, as JSON lines: ``python -m benchmarks.measure throughput|large|profile``.
 
 throughput   160x90 to 640x360, x2 in time, through the whole pipeline: frames a second and peak memory
 large        1920x1080 to 7680x4320: peak memory and seconds a frame
@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RESULTS, make_clip, record, timed
+
+from .record import RESULTS, make_clip, record, timed
 
 
 def _upscale(clip: Path, *options: str) -> dict[str, Any]:
@@ -73,8 +74,8 @@ def large(arguments: argparse.Namespace, command: str) -> None:
 
 def profile(arguments: argparse.Namespace, command: str) -> None:
     import onnxruntime
-    from stvsr.engine.bundle import find_bundle
-    from stvsr.engine.upscaler import positions
+    from stvsr.engine.contract.bundle import find_bundle
+    from stvsr.engine.pipeline.upscaler import positions
 
     bundle = find_bundle("videoinr-s")
     size = bundle.manifest.size
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=3, help="frames of the large clip")
     arguments = parser.parse_args()
-    command = " ".join(["python benchmarks/measure.py", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.measure", *sys.argv[1:]])
     {"throughput": throughput, "large": large, "profile": profile}[arguments.benchmark](arguments, command)
 
 

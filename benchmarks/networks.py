@@ -1,4 +1,4 @@
-"""Every network in one table: ``python benchmarks/networks.py`` measures them and writes the table of README.md.
+"""Every network in one table: ``python -m benchmarks.networks`` measures them and writes the table of README.md.
 
 Each is exported with random weights and run on one window of 64x64 pixels, eager PyTorch and ONNX Runtime in turn in
 one process; an output frame takes its share of that time. Memory is that of a process which upscales with the engine
@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from record import RESULTS, record
+
+from .record import RESULTS, record
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BEGIN, END = "<!-- networks: python benchmarks/networks.py -->", "<!-- /networks -->"
+BEGIN, END = "<!-- networks: python -m benchmarks.networks -->", "<!-- /networks -->"
 SIDE = 64
 
 
@@ -30,10 +31,10 @@ def peak(folder: str, threads: int) -> None:
     """Prints the peak memory of this process, in bytes, after it has upscaled a few frames of 64x64 pixels."""
     from fractions import Fraction
 
-    from stvsr.engine.bundle import Bundle
-    from stvsr.engine.pipeline import peak_memory_bytes
-    from stvsr.engine.route import Route, default_factor, default_scale, plan_route
-    from stvsr.engine.windows import one_scene
+    from stvsr.engine.contract.bundle import Bundle
+    from stvsr.engine.contract.windows import one_scene
+    from stvsr.engine.pipeline.chain import Route, default_factor, default_scale, plan_route
+    from stvsr.engine.pipeline.run import peak_memory_bytes
 
     bundle = Bundle.load(folder)
     factor, side = default_factor([bundle]), round(SIDE * default_scale([bundle]))
@@ -47,13 +48,12 @@ def peak(folder: str, threads: int) -> None:
 
 def measure(name: str, arguments: argparse.Namespace, command: str) -> None:
     import torch
-    from stvsr.engine.bundle import Bundle
+    from stvsr.engine.contract.bundle import Bundle
     from stvsr.export.exporter import export_bundle
     from stvsr.training.checkpoints import random_weights
-    from stvsr.training.networks import find_network
+    from stvsr.training.networks.registry import find_network
 
-    sys.path.insert(0, str(ROOT / "tests"))
-    from agreement import AGREEMENTS
+    from tests.support.agreement import AGREEMENTS
 
     torch.set_num_threads(arguments.threads)
     entry = find_network(name)
@@ -64,7 +64,7 @@ def measure(name: str, arguments: argparse.Namespace, command: str) -> None:
         export_seconds = time.perf_counter() - began
         bundle = Bundle.load(folder)
         turns, frames = _turns(network, bundle, arguments)
-        ask = [sys.executable, __file__, "--peak", str(folder), "--threads", str(arguments.threads)]
+        ask = [sys.executable, "-m", "benchmarks.networks", "--peak", str(folder), "--threads", str(arguments.threads)]
         memory = int(subprocess.run(ask, check=True, capture_output=True, text=True).stdout)
         size = sum(path.stat().st_size for path in folder.glob("*.onnx"))
     agreement = None
@@ -100,8 +100,8 @@ def measure(name: str, arguments: argparse.Namespace, command: str) -> None:
 def _turns(network: Any, bundle: Any, arguments: argparse.Namespace) -> tuple[list[tuple[float, float]], int]:
     """Seconds of a window in ONNX Runtime and in eager PyTorch, turn by turn, and how many frames it gives."""
     import torch
-    from stvsr.engine.session import open_session
-    from stvsr.training.ops import target_coordinates
+    from stvsr.engine.backends.session import open_session
+    from stvsr.training.networks.ops import target_coordinates
 
     window = bundle.manifest.window
     generator = torch.Generator().manual_seed(0)
@@ -156,7 +156,7 @@ def _seconds(call: Any) -> float:
 
 def table(results: Path) -> str:
     """The table of README.md, from the last line of each network."""
-    from stvsr.training.networks import NETWORKS
+    from stvsr.training.networks.registry import NETWORKS
 
     lines = [json.loads(line) for line in (results / "networks.jsonl").read_text().splitlines()]
     last = {line["network"]: line for line in lines}
@@ -195,7 +195,7 @@ def write_table(results: Path) -> None:
 
 
 def main() -> None:
-    from stvsr.training.networks import NETWORKS
+    from stvsr.training.networks.registry import NETWORKS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help="names; all when none is given")
@@ -209,12 +209,12 @@ def main() -> None:
     if arguments.table:
         pass
     elif len(names) == 1:
-        measure(names[0], arguments, " ".join(["python benchmarks/networks.py", *sys.argv[1:]]))
+        measure(names[0], arguments, " ".join(["python -m benchmarks.networks", *sys.argv[1:]]))
     else:  # each in a process of its own: memory that one leaves behind does not slow the next one
         options = ["--threads", str(arguments.threads), "--runs", str(arguments.runs)]
         options += ["--out", str(arguments.out)] if arguments.out != RESULTS else []  # a record names its command
         for name in names:
-            subprocess.run([sys.executable, __file__, name, *options], check=True, env=os.environ)
+            subprocess.run([sys.executable, "-m", "benchmarks.networks", name, *options], check=True, env=os.environ)
     if arguments.out == RESULTS:
         write_table(arguments.out)
 

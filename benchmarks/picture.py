@@ -1,6 +1,6 @@
 """The README's picture: crops at a time between two inputs, as input, bicubic with blending, stvsr and truth.
 
-``python benchmarks/picture.py BUNDLE OUT.png CLIP:FRAME:X:Y ...`` (X, Y: the crop's left and top in the truth)
+``python -m benchmarks.picture BUNDLE OUT.png CLIP:FRAME:X:Y ...`` (X, Y: the crop's left and top in the truth)
 """
 
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from stvsr.engine.place import FULL_SCALE
-from stvsr.engine.upscaler import Upscaler
+from stvsr.engine.backends.device import FULL_SCALE
+from stvsr.engine.pipeline.upscaler import Upscaler
 from stvsr.training.clips import read_clip
 from stvsr.training.resize import imresize, to_uint8
 

@@ -20,13 +20,13 @@ from onnxscript.rewriter.rules import common as rules
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..engine.bundle import graph_entry, new_bundle, write_manifest
-from ..engine.errors import ExportError
-from ..engine.manifest import Graph, Manifest, Role, TensorSpec
-from ..engine.session import open_session
-from ..training.network import Continuous, Fixed, Network
-from ..training.networks import NetworkEntry
-from ..training.ops import target_coordinates
+from ..engine.backends.session import open_session
+from ..engine.contract.bundle import graph_entry, new_bundle, write_manifest
+from ..engine.contract.errors import ExportError
+from ..engine.contract.manifest import Graph, Manifest, Role, TensorSpec
+from ..training.networks.base import Continuous, Fixed, Network
+from ..training.networks.ops import target_coordinates
+from ..training.networks.registry import NetworkEntry
 from .translations import onnx_translations
 
 OPSET = 20

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from onnxscript import opset20 as onnx_op
 
-from ..training import ops  # noqa: F401  registers torch.ops.stvsr
+from ..training.networks import ops  # noqa: F401  registers torch.ops.stvsr
 
 
 def _deform_conv2d(

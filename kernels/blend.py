@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import module
+from . import launcher as module
 
 _BLOCK = (32, 8, 1)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from . import module
-from .module import Launch
+from . import launcher as module
+from .launcher import Launch
 
 # The numbers of deform_conv.cu.
 _PIXELS, _STRIP, _DEPTH, _THREADS = 64, 8, 32, 256

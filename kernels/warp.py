@@ -4,8 +4,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import module
-from .module import Launch
+from . import launcher as module
+from .launcher import Launch
 
 # Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]

@@ -8,8 +8,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from cpp_host import CMAKE, COMPILER, Programs, build
-from toy_windows import WINDOWS, write_toy
+
+from tests.support.cpp_host import CMAKE, COMPILER, Programs, build
+from tests.support.toy_windows import WINDOWS, write_toy
 
 
 @pytest.fixture(scope="session")

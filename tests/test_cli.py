@@ -13,11 +13,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from stvsr.engine.errors import BackendError
-from stvsr.engine.tensorrt import load_library
-from toy import write_toy
+from stvsr.engine.backends.tensorrt.builder import load_library
+from stvsr.engine.contract.errors import BackendError
 
-SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
+from tests.support.paths import SAMPLE
+from tests.support.toy import write_toy
 
 
 def stvsr(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,24 +2,24 @@
 
 from fractions import Fraction
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
-from stvsr.engine.bundle import Bundle, shipped_bundles
-from stvsr.engine.place import FULL_SCALE
-from stvsr.engine.route import default_factor
-from stvsr.engine.session import open_session
-from stvsr.engine.upscaler import Upscaler
-from stvsr.engine.windows import one_scene
+from stvsr.engine.backends.device import FULL_SCALE
+from stvsr.engine.backends.session import open_session
+from stvsr.engine.contract.bundle import Bundle, shipped_bundles
+from stvsr.engine.contract.windows import one_scene
+from stvsr.engine.pipeline.chain import default_factor
+from stvsr.engine.pipeline.upscaler import Upscaler
 from stvsr.training.checkpoints import load_official
 from stvsr.training.clips import read_clip
 from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
-from stvsr.training.networks import NETWORKS
+from stvsr.training.networks.registry import NETWORKS
 from stvsr.training.resize import imresize, to_uint8
 
-SAMPLE = Path(__file__).parent / "data" / "sample_bee_240.mp4"
+from tests.support.paths import SAMPLE
+
 NAMES = sorted(shipped_bundles())
 
 

@@ -80,7 +80,7 @@ def test_every_module_imports_from_the_wheel(installed: Path) -> None:
 def test_the_shipped_bundles_load_from_the_wheel(installed: Path) -> None:
     code = (
         f"{from_wheel(installed)}"
-        "from stvsr.engine.bundle import Bundle, shipped_bundles\n"
+        "from stvsr.engine.contract.bundle import Bundle, shipped_bundles\n"
         "for folder in shipped_bundles().values(): print(Bundle.load(folder).folder.name)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=installed)

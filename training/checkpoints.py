@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .network import Network
-from .networks import NetworkEntry, configured
+from .networks.base import Network
+from .networks.registry import NetworkEntry, configured
 
 _NAMES_SHOWN = 5
 _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is the average of many steps

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .network import Fixed, Network, Window
+from .networks.base import Fixed, Network, Window
 from .resize import imresize, to_uint8
 from .teacher import MotionTeacher
 

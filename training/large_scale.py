@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .adavsr import TemporalModule
 from .data import Batch, ClipSampler, Sampling, shrunk
-from .network import Network
+from .networks.adavsr import TemporalModule
+from .networks.base import Network
 from .trainer import Trainer, made_frames
 
 Clips = list[NDArray[np.uint8]]

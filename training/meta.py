@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, grad_and_value
 
-from .adapt.kernels import random_kernel, shrink
-from .adavsr import task_loss
-from .cascade import AdaVSR, weights_of
+from .adapt.blur import random_kernel, shrink
+from .networks.adavsr import task_loss
+from .networks.cascade import AdaVSR, weights_of
 
 SCALE = 4
 Weights = Mapping[str, Tensor]

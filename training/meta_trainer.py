@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
-from .cascade import AdaVSR, weights_of
 from .checkpoints import load_weights
 from .clips import cached_clip, find_clips
 from .data import Sampling
 from .large_scale import Clips, ModuleTrainer, StepSampler
 from .meta import meta_gradient, random_task, sample_of
 from .metrics import luma, psnr
-from .network import Fixed, Network, Window
-from .networks import NetworkEntry
+from .networks.base import Fixed, Network, Window
+from .networks.cascade import AdaVSR, weights_of
+from .networks.registry import NetworkEntry
 from .resize import to_uint8
 from .saving import save
 from .trainer import Schedule

@@ -14,21 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .clips import cached_clip, find_clips
-from .data import (
-    Batch,
-    ClipSampler,
-    Flow,
-    Sampling,
-    network_inputs,
-    seen_frames,
-    shrunk,
-    true_places,
-    wanted_frames,
-)
-from .losses import Judged, charbonnier
+from .data import Batch, ClipSampler, Flow, Sampling, network_inputs, seen_frames, shrunk, true_places, wanted_frames
 from .metrics import luma, psnr
-from .network import Continuous, Fixed, Network
-from .ops import target_coordinates
+from .networks.base import Continuous, Fixed, Network
+from .networks.losses import Judged, charbonnier
+from .networks.ops import target_coordinates
 from .resize import to_uint8
 from .saving import save
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data import Flow
-from ..network import Network
+from ..networks.base import Network
 from .video_resize import back_project, back_project_time, resize_space
 
 FACTORS = (2, 4, 8)

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from ..data import Flow, seen_frames, true_places, wanted_frames
-from ..network import Fixed, Network
+from ..networks.base import Fixed, Network
 from ..trainer import made_frames
+from .blur_estimation import estimate_kernel
 from .coarse_to_fine import upscale_time
-from .kernel_estimation import estimate_kernel
 from .protocol import AdaptationError, Adapted, Budget, Method, OnStep, diverged
 from .pseudo import Degrade, bicubic, blurring
 from .restore import enlargement, padded, restored_frames, window_inputs

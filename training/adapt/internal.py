@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..network import Fixed, Network
-from .kernel_estimation import estimate_kernel
-from .kernels import kernel_moments, shrink
+from ..networks.base import Fixed, Network
+from .blur import kernel_moments, shrink
+from .blur_estimation import estimate_kernel
 from .protocol import AdaptationError, Adapted, Budget, OnStep, Record
 
 INNER_RATE = 1e-2  # of gradient descent: alpha of the paper

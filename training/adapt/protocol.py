@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..network import Network
+from ..networks.base import Network
 
 
 class AdaptationError(Exception):

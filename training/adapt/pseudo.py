@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Flow, seen_frames, true_places, wanted_frames
-from ..network import Network
+from ..networks.base import Network
 from ..resize import resize_matrix
-from .kernels import shrink
+from .blur import shrink
 from .protocol import AdaptationError
 from .restore import enlargement, sliding_places, window_inputs
 

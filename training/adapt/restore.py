@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import Flow
-from ..network import Continuous, Fixed, Network, Window
+from ..networks.base import Continuous, Fixed, Network, Window
 from ..resize import to_uint8
 from ..trainer import made_frames
 from .protocol import AdaptationError

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Flow
-from ..network import Network
+from ..networks.base import Network
 from ..trainer import made_frames
-from .kernel_estimation import estimate_kernel
-from .kernels import kernel_moments
+from .blur import kernel_moments
+from .blur_estimation import estimate_kernel
 from .protocol import Adapted, Budget, Clock, Losses, OnStep, Record
 from .pseudo import Degrade, PseudoPairs, bicubic, blurring, sample_length
 from .restore import Restore, enlargement, picture, restoring

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..dtsr import DeepTemporalSR, start_at_zero
-from ..network import Network
-from ..ops import upsample_cubic
+from ..networks.base import Network
+from ..networks.dtsr import DeepTemporalSR, start_at_zero
+from ..networks.ops import upsample_cubic
 from ..saving import save
 from .coarse_to_fine import coarse_size
 from .examples import Examples, Sources

@@ -1,0 +1,1 @@
+"""What adaptation gains on clips whose truth is known: `python -m benchmarks.adaptation`."""

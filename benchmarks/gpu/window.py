@@ -1,0 +1,135 @@
+"""One window of a network: random inputs, and what runs it, in PyTorch or by the engine's sessions."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from stvsr.training.networks.base import Continuous
+from stvsr.training.networks.ops import target_coordinates
+
+from .bench import Bench
+from .decoder import KernelDecoder
+
+MIXED = "eager encoder, CUDA decoder"  # a backend: VideoINR with the decoder that is kernels
+
+
+class Window:
+    """Inputs of one window, on the device, as the network takes them; its frames are as large as its multiple says."""
+
+    def __init__(self, bench: Bench, network: Any, size: tuple[int, int], scale: int) -> None:
+        torch, multiple = bench.torch, network.size_multiple
+        self.bench, self.kind, self.frames_in = bench, network.window.kind, network.window.frames
+        height, width = self.size = tuple(max(-(-n // multiple) * multiple, network.size_minimum) for n in size)
+        # Runs share a frame with the next one.
+        counts = {"pair": 2, "run": 2 * (self.frames_in - 1), "sliding": 1, "doubled": 2 * self.frames_in}
+        self.frames_out = counts[self.kind]
+        self.doubles = self.kind != "sliding"
+        continuous = isinstance(network.space, Continuous)
+        self.space_factor = scale if continuous else network.space.factors[0]
+        self.name = f"{width}x{height} to {width * self.space_factor}x{height * self.space_factor}"
+        self.frames = bench.uniform(1, self.frames_in, 3, height, width)
+        self.others = [bench.normal(1, len(flow.pairs), 2, height, width) for flow in network.flows]
+        self.moments = [torch.full((1,), moment, device=bench.device) for moment in (0.0, 0.5)]
+        if self.kind != "pair" and isinstance(network.time, Continuous):
+            self.others.append(self.moments[1])
+        self.target = (height * self.space_factor, width * self.space_factor)
+        self.y, self.x = (
+            target_coordinates(n, m).to(bench.device) for n, m in zip(self.size, self.target, strict=True)
+        )
+
+    def engine(self, graphs: Any) -> Callable[..., list[Any]]:
+        """Return what computes the window by a bundle's open graphs, and leaves its frames where they are."""
+        numbers = {"y": self.y.cpu().numpy(), "x": self.x.cpu().numpy()}
+        if self.kind == "pair":
+            frames, moments = self._there(self.frames), [moment.cpu().numpy() for moment in self.moments]
+
+            def run() -> list[Any]:
+                with graphs.place.lane(0):
+                    features = graphs.run("encoder", {"frames": frames}, keep=True)
+                    return [
+                        graphs.run("decoder", {**features, **numbers, "time": moment})["frame"] for moment in moments
+                    ]
+
+            return run
+        specs = graphs.bundle.graph("network").inputs
+        values = [self._there(value) for value in (self.frames, *self.others)]
+        feed = {spec.name: value for spec, value in zip(specs, values, strict=True)}
+
+        def run_network() -> list[Any]:
+            with graphs.place.lane(0):
+                return [graphs.run("network", feed)["upscaled"]]
+
+        return run_network
+
+    def _there(self, tensor: Any) -> Any:
+        """The same memory, as the engine takes it."""
+        if self.bench.dry_run:
+            return tensor.numpy()
+        import cupy
+
+        return cupy.asarray(tensor)
+
+
+class TorchWindow:
+    """A network in PyTorch: eager, by `torch.compile`, or with VideoINR's decoder by the kernels."""
+
+    def __init__(self, bench: Bench, network: Any, window: Window, dtype: str, backend: str) -> None:
+        self.bench, self.window, self.dtype = bench, window, dtype
+        compiled = backend == "torch.compile"
+        if compiled:
+            bench.torch.compiler.reset()
+
+        def made(function: Any) -> Any:
+            options = {"backend": "eager"} if bench.dry_run else {}
+            return bench.torch.compile(function, dynamic=False, **options) if compiled else function
+
+        self._decoder = None
+        if backend == MIXED:
+            self._decoder = KernelDecoder(bench, network, window.size, window.target, dtype)
+        if window.kind == "pair":
+            self._encode, self._decode = made(network.encode), made(network.decode)
+        else:
+            self._forward = made(network)
+
+    def run(self, frames: Any = None) -> list[Any]:
+        """Frames of the window, which stay on the device; of other frames, (1, N, 3, h, w), if they are given."""
+        bench, window = self.bench, self.window
+        half = bench.torch.autocast(bench.device.type, bench.torch.float16, enabled=self.dtype == "float16")
+        frames = window.frames if frames is None else frames
+        with bench.torch.no_grad(), half:
+            if window.kind != "pair":
+                return [self._forward(frames, *window.others)]
+            features = self._encode(frames)
+            if self._decoder is not None:
+                encoded = self._decoder.prepare(bench.array(features[0].to(bench.dtype(self.dtype)).contiguous()))
+                moments = [bench.array(moment) for moment in window.moments]
+                # Back as tensors that share their memory.
+                return [bench.torch.from_dlpack(self._decoder.decode(encoded, moment)) for moment in moments]
+            return [self._decode(*features, time=moment, y=window.y, x=window.x) for moment in window.moments]
+
+    def lane(self) -> Callable[[], None]:
+        """Return what queues a window on a stream of its own: upload, network, download."""
+        bench, torch = self.bench, self.bench.torch
+        if bench.dry_run:
+            return lambda: self.run() and None
+        stream = torch.cuda.Stream()
+        frames = self.window.frames.cpu().pin_memory()
+        held: list[Any] = []
+
+        def queue() -> None:
+            with torch.cuda.stream(stream), self._kernels_on(stream):
+                outs = self.run(frames.to(bench.device, non_blocking=True))
+                if not held:
+                    held.extend(torch.empty(out.shape, dtype=out.dtype, pin_memory=True) for out in outs)
+                for target, out in zip(held, outs, strict=True):
+                    target.copy_(out, non_blocking=True)
+
+        return queue
+
+    def _kernels_on(self, stream: Any) -> AbstractContextManager[Any]:
+        """Let kernels be launched on a stream of PyTorch's."""
+        if self._decoder is None:
+            return nullcontext()
+        import cupy
+
+        return cupy.cuda.ExternalStream(stream.cuda_stream)

@@ -1,0 +1,1 @@
+"""What a bundle promises: manifest, graphs, axes, windows, resizing, pictures and errors."""

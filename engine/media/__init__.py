@@ -1,0 +1,1 @@
+"""Video and image folders, read and written frame by frame."""

@@ -1,0 +1,1 @@
+"""The way of a frame: request, plan, run, chain, upscaler, runners."""

@@ -1,0 +1,166 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stvsr.engine.contract import bundle as bundle_module
+from stvsr.engine.contract.bundle import Bundle, find_bundle, shipped_bundles
+from stvsr.engine.contract.errors import BundleError
+from stvsr.engine.contract.manifest import ContinuousSpace, FixedFactors, SizeConstraint
+
+from tests.support.toy import write_toy
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_toy(tmp_path / "toy")
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_is_written_is_read(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    assert bundle.manifest.name == "toy"
+    assert bundle.path("decoder") == folder / "decoder.onnx"
+    assert [spec.name for spec in bundle.graph("decoder").inputs] == ["features", "time", "y", "x"]
+    assert isinstance(bundle.manifest.space, ContinuousSpace)
+    assert not list(folder.glob("*.partial"))
+
+
+def test_the_fingerprint_tells_manifests_apart(folder: Path, tmp_path: Path) -> None:
+    assert Bundle.load(folder).fingerprint == Bundle.load(write_toy(tmp_path / "same")).fingerprint
+    assert Bundle.load(folder).fingerprint != Bundle.load(write_toy(tmp_path / "other", name="other")).fingerprint
+
+
+def test_a_manifest_is_frozen(folder: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Bundle.load(folder).manifest.name = "another"
+
+
+def test_a_changed_graph_is_named(folder: Path) -> None:
+    with (folder / "decoder.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match=r"decoder\.onnx has changed"):
+        Bundle.load(folder)
+
+
+def test_a_missing_graph_is_named(folder: Path) -> None:
+    (folder / "encoder.onnx").unlink()
+    with pytest.raises(BundleError, match=r"encoder\.onnx is named by its manifest"):
+        Bundle.load(folder)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        Bundle.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"format": 1', "\x80"])
+def test_invalid_json_is_said(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(BundleError, match=r"manifest\.json is not valid JSON"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "format 2, and this stvsr reads up to 1: update"),
+        ({"format": "1"}, "format"),
+        ({"colour": "blue"}, "colour: Extra inputs are not permitted"),
+        ({"size": {"minimum": 16, "multiple_of": 8, "divisor": 2}}, "size.divisor: Extra"),
+        ({"size": {"minimum": 16, "multiple_of": 0}}, "size.multiple_of"),
+        ({"space": {"kind": "spherical"}}, "space"),
+        ({"space": {"kind": "continuous", "minimum": 3.0, "maximum": 2.0}}, "smallest space factor"),
+        ({"time": {"kind": "fixed", "factors": []}}, "time"),
+        ({"graphs": []}, "'pair' takes the graphs decoder and encoder"),
+        ({"window": {"kind": "run", "frames": 4}}, "'run' takes the graphs network"),
+        ({"window": {"kind": "spiral", "frames": 4}}, "window"),
+        ({"value_range": [1, 1]}, "value range is empty"),
+        ({"halo_px": -1}, "halo_px"),
+        ({"halo_px": "wide"}, "halo_px"),
+    ],
+)
+def test_a_wrong_field_is_named(folder: Path, changes: dict[str, Any], message: str) -> None:
+    edit(folder, **changes)
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["format", "name", "graphs", "window", "space", "time", "halo_px", "licence"])
+def test_a_missing_field_is_named(folder: Path, field: str) -> None:
+    path = folder / "manifest.json"
+    fields = json.loads(path.read_text())
+    del fields[field]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(BundleError, match=f"{field}: Field required"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("file", ["../encoder.onnx", "/encoder.onnx", "sub/encoder.onnx", ".hidden"])
+def test_a_graph_lies_in_its_bundle(folder: Path, file: str) -> None:
+    graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
+    edit(folder, graphs=[{**graphs[0], "file": file}, graphs[1]])
+    with pytest.raises(BundleError, match=r"graphs\.0\.file"):
+        Bundle.load(folder)
+
+
+def test_fixed_factors_are_read(folder: Path) -> None:
+    edit(folder, space={"kind": "fixed", "factors": [4]}, time={"kind": "fixed", "factors": [2]})
+    assert Bundle.load(folder).manifest.space == FixedFactors(factors=(4,))
+
+
+def test_bundles_are_found_by_name_and_by_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle_module, "MODELS", tmp_path / "models")
+    write_toy(tmp_path / "models" / "toy-s")
+    assert list(shipped_bundles()) == ["toy-s"]
+    assert find_bundle("toy-s").folder == tmp_path / "models" / "toy-s"
+    assert find_bundle(folder).folder == find_bundle(str(folder)).folder == folder
+    with pytest.raises(BundleError, match=r"no bundle 'toy-xl': name a shipped one \(toy-s\)"):
+        find_bundle("toy-xl")
+
+
+def test_every_shipped_bundle_loads() -> None:
+    for name, folder in shipped_bundles().items():
+        assert Bundle.load(folder).manifest.name == name
+
+
+@settings(deadline=None)
+@given(size=st.integers(1, 3000), minimum=st.integers(1, 100), multiple=st.integers(1, 32))
+def test_padding_is_the_least_that_serves(size: int, minimum: int, multiple: int) -> None:
+    padded = SizeConstraint(minimum=minimum, multiple_of=multiple).padded(size)
+    assert padded % multiple == 0
+    assert padded >= max(size, minimum)
+    assert padded - multiple < max(size, minimum)
+
+
+def test_padding_repeats_the_border_and_crops_away() -> None:
+    constraint = SizeConstraint(minimum=4, multiple_of=4)
+    frame = np.arange(2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5)
+    padded = constraint.pad(frame)
+    assert padded.shape == (2, 4, 8)
+    np.testing.assert_array_equal(padded[:, 3, :5], frame[:, 2])
+    np.testing.assert_array_equal(padded[:, :3, 7], frame[:, :, 4])
+    np.testing.assert_array_equal(constraint.crop(padded, (3, 5)), frame)
+    assert constraint.pad(padded) is padded
+
+
+@pytest.mark.parametrize(
+    ("size_px", "target_px", "served"),
+    [(100, 100, True), (100, 99, False), (100, 400, True), (100, 401, False), (5, 20, True), (101, 404, True)],
+)
+def test_continuous_space_has_a_range(size_px: int, target_px: int, served: bool) -> None:
+    assert ContinuousSpace(minimum=1, maximum=4).serves(size_px, target_px) is served
+
+
+def test_a_target_is_rounded_to_pixels_within_the_range() -> None:
+    assert ContinuousSpace(minimum=1, maximum=2.5).serves(5, 13)  # 12.5 rounds either way
+    assert not ContinuousSpace(minimum=1, maximum=2.5).serves(5, 14)

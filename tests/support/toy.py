@@ -1,0 +1,149 @@
+"""A bundle without weights: its encoder passes frames on, its decoder blends in time and samples bilinearly."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from stvsr.engine.contract.bundle import graph_entry, write_manifest
+from stvsr.engine.contract.manifest import (
+    FORMAT,
+    Architecture,
+    ContinuousSpace,
+    ContinuousTime,
+    Manifest,
+    PairWindow,
+    SizeConstraint,
+    TensorSpec,
+)
+
+Axes = tuple[str | int, ...]
+FRAMES: Axes = ("B", 2, 3, "h", "w")
+
+
+def save_graph(
+    path: Path, nodes: list[Any], inputs: dict[str, Axes], outputs: dict[str, Axes], **constants: Any
+) -> None:
+    """Write a graph of float32 tensors; the constants are its initializers."""
+    takes, gives = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in side.items()]
+        for side in (inputs, outputs)
+    )
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, path.stem, takes, gives, initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def specs(tensors: dict[str, Axes]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=name, dtype="float32", axes=axes) for name, axes in tensors.items())
+
+
+def blur_nodes(halo_px: int) -> list[Any]:
+    """Average over 2 * halo_px + 1 pixels each way, so that a tile's borders show `halo_px` deep."""
+    side = 2 * halo_px + 1
+    return [
+        helper.make_node("Shape", ["frames"], ["hw"], start=3, end=5),
+        helper.make_node("Concat", ["one_by_all", "hw"], ["flat"], axis=0),
+        helper.make_node("Reshape", ["frames", "flat"], ["planes"]),
+        helper.make_node("Pad", ["planes", "pads"], ["padded"], mode="edge"),
+        helper.make_node("AveragePool", ["padded"], ["pooled"], kernel_shape=[side, side]),
+        helper.make_node("Shape", ["frames"], ["shape"]),
+        helper.make_node("Reshape", ["pooled", "shape"], ["features"]),
+    ]
+
+
+def decoder_nodes() -> list[Any]:
+    """Blend the pair in time, then take rows and columns, each between its two nearest, borders clamped."""
+    nodes = [
+        helper.make_node("Gather", ["features", "zero"], ["first"], axis=1),
+        helper.make_node("Gather", ["features", "one"], ["second"], axis=1),
+        helper.make_node("Sub", ["second", "first"], ["change"]),
+        helper.make_node("Reshape", ["time", "column"], ["moment"]),
+        helper.make_node("Mul", ["change", "moment"], ["part"]),
+        helper.make_node("Add", ["first", "part"], ["s0"]),
+    ]
+    for step, (name, axis) in enumerate((("y", 2), ("x", 3))):
+        source, result = f"s{step}", f"s{step + 1}" if axis == 2 else "frame"
+        weight_shape = "as_rows" if axis == 2 else "as_columns"
+        nodes += [
+            helper.make_node("Shape", [source], [f"{name}_size"], start=axis, end=axis + 1),
+            helper.make_node("Sub", [f"{name}_size", "step"], [f"{name}_last"]),
+            helper.make_node("Cast", [f"{name}_last"], [f"{name}_end"], to=TensorProto.FLOAT),
+            helper.make_node("Max", [name, "nought"], [f"{name}_low"]),
+            helper.make_node("Min", [f"{name}_low", f"{name}_end"], [f"{name}_in"]),
+            helper.make_node("Floor", [f"{name}_in"], [f"{name}_floor"]),
+            helper.make_node("Sub", [f"{name}_in", f"{name}_floor"], [f"{name}_share"]),
+            helper.make_node("Reshape", [f"{name}_share", weight_shape], [f"{name}_weight"]),
+            helper.make_node("Cast", [f"{name}_floor"], [f"{name}_before"], to=TensorProto.INT64),
+            helper.make_node("Add", [f"{name}_before", "step"], [f"{name}_next"]),
+            helper.make_node("Min", [f"{name}_next", f"{name}_last"], [f"{name}_after"]),
+            helper.make_node("Gather", [source, f"{name}_before"], [f"{name}_a"], axis=axis),
+            helper.make_node("Gather", [source, f"{name}_after"], [f"{name}_b"], axis=axis),
+            helper.make_node("Sub", [f"{name}_b", f"{name}_a"], [f"{name}_rise"]),
+            helper.make_node("Mul", [f"{name}_rise", f"{name}_weight"], [f"{name}_gain"]),
+            helper.make_node("Add", [f"{name}_a", f"{name}_gain"], [result]),
+        ]
+    return nodes
+
+
+def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
+    """Write the bundle; `blur_px` gives the encoder a receptive field, `changes` are fields of the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder_in, encoder_out = {"frames": FRAMES}, {"features": FRAMES}
+    if blur_px:
+        constants = {"pads": np.array([0, 0, blur_px, blur_px] * 2), "one_by_all": np.array([1, -1])}
+        save_graph(folder / "encoder.onnx", blur_nodes(blur_px), encoder_in, encoder_out, **constants)
+    else:
+        save_graph(
+            folder / "encoder.onnx", [helper.make_node("Identity", ["frames"], ["features"])], encoder_in, encoder_out
+        )
+    decoder_in: dict[str, Axes] = {"features": FRAMES, "time": ("B",), "y": ("H",), "x": ("W",)}
+    decoder_out: dict[str, Axes] = {"frame": ("B", 3, "H", "W")}
+    save_graph(
+        folder / "decoder.onnx",
+        decoder_nodes(),
+        decoder_in,
+        decoder_out,
+        zero=np.array(0),
+        one=np.array(1),
+        step=np.array([1]),
+        nought=np.array(0, np.float32),
+        column=np.array([-1, 1, 1, 1]),
+        as_rows=np.array([-1, 1]),
+        as_columns=np.array([-1]),
+    )
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "name": "toy",
+        "architecture": Architecture(name="toy", config={}),
+        "graphs": (
+            graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out)),
+            graph_entry(folder / "decoder.onnx", "decoder", specs(decoder_in), specs(decoder_out)),
+        ),
+        "window": PairWindow(kind="pair", frames=2),
+        "space": ContinuousSpace(minimum=1.0, maximum=8.0),
+        "time": ContinuousTime(),
+        "value_range": (0.0, 1.0),
+        "channel_order": "RGB",
+        "size": SizeConstraint(minimum=16, multiple_of=8),
+        "halo_px": max(1, blur_px + 1),
+        "training": {},
+        "scores": {},
+        "licence": "Apache-2.0",
+    }
+    write_manifest(folder, Manifest(**{**fields, **changes}))
+    return folder
+
+
+def blend_and_sample(first: np.ndarray, second: np.ndarray, time: float, size: tuple[int, int]) -> np.ndarray:
+    """Compute in NumPy what the toy without blur makes: (3, h, w) twice -> (3, H, W), both in [0, 1]."""
+    source = first + (second - first) * np.float32(time)
+    for axis, target in ((1, size[0]), (2, size[1])):
+        length = source.shape[axis]
+        place = ((np.arange(target) + 0.5) * length / target - 0.5).astype(np.float32).clip(0, length - 1)
+        before = np.floor(place).astype(int)
+        share = np.expand_dims(place - before.astype(np.float32), 1 if axis == 1 else 0)
+        low, high = source.take(before, axis), source.take(np.minimum(before + 1, length - 1), axis)
+        source = low + (high - low) * share
+    return source

@@ -1,0 +1,157 @@
+"""Blur kernels: their shapes and directions, how they make frames small, and what is told of them by a clip."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from stvsr.training.adapt.blur import (
+    KERNEL_SIDE_PX,
+    KERNEL_WIDTHS_PX,
+    bicubic_kernel,
+    gaussian_kernel,
+    kernel_moments,
+    random_kernel,
+    shrink,
+)
+from stvsr.training.adapt.blur_estimation import estimate_kernel, gaussian_of
+from stvsr.training.adapt.protocol import AdaptationError
+from stvsr.training.clips import find_clips, read_clip
+from stvsr.training.resize import imresize
+
+from tests.support.paths import SHARED
+
+VALIDATION = SHARED / "data" / "val"
+
+
+def difference(estimate, kernel):
+    """Distance of two kernels, relative to the second's size."""
+    return ((estimate - kernel).norm() / kernel.norm()).item()
+
+
+@pytest.mark.parametrize("side", [23, 24])
+@pytest.mark.parametrize(("widths", "angle"), [((2.5, 1.0), 0.0), ((3.0, 1.2), 0.6), ((2.0, 1.5), -1.2)])
+def test_a_gaussian_has_its_widths_and_direction(widths, angle, side):
+    kernel = gaussian_kernel(widths, angle, side)
+    assert kernel.shape == (side, side)
+    assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
+    torch.testing.assert_close(kernel, kernel.flip(0, 1))
+    measured, direction = kernel_moments(kernel)
+    assert measured == pytest.approx(widths, rel=0.01)
+    assert direction == pytest.approx(angle, abs=0.01)
+
+
+def test_a_quarter_turn_is_from_x_towards_y():
+    along_x, along_y = gaussian_kernel((3, 1), 0), gaussian_kernel((3, 1), math.pi / 2)
+    assert along_x[12, 20] > 100 * along_x[20, 12]
+    torch.testing.assert_close(along_y, along_x.T)
+    down_right = gaussian_kernel((3, 1), math.pi / 4)
+    assert down_right[17, 17] > 100 * down_right[17, 6]
+
+
+def test_the_logarithm_of_a_covariance_gives_its_gaussian():
+    covariance = torch.tensor([[4.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
+    values, axes = torch.linalg.eigh(covariance)
+    log = axes @ values.log().diag() @ axes.T
+    x, y = axes[:, 1]
+    expected = gaussian_kernel((values[1].sqrt(), values[0].sqrt()), math.atan2(y, x))
+    torch.testing.assert_close(gaussian_of(torch.stack((log[0, 0], log[0, 1], log[1, 1])), 24).float(), expected)
+
+
+def test_kernels_are_drawn_evenly_and_by_seed():
+    random = np.random.default_rng(0)
+    moments = [kernel_moments(random_kernel(random, 32)) for _ in range(600)]
+    widths = np.array([w for w, _ in moments])
+    low, high = KERNEL_WIDTHS_PX
+    assert low * 0.98 < widths.min() < widths.max() < high * 1.02
+    # Of two uniform numbers the larger is 2/3 of the way on average, the smaller 1/3.
+    assert widths.mean(0) == pytest.approx((low + (high - low) * 2 / 3, low + (high - low) / 3), abs=0.1)
+    quarters = np.histogram([a for _, a in moments], 4, (-math.pi / 2, math.pi / 2))[0]
+    assert ((quarters - 150) ** 2 / 150).sum() < 16.3  # chi-square of 3 degrees at 0.001
+    first, second = (random_kernel(np.random.default_rng(7)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_making_small_weighs_pixels_around_each_centre():
+    generator = torch.Generator().manual_seed(0)
+    kernel, frames = torch.rand(6, 6, generator=generator), torch.rand(2, 3, 12, 20, generator=generator)
+    small = shrink(frames, kernel, 4)
+    assert small.shape == (2, 3, 3, 5)
+    window = frames[:, :, 4 * 1 - 1 : 4 * 1 + 5, 4 * 3 - 1 : 4 * 3 + 5]  # one pixel beyond the four on each side
+    torch.testing.assert_close(small[:, :, 1, 3], (window * kernel).sum((2, 3)))
+    edge = frames[:, :, [0, 0, 1, 2, 3, 4]][..., [0, 0, 1, 2, 3, 4]]
+    torch.testing.assert_close(small[:, :, 0, 0], (edge * kernel).sum((2, 3)))
+
+
+def test_small_pixels_lie_where_bicubic_resizing_puts_them():
+    frame = torch.rand(1, 1, 80, 96, generator=torch.Generator().manual_seed(0))
+    expected = torch.from_numpy(imresize(frame[0, 0].numpy(), (20, 24)))
+    inner = (slice(2, -2), slice(2, -2))  # borders are mirrored there and repeated here
+    torch.testing.assert_close(shrink(frame, bicubic_kernel(4), 4)[0, 0][inner], expected[inner])
+    ramp = torch.arange(96.0).expand(1, 80, 96)
+    torch.testing.assert_close(
+        shrink(ramp, gaussian_kernel((3, 1), 0.5), 4)[0, 10, 4:-4], 4 * torch.arange(4.0, 20.0) + 1.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "size", "said"),
+    [
+        ((7, 7), (8, 8), "an even number more"),
+        ((8, 6), (8, 8), "make it square"),
+        ((2, 2), (8, 8), "of side 4"),
+        ((8, 8), (8, 10), "10x8 are not whole multiples of 4"),
+    ],
+)
+def test_what_has_no_centre_is_an_error(kernel, size, said):
+    with pytest.raises(ValueError, match=said):
+        shrink(torch.zeros(1, 3, *size), torch.zeros(kernel), 4)
+
+
+def alike_at_all_scales(seed, side=512):
+    """Two pictures whose power falls with the square of frequency, as that of natural ones does. (2, 3, side, side)"""
+    noise = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(seed))
+    y, x = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
+    frequency = torch.hypot(y, x)
+    frequency[0, 0] = torch.inf
+    pictures = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(side, side))
+    return (0.5 + 0.12 * pictures / pictures.std()).clamp(0, 1).expand(2, 3, side, side)
+
+
+@pytest.mark.parametrize(("widths", "angle"), [((1.5, 1.5), 0.0), ((3.5, 1.5), 0.6), ((3.0, 2.0), -1.1)])
+def test_a_kernel_is_estimated_from_what_it_made_small(widths, angle):
+    kernel = gaussian_kernel(widths, angle)
+    clip = (shrink(alike_at_all_scales(seed=1), kernel, 4) * 255).round() / 255
+    estimate = estimate_kernel(clip, 4)
+    assert estimate.shape == (KERNEL_SIDE_PX, KERNEL_SIDE_PX)
+    assert estimate.sum().item() == pytest.approx(1, abs=1e-5)
+    assert difference(estimate, kernel) < 0.2
+    assert kernel_moments(estimate)[0] == pytest.approx(widths, rel=0.2)
+    if widths[0] > widths[1]:
+        assert kernel_moments(estimate)[1] == pytest.approx(angle, abs=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VALIDATION.is_dir(), reason="needs the validation clips of ../shared")
+def test_kernels_of_real_clips_are_estimated_better_than_by_assuming_bicubic():
+    random = np.random.default_rng(3)
+    errors, assumed = [], []
+    for path in find_clips(VALIDATION):
+        frames = list(read_clip(path))
+        frames = [frames[k] for k in np.linspace(0, len(frames) - 1, 4).astype(int)]
+        large = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2) / 255
+        for _ in range(6):
+            kernel = random_kernel(random)
+            small = (shrink(large, kernel, 4) * 255).round() / 255
+            errors.append(difference(estimate_kernel(small, 4), kernel))
+            assumed.append(difference(torch.nn.functional.pad(bicubic_kernel(4), (4,) * 4), kernel))
+    print(f"relative error {np.mean(errors):.3f} in the mean, {np.median(errors):.3f} median; {np.mean(assumed):.3f}")
+    assert np.mean(errors) < 0.25
+    assert np.mean(errors) < 0.4 * np.mean(assumed)
+
+
+def test_what_tells_nothing_of_its_blur_is_an_error():
+    with pytest.raises(AdaptationError, match="are flat"):
+        estimate_kernel(torch.full((2, 3, 90, 160), 0.3), 4)
+    with pytest.raises(AdaptationError, match=r"160x40 pixels .* 48 pixels or more"):
+        estimate_kernel(torch.rand(2, 3, 40, 160), 4)

@@ -1,0 +1,133 @@
+"""Deep temporal super-resolution: the official network, and what its 2-D convolutions stand for."""
+
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from stvsr.training.checkpoints import load_official
+from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR, DeepTemporalSRConfig
+from stvsr.training.networks.ops import upsample_cubic
+from torch import Tensor
+from torch.export import Dim
+
+from tests.support.compare import assert_close_to_range
+from tests.support.oracle import load_oracle
+
+TINY = DeepTemporalSRConfig(width=6)
+
+
+def network(config=TINY, seed: int = 0) -> DeepTemporalSR:
+    """One whose last layer is past its start at zero."""
+    torch.manual_seed(seed)
+    made = DeepTemporalSR(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    return load_oracle("dtsr")
+
+
+@pytest.mark.parametrize(("upsampling", "case"), [("cubic", "resize"), ("duplicate", "duplicate"), ("zero_gap",) * 2])
+@torch.no_grad()
+def test_official_weights_give_the_official_output(oracle, upsampling, case):
+    net = DeepTemporalSR(DeepTemporalSRConfig(upsampling=upsampling)).eval()
+    load_official(net, oracle.weights)
+    out = net(oracle.tensor("in/x").transpose(1, 2)).transpose(1, 2)
+    assert_close_to_range(out, oracle.tensor(f"out/eval_{case}"), mean=1e-6, max=1e-5)
+
+
+@torch.no_grad()
+def test_official_weights_refine_frames_made_four_times_as_many(oracle):
+    net = DeepTemporalSR().eval()
+    load_official(net, oracle.weights)
+    out = net.refine(upsample_cubic(oracle.tensor("in/x").transpose(1, 2), 1, 4)).transpose(1, 2)
+    assert_close_to_range(out, oracle.tensor("out/eval_resize_x4"), mean=1e-6, max=1e-5)
+
+
+@torch.no_grad()
+def test_training_normalizes_as_officially(oracle):
+    net = DeepTemporalSR().train()
+    unread = {key: torch.zeros(4, 12) for key in oracle.record["extra_state_keys_after_a_forward"]}
+    load_official(net, {f"module.{key}": value for key, value in (oracle.weights | unread).items()})
+    out = net(oracle.tensor("in/xb_train").transpose(1, 2)).transpose(1, 2)
+    assert_close_to_range(out, oracle.tensor("out/train_mode_resize"), mean=1e-6, max=1e-5)
+    state = net.state_dict()
+    kept = [name for name in oracle.arrays if name.startswith("sd_after_train_fwd/")]
+    assert len(kept) == 3 * 7
+    for name in kept:
+        torch.testing.assert_close(state[name.removeprefix("sd_after_train_fwd/")], oracle.tensor(name))
+
+
+def test_state_dict_is_the_official_one(oracle):
+    net = DeepTemporalSR()
+    shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
+    assert shapes == {key: entry["shape"] for key, entry in oracle.record["keys"].items()}
+    assert sum(p.numel() for p in net.parameters()) == oracle.record["param_count"]
+
+
+def reference(net: DeepTemporalSR, frames: Tensor) -> Tensor:
+    """The network by 3-D convolutions. (B, T, 3, h, w) -> (B, 2T, 3, h, w)"""
+    doubled = upsample_cubic(frames, 1, 2).transpose(1, 2)
+    x = F.pad(doubled, (1,) * 6, "replicate")
+    for n in range(1, 9):
+        layer = net.get_submodule(f"L{n}")
+        x = F.conv3d(x, layer.weight, layer.bias, padding=(layer.kernel_size[0] // 2, 1, 1))
+        if n < 8:
+            norm = net.get_submodule(f"L{n}_b")
+            x = F.relu(F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, net.training))
+    return (doubled + x[:, :, 1:-1, 1:-1, 1:-1]).transpose(1, 2)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 7, 10), (1, 2, 3, 2, 5)])
+@torch.no_grad()
+def test_it_is_a_stack_of_3d_convolutions(training, shape):
+    net, again = network().train(training), network().train(training)  # statistics move as they are used
+    frames = torch.rand(shape)
+    assert_close_to_range(net(frames), reference(again, frames), mean=1e-6, max=1e-5)
+
+
+@torch.no_grad()
+def test_untrained_it_interpolates():
+    frames = torch.rand(2, 4, 3, 5, 7)
+    assert torch.equal(DeepTemporalSR(DTSR_S).eval()(frames), upsample_cubic(frames, 1, 2))
+
+
+def test_gradients_reach_every_parameter():
+    net = network().eval()  # batch statistics would take the biases out again
+    net(torch.rand(2, 3, 3, 7, 9)).square().mean().backward()
+    idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+
+
+@torch.no_grad()
+def test_what_lies_beyond_the_overlap_and_the_halo_does_not_matter():
+    net = network().double().eval()
+    video = torch.rand(1, 10, 3, 6, 40).double()
+    whole, overlap, halo = net(video), net.window.overlap, net.halo_px
+    short, narrow = net(video[:, 2:]), net(video[..., 10:])
+    time_error = (short - whole[:, 4:]).abs().amax((0, 2, 3, 4))
+    space_error = (narrow - whole[..., 10:]).abs().amax((0, 1, 2, 3))
+    for error, reach in ((time_error, 2 * overlap), (space_error, halo)):
+        assert error[reach:].max() < 1e-12 < 1e-9 < error[reach - 1]
+
+
+@torch.no_grad()
+def test_exported_it_takes_any_number_of_frames(tmp_path):
+    net = network().eval()
+    free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 3: Dim.DYNAMIC, 4: Dim.DYNAMIC}
+    frames = torch.rand(2, 5, 3, 7, 9)
+    program = torch.onnx.export(
+        net, (frames,), dynamo=True, opset_version=20, dynamic_shapes=(free,), input_names=["frames"], verbose=False
+    )
+    program.save(tmp_path / "network.onnx")
+    assert {node.op_type for node in program.model.graph}.isdisjoint({"Loop", "If", "ScatterND", "SequenceConstruct"})
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    for shape in ((1, 2, 3, 5, 4), (3, 8, 3, 6, 13)):
+        frames = torch.rand(shape)
+        (out,) = session.run(None, {"frames": frames.numpy()})
+        assert_close_to_range(out, net(frames), mean=1e-6, max=1e-5)
