@@ -59,8 +59,9 @@ def export(
 ) -> None:
     """Turn trained weights into a bundle of exported graphs."""
     with training_extra():
+        from .engine.contract.errors import CheckpointError
         from .export.exporter import export_bundle
-        from .training.checkpoints import CheckpointError, load_weights, random_weights
+        from .training.checkpoints import load_weights, random_weights
         from .training.networks.registry import configured, find_network
 
         if (weights is None) != untrained:
@@ -268,10 +269,9 @@ def evaluate(
 ) -> None:
     """Judge a bundle on clips: PSNR and SSIM on luma, at input times and between, beside bicubic."""
     import av
-    import numpy as np
 
-    from .engine.backends.device import FULL_SCALE
     from .engine.contract.bundle import find_bundles
+    from .engine.contract.picture import to_float
     from .engine.contract.windows import one_scene
     from .engine.pipeline.chain import Route, default_factor, default_scale, plan_route
 
@@ -293,7 +293,7 @@ def evaluate(
             with Route(legs, device=device, threads=threads, flow=flow) as route:
                 devices.add(route.device)
                 for frame in route.frames(one_scene(chain([first], stream), times)):
-                    yield frame.astype(np.float32) / FULL_SCALE
+                    yield to_float(frame)
 
         protocol = Protocol(
             scale=round(default_scale(bundles)) if scale is None else scale,

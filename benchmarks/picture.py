@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from stvsr.engine.backends.device import FULL_SCALE
+from stvsr.engine.contract.picture import to_float
 from stvsr.engine.pipeline.upscaler import Upscaler
 from stvsr.training.clips import read_clip
 from stvsr.training.resize import imresize, to_uint8
@@ -29,7 +29,7 @@ def row(upscaler: Upscaler, clip: str, frame: int, left: int, top: int) -> np.nd
     images = (
         np.kron(small[0], np.ones((SCALE, SCALE, 1))),
         blended,
-        made.transpose(1, 2, 0) / FULL_SCALE,
+        to_float(made.transpose(1, 2, 0)),
         truth / 255.0,
     )
     window = (slice(top, top + CROP_PX), slice(left, left + CROP_PX))

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.backends.device import FULL_SCALE
 from ..engine.backends.session import open_session
 from ..engine.contract.bundle import Bundle
 from ..engine.contract.errors import BundleError, ExportError
-from ..engine.contract.manifest import DoubledWindow, FixedFactors, Role
+from ..engine.contract.manifest import DoubledWindow, FixedFactors, Role, SlidingWindow
+from ..engine.contract.picture import to_float
 from ..engine.contract.weights import edit_graphs, read_weights, replace_weights
-from ..engine.contract.windows import InputFrame
+from ..engine.contract.windows import InputFrame, window_numbers
 from ..engine.pipeline.upscaler import Upscaler
-from ..training.adapt.restore import FREE_SCALE, Restore, padded, sliding_places, window_inputs
+from ..training.adapt.restore import FREE_SCALE, Restore, pad_frames, window_inputs
 from ..training.data import Flow
 from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
@@ -98,7 +98,7 @@ def write_adapted(
 def _fed_as(network: Network, bundle: Bundle) -> dict[str, Any]:
     """What a manifest says of how a network that doubles the rate is fed, which adaptation chooses."""
     held = bundle.manifest
-    if not isinstance(held.window, DoubledWindow):
+    if not (isinstance(held.window, DoubledWindow) and isinstance(network.window, DoubledWindow)):
         return {}
     config = held.architecture.config | {"coarse": network.window.coarse}
     return {
@@ -120,7 +120,7 @@ def restoring_with(upscaler: Upscaler) -> Restore:
         )
         h, w = frames.shape[-2:]
         for made in upscaler.frames(scene, (scale * h, scale * w)):
-            yield torch.from_numpy(made.astype(np.float32) / FULL_SCALE)
+            yield torch.from_numpy(to_float(made))
 
     return restore
 
@@ -164,12 +164,12 @@ def check_parity(
 def _window(network: Network, frames: Tensor, flow: Flow | None) -> dict[str, Tensor]:
     """What the network takes of the window around the middle of a clip, by the names of its graphs' inputs."""
     window, count = network.window, len(frames)
-    if window.kind == "sliding":
-        places = sliding_places(window, count // 2, count)
+    if isinstance(window, SlidingWindow):
+        places = window_numbers(window, count // 2, count - 1)
     else:
         places = [min(place, count - 1) for place in range(max(window.frames, 2) if window.kind != "doubled" else 4)]
     top, left = (max(0, (n - _PARITY_PX) // 2) for n in frames.shape[-2:])
-    shown = padded(network, frames[places, :, top : top + _PARITY_PX, left : left + _PARITY_PX])
+    shown = pad_frames(network, frames[places, :, top : top + _PARITY_PX, left : left + _PARITY_PX])
     names = ["frames", *(flow.name for flow in network.flows), "time"]
     inputs = dict(zip(names, window_inputs(network, shown, flow, torch.tensor(_PARITY_TIME)), strict=False))
     if window.kind == "pair":

@@ -23,8 +23,17 @@ from torch.export import Dim
 from ..engine.backends.session import open_session
 from ..engine.contract.bundle import graph_entry, new_bundle, write_manifest
 from ..engine.contract.errors import ExportError
-from ..engine.contract.manifest import Graph, Manifest, Role, TensorSpec
-from ..training.networks.base import Continuous, Fixed, Network
+from ..engine.contract.manifest import (
+    Architecture,
+    ContinuousTime,
+    FixedFactors,
+    Graph,
+    Manifest,
+    Role,
+    SizeConstraint,
+    TensorSpec,
+)
+from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import NetworkEntry
 from .translations import onnx_translations
@@ -161,7 +170,7 @@ def _inputs(network: Network, batch: int, h: int, w: int, frames: int) -> dict[s
     for flow in network.flows:
         pixels = 4 * _smooth(batch, len(flow.pairs) * 2, h, w) - 2
         inputs[flow.name] = pixels.unflatten(1, (len(flow.pairs), 2))
-    if network.window.kind != "pair" and isinstance(network.time, Continuous):
+    if network.window.kind != "pair" and isinstance(network.time, ContinuousTime):
         inputs["time"] = torch.linspace(0.25, 0.625, batch)
     return inputs
 
@@ -176,39 +185,34 @@ def _smooth(batch: int, channels: int, h: int, w: int) -> Tensor:
 def _manifest(
     entry: NetworkEntry, network: Network, graphs: tuple[Graph, ...], training: dict[str, Any], scores: dict[str, Any]
 ) -> Manifest:
-    window = {key: value for key, value in asdict(network.window).items() if value is not None}
-    space, time = ({"kind": type(side).__name__.lower(), **asdict(side)} for side in (network.space, network.time))
-    if isinstance(network.time, Continuous):
-        time = {"kind": "continuous"}
-    return Manifest.model_validate(
-        {
-            "format": 1,
-            "name": entry.name,
-            "architecture": {"name": entry.name, "config": asdict(network.config)},
-            "graphs": graphs,
-            "window": window,
-            "flows": tuple(asdict(flow) for flow in network.flows),
-            "space": space,
-            "time": time,
-            "value_range": (0.0, 1.0),
-            "channel_order": "RGB",
-            "size": {"minimum": _least(network) * network.size_multiple, "multiple_of": network.size_multiple},
-            "halo_px": network.halo_px,
-            "training": training,
-            "scores": scores,
-            "licence": entry.licence,
-        }
+    multiple = network.size.multiple_of
+    return Manifest(
+        format=1,
+        name=entry.name,
+        architecture=Architecture(name=entry.name, config=asdict(network.config)),
+        graphs=graphs,
+        window=network.window,
+        flows=network.flows,
+        space=network.space,
+        time=network.time,
+        value_range=(0.0, 1.0),
+        channel_order="RGB",
+        size=SizeConstraint(minimum=_least(network) * multiple, multiple_of=multiple),
+        halo_px=network.halo_px,
+        training=training,
+        scores=scores,
+        licence=entry.licence,
     )
 
 
 def _least(network: Network) -> int:
     """Smallest axis in size multiples; one that may be 1 would be traced as a constant."""
-    return max(2, -(-network.size_minimum // network.size_multiple))
+    return max(2, -(-network.size.minimum // network.size.multiple_of))
 
 
 def _step(network: Network) -> int:
     """Pixels between the sizes that are traced and checked."""
-    return -(-_LEAST_PX // network.size_multiple) * network.size_multiple
+    return -(-_LEAST_PX // network.size.multiple_of) * network.size.multiple_of
 
 
 def _traces(network: Network) -> tuple[_Trace, ...]:
@@ -224,7 +228,7 @@ def _traces(network: Network) -> tuple[_Trace, ...]:
         results: dict[str, str | int] = {"run": 2 * count - 1, "sliding": 1, "doubled": "2*frames"}
         if network.window.kind == "doubled":
             axes["frames"] = ("batch", "frames", *axes["frames"][2:])
-        assert isinstance(network.space, Fixed)
+        assert isinstance(network.space, FixedFactors)
         scale = network.space.factors[0]
         size = ("height", "width") if scale == 1 else (f"{scale}*height", f"{scale}*width")
         return (_Trace("network", inputs, axes, {"upscaled": ("batch", results[network.window.kind], 3, *size)}),)
@@ -251,7 +255,7 @@ def _traces(network: Network) -> tuple[_Trace, ...]:
 
 def _free_axes(network: Network, axes: dict[str, Axes]) -> tuple[dict[int, Any], ...]:
     """The dimensions that a graph leaves free, for each of its inputs."""
-    m, least = network.size_multiple, _least(network)
+    m, least = network.size.multiple_of, _least(network)
     free: dict[str, Any] = {
         "batch": Dim("batch", min=1, max=1 << 10),
         "frames": Dim("frames", min=2, max=1 << 10),

@@ -5,9 +5,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from stvsr.engine.backends.device import FULL_SCALE
 from stvsr.engine.backends.session import open_session
 from stvsr.engine.contract.bundle import Bundle, shipped_bundles
+from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.contract.windows import one_scene
 from stvsr.engine.pipeline.chain import default_factor
 from stvsr.engine.pipeline.upscaler import Upscaler

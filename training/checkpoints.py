@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.contract.errors import CheckpointError
 from .networks.base import Network
 from .networks.registry import NetworkEntry, configured
 
 _NAMES_SHOWN = 5
 _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is the average of many steps
-
-
-class CheckpointError(ValueError):
-    """A checkpoint does not hold the weights of the network that it is read into."""
 
 
 def _read(path: Path) -> object:

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .networks.base import Fixed, Network, Window
+from ..engine.contract.manifest import FixedFactors, Window
+from .networks.base import Network
 from .resize import imresize, to_uint8
 from .teacher import MotionTeacher
 
@@ -113,7 +114,7 @@ class ClipSampler:
     def batch(self) -> Batch:
         """One batch; all of its samples share the spatial scale, and each has its own clip, place, gap and times."""
         space = self.network.space
-        scale = space.factors[0] if isinstance(space, Fixed) else self.random.uniform(*self.sampling.scales)
+        scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
         side = round(self.sampling.patch * scale)
         samples = [self._sample(side) for _ in range(self.sampling.batch)]
         return Batch(
@@ -141,7 +142,7 @@ class ClipSampler:
             motion = F.interpolate(torch.from_numpy(np.stack(told)), size, mode="area")
             motion[:, :4] *= size[0] / side
             return Batch(frames, _planes(true[[-end, 1]]), flows, torch.tensor((float(end), time)), motion)
-        moment = None if isinstance(self.network.time, Fixed) else torch.tensor(time)
+        moment = None if isinstance(self.network.time, FixedFactors) else torch.tensor(time)
         return Batch(frames, _planes(wanted_frames(window, true)), flows, moment)
 
     def _window(self, side: int) -> tuple[NDArray[np.uint8], float]:
@@ -181,27 +182,27 @@ class ClipSampler:
         """The gaps that have a true frame at the times that the network makes, each with its weight."""
         if self.network.window.kind != "run":
             return list(self.sampling.gaps)
-        fixed = isinstance(self.network.time, Fixed)
+        fixed = isinstance(self.network.time, FixedFactors)
         return [(gap, chance) for gap, chance in self.sampling.gaps if (gap % 2 == 0 if fixed else gap > 1)]
 
     def _middle(self, gap: int) -> int:
         """How many frames after an input a made one lies; a pair without frames between has one of its own made."""
-        if isinstance(self.network.time, Fixed):
+        if isinstance(self.network.time, FixedFactors):
             return gap // 2
         return int(self.random.integers(1, gap)) if gap > 1 else int(self.random.integers(2))
 
     def _check(self) -> None:
         net, s = self.network, self.sampling
         name = type(net).__name__
-        if s.patch < net.size_minimum or s.patch % net.size_multiple:
+        if s.patch < net.size.minimum or s.patch % net.size.multiple_of:
             raise ValueError(
-                f"a patch of {s.patch} pixels is not for {name}, which takes multiples of {net.size_multiple} from"
-                f" {net.size_minimum} on"
+                f"a patch of {s.patch} pixels is not for {name}, which takes multiples of {net.size.multiple_of} from"
+                f" {net.size.minimum} on"
             )
         if not self._gaps():
             raise ValueError(f"{name} makes frames between its inputs, and gaps of {s.gaps} have none there")
         length = true_places(net.window, min(gap for gap, _ in self._gaps()), 0)[-1] + 1
-        side = round(s.patch * (net.space.factors[0] if isinstance(net.space, Fixed) else s.scales[1]))
+        side = round(s.patch * (net.space.factors[0] if isinstance(net.space, FixedFactors) else s.scales[1]))
         if not any(len(clip) >= length and min(clip.shape[1:3]) >= side for clip in self.clips):
             raise ValueError(
                 f"no clip has {length} frames of {side} pixels each way, which {name} needs for a patch of {s.patch}"

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..engine.contract.manifest import FixedFactors, RunWindow
 from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
 from .checkpoints import load_weights
@@ -27,7 +28,7 @@ from .data import Sampling
 from .large_scale import Clips, ModuleTrainer, StepSampler
 from .meta import meta_gradient, random_task, sample_of
 from .metrics import luma, psnr
-from .networks.base import Fixed, Network, Window
+from .networks.base import Network
 from .networks.cascade import AdaVSR, weights_of
 from .networks.registry import NetworkEntry
 from .resize import to_uint8
@@ -202,12 +203,12 @@ def video_psnr(network: AdaVSR, seen: Tensor, truth: Tensor) -> float:
 class _Videos(Network):
     """Stands for a network when a sampler is to draw videos of neighbouring frames: 2N - 1 of them are the truth."""
 
-    space = Fixed((1,))
-    time = Fixed((2,))
+    space = FixedFactors(factors=(1,))
+    time = FixedFactors(factors=(2,))
 
     def __init__(self, frames: int) -> None:
         super().__init__()
-        self.window = Window("run", frames)
+        self.window = RunWindow(frames=frames)
 
 
 def train_adavsr(

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..engine.contract.manifest import ContinuousTime, FixedFactors
 from .clips import cached_clip, find_clips
 from .data import Batch, ClipSampler, Flow, Sampling, network_inputs, seen_frames, shrunk, true_places, wanted_frames
 from .metrics import luma, psnr
-from .networks.base import Continuous, Fixed, Network
+from .networks.base import Network
 from .networks.losses import Judged, charbonnier
 from .networks.ops import target_coordinates
 from .resize import to_uint8
@@ -193,14 +194,14 @@ class Trainer:
     def _judge(self, true: NDArray[np.uint8], scale: int) -> Iterator[tuple[str, float]]:
         """Y-PSNR of each frame that the network makes of a window's true frames, and when that frame is."""
         net = self.network
-        scale = net.space.factors[0] if isinstance(net.space, Fixed) else scale
+        scale = net.space.factors[0] if isinstance(net.space, FixedFactors) else scale
         h, w = true.shape[1] // scale, true.shape[2] // scale
         true = true[:, : h * scale, : w * scale]
-        edge = ((0, 0), (0, -h % net.size_multiple), (0, -w % net.size_multiple), (0, 0))
+        edge = ((0, 0), (0, -h % net.size.multiple_of), (0, -w % net.size.multiple_of), (0, 0))
         small = np.pad(shrunk(seen_frames(net.window, true / 255), (h, w)), edge, mode="edge")
         frames, flows = network_inputs(net, small, self.flow)
         inputs = [frames, *flows]
-        if isinstance(net.time, Continuous):
+        if isinstance(net.time, ContinuousTime):
             inputs.append(torch.tensor((0.0, 0.5) if net.window.kind == "pair" else 0.5))
         size = (small.shape[1] * scale, small.shape[2] * scale)
         made = made_frames(net, [x[None].to(self.device) for x in inputs], size)[0, ..., : h * scale, : w * scale]

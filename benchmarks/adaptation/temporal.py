@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stvsr.engine.contract.resize import coarse_size
 from stvsr.engine.pipeline.flow import picture_flow
-from stvsr.training.adapt.coarse_to_fine import coarse_by_motion, coarse_size, doubled, upscale_time
+from stvsr.training.adapt.coarse_to_fine import coarse_by_motion, doubled, upscale_time
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.video_resize import back_project_time, expose, resize_space
 from stvsr.training.adapt.zeroshot import ZeroShot
@@ -82,7 +83,7 @@ def _clip(clip: Path, picture: Path | None, options: argparse.Namespace) -> Figu
 def results(network: DeepTemporalSR, seen: Tensor) -> dict[str, Tensor]:
     """Exposures (T, 3, h, w) in [0, 1] doubled by each of ``METHODS``: (2T, 3, h, w), not clamped."""
     cubic = upsample_cubic(seen, 0, 2)
-    small = doubled(network, resize_space(seen, coarse_size(seen, network.config.coarse)), _TILE_PX)
+    small = doubled(network, resize_space(seen, coarse_size(seen.shape[-2:], network.config.coarse)), _TILE_PX)
     alone = resize_space(small, (seen.shape[-2], seen.shape[-1]))
     projected = torch.stack(list(upscale_time(network, seen, 2)))
     return dict(zip(METHODS, (cubic, back_project_time(cubic, seen), alone, projected), strict=True))

@@ -13,9 +13,9 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stvsr.engine.contract.errors import AdaptationError
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.training.adapt.blur import kernel_moments
-from stvsr.training.adapt.protocol import AdaptationError
 from stvsr.training.adapt.pseudo import Degrade
 from stvsr.training.checkpoints import load_weights
 from stvsr.training.clips import cached_clip

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from stvsr.training.networks.base import Continuous
+from stvsr.engine.contract.manifest import ContinuousSpace, ContinuousTime
 from stvsr.training.networks.ops import target_coordinates
 
 from .bench import Bench
@@ -17,20 +17,20 @@ class Window:
     """Inputs of one window, on the device, as the network takes them; its frames are as large as its multiple says."""
 
     def __init__(self, bench: Bench, network: Any, size: tuple[int, int], scale: int) -> None:
-        torch, multiple = bench.torch, network.size_multiple
+        torch = bench.torch
         self.bench, self.kind, self.frames_in = bench, network.window.kind, network.window.frames
-        height, width = self.size = tuple(max(-(-n // multiple) * multiple, network.size_minimum) for n in size)
+        height, width = self.size = tuple(network.size.padded(n) for n in size)
         # Runs share a frame with the next one.
         counts = {"pair": 2, "run": 2 * (self.frames_in - 1), "sliding": 1, "doubled": 2 * self.frames_in}
         self.frames_out = counts[self.kind]
         self.doubles = self.kind != "sliding"
-        continuous = isinstance(network.space, Continuous)
+        continuous = isinstance(network.space, ContinuousSpace)
         self.space_factor = scale if continuous else network.space.factors[0]
         self.name = f"{width}x{height} to {width * self.space_factor}x{height * self.space_factor}"
         self.frames = bench.uniform(1, self.frames_in, 3, height, width)
         self.others = [bench.normal(1, len(flow.pairs), 2, height, width) for flow in network.flows]
         self.moments = [torch.full((1,), moment, device=bench.device) for moment in (0.0, 0.5)]
-        if self.kind != "pair" and isinstance(network.time, Continuous):
+        if self.kind != "pair" and isinstance(network.time, ContinuousTime):
             self.others.append(self.moments[1])
         self.target = (height * self.space_factor, width * self.space_factor)
         self.y, self.x = (

@@ -11,8 +11,9 @@ import numpy as np
 
 from ...kernels import color
 from ..contract.errors import BackendError, DeviceMemoryError
+from ..contract.picture import Picture, PictureFormat, to_uint16
 from .cuda_driver import check_context
-from .device import Array, Picture, PictureFormat, to_uint16
+from .device import Array
 
 LANES = 2  # windows that are computed at once
 IN_FLIGHT = 3  # frames that are computed or copied while one is encoded

@@ -5,25 +5,14 @@ A place makes the arrays, says on which of its lanes work is queued, and brings 
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..contract.picture import Picture, PictureFormat, to_uint16
+
 # A NumPy array on the CPU, a CuPy array on a GPU; both take NumPy's functions.
 Array = Any
-# (3, H, W) uint16, 65535 is white; or the planes of a picture in the format that was asked for.
-Picture = np.ndarray | tuple[np.ndarray, ...]
-FULL_SCALE = 65535
-
-
-@dataclass(frozen=True)
-class PictureFormat:
-    """How a frame is wanted back, where a place can make that: in planes of a YUV format."""
-
-    pix_fmt: str  # FFmpeg's name
-    luma_weights: tuple[float, float]  # Kr and Kb
-    full_range: bool
 
 
 class Place(Protocol):
@@ -100,9 +89,3 @@ def settled(results: Iterator[Callable[[], Picture]], in_flight: int) -> Iterato
             yield waiting.pop(0)()
     while waiting:
         yield waiting.pop(0)()
-
-
-def to_uint16(frame: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Round and clip: `low` becomes 0 and `high` 65535."""
-    scaled = (frame - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
-    return np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled).astype(np.uint16)

@@ -6,7 +6,9 @@ StvsrError
 ├── BackendError        a backend or device was asked for and cannot be had
 │   └── DeviceMemoryError   a device's memory does not hold the work
 ├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
-└── ExportError         a graph that was exported does not compute what its network computes
+├── ExportError         an exported graph does not compute what its network computes
+├── CheckpointError     a checkpoint does not hold the weights of the network that it is read into
+└── AdaptationError     a clip or network cannot be adapted to, or an adaptation diverged
 """
 
 
@@ -36,3 +38,11 @@ class RequestError(StvsrError):
 
 class ExportError(StvsrError):
     """An exported graph does not compute what its network computes."""
+
+
+class CheckpointError(StvsrError):
+    """A checkpoint does not hold the weights of the network that it is read into."""
+
+
+class AdaptationError(StvsrError):
+    """A clip or a network cannot be adapted to, or an adaptation diverged."""

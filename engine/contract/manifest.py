@@ -59,14 +59,14 @@ class Engine(Recipe):
 class PairWindow(_Frozen):
     """Two frames, of which the network makes frames at times 0 to 1."""
 
-    kind: Literal["pair"]
-    frames: Literal[2]
+    kind: Literal["pair"] = "pair"
+    frames: Literal[2] = 2
 
 
 class RunWindow(_Frozen):
     """Neighbouring frames, to which the network adds one in every gap: N become 2N - 1."""
 
-    kind: Literal["run"]
+    kind: Literal["run"] = "run"
     frames: int = Field(ge=2)
 
 
@@ -77,7 +77,7 @@ class SlidingWindow(_Frozen):
     c b a b c, and "reflection_circle" the next that the window does not hold: e d a b c.
     """
 
-    kind: Literal["sliding"]
+    kind: Literal["sliding"] = "sliding"
     frames: int = Field(ge=1)
     padding: Literal["replicate", "reflection", "reflection_circle"]
 
@@ -90,7 +90,7 @@ class DoubledWindow(_Frozen):
     enlarged and made to agree with its input by back-projection (`engine/back_projection.py`).
     """
 
-    kind: Literal["doubled"]
+    kind: Literal["doubled"] = "doubled"
     frames: int = Field(ge=1)
     overlap: int = Field(ge=0)
     coarse: PositiveInt | None = None
@@ -107,7 +107,7 @@ class FlowInput(_Frozen):
 
     name: str
     pairs: tuple[tuple[int, int], ...] = Field(min_length=1)
-    method: Literal["farneback", "dis"]
+    method: Literal["farneback", "dis"] = "farneback"
     unit: Literal["input pixels"] = "input pixels"
     components: Literal["dx, dy"] = "dx, dy"
 
@@ -151,7 +151,7 @@ class FixedFactors(_Frozen):
 
 
 class SizeConstraint(_Frozen):
-    """The sizes a network takes, in input pixels: the one place that pads and crops."""
+    """The frame sizes that a network takes, in input pixels."""
 
     minimum: PositiveInt = 1
     multiple_of: PositiveInt = 1
@@ -167,10 +167,6 @@ class SizeConstraint(_Frozen):
         if not rows and not columns:
             return frame
         return np.pad(frame, [(0, 0)] * (frame.ndim - 2) + [(0, rows), (0, columns)], mode="edge")
-
-    def crop(self, frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:  # (..., h', w') -> (..., h, w)
-        """Take the padding off a result; `size` is (h, w) of what was padded, times the result's factor."""
-        return frame[..., : size[0], : size[1]]
 
 
 class Architecture(_Frozen):

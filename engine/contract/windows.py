@@ -112,7 +112,7 @@ def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[Fe
         newest = first + len(held) - 1
         while centre <= newest:
             last = newest if frame.last else None
-            numbers = window_numbers(centre, window.frames, last, window.padding)
+            numbers = window_numbers(window, centre, last)
             if last is None and max(numbers) > newest:
                 break
             frames = [held[number - first] for number in numbers]
@@ -126,13 +126,13 @@ def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[Fe
             first = centre = 0
 
 
-def window_numbers(centre: int, count: int, last: int | None, padding: str) -> list[int]:
+def window_numbers(window: SlidingWindow, centre: int, last: int | None) -> list[int]:
     """Return which frames of a scene stand in the window around frame `centre`; `last` is the scene's, if known.
 
     The paddings are those of the field's test code for windowed networks. In a scene that is too short for one, the
     nearest frame stands in.
     """
-    radius = count // 2
+    radius, padding = window.frames // 2, window.padding
     numbers = []
     for number in range(centre - radius, centre + radius + 1):
         if number < 0:

@@ -10,8 +10,8 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from ..backends.device import Picture, PictureFormat
 from ..contract.errors import MediaError
+from ..contract.picture import Picture, PictureFormat
 from .color import LUMA_WEIGHTS, fill, fill_planes, is_rgb, planar_format, repacked
 from .encoder import CONTAINERS, choose
 from .frame import FrameReader

@@ -13,12 +13,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from ..backends.device import FULL_SCALE, to_uint16
-from ..contract.resize import resized
+from ..contract.picture import to_float, to_uint16
+from ..contract.resize import coarse_size, resized
 from ..contract.windows import InputFrame
 
 _HALVES = (Fraction(0), Fraction(1, 2))
-_LEAST_PX = 2
 
 # Frames of one size, each with its times -> frames of that size (H, W), (3, H, W) uint16
 Doubling = Callable[[Iterable[InputFrame], tuple[int, int]], Iterator[np.ndarray]]
@@ -41,7 +40,7 @@ def doubled(
     made = doubling(smaller(), coarse_size(size, coarse))
     for halves in zip(made, made, strict=True):
         frame = ahead.popleft()
-        pair = agreeing(np.stack(halves) / np.float32(FULL_SCALE), frame.rgb, coarse)
+        pair = agreeing(to_float(np.stack(halves)), frame.rgb, coarse)
         for time in frame.times:
             yield to_uint16(pair[_HALVES.index(time)], 0.0, 1.0)
 
@@ -61,9 +60,3 @@ def agreeing(pair: np.ndarray, frame: np.ndarray, coarse: int) -> np.ndarray:
         larger += resized(pair - resized(larger, smaller), size)
         pair = larger + (seen - larger.mean(0))
     return pair
-
-
-def coarse_size(size: tuple[int, ...], coarse: int) -> tuple[int, int]:
-    """Return the (height, width) of frames made `coarse` times smaller, rounded up."""
-    height, width = (max(_LEAST_PX, -(-side // coarse)) for side in size)
-    return height, width

@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends.device import FULL_SCALE, Picture, PictureFormat
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import RequestError
 from ..contract.manifest import ContinuousSpace, ContinuousTime, DoubledWindow, FixedFactors, Library, Precision
-from ..contract.resize import resized
+from ..contract.picture import Picture, PictureFormat, to_float
+from ..contract.resize import shrink
 from ..contract.windows import InputFrame, relay
 from .back_projection import doubled
 from .upscaler import Upscaler
@@ -224,7 +224,7 @@ class Route(Closing):
         passed: deque[tuple[tuple[Fraction, ...], bool]] = deque()
         for made in self._frames(leg, relay(inputs, leg.factor, passed)):
             times, last = passed.popleft()
-            yield InputFrame(shrink(made / np.float32(FULL_SCALE), leg.shrink), times, last)
+            yield InputFrame(shrink(to_float(made), leg.shrink), times, last)
 
     def close(self) -> None:
         """Close every session."""
@@ -282,10 +282,3 @@ def _one_scene(next_one: list[InputFrame], stream: Iterator[InputFrame]) -> Iter
         yield next_one.pop()
         if not last:
             next_one.extend(islice(stream, 1))
-
-
-def shrink(frame: np.ndarray, factor: int) -> np.ndarray:  # (3, H, W) -> (3, H / factor, W / factor)
-    """Make a frame smaller, within [0, 1]."""
-    if factor == 1:
-        return frame
-    return np.clip(resized(frame, (frame.shape[1] // factor, frame.shape[2] // factor)), 0, 1)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.device import Picture, PictureFormat
 from ..contract.bundle import Bundle, find_bundles
 from ..contract.errors import MediaError
+from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.frame import Frame
 from ..media.reader import open_reader

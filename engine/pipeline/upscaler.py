@@ -9,12 +9,13 @@ from typing import cast
 
 import numpy as np
 
-from ..backends.device import Array, Picture, PictureFormat, settled
+from ..backends.device import Array, settled
 from ..backends.graphs import open_graphs
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
 from ..contract.errors import DeviceMemoryError, RequestError
 from ..contract.manifest import ContinuousTime, FixedFactors, Library, Precision
+from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import Feed, InputFrame, Wanted, feeds
 from .flow import optical_flow
 from .tiles import Span, Tile, check_tile, least_tile_px, plan_tiles

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract.errors import AdaptationError
 from stvsr.training.adapt.blur import gaussian_kernel
-from stvsr.training.adapt.protocol import AdaptationError
 from stvsr.training.adapt.video_resize import expose
 from stvsr.training.adapt.zeroshot import fresh
 from stvsr.training.clips import read_clip

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from stvsr.engine.contract.resize import resize_matrix
 from stvsr.training.metrics import luma, psnr, ssim
-from stvsr.training.resize import imresize, resize_matrix, to_uint8
+from stvsr.training.resize import imresize, to_uint8
 
 from tests.support.paths import ORACLES
 

@@ -7,12 +7,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from stvsr.training.checkpoints import CheckpointError, begin_with, load_weights
+from stvsr.engine.contract.errors import CheckpointError
+from stvsr.engine.contract.manifest import (
+    ContinuousTime,
+    DoubledWindow,
+    FixedFactors,
+    FlowInput,
+    RunWindow,
+    SizeConstraint,
+    SlidingWindow,
+)
+from stvsr.training.checkpoints import begin_with, load_weights
 from stvsr.training.clips import cached_clip, find_clips, read_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
-from stvsr.training.networks.base import Continuous, Fixed, FlowInput, Network, Window
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
 from stvsr.training.networks.edvr import EDVR, EDVRConfig
 from stvsr.training.networks.losses import Judged, MotionConsistency
@@ -37,13 +47,13 @@ PAIR = VideoINRS(TINY)  # what samplers of a pair draw for
 class Toy(Network):
     """The smallest network of each kind: enlarged frames, mixed by a convolution that sees all of its inputs."""
 
-    def __init__(self, window, scale=1, time=Fixed((1,)), flows=()):  # noqa: B008
+    def __init__(self, window, scale=1, time=FixedFactors(factors=(1,)), flows=()):  # noqa: B008
         super().__init__()
-        self.window, self.space, self.time, self.flows = window, Fixed((scale,)), time, flows
-        self.size_multiple = 4 if scale > 1 else 1
+        self.window, self.space, self.time, self.flows = window, FixedFactors(factors=(scale,)), time, flows
+        self.size = SizeConstraint(minimum=2, multiple_of=4 if scale > 1 else 1)
         n = window.frames
         self.made = {"run": 2 * n - 1, "sliding": 1, "doubled": 2 * n}[window.kind]
-        seen = 3 * n + sum(2 * len(f.pairs) for f in flows) + isinstance(time, Continuous)
+        seen = 3 * n + sum(2 * len(f.pairs) for f in flows) + isinstance(time, ContinuousTime)
         self.norm = nn.BatchNorm2d(seen)
         self.mix = nn.Conv2d(seen, 3 * self.made, 3, padding=1)
         self.again = self.mix  # two names in the state dict, one set of weights
@@ -53,7 +63,7 @@ class Toy(Network):
         flows = others[: len(self.flows)]
         assert [f.shape for f in flows] == [(B, len(f.pairs), 2, h, w) for f in self.flows]
         planes = [frames.flatten(1, 2), *(f.flatten(1, 2) for f in flows)]
-        if isinstance(self.time, Continuous):
+        if isinstance(self.time, ContinuousTime):
             planes.append(others[-1].view(B, 1, 1, 1).expand(B, 1, h, w))
         mixed = F.interpolate(self.mix(self.norm(torch.cat(planes, 1))), scale_factor=self.space.factors[0])
         return mixed.unflatten(1, (self.made, 3))
@@ -66,14 +76,17 @@ def shift(first, second, method):
     return np.full((2, *first.shape[:2]), first.mean() / 255 - second.mean() / 255, np.float32)
 
 
-FLOWS = (FlowInput("there", ((0, 1), (0, 2)), "dis"), FlowInput("back", ((1, 0),), "dis"))
+FLOWS = (
+    FlowInput(name="there", pairs=((0, 1), (0, 2)), method="dis"),
+    FlowInput(name="back", pairs=((1, 0),), method="dis"),
+)
 TOYS = {
-    "run": (Window("run", 3), 4, Fixed((2,))),
-    "run at a time": (Window("run", 2), 2, Continuous()),
-    "run with flows": (Window("run", 3), 2, Fixed((2,)), FLOWS),
-    "sliding": (Window("sliding", 5, padding="replicate"), 4),
-    "sliding with flows": (Window("sliding", 3, padding="replicate"), 4, Fixed((1,)), FLOWS),
-    "doubled": (Window("doubled", 4, overlap=1), 1, Fixed((2,))),
+    "run": (RunWindow(frames=3), 4, FixedFactors(factors=(2,))),
+    "run at a time": (RunWindow(frames=2), 2, ContinuousTime()),
+    "run with flows": (RunWindow(frames=3), 2, FixedFactors(factors=(2,)), FLOWS),
+    "sliding": (SlidingWindow(frames=5, padding="replicate"), 4),
+    "sliding with flows": (SlidingWindow(frames=3, padding="replicate"), 4, FixedFactors(factors=(1,)), FLOWS),
+    "doubled": (DoubledWindow(frames=4, overlap=1), 1, FixedFactors(factors=(2,))),
 }
 
 
@@ -176,7 +189,7 @@ def test_each_kind_of_window_gets_its_frames_and_times(kind):
         gaps = small.diff(dim=1)
         assert (gaps - gaps[:, :1]).abs().max() < 1e-3
         expected = (steps[:, ::2] / gaps).round(decimals=3)
-        if isinstance(network.time, Fixed):
+        if isinstance(network.time, FixedFactors):
             assert times is None
             assert (expected == 0.5).all()
             assert set(gaps.abs().round().flatten().tolist()) == {2.0, 4.0}
@@ -192,10 +205,14 @@ def test_each_kind_of_window_gets_its_frames_and_times(kind):
 @pytest.mark.parametrize(
     ("network", "sampling", "said"),
     [
-        (Toy(Window("sliding", 41)), QUICK, "41 frames of 16 pixels"),
-        (Toy(Window("sliding", 3), 8), QUICK, "3 frames of 128 pixels"),
-        (Toy(Window("sliding", 3), 4), Sampling(patch=18), "multiples of 4"),
-        (Toy(Window("run", 3), 1, Fixed((2,))), Sampling(patch=16, gaps=((3, 1.0),)), "between its inputs"),
+        (Toy(SlidingWindow(frames=41, padding="replicate")), QUICK, "41 frames of 16 pixels"),
+        (Toy(SlidingWindow(frames=3, padding="replicate"), 8), QUICK, "3 frames of 128 pixels"),
+        (Toy(SlidingWindow(frames=3, padding="replicate"), 4), Sampling(patch=18), "multiples of 4"),
+        (
+            Toy(RunWindow(frames=3), 1, FixedFactors(factors=(2,))),
+            Sampling(patch=16, gaps=((3, 1.0),)),
+            "between its inputs",
+        ),
     ],
 )
 def test_what_cannot_be_sampled_is_an_error_that_says_why(network, sampling, said):
@@ -312,7 +329,7 @@ def test_a_network_with_flows_is_refused_without_any(tmp_path):
 
 
 def test_validation_clips_that_are_all_too_short_are_refused_at_once(tmp_path):
-    trainer = Trainer(Toy(Window("sliding", 1001)), {}, Schedule(), QUICK, tmp_path)
+    trainer = Trainer(Toy(SlidingWindow(frames=1001, padding="replicate")), {}, Schedule(), QUICK, tmp_path)
     with pytest.raises(ValueError, match="1001 frames"):
         trainer.fit(SAMPLE.parent, SAMPLE.parent)
 
@@ -351,7 +368,14 @@ def test_motion_consistency_trains_a_run_and_refuses_single_frames(tmp_path, cli
     loss = run._loss(ClipSampler([clip], run.network, QUICK, seed=0).batch())
     loss.backward()
     assert loss.isfinite()
-    single = Trainer(Toy(Window("sliding", 3)), {}, Schedule(), QUICK, tmp_path / "one", penalties=[(penalty, 0.1)])
+    single = Trainer(
+        Toy(SlidingWindow(frames=3, padding="replicate")),
+        {},
+        Schedule(),
+        QUICK,
+        tmp_path / "one",
+        penalties=[(penalty, 0.1)],
+    )
     with pytest.raises(ValueError, match="three frames or more"):
         single._loss(ClipSampler([clip], single.network, QUICK, seed=0).batch())
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..resize import cubic_kernel
+from ...engine.contract.resize import cubic_kernel
 
 KERNEL_SIDE_PX = 24  # of large pixels: three of the largest width to each side
 KERNEL_WIDTHS_PX = (1.0, 4.0)  # standard deviations of drawn kernels, in large pixels

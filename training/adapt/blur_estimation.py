@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...engine.contract.errors import AdaptationError
 from .blur import KERNEL_SIDE_PX
-from .protocol import AdaptationError
 
 _PATCH_PX = 10  # of the smaller clip; larger ones tell directions better and leave fewer samples
 _PATCH_MIN_PX = 6

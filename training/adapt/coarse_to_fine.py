@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...engine.contract.manifest import DoubledWindow
+from ...engine.contract.resize import coarse_size
 from ..data import Flow
 from ..networks.base import Network
 from .video_resize import back_project, back_project_time, resize_space
@@ -38,8 +40,8 @@ def upscale_time(
     """
     if factor not in FACTORS:
         raise ValueError(f"the rate grows 2, 4 or 8 times, not {factor}")
+    assert isinstance(network.window, DoubledWindow), "a network that doubles a sequence"
     overlap = network.window.overlap
-    assert overlap is not None, "a network that doubles a sequence"
     # A doubling spoils `overlap` frames at a cut end, and those of later doublings are ever shorter.
     context = math.ceil(sum(overlap / 2**level for level in range(factor.bit_length() - 1)))
     for piece, first, last in _pieces(frames, chunk, context):
@@ -67,21 +69,16 @@ def _pieces(frames: Iterable[Tensor], chunk: int, context: int) -> Iterator[tupl
 @torch.no_grad()
 def _upscaled(network: Network, video: Tensor, factor: int, tile_px: int) -> Tensor:
     """(T, 3, h, w) -> (factor * T, 3, h, w), not clamped."""
+    assert isinstance(network.window, DoubledWindow)
     coarse = network.window.coarse or 1
     while factor > 1:
-        made = doubled(network, resize_space(video, coarse_size(video, coarse)), tile_px).clamp(0, 1)
+        made = doubled(network, resize_space(video, coarse_size(video.shape[-2:], coarse)), tile_px).clamp(0, 1)
         if coarse == 1:
             made = back_project_time(made, video)
         for smaller in reversed(range(coarse.bit_length() - 1)):
-            made = back_project(made, resize_space(video, coarse_size(video, 2**smaller)))
+            made = back_project(made, resize_space(video, coarse_size(video.shape[-2:], 2**smaller)))
         video, factor, coarse = made, factor // 2, max(1, coarse // 2)
     return video
-
-
-def coarse_size(frames: Tensor, coarse: int) -> tuple[int, int]:
-    """(height, width) of frames made ``coarse`` times smaller, rounded up, but two pixels at least."""
-    height, width = (max(2, math.ceil(side / coarse)) for side in frames.shape[-2:])
-    return height, width
 
 
 def coarse_by_motion(frames: Tensor, flow: Flow) -> int:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .protocol import AdaptationError
+from ...engine.contract.errors import AdaptationError
 from .video_resize import expose, scale_space
 
 SCALES = tuple(round(0.9**k, 2) for k in range(14))  # 1 to 0.25

@@ -23,14 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.contract.errors import AdaptationError
+from ...engine.contract.manifest import FixedFactors
 from ..data import Flow, seen_frames, true_places, wanted_frames
-from ..networks.base import Fixed, Network
+from ..networks.base import Network
 from ..trainer import made_frames
 from .blur_estimation import estimate_kernel
 from .coarse_to_fine import upscale_time
-from .protocol import AdaptationError, Adapted, Budget, Method, OnStep, diverged
+from .protocol import Adapted, Budget, Method, OnStep, diverged
 from .pseudo import Degrade, bicubic, blurring
-from .restore import enlargement, padded, restored_frames, window_inputs
+from .restore import enlargement, pad_frames, restored_frames, window_inputs
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601
 _HELD = 0.25  # of a clip's frames are kept out at most
@@ -147,7 +149,7 @@ def _blur(method: Method, network: Network, held: Tensor) -> Degrade:
 
 
 def _enlarges(network: Network) -> bool:
-    return not isinstance(network.space, Fixed) or network.space.factors[0] > 1
+    return not isinstance(network.space, FixedFactors) or network.space.factors[0] > 1
 
 
 def kept_out(network: Network, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,7 +227,7 @@ def _runs(
     for first in range(0, len(true) - len(places) + 1, len(places) - 1)[: _JUDGED // 2]:
         some: Any = true[first : first + len(places)]
         shown: Any = seen_frames(window, some)
-        small = padded(network, degrade(shown, scale).clamp(0, 1) if scale > 1 else shown)
+        small = pad_frames(network, degrade(shown, scale).clamp(0, 1) if scale > 1 else shown)
         small = small.to(next(network.parameters()))
         if window.kind == "doubled":
             halves = (half.to(some) for half in upscale_time(network, small, 2))

@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..networks.base import Fixed, Network
+from ...engine.contract.errors import AdaptationError
+from ...engine.contract.manifest import FixedFactors
+from ..networks.base import Network
 from .blur import kernel_moments, shrink
 from .blur_estimation import estimate_kernel
-from .protocol import AdaptationError, Adapted, Budget, OnStep, Record
+from .protocol import Adapted, Budget, OnStep, Record
 
 INNER_RATE = 1e-2  # of gradient descent: alpha of the paper
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -103,9 +105,9 @@ class Examples:
         if length < 3 or len(frames) < length:
             least = 3 if run else length
             raise AdaptationError(f"{name} learns from {least} frames or more, and the clip has {len(frames)}")
-        multiple = network.size_multiple
+        multiple = network.size.multiple_of
         small = [min(n // factors, patch_px) // multiple * multiple for n in frames.shape[-2:]]
-        if min(small) < max(network.size_minimum, multiple):
+        if min(small) < max(network.size.minimum, multiple):
             raise AdaptationError(
                 f"frames of {frames.shape[3]}x{frames.shape[2]} pixels are too small for {name} to learn from them made"
                 f" {factors} times smaller"
@@ -130,7 +132,7 @@ class Examples:
 def _factors(network: Network) -> int | None:
     """The scale in space of a network that internal learning is for, or None."""
     window, space, time = network.window, network.space, network.time
-    if not isinstance(space, Fixed) or not isinstance(time, Fixed) or len(space.factors) != 1:
+    if not isinstance(space, FixedFactors) or not isinstance(time, FixedFactors) or len(space.factors) != 1:
         return None
     known = (window.kind == "run" and time.factors == (2,)) or (window.kind == "sliding" and time.factors == (1,))
     return space.factors[0] if known else None

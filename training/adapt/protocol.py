@@ -8,11 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ...engine.contract.errors import AdaptationError
 from ..networks.base import Network
-
-
-class AdaptationError(Exception):
-    """A clip or a network that a method cannot adapt to, or a run that diverged; says what to do."""
 
 
 @dataclass(frozen=True)

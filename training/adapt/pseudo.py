@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...engine.contract.errors import AdaptationError
+from ...engine.contract.manifest import SlidingWindow
+from ...engine.contract.resize import resize_matrix
+from ...engine.contract.windows import window_numbers
 from ..data import Flow, seen_frames, true_places, wanted_frames
 from ..networks.base import Network
-from ..resize import resize_matrix
 from .blur import shrink
-from .protocol import AdaptationError
-from .restore import enlargement, sliding_places, window_inputs
+from .restore import enlargement, window_inputs
 
 # (frames (N, 3, H, W) in [0, 1], factor) -> as the clip's camera would have taken them, (N, 3, H / factor, W / factor)
 Degrade = Callable[[Tensor, int], Tensor]
@@ -92,8 +94,8 @@ class PseudoPairs:
         index = int(self.random.choice(len(starts), p=np.array(starts) / sum(starts)))
         stretch, start = self.stretches[index], int(self.random.integers(starts[index]))
         window = self.network.window
-        if window.kind == "sliding":
-            places = sliding_places(window, start, len(stretch))
+        if isinstance(window, SlidingWindow):
+            places = window_numbers(window, start, len(stretch) - 1)
         else:
             places = [start + place for place in true_places(window, 2, 1)]
         hundredth = int(self.random.integers(self.least, self.most, endpoint=True))
@@ -119,10 +121,10 @@ class PseudoPairs:
 
     def _fitting(self, patch: int) -> int:
         """The side of a patch in input pixels: as asked for, or what the smallest frame that may be drawn holds."""
-        multiple = self.network.size_multiple
+        multiple = self.network.size.multiple_of
         room = min(_shrunk(n, self.least) for s in self.stretches for n in s.shape[1:3]) // self.scale
         side = min(patch, room) // multiple * multiple
-        least = max(_LEAST_PATCH_PX, self.network.size_minimum)
+        least = max(_LEAST_PATCH_PX, self.network.size.minimum)
         if side < min(patch, least):
             short = min(n for s in self.stretches for n in s.shape[1:3]) // self.scale
             raise AdaptationError(

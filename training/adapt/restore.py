@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...engine.contract.errors import AdaptationError
+from ...engine.contract.manifest import ContinuousTime, FixedFactors, SlidingWindow
+from ...engine.contract.windows import window_numbers
 from ..data import Flow
-from ..networks.base import Continuous, Fixed, Network, Window
+from ..networks.base import Network
 from ..resize import to_uint8
 from ..trainer import made_frames
-from .protocol import AdaptationError
 
 # (a scene (N, 3, h, w) in [0, 1], places in it) -> of each place its frame restored, (3, H, W) in [0, 1]
 Restore = Callable[[Tensor, Sequence[int]], Iterable[Tensor]]
@@ -22,30 +24,13 @@ FREE_SCALE = 4  # of a network that takes any
 
 def enlargement(network: Network) -> int:
     """How much larger a network makes frames; ``AdaptationError`` if it does not."""
-    scale = network.space.factors[0] if isinstance(network.space, Fixed) else FREE_SCALE
+    scale = network.space.factors[0] if isinstance(network.space, FixedFactors) else FREE_SCALE
     if scale == 1:
         raise AdaptationError(
             f"{type(network).__name__} makes no frame larger, so its results hold no targets to learn from: adapt a"
             " network that enlarges, or take another method."
         )
     return scale
-
-
-def sliding_places(window: Window, centre: int, count: int) -> list[int]:
-    """Which of ``count`` frames stand in the sliding window around ``centre``; ``Window`` names the paddings.
-
-    Where a scene is too short for one, its nearest frame stands in.
-    """
-    radius, last = window.frames // 2, count - 1
-    places = []
-    for place in range(centre - radius, centre + radius + 1):
-        if place < 0:
-            place = {"replicate": 0, "reflection": -place}.get(str(window.padding), centre + radius - place)
-        elif place > last:
-            beyond = place - last
-            place = {"replicate": last, "reflection": last - beyond}.get(str(window.padding), centre - radius - beyond)
-        places.append(min(max(place, 0), last))
-    return places
 
 
 def window_inputs(network: Network, frames: Tensor, flow: Flow | None, time: Tensor | None = None) -> list[Tensor]:
@@ -62,7 +47,7 @@ def window_inputs(network: Network, frames: Tensor, flow: Flow | None, time: Ten
         for wanted in network.flows:
             found = np.stack([flow(pictures[a], pictures[b], wanted.method) for a, b in wanted.pairs])
             inputs.append(torch.from_numpy(found)[None].to(frames))
-    if isinstance(network.time, Continuous):
+    if isinstance(network.time, ContinuousTime):
         assert time is not None
         inputs.append(time[None].to(frames))
     return inputs
@@ -90,8 +75,8 @@ def _window(network: Network, frames: Tensor, place: int, flow: Flow | None, sca
     """Run one window that holds a place: place -> (3, H, W), padding included."""
     window, count = network.window, len(frames)
     time: Tensor | None = None
-    if window.kind == "sliding":
-        seen, results = sliding_places(window, place, count), {place: 0}
+    if isinstance(window, SlidingWindow):
+        seen, results = window_numbers(window, place, count - 1), {place: 0}
     else:
         first = _run_start(place, window.frames, count)
         seen = [min(first + k, count - 1) for k in range(window.frames)]
@@ -101,7 +86,7 @@ def _window(network: Network, frames: Tensor, place: int, flow: Flow | None, sca
         if window.kind == "pair":
             time = torch.tensor([float(place != first)])
             results = {place: 0}
-    shown = padded(network, frames[seen]).to(next(network.parameters()))
+    shown = pad_frames(network, frames[seen]).to(next(network.parameters()))
     size = [scale * n for n in shown.shape[-2:]]
     out = made_frames(network, window_inputs(network, shown, flow, time), size)[0]
     return {at: out[index] for at, index in results.items()}
@@ -112,10 +97,9 @@ def _run_start(place: int, length: int, count: int) -> int:
     return max(0, min(place - place % (length - 1), count - length))
 
 
-def padded(network: Network, frames: Tensor) -> Tensor:
-    """The last row and column repeated until the network takes the frames. (N, 3, h, w) -> (N, 3, h', w')"""
-    least, multiple = network.size_minimum, network.size_multiple
-    rows, columns = (-(-max(n, least) // multiple) * multiple - n for n in frames.shape[-2:])
+def pad_frames(network: Network, frames: Tensor) -> Tensor:  # (N, 3, h, w) -> (N, 3, h', w')
+    """Repeat the last row and column until the network takes the frames."""
+    rows, columns = (network.size.padded(n) - n for n in frames.shape[-2:])
     return F.pad(frames, (0, columns, 0, rows), mode="replicate") if rows or columns else frames
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..resize import cubic_matrix
+from ...engine.contract.resize import cubic_matrix
 
 
 @lru_cache(maxsize=256)

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...engine.contract.errors import AdaptationError
+from ...engine.contract.resize import coarse_size
 from ..networks.base import Network
 from ..networks.dtsr import DeepTemporalSR, start_at_zero
 from ..networks.ops import upsample_cubic
 from ..saving import save
-from .coarse_to_fine import coarse_size
 from .examples import Examples, Sources
-from .protocol import AdaptationError, Adapted, Budget, Clock, Losses, OnStep, Record
+from .protocol import Adapted, Budget, Clock, Losses, OnStep, Record
 from .video_resize import resize_space
 
 _NOISE = 1e-6  # added to the squared error of interpolation, so that what does not move weighs little
@@ -109,7 +110,7 @@ class ZeroShot:
                 f" {type(network).__name__}: take dtsr or dtsr-s"
             )
         coarse = network.config.coarse
-        clip = resize_space(frames, coarse_size(frames, coarse)).clamp(0, 1)
+        clip = resize_space(frames, coarse_size(frames.shape[-2:], coarse)).clamp(0, 1)
         examples = Examples(clip, self.sources)
         run = _Run(fresh(network, seed), self, budget, seed, self._stamp(network, clip, seed))
         run.learn(examples, on_step)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Fixed, Network, Window
+from ...engine.contract.manifest import FixedFactors, RunWindow, SlidingWindow
+from .base import Network
 from .blocks import conv3x3, enlarge4, initialize_weights, interleave, lrelu, over_frames, residual_stack
 from .dtsr import start_at_zero, with_neighbours
 from .ops import upsample_bicubic
@@ -71,9 +72,9 @@ class ProfileBlock(nn.Module):
 class TemporalModule(Network):
     """F, a run of N frames -> 2N - 1 frames of the same size."""
 
-    window = Window("run", 4)
-    space = Fixed((1,))
-    time = Fixed((2,))
+    window = RunWindow(frames=4)
+    space = FixedFactors(factors=(1,))
+    time = FixedFactors(factors=(2,))
 
     def __init__(self, config: TemporalModuleConfig = ADAVSR_TEMPORAL) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class TemporalModule(Network):
 class SpatialModule(Network):
     """S, three frames -> the middle one, four times as large."""
 
-    window = Window("sliding", 3, padding="replicate")
+    window = SlidingWindow(frames=3, padding="replicate")
 
     def __init__(self, config: SpatialModuleConfig = ADAVSR_SPATIAL) -> None:
         super().__init__()

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ...engine.contract.manifest import FixedFactors, RunWindow
 from .adavsr import SpatialModule, TemporalModule, enlarge_video
-from .base import Fixed, Network, Window
+from .base import Network
 
 
 class AdaVSR(Network):
@@ -14,9 +15,9 @@ class AdaVSR(Network):
     Its weights are those of the modules, under ``temporal.`` and ``spatial.``.
     """
 
-    window = Window("run", 4)
-    space = Fixed((4,))
-    time = Fixed((2,))
+    window = RunWindow(frames=4)
+    space = FixedFactors(factors=(4,))
+    time = FixedFactors(factors=(2,))
 
     def __init__(self, temporal: TemporalModule, spatial: SpatialModule) -> None:
         super().__init__()

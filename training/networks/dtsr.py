@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Fixed, Network, Window
+from ...engine.contract.manifest import DoubledWindow, FixedFactors
+from .base import Network
 from .ops import upsample_cubic
 
 _LAYERS = 8
@@ -58,8 +59,8 @@ class DeepTemporalSR(Network):
     first validation, which leaves the network in evaluation mode; this one leaves that to whoever trains it.
     """
 
-    space = Fixed((1,))
-    time = Fixed((2,))
+    space = FixedFactors(factors=(1,))
+    time = FixedFactors(factors=(2,))
     halo_px = _LAYERS
     ignored = ("resizer.",)  # the interpolation's weights at the size that it ran last
 
@@ -69,7 +70,7 @@ class DeepTemporalSR(Network):
         if config.coarse < 1 or config.coarse & (config.coarse - 1):
             raise ValueError(f"frames are made 1, 2, 4, ... times smaller, not {config.coarse}")
         # A result sees 3 frames on each side, no more.
-        self.window = Window("doubled", frames=8, overlap=3, coarse=config.coarse)
+        self.window = DoubledWindow(frames=8, overlap=3, coarse=config.coarse)
         widths = (3, *[config.width] * (_LAYERS - 1), 3)
         for n in range(1, _LAYERS + 1):
             taps = 3 if n in _OVER_TIME else 1

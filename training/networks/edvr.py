@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWindow
 from .alignment import DeformConvPack, Pyramid, pyramid, pyramid_align
-from .base import Fixed, Network, Window
+from .base import Network
 from .blocks import conv3x3, enlarge4, lrelu, over_frames, residual_stack, upsample2
 
 # Layers of a pyramid's alignment that have another name here.
@@ -126,15 +127,14 @@ def _pool(x: Tensor) -> Tensor:
 class EDVR(Network):
     """Makes the middle one of the frames four times as large."""
 
-    space = Fixed((4,))
-    size_minimum = 4
-    size_multiple = 4
+    space = FixedFactors(factors=(4,))
+    size = SizeConstraint(minimum=4, multiple_of=4)
     halo_px = 32
 
     def __init__(self, config: EDVRConfig = EDVR_M) -> None:
         super().__init__()
         self.config: EDVRConfig = config
-        self.window = Window("sliding", config.num_frame, padding="reflection_circle")
+        self.window = SlidingWindow(frames=config.num_frame, padding="reflection_circle")
         nf, frames = config.num_feat, config.num_frame
         self.conv_first = conv3x3(3, nf)
         self.feature_extraction = residual_stack(nf, config.num_extract_block)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..resize import cubic_kernel
+from ...engine.contract.resize import cubic_kernel
 
 # Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .base import Fixed, FlowInput, Network, Window
+from ...engine.contract.manifest import FixedFactors, FlowInput, SlidingWindow
+from .base import Network
 from .blocks import initialize_weights
 from .dbpn import DBPN, ConvBlock, DeconvBlock, ResnetBlock, shrink
 from .ops import upsample_bicubic
@@ -43,9 +44,9 @@ class RBPN(Network):
         super().__init__()
         self.config = c = config or RBPNConfig()
         middle = c.frames // 2
-        self.window = Window("sliding", c.frames, "replicate")
-        self.space = Fixed((c.scale,))
-        self.flows = (FlowInput("flow", tuple((middle, i) for i in range(c.frames) if i != middle)),)
+        self.window = SlidingWindow(frames=c.frames, padding="replicate")
+        self.space = FixedFactors(factors=(c.scale,))
+        self.flows = (FlowInput(name="flow", pairs=tuple((middle, i) for i in range(c.frames) if i != middle)),)
 
         def resnets(channels: int) -> list[ResnetBlock]:
             return [ResnetBlock(channels) for _ in range(c.n_resblock)]

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...engine.contract.manifest import FixedFactors, FlowInput, RunWindow
 from .alignment import DeformConvPack
-from .base import Fixed, FlowInput, Network, Window
+from .base import Network
 from .blocks import blend_gaps, conv3x3, enlarge4, initialize_weights, interleave, lrelu, over_frames
 from .dbpn import ConvBlock, DeconvBlock, DenseDBPN, ResnetBlock, shrink
 from .losses import Judged, both_resolutions, charbonnier
@@ -66,14 +67,17 @@ def per_frame(layer: Callable[[Tensor], Tensor], *features: Tensor) -> Tensor:
 class STINet(Network):
     """A few frames -> their larger versions, and one more in every gap."""
 
-    time = Fixed((2,))
+    time = FixedFactors(factors=(2,))
 
     def __init__(self, config: STINetConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or STINetConfig()
-        self.window = Window("run", c.frames)
+        self.window = RunWindow(frames=c.frames)
         gaps = tuple((i, i + 1) for i in range(c.frames - 1))
-        self.flows = (FlowInput("forward_flow", gaps), FlowInput("backward_flow", tuple((j, i) for i, j in gaps)))
+        self.flows = (
+            FlowInput(name="forward_flow", pairs=gaps),
+            FlowInput(name="backward_flow", pairs=tuple((j, i) for i, j in gaps)),
+        )
         feat = c.feat
 
         def resnet(channels: int = feat) -> ResnetBlock:

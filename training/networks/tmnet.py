@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...engine.contract.manifest import ContinuousTime, RunWindow
 from .alignment import DeformConvPack, Modulation, PCDAlign, Pyramid
-from .base import Continuous, Window
 from .blocks import LEAKY_SLOPE, blend_gaps, conv3x3, interleave, lrelu, over_frames
 from .ops import upsample_bicubic
 from .refinement import fusion_layers, neighbours, offset_layers
@@ -68,14 +68,14 @@ class TimeModulatedPCDAlign(PCDAlign):
 class TMNet(SlowMoNetwork):
     """A run of N frames and a time -> those frames and one at that time in every gap, four times as large."""
 
-    time = Continuous()
+    time = ContinuousTime()
     halo_px = 32
 
     def __init__(self, config: TMNetConfig | None = None) -> None:
         config = config or TMNetConfig()
         super().__init__(config)
         nf, groups = config.nf, config.groups
-        self.window = Window("run", config.frames)
+        self.window = RunWindow(frames=config.frames)
         self.pcd_align = TimeModulatedPCDAlign(nf, groups)
         self.layersAtBOffset = offset_layers(nf)
         self.layersAtB = DeformConvPack(nf, groups)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Fixed, Network, Window
+from ...engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWindow
+from .base import Network
 from .blocks import over_frames
 from .ops import upsample_bicubic, warp
 from .spynet import IMAGENET_MEAN, IMAGENET_STD, SpyNet
@@ -58,13 +59,13 @@ class TOFlow(Network):
         super().__init__()
         self.config: TOFlowConfig = config
         c = self.config
-        self.window = Window("sliding", c.frames, padding="replicate")
-        self.space = Fixed((c.enlarge,))
+        self.window = SlidingWindow(frames=c.frames, padding="replicate")
+        self.space = FixedFactors(factors=(c.enlarge,))
         seen = 1 if c.flow_of_small_frames else c.enlarge
         # The official rule; half as much would do.
-        self.size_multiple = max(1, 2**c.flow_levels // seen)
+        self.size = SizeConstraint(minimum=2, multiple_of=max(1, 2**c.flow_levels // seen))
         # Every level sees 15 of its own pixels around. Officially a flow depends on the size of the whole frame too.
-        self.halo_px = None if c.official_sampling else 16 * self.size_multiple
+        self.halo_px = None if c.official_sampling else 16 * self.size.multiple_of
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.spynet = SpyNet(c.flow_width, c.flow_levels, c.official_sampling)

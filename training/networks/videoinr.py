@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Continuous, Window
+from ...engine.contract.manifest import ContinuousSpace, ContinuousTime, PairWindow
 from .ops import Border, nearest_index, sample, sample_bilinear, sample_nearest, target_coordinates
 from .siren import Siren
 from .zsm import SlowMoConfig, SlowMoNetwork
@@ -57,9 +57,9 @@ class VideoINR(SlowMoNetwork):
     """
 
     feature_names: tuple[str, ...] = ("features",)
-    window = Window("pair", 2)
-    space = Continuous(1.0, 8.0)
-    time = Continuous()
+    window = PairWindow()
+    space = ContinuousSpace(minimum=1.0, maximum=8.0)
+    time = ContinuousTime()
 
     def __init__(self, config: VideoINRConfig | None = None) -> None:
         super().__init__(config or VideoINRConfig())

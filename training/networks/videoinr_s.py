@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Continuous, Network, Window
+from ...engine.contract.manifest import ContinuousSpace, ContinuousTime, PairWindow, SizeConstraint
+from .base import Network
 from .blocks import conv3x3, lrelu, residual_stack
 from .losses import Judged, charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
@@ -114,11 +115,10 @@ class VideoINRS(Network):
     """
 
     feature_names = ("features", "half", "quarter", "eighth")
-    window = Window("pair", 2)
-    space = Continuous(1.0, 8.0)
-    time = Continuous()
-    size_minimum = 16
-    size_multiple = 8
+    window = PairWindow()
+    space = ContinuousSpace(minimum=1.0, maximum=8.0)
+    time = ContinuousTime()
+    size = SizeConstraint(minimum=16, multiple_of=8)
     halo_px = 48
 
     def __init__(self, config: VideoINRSConfig | None = None) -> None:

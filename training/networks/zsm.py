@@ -12,8 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...engine.contract.manifest import FixedFactors, RunWindow, SizeConstraint
 from .alignment import PCDAlign, Pyramid, pyramid
-from .base import Fixed, Network, Window
+from .base import Network
 from .blocks import blend_gaps, conv3x3, enlarge4, interleave, lrelu, over_frames, residual_stack
 from .convlstm import BidirectionalDeformableConvLSTM
 from .ops import upsample_bicubic
@@ -43,8 +44,7 @@ ZSM_S = ZoomingSlowMoConfig(nf=32, groups=4, front_blocks=2, back_blocks=6, resi
 class SlowMoNetwork(Network):
     """What Zooming Slow-Mo, TMNet and VideoINR share: the layers, and the features of given and of made frames."""
 
-    size_minimum = 4
-    size_multiple = 4
+    size = SizeConstraint(minimum=4, multiple_of=4)
 
     def __init__(self, config: SlowMoConfig) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ class SlowMoNetwork(Network):
 class ZoomingSlowMo(SlowMoNetwork):
     """A run of N frames -> 2N - 1 frames of four times the size."""
 
-    time = Fixed((2,))
+    time = FixedFactors(factors=(2,))
     halo_px = 32
 
     def __init__(self, config: ZoomingSlowMoConfig | None = None) -> None:
         super().__init__(config or ZoomingSlowMoConfig())
-        self.window = Window("run", self.config.frames)
+        self.window = RunWindow(frames=self.config.frames)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, N, 3, h, w) in [0, 1], N of 2 or more -> (B, 2N - 1, 3, 4h, 4w), not clamped."""

@@ -18,13 +18,14 @@ from stvsr.engine.backends.session import OrtSession
 from stvsr.engine.contract import weights as reweight
 from stvsr.engine.contract.bundle import Bundle, find_bundle, graph_entry, write_manifest
 from stvsr.engine.contract.errors import BundleError, ExportError, RequestError
+from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.contract.weights import edit_graph, edit_graphs, read_weights, replace_weights
 from stvsr.engine.pipeline.flow import optical_flow
 from stvsr.engine.pipeline.upscaler import Upscaler
 from stvsr.export.bundle_network import changed_weights, check_parity, network_of, restoring_with, write_adapted
 from stvsr.export.exporter import export_bundle
 from stvsr.training.adapt.restore import restored_frames
-from stvsr.training.networks.base import Fixed, Network
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.edvr import EDVRConfig
 from stvsr.training.networks.rbpn import RBPNConfig
 from stvsr.training.networks.registry import find_network
@@ -104,7 +105,7 @@ def test_adapted_weights_compute_as_in_pytorch(exported: tuple[Network, Bundle],
 @pytest.mark.parametrize("places", [range(7), range(2, 5), [6]])
 def test_the_engine_restores_what_pytorch_does(exported: tuple[Network, Bundle], places: list[int]) -> None:
     network, bundle = exported
-    if network.space == Fixed((1,)):
+    if network.space == FixedFactors(factors=(1,)):
         pytest.skip("it does not enlarge")
     frames = clip(7, 30, 38)
 

@@ -99,7 +99,7 @@ def test_sliding_windows_restore_every_frame_once(
         assert feed.frames[window.frames // 2] is frame.rgb
         assert len(feed.wanted) == len(frame.times)
         last = int(frame.rgb[2, 0, 0]) - 1
-        expected = window_numbers(int(frame.rgb[1, 0, 0]), window.frames, last, window.padding)
+        expected = window_numbers(window, int(frame.rgb[1, 0, 0]), last)
         assert numbers(feed) == expected
 
 
@@ -108,7 +108,7 @@ def test_padding_is_that_of_the_official_tests(padding: str) -> None:
     for case, expected in TABLE[padding].items():
         place, count = case.split(",")
         centre, length = map(int, place.split("/"))
-        assert window_numbers(centre, int(count), length - 1, padding) == expected
+        assert window_numbers(SlidingWindow(frames=int(count), padding=padding), centre, length - 1) == expected
 
 
 def test_frames_of_a_long_scene_are_let_go() -> None:

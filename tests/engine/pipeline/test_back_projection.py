@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stvsr.engine.backends.device import FULL_SCALE
 from stvsr.engine.contract.bundle import Bundle
 from stvsr.engine.contract.manifest import FixedFactors, Manifest
+from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.contract.resize import resized
 from stvsr.engine.contract.windows import InputFrame, one_scene
 from stvsr.engine.pipeline.back_projection import agreeing, doubled

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from stvsr.engine.backends import graphs
-from stvsr.engine.backends.device import FULL_SCALE
 from stvsr.engine.contract.bundle import Bundle, find_bundles
 from stvsr.engine.contract.errors import BackendError, RequestError
 from stvsr.engine.contract.manifest import Architecture, FixedFactors, Graph, Manifest, SizeConstraint
+from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.contract.windows import InputFrame
 from stvsr.engine.pipeline.chain import Route, default_factor, default_scale, plan_route, shrink
 from stvsr.engine.pipeline.flow import optical_flow

@@ -3,10 +3,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stvsr.engine.backends.device import to_uint16
 from stvsr.engine.contract.bundle import Bundle
 from stvsr.engine.contract.errors import RequestError
 from stvsr.engine.contract.manifest import ContinuousSpace, FixedFactors
+from stvsr.engine.contract.picture import to_uint16
 from stvsr.engine.pipeline import upscaler as upscaler_module
 from stvsr.engine.pipeline.upscaler import Upscaler, positions
 

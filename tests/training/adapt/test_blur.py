@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract.errors import AdaptationError
 from stvsr.training.adapt.blur import (
     KERNEL_SIDE_PX,
     KERNEL_WIDTHS_PX,
@@ -15,7 +16,6 @@ from stvsr.training.adapt.blur import (
     shrink,
 )
 from stvsr.training.adapt.blur_estimation import estimate_kernel, gaussian_of
-from stvsr.training.adapt.protocol import AdaptationError
 from stvsr.training.clips import find_clips, read_clip
 from stvsr.training.resize import imresize
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stvsr.engine.contract.errors import AdaptationError
+from stvsr.engine.contract.manifest import FixedFactors, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.gate import Consistency, Verdict, guarded, kept_out, self_consistency
-from stvsr.training.adapt.protocol import AdaptationError, Adapted, Budget, Method, OnStep, Record
+from stvsr.training.adapt.protocol import Adapted, Budget, Method, OnStep, Record
 from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
 from stvsr.training.adapt.selfsupervised import SelfSupervised
-from stvsr.training.networks.base import Fixed, Network, Window
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR
 from test_selfsupervised import small_edvr, small_networks, video
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ class Sharpener(Network):
 
     def __init__(self, amount: float = 0.0) -> None:
         super().__init__()
-        self.window, self.space = Window("sliding", 3, "replicate"), Fixed((2,))
+        self.window, self.space = SlidingWindow(frames=3, padding="replicate"), FixedFactors(factors=(2,))
         self.amount = nn.Parameter(torch.tensor(amount))
 
     def forward(self, frames: Tensor) -> Tensor:

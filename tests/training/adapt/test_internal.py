@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stvsr.engine.contract.errors import AdaptationError
+from stvsr.engine.contract.manifest import DoubledWindow, FixedFactors, FlowInput, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel, shrink
 from stvsr.training.adapt.internal import Examples, InternalLearning
-from stvsr.training.adapt.protocol import AdaptationError, Budget
+from stvsr.training.adapt.protocol import Budget
 from stvsr.training.networks.adavsr import (
     SpatialModule,
     SpatialModuleConfig,
@@ -14,7 +16,7 @@ from stvsr.training.networks.adavsr import (
     TemporalModuleConfig,
     enlarge_video,
 )
-from stvsr.training.networks.base import Fixed, FlowInput, Network, Window
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.cascade import AdaVSR, weights_of
 
 KERNEL = gaussian_kernel((2.5, 1.2), 0.5)
@@ -151,8 +153,16 @@ class Other(Network):
 @pytest.mark.parametrize(
     ("network", "frames", "said"),
     [
-        (Other(Window("doubled", 4, overlap=1), Fixed((2,))), numbered(9), "Other is not"),
-        (Other(Window("sliding", 3), Fixed((1,)), (FlowInput("flow", ((0, 1),)),)), numbered(9), "optical flow"),
+        (Other(DoubledWindow(frames=4, overlap=1), FixedFactors(factors=(2,))), numbered(9), "Other is not"),
+        (
+            Other(
+                SlidingWindow(frames=3, padding="replicate"),
+                FixedFactors(factors=(1,)),
+                (FlowInput(name="flow", pairs=((0, 1),)),),
+            ),
+            numbered(9),
+            "optical flow",
+        ),
         (tiny(), numbered(2), "3 frames or more, and the clip has 2"),
         (tiny().spatial, numbered(2), "3 frames or more, and the clip has 2"),
         (tiny(), numbered(9, side=7), "7x7 pixels are too small for AdaVSR"),

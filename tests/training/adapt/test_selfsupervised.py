@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stvsr.engine.contract.errors import AdaptationError
+from stvsr.engine.contract.manifest import SlidingWindow
 from stvsr.engine.contract.windows import window_numbers
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.distillation import Distillation
-from stvsr.training.adapt.protocol import AdaptationError, Budget, Clock
+from stvsr.training.adapt.protocol import Budget, Clock
 from stvsr.training.adapt.pseudo import Crop, PseudoPairs, bicubic, blurring
-from stvsr.training.adapt.restore import restored_frames, restoring, sliding_places
+from stvsr.training.adapt.restore import restored_frames, restoring
 from stvsr.training.adapt.selfsupervised import SelfSupervised, learn, spread
 from stvsr.training.checkpoints import load_official
-from stvsr.training.networks.base import Network, Window
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR
 from stvsr.training.networks.edvr import EDVR, EDVR_M, EDVRConfig
 from stvsr.training.networks.rbpn import RBPN, RBPNConfig
@@ -69,7 +71,8 @@ def test_pairs_are_those_of_the_demonstration(official: tuple[Oracle, EDVR]) -> 
 def test_windows_are_those_of_the_demonstration(official: tuple[Oracle, EDVR]) -> None:
     oracle, network = official
     for crop in oracle.record["plan"]:
-        assert sliding_places(network.window, crop["center"], 6) == crop["frame_idx"]
+        assert isinstance(network.window, SlidingWindow)
+        assert window_numbers(network.window, crop["center"], 5) == crop["frame_idx"]
 
 
 def test_first_gradients_are_those_of_the_demonstration(official: tuple[Oracle, EDVR]) -> None:
@@ -96,19 +99,6 @@ def test_four_steps_are_those_of_the_demonstration(official: tuple[Oracle, EDVR]
     with torch.no_grad():
         change = network(oracle.tensor("probe/in"))[:, 0] - oracle.tensor("probe/before")
     assert relative(change, oracle.tensor("probe/after") - oracle.tensor("probe/before")) < 1e-3
-
-
-@settings(deadline=None)
-@given(
-    padding=st.sampled_from(["replicate", "reflection", "reflection_circle"]),
-    radius=st.integers(0, 3),
-    count=st.integers(1, 9),
-    data=st.data(),
-)
-def test_windows_are_those_of_the_engine(padding: Any, radius: int, count: int, data: st.DataObject) -> None:
-    centre = data.draw(st.integers(0, count - 1))
-    window = Window("sliding", 2 * radius + 1, padding)
-    assert sliding_places(window, centre, count) == window_numbers(centre, window.frames, count - 1, padding)
 
 
 @settings(deadline=None)

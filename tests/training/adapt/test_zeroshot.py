@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract.errors import AdaptationError
 from stvsr.training.adapt.coarse_to_fine import doubled, upscale_time
 from stvsr.training.adapt.examples import Examples, Sources, Volume, gradient_magnitude, turned
-from stvsr.training.adapt.protocol import AdaptationError, Budget
+from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.video_resize import back_project, back_project_time, expose, resize_space
 from stvsr.training.adapt.zeroshot import AdaptiveRate, ZeroShot, fresh, take_statistics
 from stvsr.training.clips import read_clip

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from stvsr.engine.backends.device import FULL_SCALE
 from stvsr.engine.backends.session import open_session
 from stvsr.engine.contract.bundle import Bundle
+from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.contract.windows import one_scene
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.pipeline.chain import Route, default_factor, default_scale, plan_route
@@ -89,7 +89,7 @@ def test_weights_are_stored_once_under_their_names(exported: tuple[Network, Bund
 
 def test_no_constant_is_of_the_traced_size(exported: tuple[Network, Bundle]) -> None:
     network, bundle = exported
-    step = -(-8 // network.size_multiple) * network.size_multiple
+    step = -(-8 // network.size.multiple_of) * network.size.multiple_of
     traced = {n * step * k for n in (7, 11) for k in (1, 2, 4)}
     for initializer in graph_of(bundle).initializer:
         value = onnx.numpy_helper.to_array(initializer)

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 import torch
+from stvsr.engine.contract.manifest import FixedFactors, FlowInput, SlidingWindow
 from stvsr.training.checkpoints import load_official
-from stvsr.training.networks.base import Fixed, FlowInput, Window
 from stvsr.training.networks.ops import upsample_bicubic
 from stvsr.training.networks.rbpn import RBPN, RBPN_S, RBPNConfig
 from torch import Tensor, nn
@@ -57,9 +57,9 @@ def test_agrees_with_the_official_network(official: tuple[Oracle, RBPN]) -> None
 
 def test_says_what_it_takes() -> None:
     network = RBPN(RBPN_S)
-    assert network.window == Window("sliding", 5, padding="replicate")
-    assert network.flows == (FlowInput("flow", ((2, 0), (2, 1), (2, 3), (2, 4)), "farneback"),)
-    assert network.space == Fixed((4,))
+    assert network.window == SlidingWindow(frames=5, padding="replicate")
+    assert network.flows == (FlowInput(name="flow", pairs=((2, 0), (2, 1), (2, 3), (2, 4)), method="farneback"),)
+    assert network.space == FixedFactors(factors=(4,))
     assert sum(p.numel() for p in network.parameters()) < 1e6
 
 

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract.manifest import FixedFactors, FlowInput, RunWindow
 from stvsr.training.checkpoints import load_official
 from stvsr.training.networks.alignment import DeformConvPack
-from stvsr.training.networks.base import Fixed, FlowInput, Window
 from stvsr.training.networks.ops import upsample_bicubic
 from stvsr.training.networks.refinement import neighbourhood_means
 from stvsr.training.networks.spynet import IMAGENET_MEAN, IMAGENET_STD
@@ -60,12 +60,12 @@ def test_official_state_dict(official: tuple[Oracle, STINet]) -> None:
 
 def test_says_what_it_takes() -> None:
     network = STINet(STINET_S)
-    assert network.window == Window("run", 4)
-    assert network.time == Fixed((2,))
+    assert network.window == RunWindow(frames=4)
+    assert network.time == FixedFactors(factors=(2,))
     assert network.halo_px is None
     assert network.flows == (
-        FlowInput("forward_flow", ((0, 1), (1, 2), (2, 3)), "farneback"),
-        FlowInput("backward_flow", ((1, 0), (2, 1), (3, 2)), "farneback"),
+        FlowInput(name="forward_flow", pairs=((0, 1), (1, 2), (2, 3)), method="farneback"),
+        FlowInput(name="backward_flow", pairs=((1, 0), (2, 1), (3, 2)), method="farneback"),
     )
     assert sum(p.numel() for p in network.parameters()) < 1e6
 

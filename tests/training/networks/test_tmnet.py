@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from stvsr.training.networks.base import Network, Window
+from stvsr.engine.contract.manifest import RunWindow
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.tmnet import TMNET_S, TMNet, TMNetConfig
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def test_batch_items_have_times_of_their_own(
     with torch.no_grad():
         together = network(run, time)
         alone = torch.cat([network(run[i : i + 1], time[i : i + 1]) for i in range(2)])
-    assert network.window == Window("run", config.frames)
+    assert network.window == RunWindow(frames=config.frames)
     assert together.shape == (2, frames + times * (frames - 1), 3, 4 * height, 4 * width)
     assert_close_to_range(together, alone, mean=1e-6, max=1e-5)
 

@@ -69,7 +69,7 @@ def test_checkpoints_of_another_copy_load(oracle: Oracle) -> None:
 @pytest.mark.parametrize(("config", "multiple"), [(TOFLOW, 4), (ENLARGED, 16), (TOFLOW_S, 8)])
 def test_sizes(config: TOFlowConfig, multiple: int) -> None:
     network = TOFlow(config)
-    assert network.size_multiple == multiple
+    assert network.size.multiple_of == multiple
     assert network.space.factors == (config.enlarge,)
 
 

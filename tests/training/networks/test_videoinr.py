@@ -10,8 +10,9 @@ import pytest
 import torch
 from stvsr.engine.backends.session import open_session
 from stvsr.engine.contract.bundle import Bundle
+from stvsr.engine.contract.errors import CheckpointError
 from stvsr.export.exporter import export_bundle
-from stvsr.training.checkpoints import CheckpointError, load_official, read_state_dict
+from stvsr.training.checkpoints import load_official, read_state_dict
 from stvsr.training.networks.alignment import DeformConvPack
 from stvsr.training.networks.ops import nearest_index, target_coordinates
 from stvsr.training.networks.registry import find_network

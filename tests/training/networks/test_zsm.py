@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from stvsr.training.networks.base import Network, Window
+from stvsr.engine.contract.manifest import RunWindow
+from stvsr.training.networks.base import Network
 from stvsr.training.networks.blocks import interleave
 from stvsr.training.networks.zsm import ZSM_S, ZoomingSlowMo, ZoomingSlowMoConfig
 from torch import Tensor
@@ -49,7 +50,7 @@ def test_any_run_and_size(config: ZoomingSlowMoConfig, frames: int, height: int,
     with torch.no_grad():
         together = network(run)
         alone = torch.cat([network(item[None]) for item in run])
-    assert network.window == Window("run", config.frames)
+    assert network.window == RunWindow(frames=config.frames)
     assert together.shape == (2, 2 * frames - 1, 3, 4 * height, 4 * width)
     assert_close_to_range(together, alone, mean=1e-6, max=1e-5)
 
