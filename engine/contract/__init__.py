@@ -1,1 +1,1 @@
-"""What a bundle promises: manifest, graphs, axes, windows, resizing, pictures and errors."""
+"""The contract of a bundle: manifest, graphs, axes, windows, resizing, pictures and errors."""

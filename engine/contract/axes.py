@@ -1,4 +1,4 @@
-"""Axes of graphs: fixed sizes, names such as "height", and names with a factor, as "4*height" or "width/2"."""
+"""Axes of graph tensors: fixed sizes, free names such as "height", and scaled names such as "4*height" or "width/2"."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,21 @@ from .manifest import Graph, TensorSpec
 # Smallest, usual and largest size of each free axis, by its name in the manifest.
 Shapes = Mapping[str, tuple[int, int, int]]
 
-_AXIS = re.compile(r"(?:(\d+)\*)?([^\W\d]\w*)(?:/(\d+))?")
+_AXIS = re.compile(r"(?:(\d+)\*)?([^\W\d]\w*)(?:/(\d+))?")  # groups: factor, name, divisor
 
 
 def free_axes(graph: Graph) -> set[str]:
-    """Return the names of a graph's free axes, without their factors."""
+    """Return the names of the free axes of a graph's inputs, without factors and divisors."""
     matches = (_AXIS.fullmatch(axis) for spec in graph.inputs for axis in spec.axes if isinstance(axis, str))
     return {match[2] for match in matches if match}
 
 
 def axis_range(axis: str | int, shapes: Shapes) -> tuple[int, int, int]:
-    """Return (smallest, usual, largest) size of an axis: a number, a name, or a name with a factor."""
+    """Return the (smallest, usual, largest) size of an axis: a fixed size, a name or a scaled name.
+
+    Raises RequestError if `shapes` lacks the axis, or if the axis is divided and one of its sizes is not a multiple of
+    the divisor.
+    """
     if isinstance(axis, int):
         return axis, axis, axis
     match = _AXIS.fullmatch(axis)
@@ -35,7 +39,11 @@ def axis_range(axis: str | int, shapes: Shapes) -> tuple[int, int, int]:
 
 
 def sizes_of(specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return the size of every free axis, of the shapes of inputs; RequestError where they do not fit together."""
+    """Return the size of every free axis, from the shapes of a graph's inputs (by input name).
+
+    Raises RequestError if a shape has another number of axes than its spec, differs in a fixed axis, does not divide
+    into its scaled axes, or gives an axis another size than an earlier input did.
+    """
     sizes: dict[str, int] = {}
     for spec in specs:
         shape = shapes[spec.name]
@@ -47,11 +55,13 @@ def sizes_of(specs: Iterable[TensorSpec], shapes: Mapping[str, tuple[int, ...]])
                 whole = Fraction(size * int(match[3] or 1), int(match[1] or 1))
                 fits &= whole.denominator == 1 and sizes.setdefault(match[2], int(whole)) == whole
         if not fits:
-            told = ", ".join(map(str, spec.axes))
-            raise RequestError(f"The input '{spec.name}' is ({', '.join(map(str, shape))}): hand over ({told}).")
+            expected = ", ".join(map(str, spec.axes))
+            raise RequestError(
+                f"The input '{spec.name}' has the shape ({', '.join(map(str, shape))}): pass one of shape ({expected})."
+            )
     return sizes
 
 
 def shape_of(spec: TensorSpec, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the shape of a tensor whose free axes have these sizes."""
+    """Return the shape of a tensor from the size of every free axis; raises RequestError as `axis_range` does."""
     return tuple(axis_range(axis, {name: (size,) * 3 for name, size in sizes.items()})[0] for axis in spec.axes)

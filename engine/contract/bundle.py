@@ -1,4 +1,4 @@
-"""The bundle: a folder with `manifest.json` and its graphs, all that a host needs to run one network.
+"""Bundles: a folder with `manifest.json` and ONNX graphs, everything that a host needs to run one network.
 
 A bundle is read once, checked against the files beside its manifest and frozen. C++ hosts read the same files.
 """
@@ -23,17 +23,22 @@ MODELS = Path(__file__).parents[1] / "models"  # the bundles that the package sh
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose graphs were found beside its manifest and are the ones it names."""
+    """A bundle whose manifest is valid and whose graph files match it.
+
+    `fingerprint` is the sha256 of the manifest without its engines. The manifest contains the sha256 of every graph, so
+    the fingerprint identifies the whole bundle, compiled or not.
+    """
 
     folder: Path
     manifest: Manifest
-    fingerprint: (
-        str  # sha256 of manifest.json without its engines; it holds the graphs' sums: it names the whole bundle
-    )
+    fingerprint: str
 
     @classmethod
     def load(cls, folder: str | Path) -> "Bundle":
-        """Read and check the bundle in `folder`."""
+        """Read the bundle in `folder` and check its manifest and graphs; engine files are not checked.
+
+        Raises BundleError if the manifest is missing or invalid, or if a graph is missing or has changed.
+        """
         folder = Path(folder)
         path = folder / MANIFEST
         try:
@@ -44,24 +49,25 @@ class Bundle:
             ) from error
         manifest = _parse(text, path)
         for graph in manifest.graphs:
-            _verify(folder / graph.file, graph.sha256)
+            _check_sha256(folder / graph.file, graph.sha256)
         if manifest.engines:
-            text = _text(manifest.model_copy(update={"engines": ()}))
+            text = _serialize(manifest.model_copy(update={"engines": ()}))
         return cls(folder, manifest, hashlib.sha256(text).hexdigest())
 
     def graph(self, role: Role) -> Graph:
-        """Return the graph with this role."""
+        """Return the graph with this role; raises BundleError if the bundle has none."""
         for graph in self.manifest.graphs:
             if graph.role == role:
                 return graph
-        raise BundleError(f"{self.folder / MANIFEST} names no graph '{role}': it cannot be run as a pair of frames.")
+        raise BundleError(f"{self.folder / MANIFEST} names no graph '{role}': use another bundle.")
 
     def path(self, role: Role) -> Path:
-        """Return the file of the graph with this role."""
+        """Return the file of the graph with this role; raises BundleError if the bundle has none."""
         return self.folder / self.graph(role).file
 
 
 def _parse(text: bytes, path: Path) -> Manifest:
+    """Return the manifest in a JSON text; `path` is its file, for messages. Raises BundleError if it is invalid."""
     try:
         raw = json.loads(text)
     except ValueError as error:
@@ -75,24 +81,25 @@ def _parse(text: bytes, path: Path) -> Manifest:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
+        field = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
         raise BundleError(
-            f"{path} is not a manifest of format {FORMAT}: {where + ': ' if where else ''}{what};"
+            f"{path} is not a manifest of format {FORMAT}: {field + ': ' if field else ''}{problem};"
             " export the bundle again."
         ) from error
 
 
-def _verify(path: Path, sha256: str) -> None:
+def _check_sha256(path: Path, sha256: str) -> None:
+    """Raise BundleError unless the file can be read and has this sha256."""
     try:
-        found = file_sha256(path)
+        actual = file_sha256(path)
     except OSError as error:
         raise BundleError(
             f"{path} is named by its manifest and cannot be read ({error.strerror}); restore the file."
         ) from error
-    if found != sha256:
+    if actual != sha256:
         raise BundleError(
-            f"{path} has changed since its manifest was written (sha256 {found[:12]}..., expected {sha256[:12]}...);"
+            f"{path} has changed since its manifest was written (sha256 {actual[:12]}..., expected {sha256[:12]}...);"
             " restore the file or export the bundle again."
         )
 
@@ -104,61 +111,63 @@ def file_sha256(path: Path) -> str:
 
 
 def graph_entry(path: Path, role: Role, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Graph:
-    """Describe a graph that lies in its bundle's folder; a session on it knows its inputs and outputs."""
+    """Return the manifest's entry for a graph file that lies in the bundle's folder."""
     return Graph(role=role, file=path.name, sha256=file_sha256(path), inputs=inputs, outputs=outputs)
 
 
-def _text(manifest: Manifest) -> bytes:
-    without = None if manifest.engines else {"engines"}
-    return (manifest.model_dump_json(indent=2, exclude=without) + "\n").encode()
+def _serialize(manifest: Manifest) -> bytes:
+    """Return the JSON text of a manifest; an empty `engines` is left out."""
+    exclude = None if manifest.engines else {"engines"}
+    return (manifest.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
-    """Write `manifest.json` beside the graphs, by one rename: no reader sees half of it."""
+    """Write `manifest.json` to `folder` and return its path; one rename replaces the file, so no reader sees a part."""
     path = folder / MANIFEST
     partial = path.with_suffix(".json.partial")
-    partial.write_bytes(_text(manifest))
+    partial.write_bytes(_serialize(manifest))
     partial.replace(path)
     return path
 
 
 @contextmanager
 def new_bundle(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Give an empty folder to write a bundle to: it takes its name when all went well, and is gone when not.
+    """Yield an empty temporary folder for the files of a bundle; it is renamed to `folder` if the block succeeds.
 
-    What is there already stays until then, and where it is no bundle, for good. Raises RequestError where it may not
-    be replaced.
+    If the block raises, the temporary folder is deleted and `folder` stays as it was. Raises RequestError if `folder`
+    exists and is not empty, unless `overwrite` is set and it is a bundle or contains only bundles.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
-        if not (folder.is_dir() and _holds_bundles(folder)):
+        if not (folder.is_dir() and _contains_only_bundles(folder)):
             raise RequestError(
-                f"{folder} holds something else than a bundle, and is not overwritten; name another folder."
+                f"{folder} contains something other than a bundle and is not overwritten; name another folder."
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as unfinished:
-        made, replaced = Path(unfinished) / folder.name, Path(unfinished) / "replaced"
-        made.mkdir()
-        yield made
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        partial, replaced = Path(temporary) / folder.name, Path(temporary) / "replaced"
+        partial.mkdir()
+        yield partial
         if folder.exists():
             folder.rename(replaced)
         try:
-            made.rename(folder)
+            partial.rename(folder)
         except OSError:
             with suppress(OSError):
                 replaced.rename(folder)
             raise
 
 
-def _holds_bundles(folder: Path) -> bool:
-    """Whether it is a bundle, or holds the parts of a chain and nothing else."""
-    return all((part / MANIFEST).is_file() for part in ([folder] if (folder / MANIFEST).exists() else folder.iterdir()))
+def _contains_only_bundles(folder: Path) -> bool:
+    """Return whether a folder is a bundle, or contains the bundles of a chain and no other files."""
+    bundles = [folder] if (folder / MANIFEST).exists() else folder.iterdir()
+    return all((bundle / MANIFEST).is_file() for bundle in bundles)
 
 
 def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
-    """Copy a bundle's graphs and engines to an empty folder, and load it there."""
+    """Copy a bundle's graphs and engines to an empty folder, and load the copy."""
     for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
         shutil.copyfile(bundle.folder / file, folder / file)
     write_manifest(folder, bundle.manifest)
@@ -166,12 +175,12 @@ def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
 
 
 def shipped_bundles() -> dict[str, Path]:
-    """Return the bundles inside the package: name -> folder."""
+    """Return the folders of the bundles inside the package, by name."""
     return {path.parent.name: path.parent for path in sorted(MODELS.glob(f"*/{MANIFEST}"))}
 
 
 def find_bundle(name_or_path: str | Path) -> Bundle:
-    """Load a shipped bundle by its name, or the bundle in a folder."""
+    """Load a shipped bundle by its name, or the bundle in a folder; raises BundleError if there is neither."""
     shipped = shipped_bundles()
     if str(name_or_path) in shipped:
         return Bundle.load(shipped[str(name_or_path)])
@@ -182,7 +191,7 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
 
 
 def find_bundles(names: str | Path) -> tuple[Bundle, ...]:
-    """Load one bundle, or the two of a chain, TEMPORAL+SPATIAL."""
+    """Load one bundle, or the two of a chain that is written as TEMPORAL+SPATIAL."""
     first, plus, second = str(names).partition("+")
     if not plus or str(names) in shipped_bundles() or Path(names).is_dir():
         return (find_bundle(names),)

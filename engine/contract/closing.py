@@ -1,14 +1,14 @@
-"""What holds something open: a context manager that closes itself."""
+"""A base class for context managers that release their resources on exit."""
 
 from types import TracebackType
 from typing import Self
 
 
 class Closing:
-    """Base of what has a `close`, which leaving the `with` calls."""
+    """Base class of context managers that have a `close` method."""
 
     def close(self) -> None:
-        """Let go of what is held; a second call does nothing."""
+        """Release everything the object owns; calling it again has no effect."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,19 +1,19 @@
-"""Every error that stvsr raises on purpose; each message is one sentence that says what to do.
+"""Exceptions that stvsr raises on purpose; every message states what was wrong and what to do.
 
 StvsrError
-├── MediaError          a video or image folder cannot be read or written
-├── BundleError         a bundle is missing, damaged, changed or of an unknown format
-├── BackendError        a backend or device was asked for and cannot be had
-│   └── DeviceMemoryError   a device's memory does not hold the work
-├── RequestError        a scale, rate, size or option that the bundle or the video cannot serve
-├── ExportError         an exported graph does not compute what its network computes
-├── CheckpointError     a checkpoint does not hold the weights of the network that it is read into
-└── AdaptationError     a clip or network cannot be adapted to, or an adaptation diverged
+├── MediaError              a video or image folder cannot be read or written
+├── BundleError             a bundle is missing, damaged, changed or of an unknown format
+├── BackendError            a requested backend or device is not available
+│   └── DeviceMemoryError   the memory of a device is too small for the work
+├── RequestError            the bundle or the video does not support a scale, rate, size or option
+├── ExportError             an exported graph and its network compute different results
+├── CheckpointError         a checkpoint does not hold the weights of the network that reads it
+└── AdaptationError         a clip or network cannot be adapted to, or an adaptation diverged
 """
 
 
 class StvsrError(Exception):
-    """Base of all errors that a user can mend; the command line prints it as one line and exits with 1."""
+    """Base class of errors that a user can fix; the command line prints one as a single line and exits with 1."""
 
 
 class MediaError(StvsrError):
@@ -25,23 +25,23 @@ class BundleError(StvsrError):
 
 
 class BackendError(StvsrError):
-    """A backend or device was asked for and cannot be had."""
+    """A requested backend or device is not available."""
 
 
 class DeviceMemoryError(BackendError):
-    """The memory of a device does not hold the work that it was given."""
+    """The memory of a device is too small for the work."""
 
 
 class RequestError(StvsrError):
-    """A scale, rate, size or option cannot be served by this bundle or this video."""
+    """The bundle or the video does not support the requested scale, rate, size or option."""
 
 
 class ExportError(StvsrError):
-    """An exported graph does not compute what its network computes."""
+    """An exported graph and its network compute different results."""
 
 
 class CheckpointError(StvsrError):
-    """A checkpoint does not hold the weights of the network that it is read into."""
+    """A checkpoint does not hold the weights of the network that reads it."""
 
 
 class AdaptationError(StvsrError):

@@ -1,4 +1,7 @@
-"""What a bundle's `manifest.json` says: frozen pydantic models, one field for each of the format's."""
+"""The format of a bundle's `manifest.json`, as frozen pydantic models that allow no other fields.
+
+Sizes and halos are in input pixels, value ranges in the units of the network, and factors are output over input.
+"""
 
 import math
 from typing import Any, Literal, Self
@@ -11,70 +14,83 @@ Role = Literal["encoder", "decoder", "network"]
 Precision = Literal["fp32", "fp16"]
 Library = Literal["tensorrt", "tensorrt-rtx"]
 
+_FILE = r"^[\w\-][\w\-.]*$"  # a bare file name: a bundle cannot point outside its folder
+_SHA256 = r"^[0-9a-f]{64}$"
+
 
 class _Frozen(BaseModel):
+    """Base class of the format's objects: immutable, no unknown fields, no type conversion, no NaN or infinity."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class TensorSpec(_Frozen):
-    """One input or output of a graph; an axis is a fixed size or the name of a free one, such as "B" or "h"."""
+    """One input or output of a graph.
+
+    An axis is a fixed size, the name of a free axis ("height"), or a name with a factor or divisor ("4*height",
+    "width/2"); see `engine/contract/axes.py`.
+    """
 
     name: str
-    dtype: str
+    dtype: str  # NumPy's name, such as "float32"
     axes: tuple[str | int, ...]
 
 
 class Graph(_Frozen):
-    """One graph of a bundle, beside the manifest, and what it takes and gives."""
+    """One ONNX graph of a bundle, in a file beside the manifest, with its inputs and outputs in order."""
 
     role: Role
-    file: str = Field(pattern=r"^[\w\-][\w\-.]*$")  # a bare name: a bundle cannot point outside its folder
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    file: str = Field(pattern=_FILE)
+    sha256: str = Field(pattern=_SHA256)  # of the file
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
-class Recipe(_Frozen):
-    """All that an engine is built from and for."""
+class EngineSpec(_Frozen):
+    """Everything that determines the contents of an engine: its graph, sizes, precision, GPU and library."""
 
     role: Role
-    graph_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    graph_sha256: str = Field(pattern=_SHA256)  # of the graph that is compiled
     precision: Precision
     shapes: dict[str, tuple[int, int, int]]  # smallest, usual and largest size of each free axis
-    target: str = Field(pattern=r"^sm\d+$")  # compute capability
+    target: str = Field(pattern=r"^sm\d+$")  # compute capability of the GPU, such as "sm89"
     library: Library
     version: str  # of the library
-    lowering: int  # of the passes between graph and engine
+    lowering: int  # version of the passes from graph to engine
     refit: bool = False  # whether its weights can be replaced while it is open
-    plugins: bool = False  # whether it holds stvsr's own kernels
+    plugins: bool = False  # whether it contains stvsr's own kernels
 
 
-class Engine(Recipe):
-    """A graph compiled for one GPU, in a file beside the manifest; inputs and outputs are the graph's."""
+class Engine(EngineSpec):
+    """A graph compiled for one kind of GPU, in a file beside the manifest.
 
-    file: str = Field(pattern=r"^[\w\-][\w\-.]*$")
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    Its inputs and outputs are those of the graph with the same role.
+    """
+
+    file: str = Field(pattern=_FILE)
+    sha256: str = Field(pattern=_SHA256)  # of the file
 
 
 class PairWindow(_Frozen):
-    """Two frames, of which the network makes frames at times 0 to 1."""
+    """Two neighbouring frames, between which the network computes frames at times from 0 to 1."""
 
     kind: Literal["pair"] = "pair"
     frames: Literal[2] = 2
 
 
 class RunWindow(_Frozen):
-    """Neighbouring frames, to which the network adds one in every gap: N become 2N - 1."""
+    """N neighbouring frames, which become 2N - 1: the network adds one frame in every gap."""
 
     kind: Literal["run"] = "run"
-    frames: int = Field(ge=2)
+    frames: int = Field(ge=2)  # N
 
 
 class SlidingWindow(_Frozen):
-    """An odd number of frames around the one that the network restores; `padding` stands in beyond the ends.
+    """An odd number of frames, of which the network restores the middle one.
 
-    Of the frames a b c d e, restored around a with two on each side, "replicate" sees a a a b c, "reflection"
-    c b a b c, and "reflection_circle" the next that the window does not hold: e d a b c.
+    `padding` selects the frames that fill a window beyond the ends of a scene. In a scene a b c d e, the window of five
+    frames around a is a a a b c with "replicate", c b a b c with "reflection", and e d a b c with "reflection_circle",
+    which takes the nearest frames that the window does not contain already.
     """
 
     kind: Literal["sliding"] = "sliding"
@@ -85,14 +101,15 @@ class SlidingWindow(_Frozen):
 class DoubledWindow(_Frozen):
     """Any number of frames, each of which becomes two of half its duration.
 
-    `frames` is how many are fed at once; results nearer than `overlap` frames to an end where the sequence was cut are
-    not final. With a `coarse`, a power of two, the network is to see frames so many times smaller, and what it makes is
-    enlarged and made to agree with its input by back-projection (`engine/back_projection.py`).
+    A long sequence is cut into pieces of `frames` frames, with up to `overlap` more on both sides: outputs nearer than
+    `overlap` frames to a cut are not final. With a `coarse`, a power of two, the network's input is `coarse` times
+    smaller than the frames, and its output is enlarged and made consistent with the frames by back-projection
+    (`engine/pipeline/back_projection.py`).
     """
 
     kind: Literal["doubled"] = "doubled"
     frames: int = Field(ge=1)
-    overlap: int = Field(ge=0)
+    overlap: int = Field(ge=0)  # frames
     coarse: PositiveInt | None = None
 
 
@@ -100,27 +117,27 @@ Window = PairWindow | RunWindow | SlidingWindow | DoubledWindow
 
 
 class FlowInput(_Frozen):
-    """An input of a graph that takes optical flows, (B, pairs, 2, h, w): one for each (from, to) of the window.
+    """A graph input for optical flows (B, pairs, 2, h, w), with one flow for each pair (from, to) of window frames.
 
-    A flow says for each pixel of one frame where it lies in the other: (dx, dy) in input pixels.
+    At each pixel of frame `from`, the flow (dx, dy) points to the position of the same content in frame `to`.
     """
 
     name: str
-    pairs: tuple[tuple[int, int], ...] = Field(min_length=1)
-    method: Literal["farneback", "dis"] = "farneback"
+    pairs: tuple[tuple[int, int], ...] = Field(min_length=1)  # frame numbers in the window, from 0
+    method: Literal["farneback", "dis"] = "farneback"  # the method that the engine uses by default
     unit: Literal["input pixels"] = "input pixels"
     components: Literal["dx, dy"] = "dx, dy"
 
 
 class ContinuousSpace(_Frozen):
-    """Any factor from `minimum` to `maximum`, each axis for itself."""
+    """Any space factor from `minimum` to `maximum`, independently for height and width."""
 
     kind: Literal["continuous"] = "continuous"
     minimum: float = Field(gt=0)
     maximum: float = Field(gt=0)
 
     def serves(self, size_px: int, target_px: int) -> bool:
-        """Whether an axis of `size_px` can become `target_px`; a target within half a pixel of the range counts."""
+        """Return whether an axis of `size_px` can become `target_px`; targets may exceed the range by half a pixel."""
         return self.minimum * size_px - 0.5 <= target_px <= self.maximum * size_px + 0.5
 
     def __str__(self) -> str:
@@ -137,13 +154,13 @@ class ContinuousTime(_Frozen):
 
 
 class FixedFactors(_Frozen):
-    """Only these factors, in space or in time."""
+    """A list of factors, in space or in time, with nothing between them."""
 
     kind: Literal["fixed"] = "fixed"
     factors: tuple[PositiveInt, ...] = Field(min_length=1)
 
     def serves(self, size_px: int, target_px: int) -> bool:
-        """Whether an axis of `size_px` can become `target_px`."""
+        """Return whether an axis of `size_px` can become `target_px`."""
         return any(target_px == factor * size_px for factor in self.factors)
 
     def __str__(self) -> str:
@@ -151,17 +168,17 @@ class FixedFactors(_Frozen):
 
 
 class SizeConstraint(_Frozen):
-    """The frame sizes that a network takes, in input pixels."""
+    """The heights and widths that a network accepts: multiples of `multiple_of` from `minimum` on, in input pixels."""
 
     minimum: PositiveInt = 1
     multiple_of: PositiveInt = 1
 
     def padded(self, size_px: int) -> int:
-        """Return the least size that the network takes and that holds `size_px`."""
+        """Return the smallest accepted size that is at least `size_px`."""
         return math.ceil(max(size_px, self.minimum) / self.multiple_of) * self.multiple_of
 
     def pad(self, frame: np.ndarray) -> np.ndarray:  # (..., h, w) -> (..., h', w')
-        """Repeat the last row and column until the network takes the frame; the origin stays where it is."""
+        """Repeat the last row and column of a frame up to the next accepted size; the top left corner stays."""
         h, w = frame.shape[-2:]
         rows, columns = self.padded(h) - h, self.padded(w) - w
         if not rows and not columns:
@@ -170,58 +187,58 @@ class SizeConstraint(_Frozen):
 
 
 class Architecture(_Frozen):
-    """The network's name among stvsr's networks, and the dataclass that configured it."""
+    """The name of a network in stvsr's registry, and the fields of its configuration dataclass."""
 
     name: str
     config: dict[str, Any]
 
 
 class Manifest(_Frozen):
-    """What `manifest.json` says; every field of the format is here and no other is allowed."""
+    """The contents of `manifest.json`."""
 
     format: Literal[1]  # FORMAT
-    name: str
+    name: str  # of the bundle
     architecture: Architecture
-    graphs: tuple[Graph, ...]
+    graphs: tuple[Graph, ...]  # an encoder and a decoder for a pair window, else one network
     engines: tuple[Engine, ...] = ()
-    window: Window = Field(discriminator="kind")
+    window: Window = Field(discriminator="kind")  # the frames of one run of the network
     flows: tuple[FlowInput, ...] = ()
-    space: ContinuousSpace | FixedFactors = Field(discriminator="kind")
-    time: ContinuousTime | FixedFactors = Field(discriminator="kind")
-    value_range: tuple[float, float]
+    space: ContinuousSpace | FixedFactors = Field(discriminator="kind")  # factors of height and width
+    time: ContinuousTime | FixedFactors = Field(discriminator="kind")  # factors of the frame rate
+    value_range: tuple[float, float]  # black and white, in the network's inputs and outputs
     channel_order: Literal["RGB"]
     size: SizeConstraint
-    halo_px: int | None = Field(ge=0)  # input pixels; None: this network cannot be tiled
-    training: dict[str, Any]
-    scores: dict[str, Any]
-    licence: str
+    halo_px: int | None = Field(ge=0)  # input pixels around a tile that affect its core; None: it cannot be tiled
+    training: dict[str, Any]  # how the weights were obtained: steps, parity with PyTorch, the record of an adaptation
+    scores: dict[str, Any]  # results of `stvsr evaluate`
+    licence: str  # of the weights
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         roles = sorted(graph.role for graph in self.graphs)
-        needed = ["decoder", "encoder"] if self.window.kind == "pair" else ["network"]
-        if roles != needed:
-            raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(needed)}")
+        expected = ["decoder", "encoder"] if self.window.kind == "pair" else ["network"]
+        if roles != expected:
+            raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(expected)}")
         if isinstance(self.window, SlidingWindow) and self.window.frames % 2 == 0:
             raise ValueError("a sliding window has an odd number of frames")
         if isinstance(self.window, DoubledWindow) and (coarse := self.window.coarse):
             if coarse & (coarse - 1):
-                raise ValueError(f"frames are made 1, 2, 4, ... times smaller, not {coarse}")
+                raise ValueError(f"the window's 'coarse' is a power of two (1, 2, 4, ...), not {coarse}")
             if self.space != FixedFactors(factors=(1,)):
-                raise ValueError(f"back-projection is for networks that keep the size, not for {self.space}")
-        if not self._time_suits():
-            raise ValueError(f"a window of kind '{self.window.kind}' does not make frames in time by {self.time}")
-        places = self.window.frames
+                raise ValueError(f"the window's 'coarse' is for networks that keep the size, not for {self.space}")
+        if not self._window_supports_time():
+            raise ValueError(f"a window of kind '{self.window.kind}' does not support the time factors '{self.time}'")
+        count = self.window.frames
         for flow in self.flows:
-            if not all(0 <= place < places for pair in flow.pairs for place in pair):
-                raise ValueError(f"the flows '{flow.name}' name frames outside the window of {places}")
+            if not all(0 <= number < count for pair in flow.pairs for number in pair):
+                raise ValueError(f"the flows '{flow.name}' name frames outside the window of {count}")
         if isinstance(self.space, ContinuousSpace) and self.space.minimum > self.space.maximum:
             raise ValueError("the smallest space factor is larger than the largest")
         if self.value_range[0] >= self.value_range[1]:
             raise ValueError("the value range is empty")
         return self
 
-    def _time_suits(self) -> bool:
+    def _window_supports_time(self) -> bool:
         match self.window.kind:
             case "pair":
                 return True

@@ -1,8 +1,8 @@
-"""New weights in a bundle's graphs: bytes replaced by name, in place, with neither PyTorch nor onnx.
+"""Read and replace the weights in a bundle's graphs, by name and in place, without PyTorch or onnx.
 
-A graph holds every weight under its name in the network's state dict: as an initializer, and where it is the one slope
-of a PReLU, as `alpha` of the `LeakyRelu` nodes of that name (`NAME`, and `NAME_1`, `NAME_2` where it serves several).
-A weight of the same shape and type takes as many bytes, so that nothing else in the file moves.
+A graph stores every weight under its name in the network's state dict: as an initializer, or, for the single slope of a
+PReLU, as attribute `alpha` of the `LeakyRelu` nodes of that name (`NAME`, and `NAME_1`, `NAME_2`, ... if several layers
+share it). A weight of the same shape and dtype takes as many bytes, so nothing else in the file moves.
 """
 
 import re
@@ -20,66 +20,71 @@ from .manifest import Role
 
 Weights = Mapping[str, np.ndarray]
 
-# Fields of the messages in onnx.proto3, and element types of tensors that hold weights.
+# Field numbers of the messages in onnx.proto3.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_NAME, _NODE_TYPE, _NODE_ATTRIBUTE = 3, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT = 1, 2
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
-_TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
-_VARINT, _EIGHT_BYTES, _COUNTED, _FOUR_BYTES = 0, 1, 2, 5  # how a field is stored
+# Element types of tensors that are weights: TensorProto.DataType -> NumPy dtype.
+_DTYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
+# Protobuf wire types.
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a graph's bytes hold a weight."""
+class _Span:
+    """The bytes of a graph that store a weight."""
 
     start: int
     stop: int
     dtype: str
-    shape: tuple[int, ...] | None  # None: a slope, which is one number of any shape
+    shape: tuple[int, ...] | None  # None: a slope, which is one number and fits any shape of size 1
 
 
 def read_weights(graph: bytes) -> dict[str, np.ndarray]:
-    """Return what a graph holds by name: its initializers, and the slopes that are attributes, of shape (1,)."""
+    """Return the weights of a serialized graph by name: its initializers, and slopes in attributes with shape (1,).
+
+    The arrays are read-only views of `graph`. Raises BundleError if the graph cannot be parsed.
+    """
     return {
         name: np.frombuffer(
-            graph, place.dtype, (place.stop - place.start) // np.dtype(place.dtype).itemsize, place.start
-        ).reshape((1,) if place.shape is None else place.shape)
-        for name, (place, *_) in _places(graph).items()
+            graph, span.dtype, (span.stop - span.start) // np.dtype(span.dtype).itemsize, span.start
+        ).reshape((1,) if span.shape is None else span.shape)
+        for name, (span, *_) in _weight_spans(graph).items()
     }
 
 
 def edit_graph(graph: bytes, weights: Weights) -> tuple[bytes, set[str]]:
-    """Return the graph with the weights that it has, and their names; it may lack some, which another graph has.
+    """Return a serialized graph with new weights, and the names of the weights that it contains.
 
-    Raises BundleError for a weight whose shape, or whose kind of number, is not that of the graph's, or that holds what
-    is not a number.
+    Names that the graph lacks are ignored, as another graph of the bundle may have them. Raises BundleError if a weight
+    differs from the graph's in shape or kind of dtype (float or integer), or is not finite in the graph's dtype.
     """
     edited = bytearray(graph)
-    found = set()
-    for name, places in _places(graph).items():
+    replaced = set()
+    for name, spans in _weight_spans(graph).items():
         if name in weights:
-            found.add(name)
-            for place in places:
-                edited[place.start : place.stop] = _stored(name, np.asarray(weights[name]), place)
-    return bytes(edited), found
+            replaced.add(name)
+            for span in spans:
+                edited[span.start : span.stop] = _encode(name, np.asarray(weights[name]), span)
+    return bytes(edited), replaced
 
 
 def edit_graphs(bundle: Bundle, weights: Weights) -> dict[Role, bytes]:
-    """Return the graphs of a bundle with other weights, for files or for live sessions.
+    """Return all graphs of a bundle, serialized, with new weights; for files or for open sessions.
 
-    Raises BundleError for a weight that no graph has, or that does not fit.
+    Raises BundleError if a weight is in none of the graphs, or does not fit (see `edit_graph`).
     """
     graphs: dict[Role, bytes] = {}
     missing = set(weights)
     for graph in bundle.manifest.graphs:
-        graphs[graph.role], found = edit_graph(bundle.path(graph.role).read_bytes(), weights)
-        missing -= found
+        graphs[graph.role], replaced = edit_graph(bundle.path(graph.role).read_bytes(), weights)
+        missing -= replaced
     if missing:
-        shown = ", ".join(sorted(missing)[:5]) + (" and others" if len(missing) > 5 else "")
+        names = ", ".join(sorted(missing)[:5]) + (" and others" if len(missing) > 5 else "")
         raise BundleError(
-            f"The graphs of {bundle.folder} have no weight {shown}: the weights are of another network than"
-            f" '{bundle.manifest.architecture.name}', or of another configuration."
+            f"The graphs of {bundle.folder} have no weight {names}: use weights of the network"
+            f" '{bundle.manifest.architecture.name}' in the configuration of the bundle."
         )
     return graphs
 
@@ -94,13 +99,15 @@ def replace_weights(
     manifest: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle that is another one with other weights, by name, and return it.
+    """Write a copy of a bundle with new weights to the folder `out`, and return it.
 
-    Names, order and types stay, and so does every weight that is not named. The manifest's `training` gets the record
-    `adapted` with the parent's fingerprint; scores and parity were of other weights and go, unless `parity` is given.
-    Fields of `manifest` take the places of the parent's: how a network with these weights is fed.
-    The folder appears as a whole or not at all. Raises BundleError as `edit_graphs`, and RequestError where the folder
-    is there already.
+    Names, order and dtypes stay the same, and so do all weights that `weights` lacks. Engines are not copied. In the
+    manifest, `training["adapted"]` becomes the record `adapted` with the parent's fingerprint and, under "before", the
+    parent's own record. New weights invalidate the scores and `training["parity"]`: both are dropped, and `parity`
+    replaces the latter if it is given. `manifest` contains further fields to replace, such as the window.
+
+    The folder appears complete or not at all. Raises BundleError as `edit_graphs` does, and RequestError if the folder
+    exists and may not be overwritten (see `new_bundle`).
     """
     parent = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     graphs = edit_graphs(parent, weights)
@@ -124,106 +131,115 @@ def replace_weights(
     return Bundle.load(out)
 
 
-def _stored(name: str, weight: np.ndarray, place: _Place) -> bytes:
-    """A weight's bytes as the graph has them."""
-    if (weight.shape != place.shape) if place.shape is not None else weight.size != 1:
+def _encode(name: str, weight: np.ndarray, span: _Span) -> bytes:
+    """Return the bytes of a weight in the graph's dtype; raises BundleError if it does not fit the span."""
+    if (weight.shape != span.shape) if span.shape is not None else weight.size != 1:
         raise BundleError(
-            f"The weight {name} is {weight.shape} and should be {place.shape or (1,)}: adapt the bundle's own network."
+            f"The weight {name} has the shape {weight.shape} and should have {span.shape or (1,)}: use weights of the"
+            " bundle's own network."
         )
-    dtype = np.dtype(place.dtype)
+    dtype = np.dtype(span.dtype)
     if weight.dtype.kind != dtype.kind:
-        raise BundleError(f"The weight {name} is of {weight.dtype} and should be of {dtype}: convert it first.")
+        raise BundleError(f"The weight {name} has the dtype {weight.dtype} and should have {dtype}: convert it first.")
     with np.errstate(over="ignore"):
-        stored = weight.astype(dtype)
-    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
-        raise BundleError(f"The weight {name} has values that are no {dtype}: adapt again with a lower learning rate.")
-    return stored.tobytes()
+        encoded = weight.astype(dtype)
+    if encoded.dtype.kind == "f" and not np.isfinite(encoded).all():
+        raise BundleError(
+            f"The weight {name} has values that are not finite in {dtype}: adapt again with a lower learning rate."
+        )
+    return encoded.tobytes()
 
 
-def _places(graph: bytes) -> dict[str, list[_Place]]:
-    """Where each weight lies, in the order of the file; those of other types are left out."""
-    places: dict[str, list[_Place]] = {}
+def _weight_spans(graph: bytes) -> dict[str, list[_Span]]:
+    """Return the spans of each weight, in the order of the file; tensors of other types are left out.
+
+    A weight has several spans if it is a slope that several layers share.
+    """
+    spans: dict[str, list[_Span]] = {}
     try:
         for number, _, start, stop in _fields(graph, 0, len(graph)):
             if number != _MODEL_GRAPH:
                 continue
             for inner, _, first, last in _fields(graph, start, stop):
-                named = None
+                named_span = None
                 if inner == _GRAPH_INITIALIZER:
-                    named = _tensor(graph, first, last)
+                    named_span = _tensor_span(graph, first, last)
                 elif inner == _GRAPH_NODE:
-                    named = _slope(graph, first, last)
-                if named is not None:
-                    places.setdefault(named[0], []).append(named[1])
+                    named_span = _slope_span(graph, first, last)
+                if named_span is not None:
+                    name, span = named_span
+                    spans.setdefault(name, []).append(span)
     except (IndexError, ValueError, struct.error) as error:
         raise BundleError(f"A graph cannot be read as ONNX ({error}); restore the bundle.") from error
-    return places
+    return spans
 
 
-def _tensor(graph: bytes, start: int, stop: int) -> tuple[str, _Place] | None:
+def _tensor_span(graph: bytes, start: int, stop: int) -> tuple[str, _Span] | None:
+    """Return the name and span of a TensorProto, or None if it is not a weight or stores its data in another way."""
     shape: list[int] = []
     name, dtype, data = "", None, None
     for number, wire, first, last in _fields(graph, start, stop):
         if number == _TENSOR_DIMS:
-            while first < last:  # one of them, or several that are packed
+            while first < last:  # one dimension, or all of them in a packed field
                 size, first = _varint(graph, first)
                 shape.append(size)
         elif number == _TENSOR_TYPE:
-            dtype = _TYPES.get(_varint(graph, first)[0])
+            dtype = _DTYPES.get(_varint(graph, first)[0])
         elif number == _TENSOR_NAME:
             name = graph[first:last].decode()
-        elif number == _TENSOR_RAW or (number == _TENSOR_FLOATS and wire == _COUNTED):
+        elif number == _TENSOR_RAW or (number == _TENSOR_FLOATS and wire == _LENGTH_DELIMITED):
             data = first, last
     if dtype is None or data is None:
         return None
     if data[1] - data[0] != np.dtype(dtype).itemsize * int(np.prod(shape)):
-        raise ValueError(f"{name} does not have the bytes that its shape asks for")
-    return name, _Place(*data, dtype, tuple(shape))
+        raise ValueError(f"the data of {name} does not match its shape")
+    return name, _Span(*data, dtype, tuple(shape))
 
 
-def _slope(graph: bytes, start: int, stop: int) -> tuple[str, _Place] | None:
-    name, kind, place = "", "", None
+def _slope_span(graph: bytes, start: int, stop: int) -> tuple[str, _Span] | None:
+    """Return the weight's name and the span of `alpha` if a NodeProto is a `LeakyRelu` with that attribute."""
+    name, operator, alpha = "", "", None
     for number, _, first, last in _fields(graph, start, stop):
         if number == _NODE_NAME:
             name = graph[first:last].decode()
         elif number == _NODE_TYPE:
-            kind = graph[first:last].decode()
+            operator = graph[first:last].decode()
         elif number == _NODE_ATTRIBUTE:
             fields = {inner: (a, b) for inner, _, a, b in _fields(graph, first, last)}
             if graph[slice(*fields[_ATTRIBUTE_NAME])] == b"alpha" and _ATTRIBUTE_FLOAT in fields:
-                place = fields[_ATTRIBUTE_FLOAT]
-    if kind != "LeakyRelu" or place is None:
+                alpha = fields[_ATTRIBUTE_FLOAT]
+    if operator != "LeakyRelu" or alpha is None:
         return None
-    return re.sub(r"(\.weight)_\d+$", r"\1", name), _Place(*place, "<f4", None)
+    return re.sub(r"(\.weight)_\d+$", r"\1", name), _Span(*alpha, "<f4", None)
 
 
 def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of a protobuf message: number, how it is stored, and where its value starts and stops."""
+    """Yield the fields of a protobuf message: number, wire type, and where the value starts and stops."""
     while start < stop:
         tag, start = _varint(data, start)
         wire = tag & 7
         if wire == _VARINT:
             end = _varint(data, start)[1]
-        elif wire == _COUNTED:
+        elif wire == _LENGTH_DELIMITED:
             length, start = _varint(data, start)
             end = start + length
-        elif wire in (_EIGHT_BYTES, _FOUR_BYTES):
-            end = start + (8 if wire == _EIGHT_BYTES else 4)
+        elif wire in (_FIXED64, _FIXED32):
+            end = start + (8 if wire == _FIXED64 else 4)
         else:
-            raise ValueError(f"no field is stored as {wire}")
+            raise ValueError(f"unknown wire type {wire}")
         if end > stop:
-            raise ValueError("it ends too soon")
+            raise ValueError("a field is longer than its message")
         yield tag >> 3, wire, start, end
         start = end
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits in each byte, and where it ends."""
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Return the variable-length integer (seven bits in each byte) at a position, and where it ends."""
     value = shift = 0
     while True:
-        byte = data[at]
-        at += 1
+        byte = data[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if not byte & 0x80:
-            return value, at
+            return value, position
         shift += 7

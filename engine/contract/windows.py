@@ -1,7 +1,7 @@
-"""How frames that stream by become the windows of a network: one generator for each kind of window.
+"""Windows: how a stream of frames becomes the inputs of a network, with one generator for each kind of window.
 
-Every generator reads input frames in order and gives windows whose wanted results, taken together, are one for each
-input frame and each of its times, in order. No window reaches over a scene's end.
+Every generator reads input frames in order and yields windows. Together they request one output for each input frame
+and each of its times, in order. No window crosses a scene cut.
 """
 
 from collections import deque
@@ -12,49 +12,66 @@ from itertools import pairwise
 
 import numpy as np
 
+from .errors import RequestError
 from .manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
+from .picture import as_frame
 
 _NOW = Fraction(0)
 
 
 @dataclass(frozen=True)
 class InputFrame:
-    """A frame, the times from it to the next one at which results are wanted, and whether its scene ends with it."""
+    """A frame, the times from it to the next frame at which outputs are requested, and whether its scene ends with it.
+
+    Raises RequestError for pixels that are not floating-point, (3, h, w): `one_scene` converts other frames.
+    """
 
     rgb: np.ndarray  # (3, h, w) in [0, 1]
-    times: tuple[Fraction, ...] = (_NOW,)  # in [0, 1), growing; 0 is the frame's own time
+    times: tuple[Fraction, ...] = (_NOW,)  # in [0, 1), ascending; 0 is the frame's own time
     last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype.kind != "f":
+            raise RequestError(
+                f"An input frame is (3, h, w) of floats in [0, 1], and not {self.rgb.shape} of {self.rgb.dtype}: make"
+                " input frames with one_scene, which converts uint8 and uint16."
+            )
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One result of a window: at `time` after the frame at `place`."""
+class Output:
+    """A requested output of a window: the frame at `time` in [0, 1) after the input frame with number `index`."""
 
-    place: int
+    index: int
     time: Fraction
 
 
 @dataclass(frozen=True)
-class Feed:
-    """What one run of a network is fed, and which of its results are wanted, in order."""
+class WindowFrames:
+    """The input frames of one run of a network, and the requested outputs in order."""
 
     frames: tuple[np.ndarray, ...]  # of (3, h, w) in [0, 1]
-    wanted: tuple[Wanted, ...]
+    outputs: tuple[Output, ...]
 
 
 def one_scene(frames: Iterable[np.ndarray], times: tuple[Fraction, ...] = (_NOW,)) -> Iterator[InputFrame]:
-    """Give frames (3, h, w) in [0, 1] that belong to one scene, with the same times wanted after each."""
-    held: np.ndarray | None = None
+    """Yield the frames of one scene as input frames, with the same times requested after each.
+
+    frames: (3, h, w), RGB: floats in [0, 1], or uint8 or uint16, of which the largest value is white.
+    Raises RequestError for other frames.
+    """
+    previous: np.ndarray | None = None
     for frame in frames:
-        if held is not None:
-            yield InputFrame(held, times)
-        held = frame
-    if held is not None:
-        yield InputFrame(held, times, last=True)
+        current = as_frame(frame)
+        if previous is not None:
+            yield InputFrame(previous, times)
+        previous = current
+    if previous is not None:
+        yield InputFrame(previous, times, last=True)
 
 
-def feeds(window: Window, inputs: Iterable[InputFrame]) -> Iterator[Feed]:
-    """Give the windows of a stream of frames, as a manifest's window says."""
+def split_windows(window: Window, inputs: Iterable[InputFrame]) -> Iterator[WindowFrames]:
+    """Yield the windows of a stream of frames, by the manifest's kind of window."""
     match window:
         case PairWindow():
             return _runs(inputs, 2)
@@ -66,71 +83,71 @@ def feeds(window: Window, inputs: Iterable[InputFrame]) -> Iterator[Feed]:
             return _doubled(inputs, window)
 
 
-def _runs(inputs: Iterable[InputFrame], count: int) -> Iterator[Feed]:
-    """Runs of `count` frames that share one frame with the next; a scene's last run reaches back to be as long."""
-    held: list[InputFrame] = []  # frames whose results were not asked for yet
-    before: list[InputFrame] = []  # the end of what was
+def _runs(inputs: Iterable[InputFrame], count: int) -> Iterator[WindowFrames]:
+    """Yield runs of `count` frames; each shares one frame with the next, and a scene's last run reaches back."""
+    pending: list[InputFrame] = []  # frames whose outputs are not requested yet
+    before: list[InputFrame] = []  # the frames before them
     for frame in inputs:
-        held.append(frame)
+        pending.append(frame)
         if frame.last:
-            frames = [*before, *held][-count:]
-            first = len(frames) - len(held)
+            frames = [*before, *pending][-count:]
+            first = len(frames) - len(pending)
             frames += [frame] * (count - len(frames))
-            # After the last frame of a scene nothing comes: it stays.
-            wanted = [*_all(held[:-1], first), *(Wanted(first + len(held) - 1, _NOW) for _ in frame.times)]
-            yield _feed(frames, wanted)
-            held, before = [], []
-        elif len(held) == count:
-            yield _feed(held, _all(held[:-1], 0))
-            held, before = held[-1:], held[:-1]
+            # No frame follows the last one of a scene: it is repeated at each of its times.
+            outputs = [*_outputs(pending[:-1], first), *(Output(first + len(pending) - 1, _NOW) for _ in frame.times)]
+            yield _window_frames(frames, outputs)
+            pending, before = [], []
+        elif len(pending) == count:
+            yield _window_frames(pending, _outputs(pending[:-1], 0))
+            pending, before = pending[-1:], pending[:-1]
 
 
-def _doubled(inputs: Iterable[InputFrame], window: DoubledWindow) -> Iterator[Feed]:
-    """As many frames as the window says, and on both sides as many more as are in the scene and matter."""
-    held: list[InputFrame] = []
-    start = 0  # of `held`, the first frame whose results are wanted
+def _doubled(inputs: Iterable[InputFrame], window: DoubledWindow) -> Iterator[WindowFrames]:
+    """Yield pieces of the scene, extended on both sides by up to `overlap` frames, which influence the outputs."""
+    frames: list[InputFrame] = []
+    start = 0  # the first frame of `frames` whose outputs are requested
     for frame in inputs:
-        held.append(frame)
+        frames.append(frame)
         stop = start + window.frames
         if frame.last:
-            stop = len(held)
-        elif len(held) < stop + window.overlap:
+            stop = len(frames)
+        elif len(frames) < stop + window.overlap:
             continue
-        frames = held if len(held) > 1 else held * 2  # a network interpolates between two at least
-        yield _feed(frames, _all(held[start:stop], start))
+        piece = frames if len(frames) > 1 else frames * 2  # a network interpolates between at least two frames
+        yield _window_frames(piece, _outputs(frames[start:stop], start))
         kept = max(0, stop - window.overlap)
-        held, start = ([], 0) if frame.last else (held[kept:], stop - kept)
+        frames, start = ([], 0) if frame.last else (frames[kept:], stop - kept)
 
 
-def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[Feed]:
-    """Every frame in the middle of a window once."""
+def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[WindowFrames]:
+    """Yield a window around every frame."""
     radius = window.frames // 2
-    held: deque[InputFrame] = deque()
-    first = centre = 0  # number in its scene of the first frame held, and of the next one to restore
+    frames: deque[InputFrame] = deque()
+    first = centre = 0  # numbers in the scene: of frames[0], and of the next frame to restore
     for frame in inputs:
-        held.append(frame)
-        newest = first + len(held) - 1
+        frames.append(frame)
+        newest = first + len(frames) - 1
         while centre <= newest:
             last = newest if frame.last else None
             numbers = window_numbers(window, centre, last)
             if last is None and max(numbers) > newest:
                 break
-            frames = [held[number - first] for number in numbers]
-            yield _feed(frames, [Wanted(radius, time) for time in held[centre - first].times])
+            outputs = [Output(radius, time) for time in frames[centre - first].times]
+            yield _window_frames([frames[number - first] for number in numbers], outputs)
             centre += 1
             while centre - first > 2 * radius:  # reflection reaches back as far
-                held.popleft()
+                frames.popleft()
                 first += 1
         if frame.last:
-            held.clear()
+            frames.clear()
             first = centre = 0
 
 
 def window_numbers(window: SlidingWindow, centre: int, last: int | None) -> list[int]:
-    """Return which frames of a scene stand in the window around frame `centre`; `last` is the scene's, if known.
+    """Return the numbers, in their scene, of the frames in the window around frame `centre`.
 
-    The paddings are those of the field's test code for windowed networks. In a scene that is too short for one, the
-    nearest frame stands in.
+    `last` is the number of the scene's last frame, None if it is not known yet. The paddings are those of the official
+    test code of EDVR; a frame that a short scene lacks is replaced by the nearest.
     """
     radius, padding = window.frames // 2, window.padding
     numbers = []
@@ -147,13 +164,14 @@ def window_numbers(window: SlidingWindow, centre: int, last: int | None) -> list
     return numbers
 
 
-def relay(
-    inputs: Iterable[InputFrame], factor: int | None, passed: deque[tuple[tuple[Fraction, ...], bool]]
+def split_times(
+    inputs: Iterable[InputFrame], factor: int | None, remaining: deque[tuple[tuple[Fraction, ...], bool]]
 ) -> Iterator[InputFrame]:
-    """Ask the first of two networks for the frames that the second one is to see.
+    """Yield the frames for the first of two networks, with the times that it makes.
 
-    With a `factor` the first multiplies the frame rate by it and leaves finer times to the second; without one it
-    makes all. For each frame that it will give, `passed` gets what is left of the times, and whether its scene ends.
+    With a `factor` the first network multiplies the frame rate by it and leaves finer times to the second; with None it
+    makes every time. For each frame that the first network returns, `remaining` receives the times that are left to the
+    second one, and whether the scene ends with that frame.
     """
     for frame in inputs:
         if factor is None:
@@ -166,13 +184,13 @@ def relay(
                 for start, stop in pairwise((*times, Fraction(1)))
             ]
         for number, rest in enumerate(left):
-            passed.append((rest, frame.last and number == len(left) - 1))
+            remaining.append((rest, frame.last and number == len(left) - 1))
         yield InputFrame(frame.rgb, times, frame.last)
 
 
-def _all(frames: list[InputFrame], first: int) -> list[Wanted]:
-    return [Wanted(first + i, time) for i, frame in enumerate(frames) for time in frame.times]
+def _outputs(frames: list[InputFrame], first: int) -> list[Output]:
+    return [Output(first + i, time) for i, frame in enumerate(frames) for time in frame.times]
 
 
-def _feed(frames: Iterable[InputFrame], wanted: Iterable[Wanted]) -> Feed:
-    return Feed(tuple(frame.rgb for frame in frames), tuple(wanted))
+def _window_frames(frames: Iterable[InputFrame], outputs: Iterable[Output]) -> WindowFrames:
+    return WindowFrames(tuple(frame.rgb for frame in frames), tuple(outputs))

@@ -1,3 +1,5 @@
+"""Loading bundles: valid manifests and graphs, and the errors for invalid ones."""
+
 import json
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def edit(folder: Path, **changes: Any) -> None:
+    """Replace fields of the manifest in a bundle's folder."""
     path = folder / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
+def test_a_written_bundle_loads(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.manifest.name == "toy"
     assert bundle.path("decoder") == folder / "decoder.onnx"
@@ -33,7 +36,7 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert not list(folder.glob("*.partial"))
 
 
-def test_the_fingerprint_tells_manifests_apart(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_manifest_and_not_on_the_folder(folder: Path, tmp_path: Path) -> None:
     assert Bundle.load(folder).fingerprint == Bundle.load(write_toy(tmp_path / "same")).fingerprint
     assert Bundle.load(folder).fingerprint != Bundle.load(write_toy(tmp_path / "other", name="other")).fingerprint
 
@@ -43,14 +46,14 @@ def test_a_manifest_is_frozen(folder: Path) -> None:
         Bundle.load(folder).manifest.name = "another"
 
 
-def test_a_changed_graph_is_named(folder: Path) -> None:
+def test_a_changed_graph_is_refused_by_name(folder: Path) -> None:
     with (folder / "decoder.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleError, match=r"decoder\.onnx has changed"):
         Bundle.load(folder)
 
 
-def test_a_missing_graph_is_named(folder: Path) -> None:
+def test_a_missing_graph_is_refused_by_name(folder: Path) -> None:
     (folder / "encoder.onnx").unlink()
     with pytest.raises(BundleError, match=r"encoder\.onnx is named by its manifest"):
         Bundle.load(folder)
@@ -62,7 +65,7 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "", '{"format": 1', "\x80"])
-def test_invalid_json_is_said(folder: Path, text: str) -> None:
+def test_invalid_json_is_refused(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(BundleError, match=r"manifest\.json is not valid JSON"):
         Bundle.load(folder)
@@ -87,7 +90,7 @@ def test_invalid_json_is_said(folder: Path, text: str) -> None:
         ({"halo_px": "wide"}, "halo_px"),
     ],
 )
-def test_a_wrong_field_is_named(folder: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_field_is_refused_by_name(folder: Path, changes: dict[str, Any], message: str) -> None:
     edit(folder, **changes)
     with pytest.raises(BundleError) as caught:
         Bundle.load(folder)
@@ -95,8 +98,37 @@ def test_a_wrong_field_is_named(folder: Path, changes: dict[str, Any], message: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"window": {"kind": "sliding", "frames": 4, "padding": "replicate"}},
+            "a sliding window has an odd number of frames",
+        ),
+        ({"window": {"kind": "run", "frames": 4}, "time": {"kind": "fixed", "factors": [3]}}, "time factors 'x3'"),
+        ({"window": {"kind": "sliding", "frames": 5, "padding": "replicate"}}, "time factors 'any'"),
+        ({"window": {"kind": "doubled", "frames": 8, "overlap": 2}}, "time factors 'any'"),
+        ({"window": {"kind": "doubled", "frames": 8, "overlap": 2, "coarse": 6}}, "power of two (1, 2, 4, ...), not 6"),
+        (
+            {"window": {"kind": "doubled", "frames": 8, "overlap": 2, "coarse": 2}},
+            "networks that keep the size, not for x1 to x8",
+        ),
+        (
+            {"window": {"kind": "run", "frames": 4}, "flows": [{"name": "flow", "pairs": [[0, 1], [3, 4]]}]},
+            "the flows 'flow' name frames outside the window of 4",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
+    edit(folder, graphs=[{**graphs[0], "role": "network"}], **changes)
+    with pytest.raises(BundleError) as caught:
+        Bundle.load(folder)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("field", ["format", "name", "graphs", "window", "space", "time", "halo_px", "licence"])
-def test_a_missing_field_is_named(folder: Path, field: str) -> None:
+def test_a_missing_field_is_refused_by_name(folder: Path, field: str) -> None:
     path = folder / "manifest.json"
     fields = json.loads(path.read_text())
     del fields[field]
@@ -106,16 +138,21 @@ def test_a_missing_field_is_named(folder: Path, field: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["../encoder.onnx", "/encoder.onnx", "sub/encoder.onnx", ".hidden"])
-def test_a_graph_lies_in_its_bundle(folder: Path, file: str) -> None:
+def test_a_graph_file_outside_the_bundle_is_refused(folder: Path, file: str) -> None:
     graphs = json.loads((folder / "manifest.json").read_text())["graphs"]
     edit(folder, graphs=[{**graphs[0], "file": file}, graphs[1]])
     with pytest.raises(BundleError, match=r"graphs\.0\.file"):
         Bundle.load(folder)
 
 
-def test_fixed_factors_are_read(folder: Path) -> None:
+def test_fixed_factors_load(folder: Path) -> None:
     edit(folder, space={"kind": "fixed", "factors": [4]}, time={"kind": "fixed", "factors": [2]})
     assert Bundle.load(folder).manifest.space == FixedFactors(factors=(4,))
+
+
+def test_a_bundle_without_the_graph_of_a_role_names_its_manifest(folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json names no graph 'network'"):
+        Bundle.load(folder).path("network")
 
 
 def test_bundles_are_found_by_name_and_by_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +172,14 @@ def test_every_shipped_bundle_loads() -> None:
 
 @settings(deadline=None)
 @given(size=st.integers(1, 3000), minimum=st.integers(1, 100), multiple=st.integers(1, 32))
-def test_padding_is_the_least_that_serves(size: int, minimum: int, multiple: int) -> None:
+def test_padded_is_the_smallest_accepted_size(size: int, minimum: int, multiple: int) -> None:
     padded = SizeConstraint(minimum=minimum, multiple_of=multiple).padded(size)
     assert padded % multiple == 0
     assert padded >= max(size, minimum)
     assert padded - multiple < max(size, minimum)
 
 
-def test_padding_repeats_the_border_and_crops_away() -> None:
+def test_pad_repeats_the_last_row_and_column() -> None:
     constraint = SizeConstraint(minimum=4, multiple_of=4)
     frame = np.arange(2 * 3 * 5, dtype=np.float32).reshape(2, 3, 5)
     padded = constraint.pad(frame)
@@ -153,13 +190,13 @@ def test_padding_repeats_the_border_and_crops_away() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size_px", "target_px", "served"),
+    ("size_px", "target_px", "supported"),
     [(100, 100, True), (100, 99, False), (100, 400, True), (100, 401, False), (5, 20, True), (101, 404, True)],
 )
-def test_continuous_space_has_a_range(size_px: int, target_px: int, served: bool) -> None:
-    assert ContinuousSpace(minimum=1, maximum=4).serves(size_px, target_px) is served
+def test_continuous_space_accepts_targets_in_its_range(size_px: int, target_px: int, supported: bool) -> None:
+    assert ContinuousSpace(minimum=1, maximum=4).serves(size_px, target_px) is supported
 
 
-def test_a_target_is_rounded_to_pixels_within_the_range() -> None:
+def test_continuous_space_allows_half_a_pixel_of_rounding() -> None:
     assert ContinuousSpace(minimum=1, maximum=2.5).serves(5, 13)  # 12.5 rounds either way
     assert not ContinuousSpace(minimum=1, maximum=2.5).serves(5, 14)
