@@ -1,1 +1,1 @@
-"""Video and image folders, read and written frame by frame."""
+"""Read and write videos and image folders frame by frame."""

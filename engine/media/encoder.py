@@ -1,4 +1,4 @@
-"""Which encoder, pixel format and options a video is written with."""
+"""Choose the encoder, the pixel format and the options of an output video."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import av
 
 from ..contract.errors import MediaError
-from .color import planar_format
+from .pixel_format import chroma_subsampling, planar_format
 
-CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")  # those that keep timestamps, rotation and colour tags
+# Containers that store timestamps, rotation and color tags.
+CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 # Visually near lossless.
 _CRF = {"libx264": 16, "libx265": 18, "libvpx-vp9": 20, "libsvtav1": 20, "libaom-av1": 20}
@@ -17,10 +18,10 @@ _OPTIONS = {
     "libx265": {"preset": "medium", "x265-params": "log-level=error"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
 }
-_TAKES_ODD_SIZES = {"libvpx-vp9", "libvpx", "libaom-av1", "ffv1"}  # with subsampled chroma too
+_ODD_SIZE_CODECS = {"libvpx-vp9", "libvpx", "libaom-av1", "ffv1"}  # take odd sizes with subsampled chroma too
 
-# Above this, the frames that encoders hold for looking ahead and in threads would fill gigabytes. So H.264 takes
-# 1.1 GB at 7680x4320 and not 4; at 10 bits, H.265 takes 2.6 GB, as does VP9, which cannot be had for less.
+# Above this size the frames that an encoder buffers for lookahead and threads take gigabytes. With these options H.264
+# takes 1.1 GB instead of 4 GB at 7680x4320. At 10 bits H.265 takes 2.6 GB, and so does VP9, which cannot take less.
 _LARGE_PX = 4096 * 2304
 _LARGE_OPTIONS = {
     "libx264": {
@@ -39,14 +40,14 @@ _LARGE_OPTIONS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder and how it is set."""
+    """An encoder with its pixel format and options, by FFmpeg's names."""
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str]
 
 
-def choose(
+def choose_encoding(
     extension: str,
     size: tuple[int, int],
     bit_depth: int,
@@ -56,75 +57,89 @@ def choose(
     pix_fmt: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Encoding:
-    """Choose what is not given: H.264 for 8 bits, H.265 for more, VP9 in WebM, and chroma as the size allows."""
+    """Return the encoding of a video, with a default for everything that is None.
+
+    `extension` is that of the file, such as ".mp4", and `size` is (width, height) in px. The default codec is H.264 up
+    to 8 bits and H.265 above, in WebM VP9 up to 8 bits and AV1 above; chroma is subsampled if the codec takes the size
+    that way. Frames above 4096x2304 get options that save memory. `options` override the defaults; those of a
+    "-params" option are appended to them. Raises MediaError if the codec or pixel format does not exist, or if the
+    codec does not take the pixel format or the size.
+    """
     if codec is None:
         codec = _default_codec(extension, bit_depth)
-    formats = _formats(codec)
-    pix_fmt = _pix_fmt(codec, formats, size, bit_depth, pix_fmt)
-    given = dict(options or {})
-    chosen = dict(_OPTIONS.get(codec, {}))
+    pix_fmt = _choose_pix_fmt(codec, size, bit_depth, pix_fmt)
+    custom = dict(options or {})
+    defaults = dict(_OPTIONS.get(codec, {}))
     if size[0] * size[1] > _LARGE_PX:
-        chosen.update(_LARGE_OPTIONS.get(codec, {}))
-    if crf is None and not {"crf", "qp", "b", "cq"} & given.keys():
+        defaults.update(_LARGE_OPTIONS.get(codec, {}))
+    if crf is None and not {"crf", "qp", "b", "cq"} & custom.keys():
         crf = _CRF.get(codec)
     if crf is not None:
-        chosen["cq" if codec.endswith("_nvenc") else "crf"] = str(crf)
-    for name in given.keys() & chosen.keys():
+        defaults["cq" if codec.endswith("_nvenc") else "crf"] = str(crf)
+    for name in custom.keys() & defaults.keys():
         if name.endswith("-params"):
-            given[name] = f"{chosen[name]}:{given[name]}"  # the later one wins
-    return Encoding(codec, pix_fmt, {**chosen, **given})
+            custom[name] = f"{defaults[name]}:{custom[name]}"  # encoders use the last value of a parameter
+    return Encoding(codec, pix_fmt, {**defaults, **custom})
 
 
 def _default_codec(extension: str, bit_depth: int) -> str:
     if extension == ".webm":
-        choices = ["libvpx-vp9", "libsvtav1"] if bit_depth <= 8 else ["libsvtav1", "libvpx-vp9"]
+        candidates = ["libvpx-vp9", "libsvtav1"] if bit_depth <= 8 else ["libsvtav1", "libvpx-vp9"]
     else:
-        choices = ["libx264"] if bit_depth <= 8 else ["libx265", "libx264"]
-    for codec in choices:
+        candidates = ["libx264"] if bit_depth <= 8 else ["libx265", "libx264"]
+    for codec in candidates:
         if codec in av.codecs_available:
             return codec
-    raise MediaError(f"This build of FFmpeg has none of the encoders {', '.join(choices)}: name another codec.")
+    raise MediaError(f"This build of FFmpeg has no encoder {' or '.join(candidates)}: choose another codec.")
 
 
-def _formats(codec: str) -> list[str]:
-    """Return the names of the pixel formats that a video encoder takes; empty if it does not say."""
-    try:
-        found = av.Codec(codec, "w")
-    except ValueError:
-        raise MediaError(f"There is no encoder '{codec}': choose one such as libx264, libx265 or libvpx-vp9.") from None
-    if found.type != "video":
-        raise MediaError(f"'{codec}' is no video encoder: choose one such as libx264, libx265 or libvpx-vp9.")
-    return [format.name for format in found.video_formats or ()]
+def _choose_pix_fmt(codec: str, size: tuple[int, int], bit_depth: int, requested: str | None) -> str:
+    """Return the requested pixel format if the codec takes it, or else one of the bit depth that fits the size.
 
-
-def _pix_fmt(codec: str, formats: list[str], size: tuple[int, int], bit_depth: int, given: str | None) -> str:
-    """Choose a pixel format; most encoders refuse odd sizes with subsampled chroma, which then is not subsampled."""
-    if given is not None:
-        planar_format(given)  # refuses what is no pixel format
-        if formats and given not in formats:
-            raise MediaError(f"{codec} does not take the pixel format '{given}': choose one of {', '.join(formats)}.")
-        if not _fits(codec, given, size):
+    Most encoders refuse odd sizes with subsampled chroma; such frames get a format without subsampling.
+    """
+    supported = _supported_formats(codec)
+    if requested is not None:
+        planar_format(requested)  # raises if the format does not exist
+        if supported and requested not in supported:
             raise MediaError(
-                f"{codec} does not take the odd size {size[0]}x{size[1]} with {given}:"
+                f"{codec} does not take the pixel format '{requested}': choose one of {', '.join(supported)}."
+            )
+        if not _takes_size(codec, requested, size):
+            raise MediaError(
+                f"{codec} does not take the odd size {size[0]}x{size[1]} with {requested}:"
                 " choose an even size, or a format without subsampling such as yuv444p."
             )
-        return given
+        return requested
     depth = "10le" if bit_depth > 8 else ""
-    wanted = [f"yuv420p{depth}", f"yuv444p{depth}"]
+    candidates = [f"yuv420p{depth}", f"yuv444p{depth}"]
     if codec.endswith("_nvenc") and depth:
-        wanted.insert(0, "p010le")
+        candidates.insert(0, "p010le")
     if depth:
-        wanted.append("yuv422p10le")  # ProRes and the like
-    wanted += ["yuv420p", "yuv444p", *formats]
-    for name in wanted:
-        if (not formats or name in formats) and _fits(codec, name, size):
+        candidates.append("yuv422p10le")  # for ProRes and similar codecs
+    candidates += ["yuv420p", "yuv444p", *supported]
+    for name in candidates:
+        if (not supported or name in supported) and _takes_size(codec, name, size):
             return name
-    raise MediaError(f"{codec} does not take the odd size {size[0]}x{size[1]}: choose an even one or another codec.")
+    raise MediaError(f"{codec} does not take the odd size {size[0]}x{size[1]}: choose an even size, or another codec.")
 
 
-def _fits(codec: str, pix_fmt: str, size: tuple[int, int]) -> bool:
+def _supported_formats(codec: str) -> list[str]:
+    """Return the pixel formats that a video encoder takes; empty if FFmpeg does not list them."""
+    try:
+        encoder = av.Codec(codec, "w")
+    except ValueError:
+        raise MediaError(
+            f"FFmpeg has no encoder '{codec}': choose one such as libx264, libx265 or libvpx-vp9."
+        ) from None
+    if encoder.type != "video":
+        raise MediaError(f"'{codec}' is not a video encoder: choose one such as libx264, libx265 or libvpx-vp9.")
+    return [format.name for format in encoder.video_formats or ()]
+
+
+def _takes_size(codec: str, pix_fmt: str, size: tuple[int, int]) -> bool:
     format = av.VideoFormat(pix_fmt, 16, 16)
-    if codec in _TAKES_ODD_SIZES or format.is_rgb:
+    if codec in _ODD_SIZE_CODECS or format.is_rgb:
         return True
-    sub_x, sub_y = 16 // (format.chroma_width(16) or 16), 16 // (format.chroma_height(16) or 16)
+    sub_x, sub_y = chroma_subsampling(format)
     return size[0] % sub_x == 0 and size[1] % sub_y == 0

@@ -1,4 +1,4 @@
-"""One decoded picture with its place in time, and what reads such pictures."""
+"""Decoded frames with their times, and the base class of the readers that yield them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from .probe import VideoInfo
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture, shown from `pts` for `duration`."""
+    """A frame that is displayed from `pts` for `duration`."""
 
     rgb: np.ndarray  # (3, H, W) float32, gamma-coded RGB in [0, 1]
     pts: Fraction  # seconds on the stream's own clock
@@ -22,20 +22,20 @@ class Frame:
 
 
 class FrameReader(Closing):
-    """What readers share; a context manager that yields frames in presentation order."""
+    """Base class of readers: a context manager that yields frames in presentation order."""
 
     info: VideoInfo
     path: Path
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 
 
 def checked_rate(rate: Fraction) -> Fraction:
-    """Refuse what is no frame rate."""
+    """Return a frame rate in frames per second; raises MediaError unless it is above 0."""
     if rate <= 0:
-        raise MediaError(f"The frame rate {rate} is not above 0.")
+        raise MediaError(f"The frame rate {rate} is not above 0: choose one such as 24 or 30000/1001.")
     return Fraction(rate)

@@ -1,10 +1,9 @@
-"""Reading a folder of images as a video."""
+"""Read a folder of PNG images as a video."""
 
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 
@@ -16,27 +15,29 @@ from .tags import FULL_RANGE, RGB, SMPTE170M, Coding, ColorTags
 
 
 class ImageFolderReader(FrameReader):
-    """Reads the PNG images of a folder, in the natural order of their names, at a rate."""
+    """Reads the PNG images of a folder at a frame rate, in the natural order of their names (frame9 before frame10).
+
+    Raises MediaError if the folder or its images cannot be read, or if the images differ in size.
+    """
 
     def __init__(self, folder: str | Path, rate: Fraction) -> None:
         self.path = Path(folder)
         if not self.path.is_dir():
-            raise MediaError(f"{folder} is not a folder: choose one that holds PNG images.")
+            raise MediaError(f"{folder} is not a folder: choose a folder of PNG images.")
         rate = checked_rate(rate)
         self.files = sorted(
             (file for file in self.path.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")),
             key=lambda file: [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", file.name)],
         )
         if not self.files:
-            raise MediaError(f"{folder} holds no PNG images: choose another folder, or convert its images to PNG.")
+            raise MediaError(f"{folder} contains no PNG images: choose another folder, or convert its images to PNG.")
         first = _read_png(self.files[0])
-        pix_fmt = first.format.name
         self.info = VideoInfo(
             path=str(folder),
             container="images",
             codec="png",
-            pix_fmt=pix_fmt,
-            bit_depth=max(part.bits for part in first.format.components),
+            pix_fmt=first.format.name,
+            bit_depth=max(component.bits for component in first.format.components),
             width=first.width,
             height=first.height,
             sample_aspect_ratio=Fraction(1),
@@ -53,27 +54,25 @@ class ImageFolderReader(FrameReader):
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the images."""
-        for number, file in enumerate(self.files):
-            picture = _read_png(file)
-            if (picture.width, picture.height) != (self.info.width, self.info.height):
+        for index, file in enumerate(self.files):
+            image = _read_png(file)
+            if (image.width, image.height) != (self.info.width, self.info.height):
                 raise MediaError(
-                    f"{file} is {picture.width}x{picture.height}, where the first image is {self.info.width}x"
-                    f"{self.info.height}: bring all images of the folder to one size."
+                    f"{file} is {image.width}x{image.height}, but the first image is {self.info.width}x"
+                    f"{self.info.height}: resize the images of the folder to one size."
                 )
-            rgb = to_rgb(picture, Coding(SMPTE170M, full_range=True))  # the matrix does not matter to RGB
-            yield Frame(rgb, number / self.info.rate, 1 / self.info.rate)
+            rgb = to_rgb(image, Coding(SMPTE170M, full_range=True))  # RGB ignores the matrix; gray needs the range
+            yield Frame(rgb, index / self.info.rate, 1 / self.info.rate)
 
 
-def _read_png(file: Path) -> Any:
+def _read_png(file: Path) -> av.VideoFrame:
     try:
         decoder = av.CodecContext.create("png", "r")
-        decoder.thread_count = 1  # frame threads would hold the picture back
-        pictures = decoder.decode(av.Packet(file.read_bytes()))
-        if pictures:
-            return pictures[0]
+        decoder.thread_count = 1  # with frame threads the image would stay in the decoder
+        images = decoder.decode(av.Packet(file.read_bytes()))
     except (av.error.FFmpegError, OSError) as error:
-        raise MediaError(
-            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}): make it again."
-        ) from error
-    raise MediaError(f"{file} holds no picture: make it again.")
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"{file} cannot be read ({reason}): export or copy it again.") from error
+    if not images:
+        raise MediaError(f"{file} contains no image: export or copy it again.")
+    return images[0]

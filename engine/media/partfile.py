@@ -1,4 +1,4 @@
-"""A file that is written under a hidden name in its folder, and takes its own name only when it is whole."""
+"""Write a file under a hidden temporary name, and rename it when it is complete."""
 
 import errno
 import os
@@ -13,37 +13,44 @@ from ..contract.errors import MediaError
 
 
 class PartFile:
-    """The unfinished file at `part`, made at once; end it with `publish` or `discard`."""
+    """An unfinished output file at `part`, in the folder of `path`; end it with `publish` or `discard`.
+
+    The constructor creates the file. Raises MediaError if the folder is missing or cannot be written, if `path` is the
+    source itself, or if `path` exists and `overwrite` is false.
+    """
 
     def __init__(self, path: Path, *, source: Path | None, overwrite: bool) -> None:
         self.path = path
         self._overwrite = overwrite
         if not path.parent.is_dir():
-            raise MediaError(f"The folder {path.parent} does not exist: make it first.")
+            raise MediaError(f"The folder {path.parent} does not exist: create it first.")
         if path.is_dir():
-            raise MediaError(f"{path} is a folder: name a file.")
+            raise MediaError(f"{path} is a folder: choose the name of a file.")
         if path.exists():
             if source is not None and source.exists() and path.samefile(source):
                 raise MediaError(f"{path} is the input itself: choose another output.")
             if not overwrite:
-                raise MediaError(f"{path} is there already: choose another output, or allow it to be overwritten.")
+                raise MediaError(f"{path} already exists: choose another output, or allow overwriting.")
         self.part = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
-        with self.explained():
+        with self.media_errors():
             self.part.touch(exist_ok=False)
 
     def publish(self) -> None:
-        """Give the file its name, over no other one unless that is allowed."""
-        with self.explained():
+        """Rename the finished file to `path`.
+
+        Raises MediaError if `path` has been created since and `overwrite` is false.
+        """
+        with self.media_errors():
             if self._overwrite:
                 os.replace(self.part, self.path)
                 return
             try:
-                os.link(self.part, self.path)  # refuses where rename would replace
+                os.link(self.part, self.path)  # fails if the file exists, where a rename would replace it
             except FileExistsError:
-                raise self._appeared() from None
-            except OSError:  # a file system without links
+                raise self._created_since() from None
+            except OSError:  # the file system has no hard links
                 if self.path.exists():
-                    raise self._appeared() from None
+                    raise self._created_since() from None
                 os.rename(self.part, self.path)
                 return
             self.part.unlink()
@@ -53,17 +60,17 @@ class PartFile:
         self.part.unlink(missing_ok=True)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn the system's and FFmpeg's errors into ours."""
+    def media_errors(self) -> Iterator[None]:
+        """Turn errors of the system and of FFmpeg into MediaError."""
         try:
             yield
         except (OSError, av.error.FFmpegError) as error:
             if error.errno == errno.ENOSPC:
-                raise MediaError(f"The disk of {self.path.parent} is full: make room and run again.") from error
+                raise MediaError(f"The disk of {self.path.parent} is full: free some space and run again.") from error
             reason = error.strerror or str(error)
             raise MediaError(
                 f"{self.path} cannot be written ({reason}): check its folder, codec and options."
             ) from error
 
-    def _appeared(self) -> MediaError:
-        return MediaError(f"{self.path} has appeared meanwhile: choose another output.")
+    def _created_since(self) -> MediaError:
+        return MediaError(f"{self.path} was created by another program meanwhile: choose another output.")

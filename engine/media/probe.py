@@ -1,4 +1,4 @@
-"""What a video file holds: one decoded frame and the container's own words, nothing that takes long."""
+"""Describe a video file from its container's metadata and one decoded frame."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,33 +9,36 @@ from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from .tags import ColorTags
 
-_DEFAULT_RATE = Fraction(25)  # where a container tells none, as of a single picture
+_DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a single image
 
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """A stream beside the picture."""
+    """A stream other than the main video."""
 
     index: int
-    kind: str  # audio, subtitle, data, attachment, video (a second one, or a cover)
+    kind: str  # audio, subtitle, data, attachment, or video (a second one, or a cover image)
     codec: str
     language: str | None
     title: str | None
     detail: str  # such as "48000 Hz stereo"
+    sample_rate: int | None = None  # Hz, of audio
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A named part of a video."""
+    """A named section of a video."""
 
     start: Fraction  # seconds
-    end: Fraction
+    end: Fraction  # seconds
     title: str | None
 
 
@@ -51,22 +54,22 @@ class VideoInfo:
     width: int
     height: int
     sample_aspect_ratio: Fraction
-    rotation: int  # degrees counterclockwise that a player turns the picture by
-    display_matrix: tuple[int, ...] | None  # 9 numbers: the rotation and mirroring as stored
+    rotation: int  # degrees counterclockwise by which a player turns the frames
+    display_matrix: tuple[int, ...] | None  # 9 numbers: rotation and mirroring as stored
     interlaced: bool
     color: ColorTags
     rate: Fraction  # average frames per second
-    variable_rate: bool | None  # None: cannot be told without reading everything
+    variable_rate: bool | None  # None: unknown without reading the whole file
     time_base: Fraction  # seconds; every timestamp is a multiple
     start: Fraction  # seconds, of the first frame
-    duration: Fraction | None  # seconds, of the pictures
+    duration: Fraction | None  # seconds, of the video stream
     frames: int | None
     streams: tuple[StreamInfo, ...] = ()
     chapters: tuple[Chapter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it for people and JSON: fractions as text, streams and chapters as lines."""
+        """Return all fields for printing and JSON: fractions as text, one line for each stream and chapter."""
         facts = {name: str(value) if isinstance(value, Fraction) else value for name, value in vars(self).items()}
         streams = [
             " ".join(str(part) for part in (s.index, s.kind, s.codec, s.detail, s.language, s.title) if part)
@@ -77,45 +80,48 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read what a video file holds."""
+    """Return the description of a video file. Raises MediaError if it is missing, damaged or not a video."""
     container, stream = open_video(path)
     with container:
-        frame = first_frame(container, stream, path)
+        frame = _first_frame(container, stream, path)
         time_base = stream.time_base or frame.time_base or 1 / _DEFAULT_RATE
-        context = stream.codec_context
-        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
         return VideoInfo(
             path=str(path),
             container=container.format.name,
-            codec=context.codec.canonical_name,
+            codec=stream.codec_context.codec.canonical_name,
             pix_fmt=frame.format.name,
-            bit_depth=max(part.bits for part in frame.format.components),
+            bit_depth=max(component.bits for component in frame.format.components),
             width=frame.width,
             height=frame.height,
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1),
             rotation=frame.rotation,
-            display_matrix=None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist()),
+            display_matrix=_display_matrix(frame),
             interlaced=frame.interlaced_frame,
             color=ColorTags(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range),
             rate=_rate(stream),
             variable_rate=_variable_rate(stream),
             time_base=time_base,
             start=(frame.pts or 0) * time_base,
-            duration=declared_duration(container, stream),
+            duration=_declared_duration(container, stream),
             frames=stream.frames or None,
-            streams=tuple(_summary(other) for other in container.streams if other.index != stream.index),
+            streams=tuple(_stream_info(other) for other in container.streams if other.index != stream.index),
             chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
             metadata=dict(container.metadata),
         )
 
 
-def open_video(path: str | Path) -> tuple[Any, Any]:
-    """Return a file's container and its video stream, or say why there is none; the caller closes it."""
+def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
+    """Open a video file and return its container and its main video stream; the caller closes the container.
+
+    The main stream is the default one, or else the first. Raises MediaError if the file cannot be read, or if it has no
+    video stream or no decoder for it.
+    """
     path = Path(path)
     if not path.exists():
         raise MediaError(f"{path} does not exist: check the path.")
     if path.is_dir():
         raise MediaError(f"{path} is a folder: choose a video file, or a folder of PNG images with a frame rate.")
+    head = b""
     try:
         if path.stat().st_size == 0:
             raise MediaError(f"{path} is empty: copy or download it again.")
@@ -123,57 +129,22 @@ def open_video(path: str | Path) -> tuple[Any, Any]:
             head = file.read(12)
         container = av.open(str(path), metadata_errors="replace")
     except PermissionError:
-        raise MediaError(f"{path} may not be read: change its permissions.") from None
+        raise MediaError(f"{path} cannot be read: change its permissions.") from None
     except (av.error.FFmpegError, OSError) as error:
         if head[4:8] == b"ftyp":
             raise MediaError(
-                f"{path} is cut short or damaged (no index can be read): copy or record it again."
+                f"{path} is cut short or damaged (its index cannot be read): copy or record it again."
             ) from error
-        raise MediaError(f"{path} is not a video that can be read ({_reason(error)}): choose another file.") from error
+        raise MediaError(f"{path} is not a readable video ({_reason(error)}): choose another file.") from error
     try:
-        return container, _video_stream(container, path)
+        return container, _main_stream(container, path)
     except MediaError:
         container.close()
         raise
 
 
-def _video_stream(container: Any, path: Path) -> Any:
-    pictures = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not pictures:
-        raise MediaError(f"{path} has no video stream: choose a file that has pictures.")
-    stream = next((stream for stream in pictures if stream.disposition & Disposition.default), pictures[0])
-    if stream.codec_context is None:
-        raise MediaError(f"No decoder is there for the video of {path}: convert it to H.264 or another common codec.")
-    return stream
-
-
-def first_frame(container: Any, stream: Any, path: str | Path) -> Any:
-    """Decode up to the first picture."""
-    reason = "it has none"
-    try:
-        for packet in container.demux(stream):
-            try:
-                for frame in packet.decode():
-                    return frame
-            except av.error.FFmpegError as error:  # a recording may start amid pictures that need earlier ones
-                reason = _reason(error)
-    except av.error.FFmpegError as error:
-        reason = _reason(error)
-    raise MediaError(f"No picture of {path} can be decoded ({reason}): the file is damaged; copy or record it again.")
-
-
-def declared_duration(container: Any, stream: Any) -> Fraction | None:
-    """Return how long the container says that the pictures are, in seconds."""
-    if stream.duration is not None and stream.time_base is not None:
-        return stream.duration * stream.time_base
-    tagged = own_duration(stream)
-    if tagged is not None:
-        return tagged
-    return None if container.duration is None else Fraction(container.duration, av.time_base)
-
-
-def own_duration(stream: Any) -> Fraction | None:
-    """Return the duration in seconds that a Matroska file notes of one stream."""
+def tagged_duration(stream: Stream) -> Fraction | None:
+    """Return the duration in seconds from the DURATION tag that Matroska files have for each stream, or None."""
     try:
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds.strip("\0 "))
@@ -181,33 +152,85 @@ def own_duration(stream: Any) -> Fraction | None:
         return None
 
 
-def _rate(stream: Any) -> Fraction:
+def codec_name(stream: Stream) -> str:
+    """Return FFmpeg's name of a stream's codec, or "unknown"."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    return getattr(stream, "name", None) or "unknown"
+
+
+def _main_stream(container: InputContainer, path: Path) -> VideoStream:
+    candidates = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not candidates:
+        raise MediaError(f"{path} has no video stream: choose another file.")
+    stream = next((stream for stream in candidates if stream.disposition & Disposition.default), candidates[0])
+    if stream.codec_context is None:
+        raise MediaError(
+            f"FFmpeg has no decoder for the video stream of {path}: convert it to H.264 or another common codec."
+        )
+    return stream
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> av.VideoFrame:
+    """Return the first frame that can be decoded."""
+    reason = "it has none"
+    try:
+        for packet in container.demux(stream):
+            try:
+                for frame in packet.decode():
+                    return frame
+            except av.error.FFmpegError as error:  # a recording may start with frames that refer to earlier ones
+                reason = _reason(error)
+    except av.error.FFmpegError as error:
+        reason = _reason(error)
+    raise MediaError(f"No frame of {path} can be decoded ({reason}): copy or record the file again.")
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    side_data: Mapping[Any, Any] = frame.side_data
+    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
+    return None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
+
+
+def _declared_duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Return the duration in seconds that the container declares for the video stream."""
+    if stream.duration is not None and stream.time_base is not None:
+        return stream.duration * stream.time_base
+    tagged = tagged_duration(stream)
+    if tagged is not None:
+        return tagged
+    return None if container.duration is None else Fraction(container.duration, av.time_base)
+
+
+def _rate(stream: VideoStream) -> Fraction:
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate:
             return Fraction(rate)
     return _DEFAULT_RATE
 
 
-def _variable_rate(stream: Any) -> bool | None:
-    """Tell by the index, where the container has a full one, else by the rates that it notes."""
-    stamps = [entry.timestamp for entry in stream.index_entries] if stream.frames else []
-    if len(stamps) >= max(2, stream.frames - 1):
-        gaps = [later - earlier for earlier, later in pairwise(sorted(stamps))]
-        return max(gaps) - min(gaps) > 2  # ticks: stored times are rounded
+def _variable_rate(stream: VideoStream) -> bool | None:
+    """Return whether the frame rate varies: by the index if it lists every frame, or else by the declared rates."""
+    timestamps = [entry.timestamp for entry in stream.index_entries] if stream.frames else []
+    if len(timestamps) >= max(2, stream.frames - 1):
+        gaps = [later - earlier for earlier, later in pairwise(sorted(timestamps))]
+        return max(gaps) - min(gaps) > 2  # ticks, because stored timestamps are rounded
     if stream.average_rate and stream.base_rate == stream.average_rate:
         return False
     return None
 
 
-def _summary(stream: Any) -> StreamInfo:
-    context, kind, detail = stream.codec_context, stream.type, ""
-    if kind == "audio" and context is not None:
-        detail = f"{context.rate} Hz {context.layout.name}"
-    elif kind == "video" and context is not None:
+def _stream_info(stream: Any) -> StreamInfo:
+    context, detail, sample_rate = stream.codec_context, "", None
+    if stream.type == "audio" and context is not None:
+        sample_rate = context.rate
+        detail = f"{sample_rate} Hz {context.layout.name}"
+    elif stream.type == "video" and context is not None:
         detail = f"{context.width}x{context.height}"
-    codec = context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown"
     tags = stream.metadata
-    return StreamInfo(stream.index, kind, codec, tags.get("language"), tags.get("title"), detail)
+    return StreamInfo(
+        stream.index, stream.type, codec_name(stream), tags.get("language"), tags.get("title"), detail, sample_rate
+    )
 
 
 def _chapter(chapter: Mapping[str, Any]) -> Chapter:

@@ -1,4 +1,4 @@
-"""The streams beside the picture: copied packet by packet, in step with the video, or converted where they must be."""
+"""Copy the audio, subtitles, attachments, chapters and metadata of a video file into an output."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,21 +8,25 @@ from typing import Any, Protocol
 
 import av
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition
+from av.subtitles.stream import SubtitleStream
 
 from ..contract.errors import MediaError
-from .probe import open_video
+from .probe import codec_name, open_video
 
-_AUDIO_CODECS = {"webm": "libopus"}  # elsewhere aac
-_TEXT_CODECS = {"webm": "webvtt", "matroska": "subrip"}  # elsewhere mov_text
+# By FFmpeg's name of the output format.
+_AUDIO_CODECS = {"webm": "libopus"}  # all others: aac
+_TEXT_CODECS = {"webm": "webvtt", "matroska": "subrip"}  # all others: mov_text
 _TEXT_SUBTITLES = {"subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"}
 _AUDIO_BIT_RATE = 192_000  # of converted audio, bits per second
-_STALE_TAGS = re.compile(
+_STALE_KEYS = re.compile(
     r"encoder|DURATION|_STATISTICS.*|BPS|NUMBER_OF_.*|major_brand|minor_version|compatible_brands", re.IGNORECASE
 )
 
-
-# FFmpeg's muxer of QuickTime knows some languages by another of their codes alone.
+# FFmpeg's QuickTime muxer knows only the other ISO 639 code of these languages.
 _QUICKTIME_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "ell": "gre", "zho": "chi", "cze": "ces", "isl": "ice", "rum": "ron",
     "slo": "slk", "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "kat": "geo", "mkd": "mac", "msa": "may",
@@ -30,121 +34,130 @@ _QUICKTIME_LANGUAGES = {
 }  # fmt: skip
 
 
-class _Way(Protocol):
-    """One stream's way into the output."""
+class _Transfer(Protocol):
+    """Turns the packets of one source stream into packets of an output stream."""
 
-    def packets(self, packet: Any) -> Iterator[Any]: ...
+    def packets(self, packet: Any) -> Iterator[Packet]: ...
 
 
 class CopiedStreams:
-    """Reads a video file a second time, for all but its pictures, only as far as the video has come."""
+    """The streams of a source file other than its main video, copied packet by packet into an output.
 
-    def __init__(self, path: Path, output: Any, warnings: list[str]) -> None:
-        self._source, picture = open_video(path)
+    The source is opened a second time and read only as far as the output video has come. Streams that the output
+    format does not support are converted (audio and text subtitles) or left out, each with a line in `warnings`.
+    """
+
+    def __init__(self, path: Path, output: OutputContainer, warnings: list[str]) -> None:
+        self._source, video = open_video(path)
         self._output = output
-        self._pending: Any = None
-        self._ways: dict[int, _Way] = {}
+        self._next: Any = None  # the packet that has been read but not written
+        self._transfers: dict[int, _Transfer] = {}  # by the stream's index in the source
         chapters = self._source.chapters()
         for stream in self._source.streams:
-            if stream.index != picture.index:
-                way = _way(stream, output, warnings, bool(chapters))
-                if way is not None:
-                    self._ways[stream.index] = way
+            if stream.index != video.index:
+                transfer = _transfer(stream, output, warnings, has_chapters=bool(chapters))
+                if transfer is not None:
+                    self._transfers[stream.index] = transfer
                     continue
             if stream.type != "attachment":
                 stream.discard = Discard.all
         output.set_chapters(chapters)
-        output.metadata.update(kept_tags(self._source.metadata, output.format.name))
-        self.rates = [stream.rate for stream in self._source.streams.audio if stream.rate]
-        self._packets = (
-            self._source.demux([self._source.streams[index] for index in self._ways]) if self._ways else None
-        )
+        output.metadata.update(lasting_metadata(self._source.metadata, output.format.name))
+        streams = [self._source.streams[index] for index in self._transfers]
+        self._packets = self._source.demux(streams) if streams else iter(())
 
-    def pump(self, until: Fraction | None) -> None:
-        """Write every packet up to a time in seconds; None: all the rest."""
-        while self._packets is not None:
-            if self._pending is None:
+    def copy_until(self, time: Fraction | None) -> None:
+        """Write every packet up to a time in seconds, or all remaining packets for None.
+
+        Raises MediaError if the source cannot be read.
+        """
+        while True:
+            if self._next is None:
                 try:
-                    self._pending = next(self._packets, None)
+                    self._next = next(self._packets, None)
                 except av.error.FFmpegError as error:
-                    name = self._source.name
-                    raise MediaError(f"The audio or subtitles of {name} are damaged: {error.strerror}.") from error
-            packet = self._pending
+                    raise MediaError(
+                        f"The audio or subtitles of {self._source.name} are damaged ({error.strerror}):"
+                        " copy the file again, or remux it without them."
+                    ) from error
+            packet = self._next
             if packet is None:
-                self._packets = None
                 return
-            if until is not None and packet.dts is not None and packet.dts * packet.time_base > until:
+            if time is not None and packet.dts is not None and packet.dts * packet.time_base > time:
                 return
-            for made in self._ways[packet.stream.index].packets(packet):
-                self._output.mux_one(made)
-            self._pending = None
+            for output_packet in self._transfers[packet.stream.index].packets(packet):
+                self._output.mux_one(output_packet)
+            self._next = None
 
     def close(self) -> None:
-        """Close the file."""
-        self._packets = self._pending = None
+        """Close the source file."""
+        self._packets, self._next = iter(()), None
         self._source.close()
 
 
-def kept_tags(tags: Mapping[str, str], format: str) -> dict[str, str]:
-    """Return the metadata that stays true of another encoding, as the format writes it."""
-    kept = {key: text for key, text in tags.items() if not _STALE_TAGS.match(key)}
-    if format == "mov" and kept.get("language") in _QUICKTIME_LANGUAGES:
-        kept["language"] = _QUICKTIME_LANGUAGES[kept["language"]]
-    return kept
+def lasting_metadata(metadata: Mapping[str, str], format: str) -> dict[str, str]:
+    """Return the metadata that stays true after a new encoding, with the language codes of the output format."""
+    lasting = {key: value for key, value in metadata.items() if not _STALE_KEYS.match(key)}
+    if format == "mov" and lasting.get("language") in _QUICKTIME_LANGUAGES:
+        lasting["language"] = _QUICKTIME_LANGUAGES[lasting["language"]]
+    return lasting
 
 
-def _way(stream: Any, output: Any, warnings: list[str], chapters: bool) -> _Way | None:
-    """Find how a stream gets into the output, or warn that it does not."""
-    format, context = output.format.name, stream.codec_context
-    name = context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown"
+def _transfer(stream: Any, output: OutputContainer, warnings: list[str], *, has_chapters: bool) -> _Transfer | None:
+    """Return the transfer of a stream: a copy if the output format supports it, or else a conversion.
+
+    Returns None, with a warning, for a stream that is left out.
+    """
+    format, name = output.format.name, codec_name(stream)
     label = f"{stream.type} stream {stream.index} ({name})"
-    cover = bool(stream.disposition & Disposition.attached_pic)
-    if stream.type == "data" and chapters:
-        return None  # the text track of QuickTime chapters; the output gets its own
-    if stream.type in ("audio", "subtitle", "attachment") or cover:
+    is_cover = bool(stream.disposition & Disposition.attached_pic)
+    if stream.type == "data" and has_chapters:
+        return None  # the text track of QuickTime chapters; the muxer writes one for the output
+    if stream.type in ("audio", "subtitle", "attachment") or is_cover:
         try:
-            if not (cover and format == "webm"):
+            if not (is_cover and format == "webm"):
                 return _Copy(stream, output)
         except (ValueError, av.error.FFmpegError):
-            pass
+            pass  # the format does not support the codec
         try:
-            if stream.type == "audio" and context is not None:
+            if stream.type == "audio" and stream.codec_context is not None:
                 codec = _AUDIO_CODECS.get(format, "aac")
-                way: _Way = _ConvertedAudio(stream, output, codec)
-                warnings.append(f"The {label} was converted to {codec}: {format} does not hold {name}.")
-                return way
+                transfer: _Transfer = _AudioConversion(stream, output, codec)
+                warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
+                return transfer
             if stream.type == "subtitle" and name in _TEXT_SUBTITLES:
                 codec = _TEXT_CODECS.get(format, "mov_text")
-                way = _ConvertedText(stream, output, codec)
-                warnings.append(f"The {label} was converted to {codec}: {format} does not hold {name}.")
-                return way
+                transfer = _TextConversion(stream, output, codec)
+                warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
+                return transfer
         except (ValueError, av.error.FFmpegError) as error:
             warnings.append(f"The {label} was left out: it cannot be converted ({error}).")
             return None
-    reason = "only one video is upscaled" if stream.type == "video" and not cover else f"{format} does not hold it"
+    second_video = stream.type == "video" and not is_cover
+    reason = "only one video stream is upscaled" if second_video else f"{format} does not support it"
     warnings.append(f"The {label} was left out: {reason}.")
     return None
 
 
-def _carry_over(source: Any, target: Any, format: str) -> None:
-    target.metadata.update(kept_tags(source.metadata, format))
-    target.disposition = source.disposition.value
+def _copy_metadata(source: Any, target: Any, format: str) -> None:
+    target.metadata.update(lasting_metadata(source.metadata, format))
+    target.disposition = source.disposition
 
 
 class _Copy:
-    """Packets as they are."""
+    """Writes packets unchanged."""
 
-    def __init__(self, source: Any, output: Any) -> None:
+    def __init__(self, source: Any, output: OutputContainer) -> None:
         self._target = output.add_stream_from_template(source, opaque=True)
-        _carry_over(source, self._target, output.format.name)
+        _copy_metadata(source, self._target, output.format.name)
         self._last_dts: int | None = None
 
-    def packets(self, packet: Any) -> Iterator[Any]:
+    def packets(self, packet: Any) -> Iterator[Packet]:
         if packet.dts is None and packet.pts is None:
-            return  # the flush at the end
+            return  # the empty packet at the end of a stream
         if packet.dts is None:
             packet.dts = packet.pts
-        if self._last_dts is not None and packet.dts <= self._last_dts:  # muxers refuse time that stands still
+        if self._last_dts is not None and packet.dts <= self._last_dts:  # muxers require increasing timestamps
             packet.dts = self._last_dts + 1
             packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
         self._last_dts = packet.dts
@@ -152,53 +165,56 @@ class _Copy:
         yield packet
 
 
-class _ConvertedAudio:
-    """Audio decoded and encoded anew."""
+class _AudioConversion:
+    """Decodes audio and encodes it with another codec."""
 
-    def __init__(self, source: Any, output: Any, codec: str) -> None:
+    def __init__(self, source: Any, output: OutputContainer, codec: str) -> None:
         rate = 48000 if codec == "libopus" else source.rate
         self._source = source
-        self._target = output.add_stream(codec, rate=rate, layout=source.layout.name)
-        self._target.bit_rate = _AUDIO_BIT_RATE
-        _carry_over(source, self._target, output.format.name)
-        context = self._target.codec_context
+        target = output.add_stream(codec, rate=rate, layout=source.layout.name)
+        assert isinstance(target, AudioStream)
+        target.bit_rate = _AUDIO_BIT_RATE
+        _copy_metadata(source, target, output.format.name)
+        context = target.codec_context
         context.open()
+        self._target = target
         self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size)
 
-    def packets(self, packet: Any) -> Iterator[Any]:
+    def packets(self, packet: Any) -> Iterator[Packet]:
         flush = packet.dts is None and packet.size == 0
         frames = self._source.decode(None if flush else packet)
         for frame in [*frames, *([None] if flush else [])]:
-            for piece in self._resampler.resample(frame):
-                yield from self._target.encode(piece)
+            for resampled in self._resampler.resample(frame):
+                yield from self._target.encode(resampled)
         if flush:
             yield from self._target.encode(None)
 
 
-class _ConvertedText:
-    """Text subtitles in another format."""
+class _TextConversion:
+    """Converts text subtitles to another format."""
 
-    def __init__(self, source: Any, output: Any, codec: str) -> None:
+    def __init__(self, source: Any, output: OutputContainer, codec: str) -> None:
         self._decoder = source.codec_context
         self._decoder.open()
         self._target = output.add_stream(codec)
+        assert isinstance(self._target, SubtitleStream)
         self._encoder = self._target.codec_context
         self._encoder.subtitle_header = self._decoder.subtitle_header
         self._target.time_base = source.time_base
         self._encoder.time_base = source.time_base
         self._encoder.open()
-        _carry_over(source, self._target, output.format.name)
+        _copy_metadata(source, self._target, output.format.name)
 
-    def packets(self, packet: Any) -> Iterator[Any]:
+    def packets(self, packet: Any) -> Iterator[Packet]:
         if packet.pts is None or not packet.size:
             return
         subtitles = self._decoder.decode2(packet)
         if subtitles is None or not len(subtitles):
             return
-        made = self._encoder.encode_subtitle(subtitles)
-        made.stream = self._target
-        made.time_base = packet.time_base
-        made.pts = made.dts = packet.pts
-        made.duration = packet.duration
-        made.is_keyframe = True
-        yield made
+        encoded = self._encoder.encode_subtitle(subtitles)
+        encoded.stream = self._target
+        encoded.time_base = packet.time_base
+        encoded.pts = encoded.dts = packet.pts
+        encoded.duration = packet.duration
+        encoded.is_keyframe = True
+        yield encoded

@@ -1,30 +1,30 @@
-"""What a stream's tags say of its colours, and how its YUV is to be read."""
+"""Color tags of a stream (ITU-T H.273) and the YUV coding that they stand for."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..contract.errors import MediaError
 
-# Code points of ITU-T H.273, which FFmpeg uses too.
-RGB, BT709, UNSPECIFIED, BT470BG, SMPTE170M, BT2020_NCL = 0, 1, 2, 5, 6, 9
-LIMITED_RANGE, FULL_RANGE = 1, 2  # of FFmpeg's AVColorRange; 0 says nothing
+# Matrix code points of ITU-T H.273; FFmpeg uses the same numbers.
+RGB, BT709, UNSPECIFIED, RESERVED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL = 0, 1, 2, 3, 4, 5, 6, 7, 9
+LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified
 
 # Matrix -> (Kr, Kb)
 LUMA_WEIGHTS = {
     BT709: (0.2126, 0.0722),
-    4: (0.30, 0.11),  # FCC
+    FCC: (0.30, 0.11),
     BT470BG: (0.299, 0.114),
     SMPTE170M: (0.299, 0.114),
-    7: (0.212, 0.087),  # SMPTE 240M
+    SMPTE240M: (0.212, 0.087),
     BT2020_NCL: (0.2627, 0.0593),
 }
 _MATRICES = {
     RGB: "RGB",
     BT709: "BT.709",
-    4: "FCC",
+    FCC: "FCC",
     BT470BG: "BT.601",
     SMPTE170M: "BT.601",
-    7: "SMPTE 240M",
+    SMPTE240M: "SMPTE 240M",
     8: "YCgCo",
     BT2020_NCL: "BT.2020",
     10: "BT.2020 constant luminance",
@@ -40,12 +40,12 @@ _PRIMARIES = {
 }
 _TRANSFERS = {1: "BT.709", 6: "BT.601", 8: "linear", 13: "sRGB", 14: "BT.2020", 15: "BT.2020", 16: "PQ", 18: "HLG"}
 _RANGES = {LIMITED_RANGE: "limited", FULL_RANGE: "full"}
-_HD_LINES = 720  # untagged pictures below it are BT.601, as is the custom
+_HD_LINES = 720  # by convention an untagged frame with fewer lines is BT.601
 
 
 @dataclass(frozen=True)
 class ColorTags:
-    """What a stream says of its colours, as code points of ITU-T H.273; the range as FFmpeg counts (0, 1, 2)."""
+    """The color tags of a stream: code points of ITU-T H.273, and the range as FFmpeg's AVColorRange (0, 1 or 2)."""
 
     matrix: int = UNSPECIFIED
     primaries: int = UNSPECIFIED
@@ -53,7 +53,7 @@ class ColorTags:
     range: int = 0
 
     def names(self) -> dict[str, str]:
-        """Return every tag by its common name."""
+        """Return the common name of every tag."""
         return {
             "matrix": _name(_MATRICES, self.matrix),
             "primaries": _name(_PRIMARIES, self.primaries),
@@ -64,21 +64,25 @@ class ColorTags:
 
 @dataclass(frozen=True)
 class Coding:
-    """How RGB is coded as YUV."""
+    """The conversion between RGB and YUV: a matrix, which is a key of `LUMA_WEIGHTS`, and a range."""
 
     matrix: int
     full_range: bool
 
 
 def coding_of(tags: ColorTags, height: int, pix_fmt: str) -> Coding:
-    """Return what the tags mean for pictures of that height and pixel format; untagged ones get the custom."""
+    """Return the coding of frames with these tags, a height in px and a pixel format.
+
+    Without a matrix tag the convention decides: BT.601 below 720 lines, BT.709 from there. Raises MediaError if the
+    matrix is not supported.
+    """
     full_range = pix_fmt.startswith("yuvj") or tags.range == FULL_RANGE
     matrix = tags.matrix
-    if matrix in (UNSPECIFIED, 3, RGB):  # 3 is reserved; RGB says nothing of YUV
+    if matrix in (UNSPECIFIED, RESERVED, RGB):  # none of them defines a YUV matrix
         matrix = SMPTE170M if height < _HD_LINES else BT709
     if matrix not in LUMA_WEIGHTS:
         name = _name(_MATRICES, matrix)
-        raise MediaError(f"The colour matrix {name} is not supported: convert the video to BT.709 or BT.2020 first.")
+        raise MediaError(f"The color matrix {name} is not supported: convert the video to BT.709 or BT.2020 first.")
     return Coding(matrix, full_range)
 
 

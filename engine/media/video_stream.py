@@ -1,0 +1,226 @@
+"""Encode the frames of an output's video stream into packets with exact times."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ..contract.errors import MediaError
+from ..contract.picture import Picture, PictureFormat
+from .color import fill, fill_planes
+from .encoder import Encoding
+from .pixel_format import is_rgb, planar_format, repack
+from .probe import VideoInfo, open_video
+from .remux import lasting_metadata
+from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
+
+_MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
+_FLICK = Fraction(1, 705_600_000)  # seconds; so short that rounding timestamps to it does not matter
+_MAX_ASPECT_TERM = 1000  # of the numerator and denominator of a pixel aspect
+
+
+class EncodedStream:
+    """The video stream of an output file: its colors, its encoder, and the times of its packets.
+
+    Color tags, pixel aspect, rotation and metadata come from `source`. Properties that the container does
+    not support are reported in `warnings`. Raises MediaError if the container does not support the codec, or if the
+    codec refuses the size, the pixel format or an option.
+    """
+
+    def __init__(
+        self,
+        output: OutputContainer,
+        encoding: Encoding,
+        *,
+        path: Path,
+        source: VideoInfo | None,
+        size: tuple[int, int],  # (width, height)
+        rate: Fraction,
+        time_base: Fraction,
+        warnings: list[str],
+    ) -> None:
+        self._options = dict(encoding.options)
+        self._path, self._size, self._time_base = path, size, time_base
+        self._codec, self._pix_fmt, self._planar = encoding.codec, encoding.pix_fmt, planar_format(encoding.pix_fmt)
+        self._coding, self._tags = _output_colors(source, size[1], encoding.pix_fmt)
+        self._durations: dict[int, int] = {}  # ticks by timestamp, of the frames in the encoder
+        self._first: int | None = None  # ticks, of the first frame
+        self._first_dts: int | None = None  # ticks, of the first packet
+        self._previous = self._end = 0  # ticks, start and end of the latest frame
+        self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
+        self._stream = self._add_stream(output, rate)
+        if source is not None:
+            self._copy_properties(output, source, warnings)
+        self._open_encoder()
+
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """The YUV format that `encode` takes besides RGB; None if it takes only RGB."""
+        if is_rgb(self._pix_fmt):
+            return None
+        return PictureFormat(self._planar, LUMA_WEIGHTS[self._coding.matrix], self._coding.full_range)
+
+    def encode(self, frame: Picture, pts: Fraction, duration: Fraction) -> Iterator[Packet]:
+        """Encode a frame that is displayed from `pts` for `duration`, in seconds; yield the packets to write.
+
+        The frame is RGB, (3, H, W) uint16, of which 65535 is white, or the planes of `picture_format`. Raises
+        MediaError unless `pts` is after that of the previous frame.
+        """
+        start, end = self._ticks(pts), self._ticks(pts + duration)
+        if self._first is None:
+            self._first = start
+        elif start <= self._previous:
+            raise MediaError(
+                f"The frame of {self._path} at {float(pts):.6f} s does not follow the previous frame in time:"
+                " write frames with increasing timestamps."
+            )
+        converted = self._convert(frame)
+        converted.pts, converted.time_base = start, self._time_base
+        self._durations[start] = end - start
+        self._previous, self._end = start, end
+        for packet in self._stream.encode(converted):
+            yield from self._delay(packet)
+
+    def finish(self) -> Iterator[Packet]:
+        """Flush the encoder; yield the remaining packets. Raises MediaError if no frame was encoded."""
+        for packet in self._stream.encode(None):
+            yield from self._delay(packet)
+        if self._last is None:
+            raise MediaError(f"No frame was written to {self._path}: choose an input that has frames.")
+        if not stores_milliseconds(self._path):
+            self._align_end(self._last)
+        yield self._last
+
+    def _convert(self, frame: Picture) -> av.VideoFrame:
+        """Return a frame in the encoder's pixel format, with color tags."""
+        converted = av.VideoFrame(*self._size, self._planar)
+        if isinstance(frame, tuple):
+            fill_planes(converted, frame)
+        else:
+            assert frame.dtype == np.uint16, frame.dtype
+            assert frame.shape == (3, self._size[1], self._size[0]), frame.shape
+            fill(converted, frame, self._coding)
+        if self._planar != self._pix_fmt:
+            converted = repack(converted, self._pix_fmt)
+        converted.colorspace, converted.color_range = self._tags.matrix, self._tags.range
+        converted.color_primaries, converted.color_trc = self._tags.primaries, self._tags.transfer
+        return converted
+
+    def _delay(self, packet: Packet) -> Iterator[Packet]:
+        """Set the duration of a packet and keep it; yield the packet before it."""
+        assert packet.pts is not None
+        packet.duration = self._durations.pop(packet.pts)
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        previous, self._last = self._last, packet
+        if previous is not None:
+            yield previous
+
+    def _align_end(self, last: Packet) -> None:
+        """Make the durations in decoding order, which MP4 stores, add up to the duration of the video.
+
+        The last packet in decoding order may be displayed before others; its end must not lie after theirs.
+        """
+        assert self._first is not None
+        assert self._first_dts is not None
+        assert last.pts is not None
+        assert last.dts is not None
+        length = self._end - self._first
+        duration = length - (last.dts - self._first_dts)
+        if last.pts + duration > self._end:
+            last.dts = last.pts
+            duration = length - (last.dts - self._first_dts)
+        last.duration = max(1, duration)
+
+    def _ticks(self, time: Fraction) -> int:
+        return round(time / self._time_base)
+
+    def _add_stream(self, output: OutputContainer, rate: Fraction) -> VideoStream:
+        try:
+            stream = output.add_stream(self._codec, rate=rate, width=self._size[0], height=self._size[1])
+        except ValueError as error:
+            raise MediaError(
+                f"{self._path.suffix} files do not support {self._codec}: choose another codec, or .mkv."
+            ) from error
+        assert isinstance(stream, VideoStream)
+        context = stream.codec_context
+        context.pix_fmt = self._pix_fmt
+        context.time_base = stream.time_base = self._time_base
+        context.colorspace, context.color_range = self._tags.matrix, self._tags.range
+        context.color_primaries, context.color_trc = self._tags.primaries, self._tags.transfer
+        if self._codec == "libx265" and self._path.suffix.lower() in (".mp4", ".m4v", ".mov"):
+            context.codec_tag = "hvc1"  # Apple's players take H.265 only with this tag
+        return stream
+
+    def _copy_properties(self, output: OutputContainer, source: VideoInfo, warnings: list[str]) -> None:
+        """Copy the pixel aspect, rotation, metadata and disposition of the source's video stream."""
+        aspect = _pixel_aspect(source, self._size)
+        self._stream.codec_context.sample_aspect_ratio = aspect
+        if aspect != 1 and self._path.suffix.lower() == ".webm":
+            warnings.append(f"The pixel aspect {aspect} was left out: webm does not support it.")
+        if source.display_matrix is not None:
+            self._stream.set_display_matrix(source.display_matrix)
+        if Path(source.path).is_file():
+            container, original = open_video(source.path)
+            with container:
+                self._stream.metadata.update(lasting_metadata(original.metadata, output.format.name))
+                self._stream.disposition = original.disposition
+
+    def _open_encoder(self) -> None:
+        context = self._stream.codec_context
+        if "threads" in self._options:
+            context.thread_count = int(self._options.pop("threads"))
+        context.options = dict(self._options)
+        try:
+            context.open()
+        except av.error.FFmpegError as error:
+            raise MediaError(
+                f"{self._codec} refuses {self._size[0]}x{self._size[1]} {self._pix_fmt} with the options"
+                f" {self._options} ({error.strerror}): change them."
+            ) from error
+        if context.options:  # options that the encoder has not used
+            raise MediaError(f"{self._codec} has no option '{next(iter(context.options))}': leave it out.")
+
+
+def _output_colors(source: VideoInfo | None, height: int, pix_fmt: str) -> tuple[Coding, ColorTags]:
+    """Return the coding and the color tags of an output with a height in px and a pixel format.
+
+    The source's matrix is tagged even where the source has no tag: players choose the matrix of an untagged video by
+    its height, and upscaling changes the height. RGB and image sources get the conventional matrix of the output.
+    """
+    tags = ColorTags() if source is None else source.color
+    if source is None or source.container == "images" or is_rgb(source.pix_fmt):
+        coding = Coding(coding_of(ColorTags(), height, "yuv420p").matrix, full_range=False)
+    else:
+        coding = coding_of(tags, source.height, source.pix_fmt)
+    full_range = coding.full_range or is_rgb(pix_fmt) or pix_fmt.startswith("yuvj")
+    matrix = coding.matrix if tags.matrix in (RGB, UNSPECIFIED) else tags.matrix
+    return Coding(coding.matrix, full_range), ColorTags(
+        RGB if is_rgb(pix_fmt) else matrix,
+        tags.primaries,
+        tags.transfer,
+        FULL_RANGE if full_range else LIMITED_RANGE,
+    )
+
+
+def stores_milliseconds(path: Path) -> bool:
+    """Return whether the container rounds times to milliseconds, as Matroska and WebM do."""
+    return path.suffix.lower() in (".mkv", ".webm")
+
+
+def usable_time_base(time_base: Fraction) -> Fraction:
+    """Return the time base in seconds, or a fine one if FFmpeg's fractions cannot store it."""
+    return time_base if max(time_base.numerator, time_base.denominator) <= _MAX_INT else _FLICK
+
+
+def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> Fraction:
+    """Return the pixel aspect with which an output of this size keeps the proportions of the source."""
+    change = Fraction(source.width * size[1], source.height * size[0])
+    if abs(change - 1) < Fraction(1, 100):  # from rounding the size to whole pixels
+        return source.sample_aspect_ratio
+    return (source.sample_aspect_ratio * change).limit_denominator(_MAX_ASPECT_TERM)
