@@ -1,1 +1,1 @@
-"""What computes: devices, ONNX Runtime and TensorRT."""
+"""Backends: devices, ONNX Runtime and TensorRT."""

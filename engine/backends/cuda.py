@@ -1,4 +1,4 @@
-"""A GPU as the place of work: CuPy's memory and streams, page-locked copies, and the kernels on the same streams."""
+"""The CUDA device: CuPy's memory and streams, page-locked copies, and kernels on the same streams."""
 
 import functools
 from collections import deque
@@ -15,52 +15,52 @@ from ..contract.picture import Picture, PictureFormat, to_uint16
 from .cuda_driver import check_context
 from .device import Array
 
-LANES = 2  # windows that are computed at once
+STREAMS = 2  # windows that are computed at once
 IN_FLIGHT = 3  # frames that are computed or copied while one is encoded
-_CONSTANTS, _CONSTANT_BYTES = 256, 1 << 16  # small arrays that are kept on a device, and what is small
+_CONSTANTS, _CONSTANT_BYTES = 256, 1 << 16  # small arrays that stay on a device, and the largest of them
 
 
-class Gpu:
+class CudaDevice:
     """A CUDA device, whose primary context it shares with every other user in this process.
 
-    Raises BackendError where CuPy, a driver or the device is missing.
+    Raises BackendError if CuPy, a driver or the device is missing.
     """
 
-    def __init__(self, index: int = 0, lanes: int = LANES) -> None:
+    def __init__(self, index: int = 0, streams: int = STREAMS) -> None:
         self._cupy = import_cupy()
-        self.index, self.lanes, self.in_flight = index, lanes, IN_FLIGHT
-        self.device = f"cuda:{index}"
+        self.index, self.stream_count, self.in_flight = index, streams, IN_FLIGHT
+        self.name = f"cuda:{index}"
         self._device = _open(self._cupy, index)
         with self._device:
             check_context(index)
-            self.streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(lanes)]
+            self.streams = [self._cupy.cuda.Stream(non_blocking=True) for _ in range(streams)]
             self._copies = self._cupy.cuda.Stream(non_blocking=True)
         self._constants: dict[tuple[Any, ...], Array] = {}
-        self._staged: deque[tuple[Any, np.ndarray]] = deque()  # page-locked memory, until what reads it has happened
+        self._staged: deque[tuple[Any, np.ndarray]] = deque()  # page-locked memory of uploads that may still run
 
     @contextmanager
-    def lane(self, number: int) -> Iterator[None]:
-        """Queue what happens within on one of the streams."""
-        with self._device, self.streams[number % self.lanes], explained(self._cupy, self.device):
+    def stream(self, number: int) -> Iterator[None]:
+        """Make one of the streams current: work in the `with` block is queued on it."""
+        with self._device, self.streams[number % self.stream_count], translate_errors(self._cupy, self.name):
             yield
 
     def upload(self, array: np.ndarray) -> Array:
-        """Copy an array through page-locked memory, on the copies' stream; the lane goes on when it is there."""
-        lane = self._cupy.cuda.get_current_stream()
-        there = self._cupy.empty(array.shape, array.dtype)
+        """Copy an array through page-locked memory on the copy stream; the current stream waits for it."""
+        stream = self._cupy.cuda.get_current_stream()
+        uploaded = self._cupy.empty(array.shape, array.dtype)
         staged = _page_locked(array.shape, array.dtype)
         staged[...] = array
-        self._copies.wait_event(lane.record())  # the lane may still use the memory that it got
-        there.set(staged, stream=self._copies)
+        self._copies.wait_event(stream.record())  # the memory pool may hand out what the stream still uses
+        uploaded.set(staged, stream=self._copies)
         copied = self._copies.record()
-        lane.wait_event(copied)
+        stream.wait_event(copied)
         self._staged.append((copied, staged))
         while self._staged and self._staged[0][0].done:
             self._staged.popleft()
-        return there
+        return uploaded
 
     def constant(self, array: np.ndarray) -> Array:
-        """Return a copy of a small array that is kept, because it comes again: positions and times."""
+        """Return a cached copy of a small array that is used again: positions and times."""
         key = (array.shape, array.dtype.str, array.tobytes())
         if key not in self._constants:
             if len(self._constants) >= _CONSTANTS:
@@ -70,56 +70,61 @@ class Gpu:
         return self._constants[key]
 
     def array(self, value: Any, dtype: str) -> Array:
-        """Return a contiguous CuPy array of a value that is a NumPy or CuPy array."""
+        """Return a NumPy or CuPy array as a contiguous CuPy array of `dtype`."""
         if not isinstance(value, np.ndarray):
             return self._cupy.ascontiguousarray(value, dtype)
         value = np.ascontiguousarray(value, dtype)
         return self.constant(value) if value.nbytes <= _CONSTANT_BYTES else self.upload(value)
 
-    def current(self) -> int:
-        """Return the address of the stream that work is queued on now."""
+    def current_stream(self) -> int:
+        """Return the address of the current stream."""
         return self._cupy.cuda.get_current_stream().ptr
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Return an array of any content, for the current lane."""
+        """Allocate an uninitialized array for the current stream."""
         return self._cupy.empty(shape, dtype)
 
-    def canvas(self, size: tuple[int, int]) -> Array:
-        """Return float32, so that a picture of any depth can be made of it."""
+    def output_buffer(self, size: tuple[int, int]) -> Array:
+        """Allocate an uninitialized frame, (3, H, W) float32: a picture of any bit depth can be made of it."""
         return self._cupy.empty((3, *size), np.float32)
 
-    def canvas_bytes(self, size: tuple[int, int]) -> int:
-        """Return how large a canvas is."""
+    def output_buffer_bytes(self, size: tuple[int, int]) -> int:
+        """Return the size of an output buffer in bytes."""
         return 3 * size[0] * size[1] * np.dtype(np.float32).itemsize
 
-    def put(self, canvas: Array, frame: Array, low: float, high: float) -> None:
-        """Scale values to [0, 1]; what lies outside is clipped when the frame leaves."""
+    def write(self, buffer: Array, frame: Array, low: float, high: float) -> None:
+        """Write a network's values into a part of an output buffer, scaled to [0, 1]; `download` clips them."""
         if (low, high) == (0.0, 1.0):
-            canvas[...] = frame
+            buffer[...] = frame
         else:
-            canvas[...] = (frame - np.float32(low)) * np.float32(1 / (high - low))
+            buffer[...] = (frame - np.float32(low)) * np.float32(1 / (high - low))
 
-    def download(self, canvas: Array, wanted: PictureFormat | None) -> Callable[[], Picture]:
-        """Convert on the lane, copy on the copies' stream."""
-        if wanted is not None and wanted.pix_fmt in color.PIX_FMTS:
-            made = color.from_rgb(canvas, wanted.pix_fmt, wanted.luma_weights, wanted.full_range)
+    def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
+        """Convert an output buffer on the current stream, copy it on the copy stream, and return a function that waits.
+
+        The picture has the planes of `picture_format` if the color kernel supports it, else RGB, (3, H, W) uint16.
+        """
+        if picture_format is not None and picture_format.pix_fmt in color.PIX_FMTS:
+            planes = color.from_rgb(
+                buffer, picture_format.pix_fmt, picture_format.luma_weights, picture_format.full_range
+            )
         else:
-            made, wanted = (to_uint16(canvas, 0, 1),), None
+            planes, picture_format = (to_uint16(buffer, 0, 1),), None
         self._copies.wait_event(self._cupy.cuda.get_current_stream().record())
-        back = tuple(_page_locked(array.shape, array.dtype) for array in made)
-        for array, copy in zip(made, back, strict=True):
-            array.get(stream=self._copies, out=copy, blocking=False)
+        host = tuple(_page_locked(plane.shape, plane.dtype) for plane in planes)
+        for plane, copy in zip(planes, host, strict=True):
+            plane.get(stream=self._copies, out=copy, blocking=False)
         copied = self._copies.record()
 
-        def wait(held: tuple[Array, ...] = made) -> Picture:  # what is copied stays until it is
-            with explained(self._cupy, self.device):
+        def wait(source: tuple[Array, ...] = planes) -> Picture:  # the default keeps the planes until they are copied
+            with translate_errors(self._cupy, self.name):
                 copied.synchronize()
-            return back[0] if wanted is None else back
+            return host[0] if picture_format is None else host
 
         return wait
 
     def trim(self) -> None:
-        """Wait for all work, and give back the memory that CuPy keeps."""
+        """Wait for all work, and free the memory that CuPy caches."""
         with self._device:
             for stream in (*self.streams, self._copies):
                 stream.synchronize()
@@ -128,30 +133,30 @@ class Gpu:
 
 
 @contextmanager
-def explained(cupy: ModuleType, device: str) -> Iterator[None]:
-    """Turn the errors of CuPy and of the kernels into the engine's."""
+def translate_errors(cupy: ModuleType, device: str) -> Iterator[None]:
+    """Raise errors of CuPy and of the kernels as DeviceMemoryError or BackendError."""
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
         raise DeviceMemoryError(
-            f"The memory of device '{device}' does not hold this work: ask for smaller tiles."
+            f"The memory of device '{device}' is too small for this work: use smaller tiles (--tile)."
         ) from error
     except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
         raise BackendError(
-            f"The device '{device}' failed ({error}): run again, and if it happens again, update the driver."
+            f"The device '{device}' failed ({error}): run again, and if it fails again, update the driver."
         ) from error
-    except RuntimeError as error:  # of the kernels, which say what to do
+    except RuntimeError as error:  # raised by the kernels, with the remedy in the message
         raise BackendError(f"The device '{device}' cannot do this work: {error}.") from error
 
 
 @functools.cache
 def import_cupy() -> ModuleType:
-    """Return CuPy; BackendError where it is not installed."""
+    """Import CuPy. Raises BackendError if it is not installed."""
     try:
         import cupy
     except ImportError as absent:
         raise BackendError(
-            f'A GPU is used through CuPy, which cannot be imported ({absent}): pip install "stvsr[cuda]".'
+            f'GPUs are used through CuPy, which cannot be imported ({absent}): pip install "stvsr[cuda]".'
         ) from absent
     return cupy
 
@@ -164,7 +169,7 @@ def _open(cupy: ModuleType, index: int) -> Any:
             f"There is no CUDA device ({error}): install an NVIDIA driver for CUDA 13 or later, or use --device cpu."
         ) from error
     if index >= count:
-        raise BackendError(f"There is no CUDA device {index}: there are {count}, counted from 0.")
+        raise BackendError(f"There is no CUDA device {index}: this machine has {count}, counted from 0.")
     return cupy.cuda.Device(index)
 
 

@@ -1,4 +1,7 @@
-"""What the CUDA driver says of devices, contexts, pointers and streams; it is asked directly, and need not be there."""
+"""Queries of the CUDA driver about devices, contexts, pointers and streams, made through ctypes.
+
+The driver need not be installed: then there is no device, and no check fails.
+"""
 
 import ctypes
 import functools
@@ -9,10 +12,11 @@ from ..contract.errors import BackendError
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute
 _POINTER_CONTEXT, _POINTER_DEVICE = 1, 9  # of CUpointer_attribute
+_LAST_DEFAULT_STREAM = 2  # 0, 1 and 2 are the handles of default streams
 
 
 def local_target(index: int = 0) -> str | None:
-    """Return the compute capability of a CUDA device, as in "sm89", or None where there is no such device."""
+    """Return the compute capability of a CUDA device, such as "sm89", or None if there is no such device."""
     cuda = _cuda()
     if cuda is None:
         return None
@@ -26,36 +30,41 @@ def local_target(index: int = 0) -> str | None:
 
 
 def check_context(index: int) -> None:
-    """Raise BackendError where the calling thread has another context than the device's primary one."""
-    current = _asked("cuCtxGetCurrent")
-    if current and current != _primary(index):
+    """Raise BackendError if the calling thread has another context than the device's primary one."""
+    current = _context_from("cuCtxGetCurrent")
+    if current and current != _primary_context(index):
         raise BackendError(
-            "The CUDA context of this thread is one that its host made: use the device's primary context, which stvsr"
+            "The CUDA context of this thread was created by its host: use the device's primary context, which stvsr"
             " shares (with PyCUDA, pycuda.driver.Device(0).retain_primary_context().push())."
         )
 
 
-def check_pointer(pointer: int, index: int, what: str) -> None:
-    """Raise BackendError for what is no memory of this device, or of another context than its primary one."""
+def check_pointer(pointer: int, index: int, name: str) -> None:
+    """Raise BackendError unless the pointer is memory of the device, in its primary context or in a memory pool.
+
+    `name` begins the message.
+    """
     cuda = _cuda()
     if cuda is None or not pointer:
         return
-    place, owner, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64(pointer)
-    if cuda.cuPointerGetAttribute(ctypes.byref(place), _POINTER_DEVICE, address):
-        raise BackendError(f"{what} is not memory of a CUDA device: copy it there first, or hand over a NumPy array.")
-    # Memory of pools has no context.
-    failed = cuda.cuPointerGetAttribute(ctypes.byref(owner), _POINTER_CONTEXT, address)
-    foreign = not failed and owner.value and owner.value != _primary(index)
-    if place.value != index or foreign:
+    device, context, address = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64(pointer)
+    if cuda.cuPointerGetAttribute(ctypes.byref(device), _POINTER_DEVICE, address):
+        raise BackendError(f"{name} is not memory of a CUDA device: copy it to the device, or pass a NumPy array.")
+    # The query fails for memory of pools, which has no context.
+    failed = cuda.cuPointerGetAttribute(ctypes.byref(context), _POINTER_CONTEXT, address)
+    foreign = not failed and context.value and context.value != _primary_context(index)
+    if device.value != index or foreign:
         raise BackendError(
-            f"{what} lies in another device or CUDA context than cuda:{index}: allocate it in the primary context of"
+            f"{name} belongs to another device or CUDA context than cuda:{index}: allocate it in the primary context of"
             " the device that the session was opened on."
         )
 
 
 def check_stream(stream: int, index: int) -> None:
-    """Raise BackendError for a stream of another context than the device's primary one."""
-    if stream > 2 and _asked("cuStreamGetCtx", ctypes.c_void_p(stream)) != _primary(index):  # 0 to 2: default streams
+    """Raise BackendError if the stream belongs to another context than the device's primary one."""
+    if stream <= _LAST_DEFAULT_STREAM:
+        return
+    if _context_from("cuStreamGetCtx", ctypes.c_void_p(stream)) != _primary_context(index):
         raise BackendError(
             f"The stream belongs to another device or CUDA context than cuda:{index}: create it in the primary context"
             " of the device that the session was opened on."
@@ -63,8 +72,8 @@ def check_stream(stream: int, index: int) -> None:
 
 
 @functools.cache
-def _primary(index: int) -> int | None:
-    """Return the primary context of a device, retained for as long as this process lives."""
+def _primary_context(index: int) -> int | None:
+    """Return the primary context of a device, retained until the process ends."""
     cuda, device, context = _cuda(), ctypes.c_int(), ctypes.c_void_p()
     assert cuda is not None
     if cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
@@ -72,8 +81,8 @@ def _primary(index: int) -> int | None:
     return context.value
 
 
-def _asked(function: str, *arguments: Any) -> int | None:
-    """Return the context that a function of the driver writes to its last argument."""
+def _context_from(function: str, *arguments: Any) -> int | None:
+    """Call a driver function that writes a context to its last argument, and return it, or None if it fails."""
     context, cuda = ctypes.c_void_p(), _cuda()
     if cuda is None or getattr(cuda, function)(*arguments, ctypes.byref(context)):
         return None
@@ -82,6 +91,7 @@ def _asked(function: str, *arguments: Any) -> int | None:
 
 @functools.cache
 def _cuda() -> Any:
+    """Load and initialize the driver's library, or return None if there is none or it fails."""
     for name in _LIBRARIES:
         try:
             cuda = ctypes.CDLL(name)

@@ -1,6 +1,6 @@
-"""Where frames are computed: in NumPy arrays on the CPU, or in CuPy arrays on a GPU.
+"""Devices: where frames are computed, in NumPy arrays on the CPU or in CuPy arrays on a GPU.
 
-A place makes the arrays, says on which of its lanes work is queued, and brings results back. Sessions run in it.
+A device allocates arrays, queues work on its streams and copies results back. Sessions run on a device.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,81 +11,85 @@ import numpy as np
 
 from ..contract.picture import Picture, PictureFormat, to_uint16
 
-# A NumPy array on the CPU, a CuPy array on a GPU; both take NumPy's functions.
+# A NumPy array on the CPU, a CuPy array on a GPU; both accept NumPy's functions.
 Array = Any
 
 
-class Place(Protocol):
-    """Where arrays live."""
+class Device(Protocol):
+    """A processor and its memory."""
 
-    device: str  # "cpu" or "cuda:N"
-    lanes: int  # sequences of work that run at once
-    in_flight: int  # results that may be under way while more are queued
+    name: str  # "cpu" or "cuda:N"
+    stream_count: int  # streams whose work overlaps
+    in_flight: int  # results that may be pending while more work is queued
 
-    def lane(self, number: int) -> AbstractContextManager[None]:
-        """Queue what happens within on a lane; its errors are the engine's."""
+    def stream(self, number: int) -> AbstractContextManager[None]:
+        """Make a stream current: work in the `with` block is queued on it, and its errors become StvsrErrors."""
 
     def upload(self, array: np.ndarray) -> Array:
-        """Return the array where work is done, on the current lane."""
+        """Copy an array to the device, on the current stream."""
 
-    def canvas(self, size: tuple[int, int]) -> Array:
-        """Return an array (3, H, W) of any content to put parts of a frame into."""
+    def output_buffer(self, size: tuple[int, int]) -> Array:
+        """Allocate an uninitialized frame (3, H, W), which results are written into."""
 
-    def canvas_bytes(self, size: tuple[int, int]) -> int:
-        """Return how large a canvas is."""
+    def output_buffer_bytes(self, size: tuple[int, int]) -> int:
+        """Return the size of an output buffer in bytes."""
 
-    def put(self, canvas: Array, frame: Array, low: float, high: float) -> None:
-        """Fill a part of a canvas with values of a network, of which `low` is black and `high` white."""
+    def write(self, buffer: Array, frame: Array, low: float, high: float) -> None:
+        """Write a network's values into a part of an output buffer; `low` is black and `high` white."""
 
-    def download(self, canvas: Array, wanted: PictureFormat | None) -> Callable[[], Picture]:
-        """Begin to bring a canvas back, and return what waits for it; the canvas is not changed any more."""
+    def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
+        """Start to copy an output buffer to the host, and return a function that waits for the picture.
+
+        The picture comes in `picture_format` if the device can convert to it, else as RGB, (3, H, W) uint16. The buffer
+        must not change any more.
+        """
 
     def trim(self) -> None:
-        """Give back memory that is held for later."""
+        """Free cached memory."""
 
 
-class Host:
-    """The CPU: work is done when it is asked for."""
+class CpuDevice:
+    """The CPU: work is done at once, and nothing is copied."""
 
-    device = "cpu"
-    lanes = 1
+    name = "cpu"
+    stream_count = 1
     in_flight = 0
 
-    def lane(self, number: int) -> AbstractContextManager[None]:
-        """There is one."""
+    def stream(self, number: int) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing: the CPU has a single stream."""
         return nullcontext()
 
     def upload(self, array: np.ndarray) -> np.ndarray:
-        """It is here."""
+        """Return the array unchanged."""
         return array
 
-    def canvas(self, size: tuple[int, int]) -> np.ndarray:
-        """Return an array of the depth that leaves."""
+    def output_buffer(self, size: tuple[int, int]) -> np.ndarray:
+        """Allocate an uninitialized frame, (3, H, W) uint16."""
         return np.empty((3, *size), np.uint16)
 
-    def canvas_bytes(self, size: tuple[int, int]) -> int:
-        """Return how large a canvas is."""
+    def output_buffer_bytes(self, size: tuple[int, int]) -> int:
+        """Return the size of an output buffer in bytes."""
         return 3 * size[0] * size[1] * np.dtype(np.uint16).itemsize
 
-    def put(self, canvas: np.ndarray, frame: np.ndarray, low: float, high: float) -> None:
-        """Round and clip into a part of a canvas."""
-        canvas[...] = to_uint16(frame, low, high)
+    def write(self, buffer: np.ndarray, frame: np.ndarray, low: float, high: float) -> None:
+        """Write a network's values into a part of an output buffer, rounded and clipped."""
+        buffer[...] = to_uint16(frame, low, high)
 
-    def download(self, canvas: np.ndarray, wanted: PictureFormat | None) -> Callable[[], Picture]:
-        """It is here, in RGB."""
-        return lambda: canvas
+    def download(self, buffer: np.ndarray, picture_format: PictureFormat | None) -> Callable[[], Picture]:
+        """Return a function that returns the buffer, as RGB."""
+        return lambda: buffer
 
     def trim(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the CPU caches no memory."""
 
 
-def settled(results: Iterator[Callable[[], Picture]], in_flight: int) -> Iterator[Picture]:
-    """Wait for results in order, each when `in_flight` more are under way."""
-    waiting: list[Callable[[], Picture]] = []
+def drain(results: Iterator[Callable[[], Picture]], in_flight: int) -> Iterator[Picture]:
+    """Wait for results in order, while up to `in_flight` later ones are pending."""
+    pending: list[Callable[[], Picture]] = []
     for result in results:
-        waiting.append(result)
-        del result
-        if len(waiting) > in_flight:
-            yield waiting.pop(0)()
-    while waiting:
-        yield waiting.pop(0)()
+        pending.append(result)
+        del result  # or its buffer would live until the next one
+        if len(pending) > in_flight:
+            yield pending.pop(0)()
+    while pending:
+        yield pending.pop(0)()

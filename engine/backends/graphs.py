@@ -1,8 +1,7 @@
-"""A bundle's graphs, open in one place by one backend: ONNX Runtime's sessions, or engines for the sizes that come."""
+"""A bundle's graphs, opened on one device by one backend: ONNX Runtime's sessions, or engines for the sizes in use."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import get_args
 
 import numpy as np
 
@@ -10,43 +9,44 @@ from ..contract.axes import sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import BackendError
-from ..contract.manifest import Library, Precision, Role
+from ..contract.manifest import Role
 from ..contract.weights import edit_graphs, read_weights
-from .cuda import Gpu
+from .cuda import CudaDevice
 from .cuda_driver import local_target
-from .device import Array, Host, Place
-from .session import OrtSession, Session, cuda_is_offered, parse_device
-from .tensorrt.builder import installed_library, load_library
+from .device import Array, Device
+from .onnxruntime import OrtSession, open_on
+from .options import Backend, parse_device
+from .session import Session
 from .tensorrt.engines import find_engine
+from .tensorrt.library import installed_library, load_library
 from .tensorrt.session import TensorRtSession
-from .videoinr_decoder import ARCHITECTURE, ImplicitSession
+from .videoinr_decoder import ARCHITECTURE, VideoInrDecoderSession
 
-BACKENDS = ("ort", "tensorrt")
-Say = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 class Graphs(Closing):
-    """Opens a session of each role when it is first run."""
+    """The graphs of a bundle. A session of each role opens when it first runs."""
 
-    def __init__(self, bundle: Bundle, place: Place) -> None:
-        self.bundle, self.place = bundle, place
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self.bundle, self.device = bundle, device
         self._sessions: dict[Role, Session] = {}
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Run one graph on the current lane."""
+        """Run one graph on the current stream; `keep` as in `Session.run`."""
         return self.session(role, inputs).run(inputs, keep=keep)
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
-        """Return the session that takes these inputs."""
+        """Return a session that accepts inputs of these shapes."""
         if role not in self._sessions:
             self._sessions[role] = self._open(role, inputs)
         return self._sessions[role]
 
-    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Replace weights by their names in the graphs, in sessions that are open; nothing is built anew.
+    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace weights, by their names in the graphs, while sessions stay open.
 
-        Raises BundleError for weights that no graph has or that do not fit, BackendError for those that an engine does
-        not let go of.
+        Raises BundleError for weights that no graph has or that do not fit, BackendError for weights that an engine
+        cannot replace.
         """
         raise NotImplementedError
 
@@ -62,75 +62,73 @@ class Graphs(Closing):
 
 
 class OrtGraphs(Graphs):
-    """Graphs in ONNX Runtime, all open from the start."""
+    """Graphs in ONNX Runtime, all opened at once."""
 
-    def __init__(self, bundle: Bundle, place: Place, threads: int | None) -> None:
-        super().__init__(bundle, place)
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None) -> None:
+        super().__init__(bundle, device)
         self._threads = threads
         try:
             for graph in bundle.manifest.graphs:
-                self._sessions[graph.role] = OrtSession(bundle.path(graph.role), place, threads)
+                self._sessions[graph.role] = OrtSession(bundle.path(graph.role), device, threads)
         except BaseException:
             self.close()
             raise
 
-    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Open the graphs again, of bytes with other weights."""
+    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace weights by opening edited copies of the graphs from memory."""
         for role, graph in edit_graphs(self.bundle, weights).items():
-            session = OrtSession(graph, self.place, self._threads)
+            session = OrtSession(graph, self.device, self._threads)
             self._sessions[role].close()
             self._sessions[role] = session
 
 
 class EngineGraphs(Graphs):
-    """Engines of a GPU, found or built when the sizes are known; VideoINR's decoder runs by kernels of its own."""
+    """Engines on a GPU, found or built when the sizes are known. VideoINR's decoder runs on kernels of its own."""
 
-    def __init__(
-        self, bundle: Bundle, gpu: Gpu, precision: Precision, library: Library | None, refit: bool, say: Say
-    ) -> None:
-        super().__init__(bundle, gpu)
-        self._gpu, self._precision, self._refit, self._say = gpu, precision, refit, say
-        self._weights: dict[Role, dict[str, np.ndarray]] = {}  # that took the place of the graphs' own
-        self._target = local_target(gpu.index) or ""
-        self._library = library or installed_library()
+    def __init__(self, bundle: Bundle, device: CudaDevice, backend: Backend, warn: Warn) -> None:
+        super().__init__(bundle, device)
+        self._cuda, self._backend, self._warn = device, backend, warn
+        self._weights: dict[Role, dict[str, np.ndarray]] = {}  # replacements of the graphs' own
+        self._target = local_target(device.index) or ""
+        self._library = backend.library or installed_library()
         load_library(self._library)
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
-        """Return a session whose engine takes these sizes; another takes its place when they change."""
-        held = self._sessions.get(role)
-        if isinstance(held, TensorRtSession) and not held.takes({n: inputs[n].shape for n in _names(held)}):
-            held.close()
+        """Return a session whose engine accepts these sizes; it replaces one whose engine does not."""
+        session = self._sessions.get(role)
+        if isinstance(session, TensorRtSession) and not session.takes({n: inputs[n].shape for n in _names(session)}):
+            session.close()
             del self._sessions[role]
         return super().session(role, inputs)
 
     def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         weights = self._weights.get(role, {})
         if role == "decoder" and self.bundle.manifest.architecture.name == ARCHITECTURE:
-            return ImplicitSession(self.bundle, self._gpu, self._precision, weights)
+            return VideoInrDecoderSession(self.bundle, self._cuda, self._backend.precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
             role,
             target=self._target,
-            precision=self._precision,
+            precision=self._backend.precision,
             sizes=sizes_of(graph.inputs, {spec.name: inputs[spec.name].shape for spec in graph.inputs}),
             library=self._library,
-            refit=self._refit,
-            say=self._say,
+            refit=self._backend.refit,
+            warn=self._warn,
         )
-        session = TensorRtSession(path, graph, self._library, self._gpu)
+        session = TensorRtSession(path, graph, self._library, self._cuda)
         if weights:
             session.refit(weights)
         return session
 
-    def take_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Refit the engines that are open, and those that will be."""
-        if not self._refit:
-            raise BackendError("Engines keep their weights unless they are opened to take others: ask for refit.")
-        edit_graphs(self.bundle, weights)  # raises for what does not fit
+    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Refit the engines that are open, and those that open later."""
+        if not self._backend.refit:
+            raise BackendError("These engines were compiled without refit: open the bundle with Backend(refit=True).")
+        edit_graphs(self.bundle, weights)  # raises BundleError for weights that do not fit
         for graph in self.bundle.manifest.graphs:
-            held = read_weights(self.bundle.path(graph.role).read_bytes())
-            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in held})
+            names = read_weights(self.bundle.path(graph.role).read_bytes())
+            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in names})
             session = self._sessions.get(graph.role)
             if isinstance(session, TensorRtSession):
                 session.refit(self._weights[graph.role])
@@ -139,40 +137,21 @@ class EngineGraphs(Graphs):
                 del self._sessions[graph.role]
 
 
-def open_graphs(
-    bundle: Bundle,
-    *,
-    backend: str = "ort",
-    device: str = "auto",
-    threads: int | None = None,
-    precision: Precision = "fp32",
-    library: Library | None = None,
-    refit: bool = False,
-    say: Say = lambda sentence: None,
-) -> Graphs:
-    """Open a bundle's graphs; device "auto" is the first CUDA GPU if it can be used, and else, with "ort", the CPU.
+def ignore_warnings(sentence: str) -> None:
+    """Discard a warning."""
 
-    `precision`, `library` and `refit`, which lets weights be replaced, are for engines; `say` is told in sentences of
-    engines that are not used. Raises BackendError for what cannot be had.
+
+def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings) -> Graphs:
+    """Open a bundle's graphs; without a `backend`, in ONNX Runtime on the best device.
+
+    `warn` receives a sentence for each engine that cannot be used and is built again. Raises BackendError if the
+    backend or the device is not available, BundleError if a graph cannot be loaded.
     """
-    kind, index = parse_device(device)
-    if backend not in BACKENDS:
-        raise BackendError(f"There is no backend '{backend}': use one of {', '.join(BACKENDS)}.")
-    if precision not in get_args(Precision):
-        raise BackendError(f"There is no precision '{precision}': use {' or '.join(get_args(Precision))}.")
-    if backend == "tensorrt":
-        if kind == "cpu":
-            raise BackendError("Engines run on GPUs alone: use --device cuda:0, or --backend ort for the CPU.")
-        return EngineGraphs(bundle, Gpu(index), precision, library, refit, say)
-    if precision != "fp32":
-        raise BackendError("ONNX Runtime computes as the graphs are, in float32: use --backend tensorrt for fp16.")
-    if kind != "cpu" and (kind == "cuda" or cuda_is_offered()):
-        try:
-            return OrtGraphs(bundle, Gpu(index, lanes=1), threads)
-        except BackendError:
-            if kind == "cuda":
-                raise
-    return OrtGraphs(bundle, Host(), threads)
+    backend = backend or Backend()
+    if backend.kind == "tensorrt":
+        _, index = parse_device(backend.device)
+        return EngineGraphs(bundle, CudaDevice(index), backend, warn)
+    return open_on(backend.device, lambda device: OrtGraphs(bundle, device, backend.threads))
 
 
 def _names(session: Session) -> list[str]:

@@ -1,14 +1,14 @@
-"""Sessions: one protocol for every backend, and ONNX Runtime's implementation of it."""
+"""ONNX Runtime: sessions on the CPU, and on a GPU through its CUDA provider."""
 
 import contextlib
 import functools
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Literal, Protocol, Self
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,87 +16,67 @@ from ..contract.axes import shape_of, sizes_of
 from ..contract.closing import Closing
 from ..contract.errors import BackendError, BundleError, DeviceMemoryError
 from ..contract.manifest import TensorSpec
-from .cuda import Gpu
-from .device import Array, Host, Place
+from .cuda import CudaDevice
+from .device import Array, CpuDevice, Device
+from .options import cpu_threads, parse_device
+from .session import Session
 
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
-
-
-class Session(Protocol):
-    """An open graph."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    device: str  # "cpu" or "cuda:N"
-
-    def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Compute every output, in arrays of the session's place; `keep`: in any form that its sessions take."""
-
-    def close(self) -> None:
-        """Free what the graph holds; a second call does nothing."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+_OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+_Opened = TypeVar("_Opened")
 
 
 class OrtSession(Closing):
-    """A graph, by its file or its bytes, in ONNX Runtime: on the CPU, or on the first lane of a GPU.
+    """A graph in ONNX Runtime, given as a file or as bytes, on the CPU or on the first stream of a CUDA device.
 
-    On a GPU all inputs and outputs are CuPy arrays, and nothing crosses the bus.
-
-    Raises BackendError where ONNX Runtime cannot use the GPU, BundleError for a file that it cannot load.
+    On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device.
+    Raises BackendError if ONNX Runtime cannot use the GPU, BundleError if it cannot load the graph.
     """
 
-    def __init__(self, path: str | Path | bytes, place: Place | None = None, threads: int | None = None) -> None:
-        ort = _onnxruntime()
+    def __init__(self, graph: str | Path | bytes, device: Device | None = None, threads: int | None = None) -> None:
+        ort = import_onnxruntime()
         options = _options(ort, threads)
         self._ort = ort
-        self._gpu = place if isinstance(place, Gpu) else None
-        if self._gpu is None:
-            self._session = _create(ort, path, options, ["CPUExecutionProvider"])
+        self.device: Device = device or CpuDevice()
+        if isinstance(self.device, CudaDevice):
+            self._session = _open_cuda(ort, graph, options, self.device)
         else:
-            self._session = _open_cuda(ort, path, options, self._gpu)
-        self.device = "cpu" if self._gpu is None else self._gpu.device
-        self.inputs = tuple(_spec(path, value) for value in self._session.get_inputs())
-        self.outputs = tuple(_spec(path, value) for value in self._session.get_outputs())
+            self._session = _create(ort, graph, options, ["CPUExecutionProvider"])
+        self.inputs = tuple(_spec(graph, value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(graph, value) for value in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Compute every output; on the CPU `keep` leaves them as ONNX Runtime's values, which need no copy."""
+        """Compute every output. On the CPU `keep` leaves outputs as ONNX Runtime's values, which saves a copy."""
         if self._session is None:
             raise BackendError("The session is closed: open another with open_session.")
         binding = self._session.io_binding()
-        made = None
-        if self._gpu is None:
-            self._bind(binding, inputs)
+        outputs = None
+        if isinstance(self.device, CudaDevice):
+            outputs = self._bind_cuda(binding, inputs, self.device)
         else:
-            made = self._bind_gpu(binding, inputs, self._gpu)
+            self._bind_cpu(binding, inputs)
         try:
-            # The run is awaited: ONNX Runtime otherwise frees page-locked buffers in a callback of the stream, where
-            # CUDA forbids it, and the process aborts.
+            # The run is awaited. Otherwise ONNX Runtime frees page-locked buffers in a callback of the stream, which
+            # CUDA forbids, and the process aborts.
             self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            if re.search(
-                r"failed to allocate memory|out of memory|bad_alloc|bad allocation", str(error), re.IGNORECASE
-            ):
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+            if _OUT_OF_MEMORY.search(str(error)):
                 raise DeviceMemoryError(
-                    f"The memory of device '{self.device}' does not hold this work: ask for smaller tiles."
+                    f"The memory of device '{self.device.name}' is too small for this work: use smaller tiles (--tile)."
                 ) from error
             raise
-        if made is not None:
-            return made
+        if outputs is not None:
+            return outputs
         values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
-        """Free the graph; a second call does nothing."""
+        """Free the graph. A second call does nothing."""
         self._session = None
 
-    def _bind(self, binding: Any, inputs: Mapping[str, Array]) -> None:
+    def _bind_cpu(self, binding: Any, inputs: Mapping[str, Array]) -> None:
         for spec in self.inputs:
             value = inputs[spec.name]
             if isinstance(value, np.ndarray):
@@ -108,49 +88,53 @@ class OrtSession(Closing):
         for spec in self.outputs:
             binding.bind_output(spec.name)
 
-    def _bind_gpu(self, binding: Any, inputs: Mapping[str, Array], gpu: Gpu) -> dict[str, Array]:
-        """Bind memory of CuPy: nothing crosses the bus between graphs."""
-        given = {spec.name: gpu.array(inputs[spec.name], spec.dtype) for spec in self.inputs}
-        sizes = sizes_of(self.inputs, {name: array.shape for name, array in given.items()})
-        made = {spec.name: gpu.empty(shape_of(spec, sizes), spec.dtype) for spec in self.outputs}
-        for arrays, bind in ((given, binding.bind_input), (made, binding.bind_output)):
-            for name, array in arrays.items():
-                bind(name, "cuda", gpu.index, array.dtype.type, array.shape, array.data.ptr)
-        return made
+    def _bind_cuda(self, binding: Any, inputs: Mapping[str, Array], device: CudaDevice) -> dict[str, Array]:
+        """Bind CuPy arrays by their addresses, and return those of the outputs."""
+        arrays = {spec.name: device.array(inputs[spec.name], spec.dtype) for spec in self.inputs}
+        sizes = sizes_of(self.inputs, {name: array.shape for name, array in arrays.items()})
+        outputs = {spec.name: device.empty(shape_of(spec, sizes), spec.dtype) for spec in self.outputs}
+        for bound, bind in ((arrays, binding.bind_input), (outputs, binding.bind_output)):
+            for name, array in bound.items():
+                bind(name, "cuda", device.index, array.dtype.type, array.shape, array.data.ptr)
+        return outputs
 
 
-def open_session(path: str | Path, device: str = "auto", threads: int | None = None) -> Session:
-    """Open a graph in ONNX Runtime; device "auto" is the first CUDA GPU if ONNX Runtime can use it, and else the CPU.
+def open_session(graph: str | Path, device: str = "auto", threads: int | None = None) -> Session:
+    """Open a graph in ONNX Runtime on a device: "cpu", "cuda:N", or "auto" as in `open_on`.
 
-    Results are NumPy arrays on the CPU and CuPy arrays on a GPU.
+    Results are NumPy arrays on the CPU and CuPy arrays on a GPU. Raises BackendError, BundleError.
+    """
+    return open_on(device, lambda opened: OrtSession(graph, opened, threads))
+
+
+def open_on(device: str, open_with: Callable[[Device], _Opened]) -> _Opened:
+    """Call a function with the device of that name; "auto" is the first CUDA device that works, else the CPU.
+
+    Raises BackendError if a CUDA device is requested by name and cannot be used.
     """
     kind, index = parse_device(device)
     if kind != "cpu" and (kind == "cuda" or cuda_is_offered()):
         try:
-            return OrtSession(path, Gpu(index, lanes=1), threads)
+            return open_with(CudaDevice(index, streams=1))
         except BackendError:
             if kind == "cuda":
                 raise
-    return OrtSession(path, Host(), threads)
+    return open_with(CpuDevice())
 
 
 def cuda_is_offered() -> bool:
-    """Whether this build of ONNX Runtime has a CUDA provider, which need not work."""
-    return "CUDAExecutionProvider" in _onnxruntime().get_available_providers()
+    """Return whether this build of ONNX Runtime offers the CUDA provider (it may still fail to open)."""
+    return "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
 
 
-def cpu_threads() -> int:
-    """Return how many CPU threads this process may use at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
-    """Read "auto", "cpu", "cuda" or "cuda:N": kind and number. Raises BackendError."""
-    match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
-    if match is None:
-        raise BackendError(f"'{device}' is no device: use 'auto', 'cpu' or 'cuda:0' (any GPU's number).")
-    kind: Literal["auto", "cpu", "cuda"] = "auto" if match[1] else "cpu" if match[2] else "cuda"
-    return kind, int(match[3] or 0)
+@functools.cache
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime with its telemetry and its warnings off."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is imported
+    with _quiet_stderr():
+        import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
+    onnxruntime.set_default_logger_severity(_ERROR)
+    return onnxruntime
 
 
 def _options(ort: ModuleType, threads: int | None) -> Any:
@@ -162,32 +146,28 @@ def _options(ort: ModuleType, threads: int | None) -> Any:
     return options
 
 
-def _create(ort: ModuleType, path: str | Path | bytes, options: Any, providers: list[Any]) -> Any:
+def _create(ort: ModuleType, graph: str | Path | bytes, options: Any, providers: list[Any]) -> Any:
     try:
-        graph = path if isinstance(path, bytes) else os.fspath(path)
-        return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+        content = graph if isinstance(graph, bytes) else os.fspath(graph)
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:
         reason = str(error).replace("\n", " ").strip()
         raise BundleError(
-            f"ONNX Runtime cannot load {_told(path)} ({reason}); restore the file or export it again."
+            f"ONNX Runtime cannot load {_describe(graph)} ({reason}); restore the file or export it again."
         ) from error
 
 
-def _told(path: str | Path | bytes) -> str:
-    return f"a graph of {len(path)} bytes" if isinstance(path, bytes) else str(path)
-
-
-def _open_cuda(ort: ModuleType, path: str | Path | bytes, options: Any, gpu: Gpu) -> Any:
-    """Open a session on a GPU; ONNX Runtime itself would report on stderr, and go on without."""
-    failed = BackendError(f"ONNX Runtime cannot use device '{gpu.device}' here: {_CUDA_REMEDY}.")
+def _open_cuda(ort: ModuleType, graph: str | Path | bytes, options: Any, device: CudaDevice) -> Any:
+    """Open a session with the CUDA provider; ONNX Runtime itself would fall back to the CPU and log to stderr."""
+    failed = BackendError(f"ONNX Runtime cannot use device '{device.name}' here: {_CUDA_REMEDY}.")
     if not cuda_is_offered():
         raise failed
     ort.set_default_logger_severity(_FATAL)
-    provider = {"device_id": gpu.index, "user_compute_stream": str(gpu.streams[0].ptr)}
+    provider = {"device_id": device.index, "user_compute_stream": str(device.streams[0].ptr)}
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()  # the CUDA libraries that pip installed; it prints the names of those it lacks
-        session = _create(ort, path, options, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"])
+            ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
+        session = _create(ort, graph, options, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"])
     except BundleError as error:
         raise failed from error
     finally:
@@ -197,29 +177,24 @@ def _open_cuda(ort: ModuleType, path: str | Path | bytes, options: Any, gpu: Gpu
     return session
 
 
-def _spec(path: str | Path | bytes, value: Any) -> TensorSpec:
+def _spec(graph: str | Path | bytes, value: Any) -> TensorSpec:
     kind = value.type.removeprefix("tensor(").removesuffix(")")
     if kind not in _DTYPES:
         raise BundleError(
-            f"{_told(path)} has a tensor '{value.name}' of type {kind}, which stvsr does not feed: use float."
+            f"{_describe(graph)} has a tensor '{value.name}' of type {kind}, which stvsr does not support: use float."
         )
     return TensorSpec(
         name=value.name, dtype=_DTYPES[kind], axes=tuple("?" if axis is None else axis for axis in value.shape)
     )
 
 
-@functools.cache
-def _onnxruntime() -> ModuleType:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # the library reads it once, when it is imported
-    with _quiet_stderr():
-        import onnxruntime  # it takes a quarter of a second: not before a session is wanted
-    onnxruntime.set_default_logger_severity(_ERROR)
-    return onnxruntime
+def _describe(graph: str | Path | bytes) -> str:
+    return f"a graph of {len(graph)} bytes" if isinstance(graph, bytes) else str(graph)
 
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Drop what native code writes to file 2: some GPU builds warn of devices they do not find when imported."""
+    """Discard what native code writes to stderr: some GPU builds warn about missing devices when imported."""
     try:
         saved = os.dup(2)
     except OSError:  # a process without a stderr

@@ -1,4 +1,7 @@
-"""VideoINR's decoder by kernels of its own: it is weakest as a graph, which holds every layer at the target's size."""
+"""The session of VideoINR's decoder that runs its own kernels instead of an engine.
+
+As a graph the decoder is slow: it stores the output of every layer at the target's size.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,69 +9,75 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels import videoinr_decoder as implicit
+from ...kernels import videoinr_decoder as decoder
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import BackendError
 from ..contract.manifest import Precision
 from ..contract.weights import read_weights
-from .cuda import Gpu
-from .device import Array
+from .cuda import CudaDevice
+from .device import Array, Device
 
 ARCHITECTURE = "videoinr"
 
 
-class ImplicitSession(Closing):
-    """The decoder of a bundle of VideoINR on a GPU; takes and gives what its graph does.
+class VideoInrDecoderSession(Closing):
+    """The decoder of a VideoINR bundle on a GPU, with the inputs and outputs of its graph.
 
-    `weights` take the place of the graph's, by their names.
+    `weights` replace those of the graph, by name. Features and weights are float16 if `precision` is "fp16"; frames are
+    float32.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        gpu: Gpu,
+        device: CudaDevice,
         precision: Precision = "fp32",
         weights: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> None:
         graph, config = bundle.graph("decoder"), bundle.manifest.architecture.config
-        self.inputs, self.outputs, self.device = graph.inputs, graph.outputs, gpu.device
-        self._gpu, self._dtype = gpu, np.dtype(np.float32 if precision == "fp32" else np.float16)
-        packed = implicit.pack(
+        self.inputs, self.outputs = graph.inputs, graph.outputs
+        self.device: Device = device
+        self._device, self._dtype = device, np.dtype(np.float32 if precision == "fp32" else np.float16)
+        packed = decoder.pack(
             {**read_weights(bundle.path("decoder").read_bytes()), **weights},
             self._dtype,
             official_sampling=config["official_sampling"],
             frame_upsample=config["frame_upsample"],
         )
-        self._weights: implicit.DecoderWeights | None = packed.on(gpu.constant)
-        self._prepared: dict[int, tuple[Array, implicit.Prepared]] = {}  # of each lane the last one, by its stream
+        self._weights: decoder.DecoderWeights | None = packed.to(device.constant)
+        # By stream, the last features and what was prepared from them: they are decoded at several times.
+        self._prepared: dict[int, tuple[Array, decoder.Prepared]] = {}
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Decode one frame of each pair in three launches, on the current stream."""
+        """Decode one frame of each pair in three kernel launches, on the current stream.
+
+        Returns {"frame": (B, 3, H, W) float32}. `keep` changes nothing.
+        """
         if self._weights is None:
             raise BackendError("The session is closed: open another.")
         features = inputs["features"]
-        encoded = self._encoded(features)
+        prepared = self._prepare(features, self._weights)
         height, width = features.shape[2:]
-        official = self._weights.official_sampling
         rows, columns = (
-            implicit.target_axis(np.asarray(inputs[name]), size, official).on(self._gpu.constant)
+            decoder.target_axis(np.asarray(inputs[name]), size, self._weights.official_sampling).to(
+                self._device.constant
+            )
             for name, size in (("y", height), ("x", width))
         )
-        time = self._gpu.array(inputs["time"], "float32")
-        frame = implicit.decode(encoded, self._weights, time, rows, columns)
-        return {"frame": frame if frame.dtype == np.float32 else frame.astype(np.float32)}
+        time = self._device.array(inputs["time"], "float32")
+        frame = decoder.decode(prepared, self._weights, time, rows, columns)
+        return {"frame": frame.astype(np.float32, copy=False)}
 
     def close(self) -> None:
-        """Free what is held; a second call does nothing."""
+        """Free the weights and the prepared features. A second call does nothing."""
         self._weights = None
         self._prepared.clear()
 
-    def _encoded(self, features: Any) -> implicit.Prepared:
-        assert self._weights is not None
-        lane = self._gpu.current()
-        held = self._prepared.get(lane)
-        if held is None or held[0] is not features:
-            prepared = implicit.prepare(features.astype(self._dtype, copy=False), self._weights)
-            held = self._prepared[lane] = features, prepared
-        return held[1]
+    def _prepare(self, features: Any, weights: decoder.DecoderWeights) -> decoder.Prepared:
+        stream = self._device.current_stream()
+        cached = self._prepared.get(stream)
+        if cached is None or cached[0] is not features:
+            prepared = decoder.prepare(features.astype(self._dtype, copy=False), weights)
+            cached = self._prepared[stream] = features, prepared
+        return cached[1]

@@ -1,10 +1,10 @@
-"""Stands for TensorRT's compiled module under its own Python source of `tensorrt.plugin`, which runs as it is."""
+"""A stand-in for TensorRT's compiled module, under its own Python source of `tensorrt.plugin`, which is not changed."""
 
-import enum
 import importlib.util
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-Enum = enum.Enum
 DataType = Enum("DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 INT64 INT4 FP4")
 TensorFormat = Enum("TensorFormat", "LINEAR CHW2 HWC8 HWC")
 DimensionOperation = Enum("DimensionOperation", "SUM PROD MAX MIN SUB EQUAL LESS FLOOR_DIV CEIL_DIV")
@@ -20,10 +19,10 @@ PluginFieldType = Enum("PluginFieldType", "FLOAT16 FLOAT32 FLOAT64 INT8 INT16 IN
 PluginArgType = Enum("PluginArgType", "INT")
 PluginArgDataType = Enum("PluginArgDataType", "INT8 INT16 INT32")
 TensorRTPhase = Enum("TensorRTPhase", "BUILD RUNTIME")
-QuickPluginCreationRequest = Enum("Request", "UNKNOWN PREFER_JIT PREFER_AOT STRICT_JIT STRICT_AOT")
-NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT32: np.int32}
+QuickPluginCreationRequest = Enum("QuickPluginCreationRequest", "UNKNOWN PREFER_JIT PREFER_AOT STRICT_JIT STRICT_AOT")
+NUMPY_TYPES = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT32: np.int32}
 
-_OPERATIONS = {
+_OPERATIONS: dict[Any, Callable[[int, int], int]] = {
     DimensionOperation.SUM: lambda a, b: a + b,
     DimensionOperation.PROD: lambda a, b: a * b,
     DimensionOperation.MAX: max,
@@ -35,7 +34,7 @@ _OPERATIONS = {
 
 
 class IDimensionExpr:
-    """A size that is known when an engine runs; here it has a value from the start."""
+    """A size of a tensor: TensorRT knows it when an engine runs, the stand-in from the start."""
 
     def __init__(self, value: int, constant: bool = False) -> None:
         self.value, self.constant = value, constant
@@ -73,7 +72,8 @@ class Dims(tuple):
 
 
 class PluginTensorDesc:
-    dims, type, format, scale = (), DataType.FLOAT, TensorFormat.LINEAR, 1.0
+    dims: tuple[int, ...] = ()
+    type, format, scale = DataType.FLOAT, TensorFormat.LINEAR, 1.0
 
 
 class DynamicPluginTensorDesc:
@@ -102,8 +102,11 @@ _BASES = (
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Put a module `tensorrt` in place whose `plugin` is TensorRT's own source; skip where that is not installed."""
-    spec = importlib.util.find_spec("tensorrt_bindings")  # finds it without its shared library
+    """Install and return a module `tensorrt` whose `plugin` is TensorRT's own source.
+
+    Skips the test if that source is not installed.
+    """
+    spec = importlib.util.find_spec("tensorrt_bindings")  # works without the shared library
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("TensorRT's Python source is not installed: pip install --no-deps tensorrt-cu13-bindings")
     folder = Path(next(iter(spec.submodule_search_locations)))
@@ -116,14 +119,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     trt.PluginFieldCollection = list
     trt.DimsExprs = lambda count: [None] * count
     trt.float32, trt.float16, trt.int32 = DataType.FLOAT, DataType.HALF, DataType.INT32
-    trt.nptype = NUMPY.__getitem__
+    trt.nptype = NUMPY_TYPES.__getitem__
     registry = Registry()
     trt.get_plugin_registry = lambda: registry
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorrt"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     for name in ("plugin", *(f"plugin.{path.stem}" for path in (folder / "plugin").glob("_*.py"))):
-        # Forgotten after the test, with the module that they belong to.
+        # Registers the submodules for removal after the test, together with the module that imports them.
         monkeypatch.setitem(sys.modules, f"tensorrt.{name}", None)
         monkeypatch.delitem(sys.modules, f"tensorrt.{name}")
     return trt
@@ -134,7 +137,7 @@ class SymExprSetter(dict):
 
 
 class LaunchParams:
-    """What an engine holds of a launch, as numbers."""
+    """The launch parameters of a kernel in an engine, as numbers."""
 
     names = ("grid_x", "grid_y", "grid_z", "block_x", "block_y", "block_z", "shared_mem")
 
@@ -143,9 +146,9 @@ class LaunchParams:
 
 
 def build(trt: Any, name: str, attributes: dict[str, Any], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any]):
-    """Take a plugin through the steps of an engine's build, with fields as the ONNX parser hands them over.
+    """Take a plugin through the steps of an engine's build, with fields as the ONNX parser passes them.
 
-    Returns (output's shape, its NumPy type, kernel's name, PTX, launch parameters, integers).
+    Returns (shape of the output, its NumPy type, kernel name, PTX, launch parameters, integers).
     """
     fields = []
     for key, value in attributes.items():
@@ -158,7 +161,7 @@ def build(trt: Any, name: str, attributes: dict[str, Any], shapes: Sequence[tupl
             fields.append(trt.PluginField(key, np.atleast_1d(np.asarray(value, dtype)), kind))
     creator = trt.get_plugin_registry().get_creator(name, "1", "stvsr")
     plugin = creator.create_plugin(name, "stvsr", fields, TensorRTPhase.BUILD, QuickPluginCreationRequest.UNKNOWN)
-    types = [next(kind for kind, each in NUMPY.items() if each == dtype) for dtype in dtypes]
+    types = [next(kind for kind, numpy_type in NUMPY_TYPES.items() if numpy_type == dtype) for dtype in dtypes]
     (output_type,) = plugin.get_output_data_types(types, [len(shape) for shape in shapes])
     sizes = [[IDimensionExpr(size) for size in shape] for shape in shapes]
     builder = IExprBuilder()
@@ -177,4 +180,4 @@ def build(trt: Any, name: str, attributes: dict[str, Any], shapes: Sequence[tupl
     descriptions = [tensor.desc for tensor in tensors]
     kernel, ptx = plugin.get_kernel(descriptions[:-1], descriptions[-1:])
     values = [integers[i].expr.value for i in range(integers.nbSymExprs)]
-    return output_shape, NUMPY[output_type], kernel, ptx.decode(), launch.numbers(), values
+    return output_shape, NUMPY_TYPES[output_type], kernel, ptx.decode(), launch.numbers(), values

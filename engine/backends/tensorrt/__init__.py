@@ -1,1 +1,1 @@
-"""TensorRT: engines built from graphs, cached, run and refitted."""
+"""TensorRT: engines are built from graphs, cached, run and refitted."""

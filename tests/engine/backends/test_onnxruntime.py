@@ -1,3 +1,5 @@
+"""ONNX Runtime sessions on the CPU, and on a GPU where there is one."""
+
 import os
 import subprocess
 import sys
@@ -5,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stvsr.engine.backends.graphs import open_graphs
-from stvsr.engine.backends.session import OrtSession, cpu_threads, open_session
-from stvsr.engine.contract.bundle import Bundle
-from stvsr.engine.contract.errors import BackendError, BundleError, DeviceMemoryError
+from stvsr import BackendError, BundleError, DeviceMemoryError
+from stvsr.engine.backends.onnxruntime import OrtSession, open_session
 from stvsr.engine.contract.manifest import TensorSpec
 
 from tests.support.cuda_cpu import cupy_with_device
@@ -27,30 +27,30 @@ def frames() -> np.ndarray:
 
 def has_cuda(toy: Path) -> bool:
     with open_session(toy / "encoder.onnx") as session:
-        return session.device != "cpu"
+        return session.device.name != "cpu"
 
 
-def test_a_session_says_its_inputs_and_outputs(toy: Path) -> None:
+def test_a_session_lists_its_inputs_and_outputs(toy: Path) -> None:
     with open_session(toy / "decoder.onnx", device="cpu") as session:
         assert [spec.name for spec in session.inputs] == ["features", "time", "y", "x"]
         assert session.outputs == (TensorSpec(name="frame", dtype="float32", axes=("B", 3, "H", "W")),)
-        assert session.device == "cpu"
+        assert session.device.name == "cpu"
 
 
-def test_it_runs_and_takes_what_it_kept(toy: Path, frames: np.ndarray) -> None:
+def test_kept_outputs_are_inputs_of_another_session(toy: Path, frames: np.ndarray) -> None:
     with open_session(toy / "encoder.onnx", device="cpu") as encoder, open_session(toy / "decoder.onnx") as decoder:
         np.testing.assert_array_equal(encoder.run({"frames": frames})["features"], frames)
         kept = encoder.run({"frames": frames}, keep=True)
         assert not isinstance(kept["features"], np.ndarray)
-        # The order of dimensions is no matter: arrays are made contiguous.
-        places = {"y": np.arange(5, dtype=np.float32), "x": np.arange(14, dtype=np.float32)[::2] / 2}
-        first = decoder.run({**kept, "time": np.zeros(1, np.float32), **places})["frame"]
+        # A strided array is made contiguous.
+        positions = {"y": np.arange(5, dtype=np.float32), "x": np.arange(14, dtype=np.float32)[::2] / 2}
+        first = decoder.run({**kept, "time": np.zeros(1, np.float32), **positions})["frame"]
         np.testing.assert_array_equal(first, frames[:, 0])
-        second = decoder.run({**kept, "time": np.ones(1, np.float32), **places})["frame"]
+        second = decoder.run({**kept, "time": np.ones(1, np.float32), **positions})["frame"]
         np.testing.assert_allclose(second, frames[:, 1], atol=1e-6)
 
 
-def test_arrays_that_share_memory_by_dlpack_are_taken(toy: Path, frames: np.ndarray) -> None:
+def test_inputs_are_accepted_by_dlpack(toy: Path, frames: np.ndarray) -> None:
     class Foreign:
         def __dlpack__(self, **options: object) -> object:
             return frames.__dlpack__()
@@ -68,7 +68,7 @@ def test_sizes_may_change_between_runs(toy: Path) -> None:
             assert session.run({"frames": np.ones(shape, np.float32)})["features"].shape == shape
 
 
-def test_a_closed_session_says_so(toy: Path, frames: np.ndarray) -> None:
+def test_a_closed_session_is_refused(toy: Path, frames: np.ndarray) -> None:
     session = open_session(toy / "encoder.onnx", device="cpu")
     session.close()
     session.close()
@@ -76,28 +76,7 @@ def test_a_closed_session_says_so(toy: Path, frames: np.ndarray) -> None:
         session.run({"frames": frames})
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cpu:1", ""])
-def test_an_unknown_device_is_refused(toy: Path, device: str) -> None:
-    with pytest.raises(BackendError, match="is no device"):
-        open_session(toy / "encoder.onnx", device=device)
-
-
-@pytest.mark.parametrize("backend", ["torch", ""])
-def test_a_backend_that_is_not_there_is_refused(toy: Path, backend: str) -> None:
-    with pytest.raises(BackendError, match=r"no backend .*: use one of ort, tensorrt"):
-        open_graphs(Bundle.load(toy), backend=backend)
-
-
-def test_engines_are_not_asked_for_on_a_cpu(toy: Path) -> None:
-    with pytest.raises(BackendError, match="run on GPUs alone: use --device cuda:0"):
-        open_graphs(Bundle.load(toy), backend="tensorrt", device="cpu")
-    with pytest.raises(BackendError, match="no precision 'int8'"):
-        open_graphs(Bundle.load(toy), precision="int8")  # type: ignore[arg-type]
-    with pytest.raises(BackendError, match="use --backend tensorrt for fp16"):
-        open_graphs(Bundle.load(toy), precision="fp16", device="cpu")
-
-
-def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(toy: Path) -> None:
+def test_a_missing_gpu_is_refused_with_the_remedy(toy: Path) -> None:
     if has_cuda(toy):
         pytest.skip("this machine has a CUDA GPU that ONNX Runtime uses")
     with pytest.raises(BackendError, match=r"stvsr\[cuda\]|no CUDA device .*: install an NVIDIA driver"):
@@ -105,7 +84,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(toy: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_features_stay_there(toy: Path, frames: np.ndarray) -> None:
+def test_kept_outputs_stay_on_the_gpu(toy: Path, frames: np.ndarray) -> None:
     if not has_cuda(toy):
         pytest.skip("no CUDA GPU that ONNX Runtime uses")
     with open_session(toy / "encoder.onnx", device="cuda:0") as session:
@@ -114,13 +93,13 @@ def test_on_a_gpu_features_stay_there(toy: Path, frames: np.ndarray) -> None:
         np.testing.assert_array_equal(kept.get(), frames)
 
 
-def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(BundleError, match=r"bad\.onnx"):
         open_session(tmp_path / "bad.onnx", device="cpu")
 
 
-def test_memory_that_does_not_suffice_is_an_error_with_a_remedy(toy: Path, frames: np.ndarray) -> None:
+def test_running_out_of_memory_names_the_remedy(toy: Path, frames: np.ndarray) -> None:
     class Full:
         def io_binding(self) -> "Full":
             return self
@@ -134,13 +113,13 @@ def test_memory_that_does_not_suffice_is_an_error_with_a_remedy(toy: Path, frame
 
     session = OrtSession(toy / "encoder.onnx")
     session._session = Full()
-    with pytest.raises(DeviceMemoryError, match="smaller tiles"):
+    with pytest.raises(DeviceMemoryError, match="use smaller tiles"):
         session.run({"frames": frames})
 
 
-def test_the_terminal_stays_clean(toy: Path) -> None:
+def test_nothing_is_printed(toy: Path) -> None:
     code = (
-        "from stvsr.engine.backends.session import open_session\n"
+        "from stvsr.engine.backends.onnxruntime import open_session\n"
         "from stvsr.engine.contract.errors import BackendError\n"
         f"open_session({str(toy / 'encoder.onnx')!r}).close()\n"
         f"try: open_session({str(toy / 'encoder.onnx')!r}, device='cuda:99')\n"
@@ -154,13 +133,9 @@ def test_telemetry_is_off_before_onnx_runtime_is_imported(tmp_path: Path) -> Non
     (tmp_path / "onnxruntime.py").write_text("import os\nprint(os.environ['ORT_DISABLE_TELEMETRY'])\n")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from stvsr.engine.backends import session\n"
-        "session._onnxruntime()\n"
+        "from stvsr.engine.backends import onnxruntime\n"
+        "onnxruntime.import_onnxruntime()\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout == "1\n"
-
-
-def test_threads_are_those_of_the_process() -> None:
-    assert cpu_threads() >= 1

@@ -1,1 +1,1 @@
-"""Kernels of this package as plugins inside TensorRT engines."""
+"""Kernels of stvsr as plugins inside TensorRT engines."""

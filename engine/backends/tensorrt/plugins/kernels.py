@@ -1,6 +1,6 @@
-"""What each plugin is: its tensors and attributes, the shape of its output, and the launch of its kernel.
+"""The plugins: their tensors and attributes, the shape of their output, and the launch of their kernel.
 
-Sizes are numbers, or expressions of TensorRT whose numbers are known when an engine runs: both know + - * and //.
+Sizes are numbers, or TensorRT's expressions, which become numbers when an engine runs: both support +, -, * and //.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,74 +10,79 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .....kernels import launcher as module
+from .....kernels import launcher
 from .....kernels.deform_conv import DeformConv
-from .....kernels.videoinr_decoder import DecoderWeights, launch_of
-from .....kernels.warp import CHUNK, launch_planes
+from .....kernels.videoinr_decoder import DecoderWeights, decoder_launch
+from .....kernels.warp import CHUNK, planes_launch
 from ....contract.errors import BackendError
 from .ptx import Entry, entry
 
 Shape = Sequence[Any]
 Attributes = Mapping[str, Any]
+Pair = NDArray[np.int32]  # (rows, columns)
 
 NAMESPACE = "stvsr"
-FEATURES = "FP32|FP16"  # the same of the two for all of a plugin's tensors of this kind
-Pair = NDArray[np.int32]  # rows, columns
-_SHARED_BYTES = 48 << 10  # that a kernel has without being allowed more
-_FARTHEST = "3.402823466e+38f"
+NODE_ATTRIBUTES = {"domain": NAMESPACE, "plugin_namespace": NAMESPACE, "plugin_version": "1"}  # of a plugin's ONNX node
+FEATURES = "FP32|FP16"  # the type of features: either, the same for all features of a plugin
+_MAX_SHARED_BYTES = 48 << 10  # for a kernel without an attribute that allows more
+_FLOAT32_MAX = "3.402823466e+38f"
 
 
 class Call(NamedTuple):
-    """How a kernel is compiled and launched; `integers` are its own parameters, `head` is C++ that defines others."""
+    """The compilation and the launch of a kernel.
 
-    defines: module.Defines
-    launch: module.Launch
+    `integers` are parameters of the kernel; `head` is C++ that defines its remaining parameters.
+    """
+
+    defines: launcher.Defines
+    launch: launcher.Launch
     integers: Mapping[str, Any]
     head: str = ""
 
 
 class Kernel(NamedTuple):
-    """A kernel whose arguments are the inputs, these integers, and the output."""
+    """A kernel for known shapes, whose arguments are the inputs, the integers and the output."""
 
     entry: Entry
-    launch: module.Launch
+    launch: launcher.Launch
     integers: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin of one output, over one kernel of `kernels/SOURCE.cu`; types are TensorRT's names."""
+    """A plugin with one output, computed by one kernel of `kernels/SOURCE.cu`. Types are TensorRT's names."""
 
     name: str
     source: str
     function: str
-    inputs: Mapping[str, str]  # the kernel's names -> types
-    output: tuple[str, str]
-    attributes: Mapping[str, Any]  # names -> types in Python
-    shape: Callable[[Sequence[Shape], Attributes], Shape]  # of the output, from those of the inputs
-    call: Callable[[Sequence[Shape], Attributes, Any], Call]  # for a NumPy type of the features
-    declared: Mapping[str, str] = field(default_factory=dict)  # inputs that the kernel has not, in C++
+    inputs: Mapping[str, str]  # name in the kernel -> type
+    output: tuple[str, str]  # name in the kernel, type
+    attributes: Mapping[str, Any]  # name -> Python type
+    shape: Callable[[Sequence[Shape], Attributes], Shape]  # (shapes of the inputs, attributes) -> shape of the output
+    call: Callable[[Sequence[Shape], Attributes, Any], Call]  # (shapes, attributes, NumPy dtype of the features)
+    declared: Mapping[str, str] = field(default_factory=dict)  # inputs that the kernel lacks -> declaration in C++
 
     @property
     def types(self) -> str:
-        """Types of inputs and output, as AutoTuneCombination takes them."""
+        """Types of the inputs and the output, in the format of TensorRT's `AutoTuneCombination`."""
         return ", ".join((*self.inputs.values(), self.output[1]))
 
     def kernel(self, shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Kernel:
-        """Return the kernel for inputs of these shapes; BackendError where a plugin cannot have it."""
+        """Return the kernel for inputs of these shapes. Raises BackendError if it cannot run inside an engine."""
         call = self.call(shapes, attributes, dtype)
-        if call.launch.shared_bytes > _SHARED_BYTES:
+        if call.launch.shared_bytes > _MAX_SHARED_BYTES:
             raise BackendError(
-                f"The plugin {self.name} would need {call.launch.shared_bytes} bytes of shared memory and can have"
-                f" {_SHARED_BYTES}: compile without plugins."
+                f"The plugin {self.name} needs {call.launch.shared_bytes} bytes of shared memory, and plugins have"
+                f" {_MAX_SHARED_BYTES}: compile without --plugins."
             )
         inputs = (self.declared.get(name, name) for name in self.inputs)
-        made = entry(self.source, self.function, (*inputs, *call.integers, self.output[0]), call.head, call.defines)
-        return Kernel(made, call.launch, tuple(call.integers.values()))
+        parameters = (*inputs, *call.integers, self.output[0])
+        source = entry(self.source, self.function, parameters, call.head, call.defines)
+        return Kernel(source, call.launch, tuple(call.integers.values()))
 
 
 class _Size:
-    """A size as the launch functions of the kernels take it: in them -(-a // b) is a / b, rounded up."""
+    """A size as an argument of the kernels' launch functions, which round a / b up as -(-a // b)."""
 
     def __init__(self, value: Any, negative: bool = False) -> None:
         self.value, self.negative = value, negative
@@ -94,9 +99,9 @@ class _Size:
         return _Size((self.value + (count - 1 if self.negative else 0)) // count, self.negative)
 
 
-def _launch(made_of: Callable[..., module.Launch], *arguments: Any, **grid: int) -> module.Launch:
-    """Call a launch function of the kernels; `grid` says which of its sizes x, y, z are others here."""
-    launch = made_of(*arguments)
+def _launch(function: Callable[..., launcher.Launch], *arguments: Any, **grid: int) -> launcher.Launch:
+    """Call a launch function of the kernels; `grid` replaces its sizes x, y or z."""
+    launch = function(*arguments)
     sizes = (size.value if isinstance(size, _Size) else size for size in launch.grid)
     x, y, z = (grid.get(axis, size) for axis, size in zip("xyz", sizes, strict=True))
     return launch._replace(grid=(x, y, z))
@@ -106,7 +111,7 @@ def _deform_conv2d(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) 
     x, _, offset = shapes[:3]
     plain = {key: tuple(map(int, value)) if np.ndim(value) else int(value) for key, value in attributes.items()}
     conv = DeformConv(**plain)  # type: ignore[arg-type]
-    # The weight is packed before its type is chosen: in blocks of rows as float32 has them.
+    # The graph packs the weight before TensorRT chooses its type, so that its blocks of rows are those of float32.
     packed_rows = conv.row_blocks(np.float32) * conv.rows(np.float32)
     rows = conv.rows(dtype) if packed_rows % conv.rows(dtype) == 0 else conv.rows(np.float32)
     sizes = (_Size(x[0]), _Size(offset[2]), _Size(offset[3]))
@@ -121,19 +126,19 @@ def _deform_conv2d(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) 
         integers |= {f"{name}_{end}": value for end, value in zip(ends, pair, strict=True)}
     integers |= {"groups": conv.groups, "offset_groups": conv.offset_groups}
     integers |= {"run_channels": conv.run_channels, "steps": conv.steps}
-    defines = (module.dtype_define(dtype), ("ROWS", str(rows)))
+    defines = (launcher.dtype_define(dtype), ("ROWS", str(rows)))
     return Call(defines, _launch(conv.launch, *sizes, dtype, y=packed_rows // rows), integers)
 
 
 def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
     (batch, channels, height, width), flows = shapes
     if attributes["border"] not in ("zeros", "clamp"):
-        raise BackendError(f"There is no border '{attributes['border']}': name zeros or clamp.")
+        raise BackendError(f"Unknown border '{attributes['border']}': use zeros or clamp.")
     limit = float(attributes["grid_limit"])
     head = [f"const int chunk = {CHUNK}, clamped = {int(attributes['border'] == 'clamp')};"]
-    for axis, size in (("y", "height"), ("x", "width")):  # what kernels.warp.axis computes on the host
+    for axis, size in (("y", "height"), ("x", "width")):  # the values that kernels.warp.axis computes on the host
         scale, shift = ("1.0f", "0.0f") if attributes["align_corners"] else (f"{size} / ({size} - 1.0f)", "-0.5f")
-        low, high = f"-{_FARTHEST}", _FARTHEST
+        low, high = f"-{_FLOAT32_MAX}", _FLOAT32_MAX
         if limit:
             margin = f"{(1 - limit) / 2!r}f * ({size} - 1.0f)"
             low, high = (f"({end}) * {axis}_scale + {axis}_shift" for end in (margin, f"{size} - 1.0f - {margin}"))
@@ -141,12 +146,16 @@ def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
         head.append(f"const float {axis}_low = {low}, {axis}_high = {high};")
     integers = {"channels": channels, "height": height, "width": width}
     integers |= {"out_height": flows[2], "out_width": flows[3], "flow_count": flows[1] // 2}
-    launch = _launch(launch_planes, *(_Size(size) for size in (batch, channels, flows[2], flows[3])))
-    return Call((module.dtype_define(dtype),), launch, integers, "\n".join(head))
+    launch = _launch(planes_launch, *(_Size(size) for size in (batch, channels, flows[2], flows[3])))
+    return Call((launcher.dtype_define(dtype),), launch, integers, "\n".join(head))
 
 
 def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[Shape], Attributes, Any], Call]:
-    """One kernel of the decoder; input `rows_of` has an element for each row of the target, the next its columns."""
+    """Return the `call` of one of the decoder's kernels.
+
+    Input `rows_of` has one element for each row of the target, and the next input one for each column. `readings` is
+    passed to `kernels.videoinr_decoder.decoder_launch`.
+    """
 
     def call(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
         batch, height, width, _ = shapes[0]
@@ -157,7 +166,7 @@ def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[
         integers = {"height": height, "width": width}
         integers |= {"factor": factor} if "frame_upsample" in attributes else {}
         integers |= {"target_height": rows, "target_width": columns}
-        launch = _launch(launch_of, weights, _Size(batch), _Size(rows) * _Size(columns), readings)
+        launch = _launch(decoder_launch, weights, _Size(batch), _Size(rows) * _Size(columns), readings)
         return Call(weights.defines, launch, integers, head)
 
     return call
@@ -166,6 +175,7 @@ def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[
 _F, _F32, _I32 = FEATURES, "FP32", "INT32"
 _DECODER = {"channels": int, "frame_upsample": int, "official_sampling": bool}
 
+# Tensors and attributes of `kernels.deform_conv.DeformConv`. The weight, (groups, depth, rows), is packed for float32.
 _DEFORM_CONV = Plugin(
     "deform_conv2d",
     "deform_conv",
@@ -180,6 +190,8 @@ _DEFORM_CONV = Plugin(
     lambda shapes, attributes: (shapes[0][0], int(attributes["out_channels"]), shapes[2][2], shapes[2][3]),
     _deform_conv2d,
 )
+# Tensors and attributes of `kernels.warp.warp` in the layout "nchw", with any number of flows. A grid_limit of 0 means
+# no limit.
 _WARP = Plugin(
     "warp",
     "warp",
@@ -190,11 +202,15 @@ _WARP = Plugin(
     lambda shapes, _: (shapes[0][0], shapes[1][1] // 2 * shapes[0][1], shapes[1][2], shapes[1][3]),
     _warp,
 )
+# The three launches of `kernels.videoinr_decoder.decode`, over what `prepare` and `target_axis` compute. `channels` is
+# the number of target features, `size` (2,) the height and width of the whole target.
 _TARGET_FEATURES = Plugin(
     "target_features",
     "videoinr_decoder",
     "target_features",
-    dict(mixed=_F, time=_F32, nearest_y=_I32, nearest_x=_I32, way_y=_F32, way_x=_F32, weights=_F, biases=_F32),
+    dict(
+        mixed=_F, time=_F32, nearest_y=_I32, nearest_x=_I32, relative_y=_F32, relative_x=_F32, weights=_F, biases=_F32
+    ),
     ("target", _F),
     dict(channels=int),
     lambda shapes, attributes: (shapes[0][0], shapes[2][0], shapes[3][0], int(attributes["channels"])),
@@ -225,8 +241,4 @@ _TARGET_COLOURS = Plugin(
     dict(size="const float* __restrict__ size"),
 )
 
-# deform_conv2d: tensors and attributes of `DeformConv`; weight (groups, depth, rows) as `pack` orders it for float32.
-# warp: those of `kernels.warp.warp` in layout "nchw", any number of flows; a grid_limit of 0 is none.
-# The others: the launches of `kernels.implicit.decode` over what is prepared there; `channels` are those of the target
-# features, `size` (2,) is rows and columns of the whole target.
 PLUGINS = {plugin.name: plugin for plugin in (_DEFORM_CONV, _WARP, _TARGET_FEATURES, _TARGET_FLOWS, _TARGET_COLOURS)}

@@ -1,0 +1,71 @@
+"""The record of how a network is computed: backend, device, precision, library and threads."""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..contract.errors import BackendError
+from ..contract.manifest import Library, Precision
+
+Kind = Literal["ort", "tensorrt"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The backend of a bundle's graphs. Raises BackendError for values that contradict each other or do not exist.
+
+    kind: "ort" runs the graphs in ONNX Runtime, "tensorrt" runs engines compiled from them.
+    device: "cpu", "cuda:N", or "auto": the first CUDA device if the backend can use it, else the CPU.
+    precision: "fp16" needs "tensorrt"; ONNX Runtime computes graphs as they are, in float32.
+    library: the TensorRT library; None: the one that is installed.
+    threads: CPU threads of ONNX Runtime; None: one for each CPU that the process may use.
+    refit: compile engines whose weights can be replaced. ONNX Runtime can always replace them.
+    """
+
+    kind: Kind = "ort"
+    device: str = "auto"
+    precision: Precision = "fp32"
+    library: Library | None = None
+    threads: int | None = None
+    refit: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("backend", self.kind, get_args(Kind))
+        _check_choice("precision", self.precision, get_args(Precision))
+        kind, _ = parse_device(self.device)
+        if self.threads is not None and self.threads < 1:
+            raise BackendError(f"The number of threads is {self.threads}: give 1 or more.")
+        if self.kind == "tensorrt":
+            if kind == "cpu":
+                raise BackendError("Engines run only on GPUs: use --device cuda:0, or --backend ort for the CPU.")
+            if self.library is not None:
+                _check_choice("library", self.library, get_args(Library))
+            if self.threads is not None:
+                raise BackendError("--threads has no effect on engines, which run on the GPU: leave it out.")
+        else:
+            if self.precision != "fp32":
+                raise BackendError("ONNX Runtime computes in float32: use --backend tensorrt for --precision fp16.")
+            if self.library is not None:
+                raise BackendError(
+                    "--library has no effect with ONNX Runtime: add --backend tensorrt, or leave it out."
+                )
+
+
+def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
+    """Parse "auto", "cpu", "cuda" or "cuda:N" into its kind and index. Raises BackendError for anything else."""
+    match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
+    if match is None:
+        raise BackendError(f"Unknown device '{device}': use 'auto', 'cpu' or 'cuda:N', where N is the GPU's number.")
+    kind: Literal["auto", "cpu", "cuda"] = "auto" if match[1] else "cpu" if match[2] else "cuda"
+    return kind, int(match[3] or 0)
+
+
+def cpu_threads() -> int:
+    """Return the number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise BackendError(f"Unknown {what} '{value}': use {' or '.join(choices)}.")

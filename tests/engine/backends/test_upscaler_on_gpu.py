@@ -1,0 +1,178 @@
+"""Upscaling on a fake GPU gives the frames of the CPU, with tiles, several streams and replaced weights."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stvsr import (
+    Backend,
+    BackendError,
+    Bundle,
+    BundleError,
+    DeviceMemoryError,
+    Upscaler,
+    UpscaleRequest,
+    one_scene,
+    upscale,
+)
+from stvsr.engine.backends.cuda import CudaDevice
+from stvsr.engine.contract.manifest import FixedFactors
+from stvsr.engine.contract.weights import read_weights, replace_weights
+from stvsr.engine.media.reader import open_reader
+
+from tests.support.exports import exported
+from tests.support.fake_gpu import FakeGpu
+from tests.support.media import make_video, pan
+from tests.support.toy import write_toy
+
+CPU, GPU = Backend(device="cpu"), Backend("tensorrt")
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).random(shape, np.float32)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", ["edvr-s", "adavsr-temporal-s", "dtsr-s"])
+def test_engines_give_the_frames_of_onnx_runtime(gpu: FakeGpu, name: str, precision: Any) -> None:
+    bundle = exported(name)[1]
+    frames = np.random.default_rng(1).random((4, 3, 20, 36), np.float32)
+    factor = 1 if bundle.manifest.window.kind == "sliding" else 2
+    times = tuple(Fraction(part, factor) for part in range(factor))
+    assert isinstance(bundle.manifest.space, FixedFactors)
+    (scale,) = bundle.manifest.space.factors
+    outputs = []
+    for backend, device in ((CPU, "cpu"), (Backend("tensorrt", precision=precision), "cuda:0")):
+        with Upscaler(bundle, backend) as upscaler:
+            results = upscaler.frames(one_scene(frames, times), (20 * scale, 36 * scale))
+            outputs.append(np.stack(list(results)).astype(int))
+            assert upscaler.device.name == device
+            assert upscaler.warnings == []
+    difference = np.abs(outputs[0] - outputs[1]).max() / 65535
+    assert difference <= (1e-4 if precision == "fp32" else 2e-2)
+    assert gpu.count["computed"] > 0
+    assert gpu.count["page-locked"] > 0
+
+
+def frames_between(
+    bundle: Bundle, backend: Backend, times: tuple[float, ...], size: tuple[int, int], *, tile: int | None = None
+) -> np.ndarray:
+    """Return the frames between two frames of 37x53, (N, 3, H, W)."""
+    first, second = noise(2, 3, 37, 53)
+    with Upscaler(bundle, backend, tile=tile) as upscaler:
+        return np.stack(list(upscaler.between(first, second, times, size))).astype(int)
+
+
+@pytest.mark.parametrize("tile", [None, 24])
+def test_pairs_are_decoded_at_any_time_and_size(gpu: FakeGpu, toy: Bundle, tile: int | None) -> None:
+    times = (0.0, 0.25, 0.5, 1.0)
+    on_cpu, on_gpu = (frames_between(toy, backend, times, (100, 131), tile=tile) for backend in (CPU, GPU))
+    assert np.abs(on_cpu - on_gpu).max() <= 1
+
+
+def test_smaller_tiles_are_used_if_memory_is_too_small(gpu: FakeGpu, tmp_path: Path) -> None:
+    bundle = Bundle.load(write_toy(tmp_path / "blurred", blur_px=3))
+    first, second = noise(2, 3, 64, 80)
+    arguments = (first, second, (0.0, 0.5), (128, 160))
+    with Upscaler(bundle, CPU) as upscaler:
+        expected = np.stack(list(upscaler.between(*arguments))).astype(int)
+    gpu.memory_bytes = 64 * 2 * 3 * 48 * 48
+    with Upscaler(bundle, GPU) as upscaler:
+        actual = np.stack(list(upscaler.between(*arguments)))
+        assert upscaler.warnings == [
+            "The memory of device 'cuda:0' is too small for tiles of 80 pixels: tiles of 40 were used, which takes"
+            " longer."
+        ]
+    assert np.abs(actual - expected).max() <= 2
+
+
+@pytest.mark.parametrize("tile", [None, 0])
+def test_memory_that_is_too_small_for_the_least_tiles_is_an_error(
+    gpu: FakeGpu, tmp_path: Path, tile: int | None
+) -> None:
+    bundle = Bundle.load(write_toy(tmp_path / "blurred", blur_px=3))
+    first, second = noise(2, 3, 64, 80)
+    gpu.memory_bytes = 1000
+    with (
+        Upscaler(bundle, GPU, tile=tile) as upscaler,
+        pytest.raises(DeviceMemoryError, match="too small for this work"),
+    ):
+        list(upscaler.between(first, second, (0.0, 0.5), (128, 160)))
+
+
+def test_several_windows_are_in_flight(gpu: FakeGpu, toy: Bundle) -> None:
+    """Work is queued on two streams in turn, and a result is awaited when three more are pending."""
+    frames = noise(8, 3, 16, 16)
+    with Upscaler(toy, GPU) as upscaler:
+        assert isinstance(upscaler.device, CudaDevice)
+        read = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal read
+            for frame in frames:
+                read += 1
+                yield frame
+
+        results = upscaler.frames(one_scene(counted()), (16, 16))
+        next(results)
+        assert read >= 4
+        assert len(list(results)) == 7
+        streams = {stream.ptr for stream in upscaler.device.streams}
+        for session in upscaler._graphs._sessions.values():
+            assert set(session._contexts) == streams  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv444p"])
+def test_a_video_has_the_same_pictures(gpu: FakeGpu, toy: Bundle, tmp_path: Path, pix_fmt: str) -> None:
+    """The GPU returns planes of the video's format if the kernels support it, else RGB."""
+    source = make_video(tmp_path / "in.mp4", pan(4))
+    frames = {}
+    for backend in (CPU, GPU):
+        output = tmp_path / f"{backend.kind}.mkv"
+        request = UpscaleRequest(
+            input=source,
+            output=output,
+            model=toy.folder,
+            scale=2,
+            backend=backend,
+            codec="libx264",
+            encoder_options={"qp": "0"},
+            pix_fmt=pix_fmt,
+        )
+        report = upscale(request)
+        assert report.frames_out == 8
+        with open_reader(output) as reader:
+            frames[report.device] = np.stack([frame.rgb for frame in reader])
+    assert frames.keys() == {"cpu", "cuda:0"}
+    codes = 1023 if "10" in pix_fmt else 255
+    assert np.abs(frames["cpu"] - frames["cuda:0"]).max() <= 3.5 / codes  # one code of luma and one of chroma
+
+
+@pytest.mark.parametrize("refit_first", [False, True], ids=["open sessions", "later sessions"])
+@pytest.mark.parametrize("backend", [CPU, Backend("tensorrt", refit=True)], ids=["ort", "tensorrt"])
+def test_weights_of_open_graphs_are_replaced(gpu: FakeGpu, tmp_path: Path, backend: Backend, refit_first: bool) -> None:
+    bundle = exported("edvr-s")[1]
+    frames, size = noise(3, 3, 16, 24), (64, 96)
+    stored = read_weights(bundle.path("network").read_bytes())
+    weights = {name: stored[name] * np.float32(1.1) for name in ("conv_first.weight", "conv_last.weight")}
+    with Upscaler(replace_weights(bundle, weights, tmp_path / "adapted"), CPU) as upscaler:
+        expected = np.stack(list(upscaler.frames(one_scene(frames), size))).astype(int)
+    with Upscaler(bundle, backend) as upscaler:
+        if not refit_first:
+            before = np.stack(list(upscaler.frames(one_scene(frames), size)))
+            assert np.abs(before - expected).max() > 200
+        upscaler.refit(weights)
+        after = np.stack(list(upscaler.frames(one_scene(frames), size)))
+        assert np.abs(after - expected).max() <= 8
+        with pytest.raises(BundleError, match=r"have no weight nowhere"):
+            upscaler.refit({"nowhere": np.zeros(1, np.float32)})
+
+
+def test_engines_without_refit_refuse_weights(gpu: FakeGpu) -> None:
+    bundle = exported("edvr-s")[1]
+    weights = {"conv_first.weight": read_weights(bundle.path("network").read_bytes())["conv_first.weight"]}
+    with Upscaler(bundle, GPU) as upscaler, pytest.raises(BackendError, match="compiled without refit"):
+        upscaler.refit(weights)
