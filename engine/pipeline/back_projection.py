@@ -1,7 +1,8 @@
-"""A network that doubles the frame rate sees frames made small; what it makes is enlarged and made to agree with them.
+"""Back-projection: a network doubles the rate of small frames, and its results are enlarged to agree with the input.
 
-Frames made small move less. What a network makes of these is enlarged step by step, each time by two: enlarged frames
-made small again are the smaller ones, and each pair of them has the input frame as its mean, as exposures do.
+Motion is small in small frames. The network's results are enlarged step by step, by two each time, such that enlarged
+frames made small again equal the smaller ones, and the mean of the two halves of an exposure equals the input frame.
+`training/adapt/video_resize.py` does the same in PyTorch.
 
 Zuckerman et al., "Across Scales & Across Dimensions: Temporal Super-Resolution using Deep Internal Learning", 2020,
 section 4.2; Irani and Peleg, "Improving Resolution by Image Registration", 1991.
@@ -26,37 +27,38 @@ Doubling = Callable[[Iterable[InputFrame], tuple[int, int]], Iterator[np.ndarray
 def doubled(
     doubling: Doubling, inputs: Iterable[InputFrame], size: tuple[int, int], coarse: int
 ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16
-    """Yield a frame for each of the inputs' times, which are 0 and 1/2: `doubling` sees frames `coarse` times smaller.
+    """Yield a frame for each of the inputs' times, which are 0 and 1/2.
 
-    `size` (H, W) is that of the inputs and of what is made. As many inputs are held as `doubling` is ahead.
+    `doubling` receives frames `coarse` times smaller. `size` (H, W) is the size of inputs and results. Inputs stay in
+    memory until `doubling` has returned their results.
     """
-    ahead: deque[InputFrame] = deque()
+    pending: deque[InputFrame] = deque()
 
     def smaller() -> Iterator[InputFrame]:
         for frame in inputs:
-            ahead.append(frame)
+            pending.append(frame)
             yield InputFrame(resized(frame.rgb, coarse_size(size, coarse)), _HALVES, frame.last)
 
-    made = doubling(smaller(), coarse_size(size, coarse))
-    for halves in zip(made, made, strict=True):
-        frame = ahead.popleft()
-        pair = agreeing(to_float(np.stack(halves)), frame.rgb, coarse)
+    results = doubling(smaller(), coarse_size(size, coarse))
+    for halves in zip(results, results, strict=True):
+        frame = pending.popleft()
+        pair = back_projected(to_float(np.stack(halves)), frame.rgb, coarse)
         for time in frame.times:
             yield to_uint16(pair[_HALVES.index(time)], 0.0, 1.0)
 
 
-def agreeing(pair: np.ndarray, frame: np.ndarray, coarse: int) -> np.ndarray:
-    """Enlarge both halves (2, 3, h, w) of the exposure `frame` (3, H, W) `coarse` times -> (2, 3, H, W).
+def back_projected(pair: np.ndarray, frame: np.ndarray, coarse: int) -> np.ndarray:
+    """Enlarge both halves (2, 3, h, w) of the exposure `frame` (3, H, W) by `coarse` -> (2, 3, H, W).
 
-    Their mean is the frame; they are not clipped. With a `coarse` of 1 it is back-projection in time alone.
+    Their mean is the frame; they are not clipped. A `coarse` of 1 back-projects in time alone.
     """
     if coarse == 1:
         return pair + (frame - pair.mean(0))
     while coarse > 1:
         coarse //= 2
-        seen = resized(frame, coarse_size(frame.shape[1:], coarse))
-        size, smaller = seen.shape[1:], pair.shape[2:]
+        small = resized(frame, coarse_size(frame.shape[1:], coarse))
+        size, smaller = small.shape[1:], pair.shape[2:]
         larger = resized(pair, size)
         larger += resized(pair - resized(larger, smaller), size)
-        pair = larger + (seen - larger.mean(0))
+        pair = larger + (small - larger.mean(0))
     return pair

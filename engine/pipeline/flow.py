@@ -1,4 +1,4 @@
-"""Optical flow for networks that take it as an input: from one frame to another, by OpenCV."""
+"""Optical flow from one frame to another by OpenCV, for networks that take it as an input."""
 
 import functools
 from types import ModuleType
@@ -11,14 +11,15 @@ from ..contract.errors import BackendError
 Method = Literal["farneback", "dis"]
 METHODS: tuple[Method, ...] = ("farneback", "dis")
 
-_LEAST_PX = 32  # OpenCV 5.0 reads outside of smaller frames, and crashes
+_LEAST_PX = 32  # OpenCV 5.0 reads outside smaller frames, and crashes
 
 
 def optical_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarray:
-    """Return where each pixel of the first frame lies in the second, as (2, h, w): (dx, dy) in pixels.
+    """Return the optical flow from the first frame to the second, (2, h, w): (dx, dy) in pixels.
 
-    The frames are (3, h, w) in [0, 1]. "farneback" (Farnebäck 2003) takes the parameters that STINet was trained with,
-    and its grey, which weighs red and blue the other way round; "dis" (Kroeger et al. 2016) is several times faster.
+    The frames are (3, h, w) in [0, 1]. "farneback" (Farnebäck 2003) uses the parameters that STINet was trained with,
+    and its grey, which swaps the weights of red and blue; "dis" (Kroeger et al. 2016) is several times faster.
+    Raises BackendError if OpenCV is not installed.
     """
     if first is second:
         return np.zeros((2, *first.shape[1:]), np.float32)
@@ -36,7 +37,7 @@ def optical_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarr
 
 
 def picture_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarray:
-    """Return the same of two pictures of 8 bits as training has them, (h, w, 3) uint8 -> (2, h, w)."""
+    """Return the optical flow between two 8-bit pictures, (h, w, 3) uint8 -> (2, h, w)."""
     first, second = (picture.transpose(2, 0, 1) / np.float32(255) for picture in (first, second))
     return optical_flow(first, second, method)
 
@@ -54,7 +55,6 @@ def _opencv() -> ModuleType:
         import cv2
     except ImportError as error:
         raise BackendError(
-            "This bundle takes optical flow, which OpenCV computes and which is not installed:"
-            ' pip install "stvsr[flow]".'
+            'This bundle needs optical flow, and OpenCV is not installed: pip install "stvsr[flow]".'
         ) from error
     return cv2

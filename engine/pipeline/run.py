@@ -1,14 +1,10 @@
-"""The pipeline: a video in, an upscaled video out, decoded, inferred and encoded at once in constant memory."""
+"""The run: a video in, an upscaled video out. Decoding, inference and encoding overlap, in constant memory."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,93 +13,21 @@ from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.frame import Frame
+from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
-from .chain import SceneRoutes, adapted_legs
-from .request import Plan, UpscaleRequest, writer_options
+from .chain import SceneChains
+from .plan import Plan, adapted_passes
+from .report import Adaptation, Progress, Report, peak_memory_bytes
+from .request import UpscaleRequest
 from .scenes import CutDetector
 from .timeline import Slot, with_durations
-from .workers import Channel, Crew
+from .workers import Channel, WorkerGroup
 
-INPUT_FRAMES = 2  # decoded frames that wait
-SCENE_FRAMES = 48  # of a scene that are read to adapt to it
-SCENE_BYTES = 1 << 29  # of a scene's frames that are held for that
-OUTPUT_BYTES = 64 << 20  # of made frames that wait, and at least one: one of 8K takes 190 MiB
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    frames_in: int  # of which everything was made
-    frames_out: int  # written
-    total_in: int | None  # None: the container does not say
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a run did."""
-
-    input: str
-    output: str
-    bundle: str  # of a chain both, with a + between
-    fingerprint: str  # the sha256 of the bundle's manifest
-    device: str
-    frames_in: int
-    frames_out: int
-    size_in: tuple[int, int]  # (width, height)
-    size_out: tuple[int, int]
-    rate_out: str  # a fraction, frames per second
-    cuts_s: tuple[float, ...]  # timestamps of the first frames of new scenes
-    duration_s: float
-    seconds: float
-    decode_seconds: float  # the three overlap
-    inference_seconds: float
-    encode_seconds: float
-    fps: float  # output frames per second of running time
-    peak_memory_bytes: int | None  # of the process so far; None where the system does not say
-    adaptation: tuple[dict[str, Any], ...]  # what happened in it, of each scene or of all; empty without
-    warnings: tuple[str, ...]  # what the output could not take over, what was not done as asked, and untrained weights
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON takes it."""
-        return asdict(self)
-
-
-class _Clock:
-    """Sums the seconds that a stage is busy."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds += time.perf_counter() - start
-
-    @contextmanager
-    def idle(self) -> Iterator[None]:
-        """Take out a wait for another stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds -= time.perf_counter() - start
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """Bundles that were adapted to a video, each from one of the request's, and what is told of them.
-
-    For each scene in order its own, or some for all; one that was not adapted means the original weights.
-    """
-
-    bundles: tuple[tuple[Bundle, ...], ...]
-    records: tuple[dict[str, Any], ...]
+INPUT_FRAMES = 2  # decoded frames in the queue
+SCENE_FRAMES = 48  # frames of a scene that adaptation reads
+SCENE_BYTES = 1 << 29  # memory for these frames
+OUTPUT_BYTES = 64 << 20  # memory for computed frames in the queue, at least one: a frame of 8K takes 190 MiB
 
 
 def upscale(
@@ -111,27 +35,21 @@ def upscale(
     on_progress: Callable[[Progress], None] | None = None,
     adaptation: Adaptation | None = None,
 ) -> Report:
-    """Upscale one video; on any error, and on an interrupt, no output is left."""
+    """Upscale one video, and return the report.
+
+    The output takes its name when it is complete; an error or an interrupt leaves no file. `on_progress` is called
+    whenever an input frame is finished. Raises a StvsrError for a request, video, bundle or backend that cannot be
+    served.
+    """
     began = time.perf_counter()
     request.check()
     bundles = find_bundles(request.model)
     with ExitStack() as opened:
-        reader = open_reader(request.input, fps=request.input_fps)
-        opened.enter_context(reader)
+        reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
         info = reader.info
         plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
-        route = opened.enter_context(
-            SceneRoutes(
-                [adapted_legs(plan.legs, adapted) for adapted in adaptation.bundles] if adaptation else [plan.legs],
-                backend=request.backend,
-                device=request.device,
-                tile=request.tile,
-                threads=request.threads,
-                flow=request.flow,
-                precision=request.precision,
-                library=request.library,
-            )
-        )
+        scenes = [adapted_passes(plan.passes, b) for b in adaptation.bundles] if adaptation else [plan.passes]
+        chains = opened.enter_context(SceneChains(scenes, request.backend, tile=request.tile, flow=request.flow))
         writer = opened.enter_context(
             VideoWriter(
                 plan.output,
@@ -139,45 +57,24 @@ def upscale(
                 size=plan.size,
                 rate=plan.rate,
                 time_base=plan.time_base,
-                **writer_options(request),
+                codec=request.codec,
+                crf=request.crf,
+                encoder_options=request.encoder_options,
+                pix_fmt=request.pix_fmt,
+                overwrite=request.overwrite,
             )
         )
-        run = _Run(plan, CutDetector(request.scene_threshold), route, on_progress, info.frames)
+        run = _Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames)
         run.stream(reader, writer)
-    seconds = time.perf_counter() - began
-    untrained = (
-        f"Bundle '{bundle.manifest.name}' holds random weights: measure with it, and look at the pictures of another."
-        for bundle in bundles
-        if bundle.manifest.training.get("untrained")
-    )
-    return Report(
-        input=str(request.input),
-        output=str(plan.output),
-        bundle="+".join(bundle.manifest.name for bundle in bundles),
-        fingerprint="+".join(bundle.fingerprint for bundle in bundles),
-        device=route.device,
-        frames_in=run.frames_in,
-        frames_out=run.frames_out,
-        size_in=(info.width, info.height),
-        size_out=plan.size,
-        rate_out=str(plan.rate),
-        cuts_s=tuple(float(pts) for pts in run.cuts),
-        duration_s=float(run.end_pts - run.start_pts),
-        seconds=seconds,
-        decode_seconds=run.decoding.seconds,
-        inference_seconds=run.inference.seconds,
-        encode_seconds=run.encoding.seconds,
-        fps=run.frames_out / seconds,
-        peak_memory_bytes=peak_memory_bytes(),
-        adaptation=adaptation.records if adaptation else (),
-        warnings=(*untrained, *route.notes, *writer.warnings),
-    )
+    warnings = (*_untrained(bundles), *chains.warnings, *writer.warnings)
+    records = adaptation.records if adaptation else ()
+    return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 
 
 def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
-    """Yield the scenes of a request's video as `upscale` cuts it, (N, 3, h, w) in [0, 1] each.
+    """Yield the scenes of a request's video, as `upscale` cuts them, each (N, 3, h, w) in [0, 1].
 
-    Of a longer scene the first frames come, as many as are asked for and as `SCENE_BYTES` hold.
+    Of a long scene only the first frames are returned, at most `most_frames` and `SCENE_BYTES`.
     """
     request.check()
     detector = CutDetector(request.scene_threshold)
@@ -194,18 +91,49 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
         yield np.stack(scene)
 
 
+def _untrained(bundles: Iterable[Bundle]) -> Iterator[str]:
+    for bundle in bundles:
+        if bundle.manifest.training.get("untrained"):
+            yield f"Bundle '{bundle.manifest.name}' holds random weights, which serve only to measure speed."
+
+
+class _Clock:
+    """Sums the seconds that a stage is busy."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count the time of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Subtract the time of the block, a wait for another stage within a busy block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds -= time.perf_counter() - start
+
+
 class _Run:
-    """One video's way through the three stages, and the counts of it."""
+    """The three stages of one run, and their counts."""
 
     def __init__(
         self,
         plan: Plan,
         detector: CutDetector,
-        route: SceneRoutes,
+        chains: SceneChains,
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
     ) -> None:
-        self._plan, self._detector, self._route = plan, detector, route
+        self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
         self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
@@ -214,16 +142,49 @@ class _Run:
         self.start_pts = self.end_pts = Fraction(0)
 
     def stream(self, reader: Iterable[Frame], writer: VideoWriter) -> None:
-        """Decode and encode in threads of their own, and infer in this one."""
+        """Decode and encode in threads of their own, and infer in the calling thread."""
         frame_bytes = 3 * self._plan.size[0] * self._plan.size[1] * np.dtype(np.uint16).itemsize
-        with Crew() as crew:
-            decoded: Channel[Frame] = Channel(crew, INPUT_FRAMES)
-            made: Channel[tuple[Picture, Fraction]] = Channel(crew, max(1, OUTPUT_BYTES // frame_bytes))
-            crew.spawn("stvsr-decode", lambda: self._decode(reader, decoded))
-            crew.spawn("stvsr-encode", lambda: self._encode(made, writer))
-            self._infer(decoded, made, writer.picture_format)
-            made.close()
-        self._tell()
+        with WorkerGroup() as workers:
+            decoded: Channel[Frame] = Channel(workers, INPUT_FRAMES)
+            computed: Channel[tuple[Picture, Fraction]] = Channel(workers, max(1, OUTPUT_BYTES // frame_bytes))
+            workers.spawn("stvsr-decode", lambda: self._decode(reader, decoded))
+            workers.spawn("stvsr-encode", lambda: self._encode(computed, writer))
+            self._infer(decoded, computed, writer.picture_format)
+            computed.close()
+        self._report_progress()
+
+    def report(
+        self,
+        request: UpscaleRequest,
+        bundles: tuple[Bundle, ...],
+        info: VideoInfo,
+        seconds: float,
+        adaptation: tuple[dict[str, object], ...],
+        warnings: tuple[str, ...],
+    ) -> Report:
+        """Return the report of the finished run."""
+        return Report(
+            input=str(request.input),
+            output=str(self._plan.output),
+            bundle="+".join(bundle.manifest.name for bundle in bundles),
+            fingerprint="+".join(bundle.fingerprint for bundle in bundles),
+            device=self._chains.device.name,
+            frames_in=self.frames_in,
+            frames_out=self.frames_out,
+            size_in=(info.width, info.height),
+            size_out=self._plan.size,
+            rate_out=str(self._plan.rate),
+            cuts_s=tuple(float(pts) for pts in self.cuts),
+            duration_s=float(self.end_pts - self.start_pts),
+            seconds=seconds,
+            decode_seconds=self.decoding.seconds,
+            inference_seconds=self.inference.seconds,
+            encode_seconds=self.encoding.seconds,
+            fps=self.frames_out / seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            adaptation=adaptation,
+            warnings=warnings,
+        )
 
     def _decode(self, reader: Iterable[Frame], decoded: Channel[Frame]) -> None:
         frames = iter(reader)
@@ -236,23 +197,27 @@ class _Run:
         decoded.close()
 
     def _infer(
-        self, decoded: Channel[Frame], made: Channel[tuple[Picture, Fraction]], wanted: PictureFormat | None
+        self,
+        decoded: Channel[Frame],
+        computed: Channel[tuple[Picture, Fraction]],
+        picture_format: PictureFormat | None,
     ) -> None:
-        waiting: deque[list[list[Slot]]] = deque()  # for each input frame and each of its results, where it goes
-        results = self._route.pictures(self._inputs(decoded, waiting), wanted)
+        # For each input frame, and each of its distinct times, the slots that show the computed frame.
+        pending: deque[list[list[Slot]]] = deque()
+        results = self._chains.pictures(self._inputs(decoded, pending), picture_format)
         while True:
             with self.inference.busy():
-                frame = next(results, None)
-            self._pass_by(waiting)
-            if frame is None:
+                picture = next(results, None)
+            self._finish_inputs(pending)
+            if picture is None:
                 break
-            for slot in waiting[0].pop(0):
-                made.put((frame, slot.pts))
-            del frame  # its place is needed for the next one
-            self._pass_by(waiting)
+            for slot in pending[0].pop(0):
+                computed.put((picture, slot.pts))
+            del picture  # or its buffer would live until the next one
+            self._finish_inputs(pending)
 
-    def _inputs(self, decoded: Iterable[Frame], waiting: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
-        """Say of each frame, when the next one is here, which frames are wanted from it on; slots share a time's."""
+    def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
+        """Yield each frame, once its successor is known, with the times at which outputs are requested."""
         first: Frame | None = None
         for second in self._awaited(decoded):
             cut = self._detector.is_cut(second.rgb)
@@ -261,18 +226,18 @@ class _Run:
             else:
                 if cut:
                     self.cuts.append(second.pts)
-                yield self._input(first, second.pts, cut, waiting)
+                yield self._input(first, second.pts, cut, pending)
             first = second
         if first is None:
             raise MediaError("The video holds no frames: choose another, or repair it.")
         self.end_pts = first.pts + first.duration
-        yield self._input(first, self.end_pts, True, waiting)
+        yield self._input(first, self.end_pts, True, pending)
 
-    def _input(self, frame: Frame, until: Fraction, last: bool, waiting: deque[list[list[Slot]]]) -> InputFrame:
+    def _input(self, frame: Frame, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
         slots: dict[Fraction, list[Slot]] = {}
         for slot in self._plan.timeline.between(frame.pts, until):
             slots.setdefault(slot.time, []).append(slot)
-        waiting.append(list(slots.values()))
+        pending.append(list(slots.values()))
         return InputFrame(frame.rgb, tuple(slots), last)
 
     def _awaited(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
@@ -284,36 +249,21 @@ class _Run:
                 return
             yield frame
 
-    def _pass_by(self, waiting: deque[list[list[Slot]]]) -> None:
-        """Count the input frames of which everything was made."""
-        while waiting and not waiting[0]:
-            waiting.popleft()
+    def _finish_inputs(self, pending: deque[list[list[Slot]]]) -> None:
+        """Count the input frames whose outputs are all computed."""
+        while pending and not pending[0]:
+            pending.popleft()
             self.frames_in += 1
-            self._tell()
+            self._report_progress()
 
-    def _encode(self, made: Channel[tuple[Picture, Fraction]], writer: VideoWriter) -> None:
-        for rgb, pts, duration in with_durations(made, lambda: self.end_pts):
+    def _encode(self, computed: Channel[tuple[Picture, Fraction]], writer: VideoWriter) -> None:
+        for picture, pts, duration in with_durations(computed, lambda: self.end_pts):
             with self.encoding.busy():
-                writer.write(rgb, pts, duration)
+                writer.write(picture, pts, duration)
             self.frames_out += 1
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self._on_progress is not None:
             self._on_progress(
                 Progress(self.frames_in, self.frames_out, self._total_in, time.perf_counter() - self._began)
             )
-
-
-def peak_memory_bytes() -> int | None:
-    """Return the most memory that this process has held so far; None where the system does not say."""
-    try:  # of this program alone: what getrusage says may be the parent's, from before this program was loaded
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows has none
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes on Linux

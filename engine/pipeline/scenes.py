@@ -1,27 +1,27 @@
-"""Scene cuts, found as frames stream by: no frame is blended out of two scenes.
+"""Detection of scene cuts in a stream of frames, so that no output blends two scenes.
 
-Two neighbours are compared as thumbnails. Motion is allowed for: each block of the later one takes its best match
-in the earlier one, and the texture that no match explains is the residual. A cut leaves most of it, and changes the
-colours' histogram too; fast motion leaves up to two thirds of it but keeps the colours. A flash of light counts as a
-cut when it is strong: its neighbours are then repeated, not blended with it.
+Neighbouring frames are compared as thumbnails. Each block of the later one is matched with the earlier one, which
+accounts for motion; the texture that no match explains is the residual. A cut leaves most of the texture unexplained
+and changes the colour histogram; fast motion leaves up to two thirds of it but keeps the colours. A strong flash of
+light counts as a cut: its neighbours are repeated, not blended with it.
 """
 
 import numpy as np
 
-DEFAULT_THRESHOLD = 0.38  # real clips at half their rate score up to 0.33 within a scene, and 0.39 and more across cuts
+DEFAULT_THRESHOLD = 0.38  # real clips at half their rate: at most 0.33 within a scene, at least 0.39 at cuts
 
 _THUMB_PX = 64  # the longer side
 _BLOCK_PX = 6
 _REACH_PX = 6  # a tenth of the frame from one frame to the next
-_NOISE = 0.004  # texture below one of 256 levels is none
+_NOISE = 0.004  # texture below one of 256 levels does not count
 _BINS = 16
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # BT.709
 
 
 class CutDetector:
-    """Says of each frame whether a new scene starts with it; a `threshold` of 0 or None finds no cuts.
+    """Detects the frames that start a new scene.
 
-    The threshold is between 0 and 1: the lower, the more cuts.
+    threshold: from 0 to 1; a lower one finds more cuts, 0 or None finds none.
     """
 
     def __init__(self, threshold: float | None = DEFAULT_THRESHOLD) -> None:
@@ -29,7 +29,7 @@ class CutDetector:
         self._previous: np.ndarray | None = None
 
     def is_cut(self, frame: np.ndarray) -> bool:  # (3, h, w) in [0, 1]
-        """Take the next frame, and say whether it starts a new scene; the first one does not."""
+        """Take the next frame of the stream, and return whether it starts a new scene; the first one does not."""
         if not self.threshold:
             return False
         previous, self._previous = self._previous, thumbnail(frame)
@@ -37,7 +37,7 @@ class CutDetector:
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:  # (3, h, w) -> (3, h', w')
-    """Average squares of pixels, of which large ones give 16 samples each, to about 64 pixels on the longer side."""
+    """Average square cells of pixels, to about 64 cells on the longer side; 16 pixels of a large cell are sampled."""
     cell = max(1, round(max(frame.shape[1:]) / _THUMB_PX))
     step = max(1, cell // 4)
     sampled = frame[:, ::step, ::step]
@@ -48,12 +48,12 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:  # (3, h, w) -> (3, h', w')
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> float:  # two thumbnails (3, h, w)
-    """Return how unlike the scenes of two thumbnails are, 0 to 1."""
+    """Return the difference of two thumbnails' scenes, from 0 to 1."""
     return float((_residual(first, second) ** 2 * _histogram_distance(first, second)) ** (1 / 3))
 
 
 def _residual(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the share, 0 to 1, of the second thumbnail's texture that no shifted block of the first explains."""
+    """Return the share of the second thumbnail's texture, 0 to 1, that no shifted block of the first explains."""
     earlier, later = (np.tensordot(_LUMA, thumb, axes=1) for thumb in (first, second))
     block = min(_BLOCK_PX, *later.shape)
     rows, columns = (size // block for size in later.shape)
@@ -71,7 +71,7 @@ def _deviation(blocks: np.ndarray) -> np.ndarray:  # (N, rows, block, columns, b
 
 
 def _histogram_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Hellinger distance of the two thumbnails' colours, 0 to 1, of the channel that differs most."""
+    """Return the Hellinger distance of two thumbnails' colours, 0 to 1, in the channel that differs most."""
     shares = [
         np.stack([np.histogram(channel, _BINS, (0, 1))[0] / channel.size for channel in thumb])
         for thumb in (first, second)

@@ -1,7 +1,7 @@
-"""The timeline: which output frames belong between two input frames, at exact timestamps.
+"""The timeline: the output frames between two input frames, at exact timestamps.
 
-An output frame has a place in a gap between two input frames (0 at the first, under 1) and a timestamp; it is shown
-until the next one, and the last until the last input frame ends: the durations sum to the input's, whatever the rate.
+An output frame has a time in the gap between two input frames (0 at the first, below 1) and a timestamp. It is shown
+until the next output frame, and the last one until the last input frame ends: durations sum to the input's at any rate.
 """
 
 import math
@@ -15,37 +15,41 @@ _Item = TypeVar("_Item")
 
 
 class Slot(NamedTuple):
-    """One output frame to make: its place in the gap, in [0, 1), and its timestamp in seconds."""
+    """An output frame to compute: its time in the gap, in [0, 1), and its timestamp in seconds."""
 
     time: Fraction
     pts: Fraction
 
 
 class Timeline:
-    """Places output frames as input frames stream by: `factor` for each input frame, or `fps` for each second.
+    """Assigns output frames to a stream of input frames: `factor` for each input frame, or `fps` for each second.
 
-    Call `between` for every pair of neighbours in order, and for the last frame and the time at which it ends.
+    Call `between` for every two neighbours in order, and at the end for the last frame and the time at which it ends.
+    Raises RequestError for a factor or a rate that is not positive.
     """
 
     def __init__(self, *, factor: int | None = None, fps: Fraction | None = None) -> None:
         if (factor is None) == (fps is None):
-            raise RequestError("Choose one of a time factor and a frame rate.")
+            raise RequestError("Choose either a time factor or a frame rate.")
         if factor is not None and factor < 1:
-            raise RequestError(f"The time factor {factor} is no whole number from 1 on.")
+            raise RequestError(f"The time factor is {factor}: give a whole number from 1 on.")
         if fps is not None and fps <= 0:
-            raise RequestError(f"The frame rate {fps} is not above 0.")
+            raise RequestError(f"The frame rate is {fps}: give a number above 0.")
         self.factor = factor
         self.fps = fps
         self._start: Fraction | None = None
-        self._made = 0  # output frames so far: at a fixed rate the next one is at start + made / fps
+        self._count = 0  # output frames so far: at a fixed rate the next one is at start + count / fps
 
     def between(self, first_pts: Fraction, second_pts: Fraction) -> list[Slot]:
-        """Return the output frames from one input frame on and before the next."""
+        """Return the output frames from one input frame up to, and without, the next.
+
+        Raises MediaError if the timestamps do not increase.
+        """
         gap = second_pts - first_pts
         if gap <= 0:
             raise MediaError(
-                f"A frame at {float(second_pts):.6f} s follows one at {float(first_pts):.6f} s: timestamps must grow;"
-                " remux the video."
+                f"A frame at {float(second_pts):.6f} s follows one at {float(first_pts):.6f} s: timestamps must"
+                " increase; remux the video."
             )
         if self._start is None:
             self._start = first_pts
@@ -54,23 +58,23 @@ class Timeline:
         else:
             assert self.fps is not None
             end = math.ceil((second_pts - self._start) * self.fps)
-            stamps = (self._start + n / self.fps for n in range(self._made, end))
+            stamps = (self._start + n / self.fps for n in range(self._count, end))
             slots = [Slot((pts - first_pts) / gap, pts) for pts in stamps]
-        self._made += len(slots)
+        self._count += len(slots)
         return slots
 
 
 def with_durations(
     stamped: Iterable[tuple[_Item, Fraction]], end_pts: Callable[[], Fraction]
 ) -> Iterator[tuple[_Item, Fraction, Fraction]]:
-    """Give each (item, pts) its duration, which the next one's pts tells; `end_pts` is asked when there is no next."""
-    held: tuple[_Item, Fraction] | None = None
+    """Yield (item, pts, duration): each item lasts until the next one, and the last until `end_pts()`."""
+    previous: tuple[_Item, Fraction] | None = None
     for item, pts in stamped:
-        if held is not None:
-            yield *held, pts - held[1]
-        held = (item, pts)
-    if held is not None:
-        yield *held, end_pts() - held[1]
+        if previous is not None:
+            yield *previous, pts - previous[1]
+        previous = (item, pts)
+    if previous is not None:
+        yield *previous, end_pts() - previous[1]
 
 
 def common_time_base(*steps_s: Fraction) -> Fraction:

@@ -1,4 +1,4 @@
-"""A crew: threads and bounded channels that end together, whichever of them fails first."""
+"""Worker threads and bounded channels that stop together as soon as one of them fails."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from typing import Generic, Self, TypeVar
 
 _Item = TypeVar("_Item")
 
-_WAKE_S = 0.5  # a wait without an end cannot be interrupted on every platform
+_WAKE_S = 0.5  # waits are bounded: an unbounded one cannot be interrupted on every platform
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the word for it
-    """The crew has stopped, so nothing comes or goes through its channels any more."""
+class Stopped(Exception):  # noqa: N818 - a signal between threads, not an error
+    """The group has stopped: nothing passes through its channels any more."""
 
 
-class Crew:
-    """Runs functions in threads beside the calling one; a context manager.
+class WorkerGroup:
+    """Runs functions in threads beside the calling thread. A context manager.
 
-    When one of them raises, or the body of the `with` does (an interrupt too), every wait on a channel ends with
-    `Stopped`. Leaving the `with` joins all threads and raises what failed first.
+    When a function or the body of the `with` raises (an interrupt included), every wait on a channel ends with
+    `Stopped`. Leaving the `with` joins all threads and raises the first error.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Crew:
         self._catches_interrupts = False
 
     def spawn(self, name: str, work: Callable[[], None]) -> None:
-        """Run `work` in a thread."""
+        """Run `work` in a thread of its own."""
 
         def guarded() -> None:
             try:
@@ -56,7 +56,7 @@ class Crew:
     def _stop(self, error: BaseException | None) -> None:
         if not self._stopped:
             self._stopped, self._error = True, error
-        # No lock: an interrupt may come while this very thread holds it. Those who wait look again every _WAKE_S.
+        # Without waiting for the lock: an interrupt may come while this thread holds it. Waits wake every _WAKE_S.
         if self._changed.acquire(blocking=False):
             self._changed.notify_all()
             self._changed.release()
@@ -68,7 +68,7 @@ class Crew:
             signal.signal(signal.SIGINT, self._interrupt)
         return self
 
-    def _interrupt(self, number: int, place: object) -> None:
+    def _interrupt(self, number: int, frame: object) -> None:
         """End the body at the first Ctrl-C; a later one must not cut short the wait for the threads."""
         error = KeyboardInterrupt()
         self._stop(error)
@@ -82,7 +82,7 @@ class Crew:
         self._leaving = True
         if error is not None and not isinstance(error, Stopped):
             self._stop(error)
-        # Not join at once: in Python 3.11 an interrupt inside it makes a running thread count as ended.
+        # Wait before joining: in Python 3.11 an interrupt within join() marks a running thread as ended.
         with self._changed:
             while self._running:
                 self._changed.wait(_WAKE_S)
@@ -95,30 +95,30 @@ class Crew:
 
 
 class Channel(Generic[_Item]):
-    """Carries at most `capacity` items at a time from one thread of a crew to another."""
+    """A queue of at most `capacity` items between two threads of a group."""
 
-    def __init__(self, crew: Crew, capacity: int) -> None:
-        self._crew = crew
-        self._changed = crew._changed
+    def __init__(self, group: WorkerGroup, capacity: int) -> None:
+        self._group = group
+        self._changed = group._changed
         self._items: deque[_Item] = deque()
         self._capacity = capacity
         self._closed = False
 
     def put(self, item: _Item) -> None:
-        """Hand over an item, as soon as there is room."""
+        """Append an item, as soon as there is room. Raises Stopped if the group has stopped."""
         with self._changed:
             self._wait(lambda: len(self._items) < self._capacity)
             self._items.append(item)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Say that nothing more will be put."""
+        """Mark the end of the items."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[_Item]:
-        """Yield items until the channel is closed and empty."""
+        """Yield items until the channel is closed and empty. Raises Stopped if the group has stopped."""
         while True:
             with self._changed:
                 self._wait(lambda: bool(self._items) or self._closed)
@@ -127,10 +127,10 @@ class Channel(Generic[_Item]):
                 item = self._items.popleft()
                 self._changed.notify_all()
             yield item
-            del item  # or it would live until the next one is there
+            del item  # or it would live until the next one
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        while not self._crew._stopped and not ready():
+        while not self._group._stopped and not ready():
             self._changed.wait(_WAKE_S)
-        if self._crew._stopped:
+        if self._group._stopped:
             raise Stopped

@@ -1,9 +1,11 @@
+"""Tiles cover a frame, and their cores partition the target."""
+
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stvsr.engine.contract.errors import RequestError
+from stvsr import RequestError
 from stvsr.engine.contract.manifest import SizeConstraint
 from stvsr.engine.pipeline.tiles import Tile, least_tile_px, plan_tiles
 
@@ -15,7 +17,7 @@ def plans(draw: st.DrawFn) -> tuple[tuple[int, int], int, int, SizeConstraint, t
     size = draw(st.tuples(st.integers(1, 400), st.integers(1, 400)))
     constraint, halo_px = draw(constraints), draw(st.integers(0, 30))
     least_px = least_tile_px(halo_px, constraint)
-    fewest_px = least_px + max(size) // 10  # some ten tiles a side: enough to find fault with, and quick
+    fewest_px = least_px + max(size) // 10  # about ten tiles a side keep the test quick
     tile_px = draw(st.integers(fewest_px, fewest_px + 200))
     return size, tile_px, halo_px, constraint, plan_tiles(size, tile_px, halo_px, constraint)
 
@@ -35,7 +37,7 @@ def test_cores_partition_the_target(
 
 @settings(deadline=None)
 @given(plan=plans())
-def test_tiles_are_of_one_size_that_the_network_takes(
+def test_tiles_have_one_size_that_the_network_accepts(
     plan: tuple[tuple[int, int], int, int, SizeConstraint, tuple[Tile, ...]],
 ) -> None:
     size, tile_px, _, constraint, tiles = plan
@@ -62,7 +64,7 @@ def test_cores_keep_the_halo_from_borders_inside_the_frame(
             assert span.stop == constraint.padded(size_px) or span.stop - span.core_stop >= halo_px
 
 
-def test_a_plan_of_known_numbers() -> None:
+def test_a_known_plan() -> None:
     tiles = plan_tiles((100, 64), 64, 8, SizeConstraint(minimum=16, multiple_of=8))
     rows = sorted({(tile.rows.start, tile.rows.stop, tile.rows.core_stop) for tile in tiles})
     assert rows == [(0, 64, 52), (40, 104, 100)]

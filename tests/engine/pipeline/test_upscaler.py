@@ -1,18 +1,22 @@
+"""The upscaler on toy bundles: exact frames, tiles without traces, and refused sizes and times."""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stvsr.engine.contract.bundle import Bundle
-from stvsr.engine.contract.errors import RequestError
+from stvsr import Backend, Bundle, RequestError, Upscaler
 from stvsr.engine.contract.manifest import ContinuousSpace, FixedFactors
 from stvsr.engine.contract.picture import to_uint16
-from stvsr.engine.pipeline import upscaler as upscaler_module
-from stvsr.engine.pipeline.upscaler import Upscaler, positions
+from stvsr.engine.pipeline import runners
+from stvsr.engine.pipeline.runners import positions
+from stvsr.engine.pipeline.tiles import PAIR_TILE_PX, TileSize
 
 from tests.support.toy import blend_and_sample, write_toy
 
 H, W = 37, 53  # neither is a multiple of 8
+CPU = Backend(device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def blurred(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy whose halo is 4 px, and whose smallest tile is therefore 16 px."""
     return write_toy(tmp_path_factory.mktemp("bundles") / "blurred", blur_px=3)
+
+
+@pytest.fixture(scope="module")
+def untileable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("bundles") / "untileable", halo_px=None)
 
 
 @pytest.fixture(scope="module")
@@ -35,115 +45,56 @@ def rounded(frame: np.ndarray) -> np.ndarray:
 
 
 def levels_apart(first: np.ndarray, second: np.ndarray) -> int:
+    """Return the largest difference of two frames, in levels of 16 bits."""
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
+def record_roles(upscaler: Upscaler) -> list[str]:
+    """Return a list that receives the role of each graph when it runs."""
+    roles: list[str] = []
+    run = upscaler._graphs.run
+
+    def recorded(role: Any, inputs: Mapping[str, np.ndarray], **options: Any) -> dict[str, np.ndarray]:
+        roles.append(role)
+        return run(role, inputs, **options)
+
+    upscaler._graphs.run = recorded  # type: ignore[method-assign]
+    return roles
+
+
+# --- frames ---
+
+
 @pytest.mark.parametrize("size", [(H, W), (2 * H, 2 * W), (100, 131), (8 * H, 8 * W), (H, 3 * W)])
-def test_frames_are_what_the_network_makes(toy: Path, pair: np.ndarray, size: tuple[int, int]) -> None:
+def test_frames_equal_those_of_the_network(toy: Path, pair: np.ndarray, size: tuple[int, int]) -> None:
     times = (0.0, 0.25, 1 / 3, 1.0)
-    with Upscaler(toy, device="cpu") as upscaler:
-        made = list(upscaler.between(*pair, times, size))
-    assert len(made) == len(times)
-    for time, frame in zip(times, made, strict=True):
+    with Upscaler(toy, CPU) as upscaler:
+        frames = list(upscaler.between(*pair, times, size))
+    assert len(frames) == len(times)
+    for time, frame in zip(times, frames, strict=True):
         assert frame.shape == (3, *size)
         assert frame.dtype == np.uint16
         assert levels_apart(frame, rounded(blend_and_sample(*pair, time, size))) <= 1
 
 
-def test_the_same_size_at_time_0_is_the_first_frame_exactly(toy: Path, pair: np.ndarray) -> None:
-    with Upscaler(toy, device="cpu") as upscaler:
+def test_the_first_frame_is_exact_at_its_own_time_and_size(toy: Path, pair: np.ndarray) -> None:
+    with Upscaler(toy, CPU) as upscaler:
         (frame,) = upscaler.between(*pair, [0.0], (H, W))
     np.testing.assert_array_equal(frame, rounded(pair[0]))
 
 
-@pytest.mark.parametrize("tile", [24, 32, 40])
-@pytest.mark.parametrize("size", [(2 * H, 2 * W), (100, 131), (H, W)])
-def test_tiles_leave_no_trace(blurred: Path, pair: np.ndarray, tile: int, size: tuple[int, int]) -> None:
-    times = (0.0, 0.4)
-    with Upscaler(blurred, device="cpu", tile=0) as whole, Upscaler(blurred, device="cpu", tile=tile) as tiled:
-        for one, other in zip(whole.between(*pair, times, size), tiled.between(*pair, times, size), strict=True):
-            assert levels_apart(one, other) <= 2  # of 65535
-
-
-def test_too_small_a_halo_leaves_traces(tmp_path: Path, pair: np.ndarray) -> None:
-    """The test above can fail."""
-    folder = write_toy(tmp_path / "lying", blur_px=3, halo_px=0)
-    with Upscaler(folder, device="cpu", tile=0) as whole, Upscaler(folder, device="cpu", tile=24) as tiled:
-        (one,), (other,) = (upscaler.between(*pair, [0.0], (H, W)) for upscaler in (whole, tiled))
-    assert levels_apart(one, other) > 500
-
-
-def test_bands_and_groups_of_times_leave_no_trace(
-    blurred: Path, pair: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    times = (0.0, 0.2, 0.4, 0.6, 0.8)
-    with Upscaler(blurred, device="cpu", tile=32) as upscaler:
-        at_once = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
-        monkeypatch.setattr(upscaler_module, "DECODE_PX", 300)
-        monkeypatch.setattr(upscaler_module, "CANVAS_BYTES", 2 * 3 * 2 * H * 2 * W * 2)
-        in_parts = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
-    np.testing.assert_array_equal(at_once, in_parts)
-
-
-def test_a_large_frame_is_tiled_unless_asked_not_to(blurred: Path, tmp_path: Path) -> None:
-    with Upscaler(blurred, device="cpu") as upscaler:
-        assert upscaler._tile_px(360, 640) is None
-        assert upscaler._tile_px(360, 641) == upscaler_module.DEFAULT_TILE_PX
-    with Upscaler(blurred, device="cpu", tile=0) as upscaler:
-        assert upscaler._tile_px(1080, 1920) is None
-    with Upscaler(write_toy(tmp_path / "whole", halo_px=None), device="cpu") as upscaler:
-        assert upscaler._tile_px(1080, 1920) is None
-
-
-def test_each_frame_without_tiles_is_made_when_it_is_asked_for(toy: Path, pair: np.ndarray) -> None:
-    with Upscaler(toy, device="cpu") as upscaler:
-        runs = 0
-        run = upscaler._graphs.run
-
-        def counted(role: Any, inputs: dict[str, np.ndarray], **options: Any) -> dict[str, np.ndarray]:
-            nonlocal runs
-            runs += role == "decoder"
-            return run(role, inputs, **options)
-
-        upscaler._graphs.run = counted  # type: ignore[method-assign]
+def test_each_frame_is_computed_when_it_is_requested(toy: Path, pair: np.ndarray) -> None:
+    with Upscaler(toy, CPU) as upscaler:
+        roles = record_roles(upscaler)
         frames = upscaler.between(*pair, (0.0, 0.5), (H, W))
-        assert runs == 0
+        assert roles.count("decoder") == 0
         next(frames)
-        assert runs == 1
+        assert roles.count("decoder") == 1
 
 
-def test_a_scale_outside_the_range_is_refused(toy: Path, pair: np.ndarray) -> None:
-    with Upscaler(toy, device="cpu") as upscaler:
-        for size in ((H - 1, W), (9 * H, 9 * W), (0, 0)):
-            with pytest.raises(RequestError, match="x1 to x8"):
-                upscaler.between(*pair, [0.0], size)
-
-
-def test_fixed_factors_are_the_only_ones(tmp_path: Path, pair: np.ndarray) -> None:
-    folder = write_toy(tmp_path / "fixed", space=FixedFactors(factors=(2, 4)), time=FixedFactors(factors=(2,)))
-    with Upscaler(folder, device="cpu") as upscaler:
-        assert len(list(upscaler.between(*pair, [0, 0.5], (2 * H, 2 * W)))) == 2
-        with pytest.raises(RequestError, match="x2, x4"):
-            upscaler.between(*pair, [0], (3 * H, 3 * W))
-        with pytest.raises(RequestError, match="in time by x2"):
-            upscaler.between(*pair, [0.25], (2 * H, 2 * W))
-
-
-def test_a_time_outside_the_pair_is_refused(toy: Path, pair: np.ndarray) -> None:
-    with Upscaler(toy, device="cpu") as upscaler, pytest.raises(RequestError, match="from 0 to 1"):
-        upscaler.between(*pair, [1.5], (H, W))
-
-
-def test_tiles_must_suit_the_bundle(blurred: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="at least 16"):
-        Upscaler(blurred, tile=8)
-    with pytest.raises(RequestError, match="cannot be tiled"):
-        Upscaler(write_toy(tmp_path / "whole", halo_px=None), tile=64)
-
-
-def test_other_value_ranges_are_mapped(tmp_path: Path, toy: Path, pair: np.ndarray) -> None:
+def test_value_ranges_of_networks_do_not_change_the_frames(tmp_path: Path, toy: Path, pair: np.ndarray) -> None:
     signed = write_toy(tmp_path / "signed", value_range=(-1.0, 1.0), space=ContinuousSpace(minimum=1, maximum=2))
-    with Upscaler(Bundle.load(signed), device="cpu") as other, Upscaler(toy, device="cpu") as plain:
+    with Upscaler(Bundle.load(signed), CPU) as other, Upscaler(toy, CPU) as plain:
         (one,), (two,) = (upscaler.between(*pair, [0.5], (2 * H, 2 * W)) for upscaler in (other, plain))
     assert levels_apart(one, two) <= 1
 
@@ -155,5 +106,110 @@ def test_values_are_rounded_and_clipped() -> None:
 
 
 def test_positions_are_exact_far_from_the_origin() -> None:
-    place = positions(range(30716, 30720), 3840, 30720, 3800)
-    np.testing.assert_array_equal(place, [39 + (i + 0.5) / 8 - 0.5 for i in range(4, 8)])
+    actual = positions(range(30716, 30720), 3840, 30720, 3800)
+    np.testing.assert_array_equal(actual, [39 + (i + 0.5) / 8 - 0.5 for i in range(4, 8)])
+
+
+# --- tiles ---
+
+
+@pytest.mark.parametrize("tile", [24, 32, 40])
+@pytest.mark.parametrize("size", [(2 * H, 2 * W), (100, 131), (H, W)])
+def test_tiles_leave_no_trace(blurred: Path, pair: np.ndarray, tile: int, size: tuple[int, int]) -> None:
+    times = (0.0, 0.4)
+    with Upscaler(blurred, CPU, tile=0) as whole, Upscaler(blurred, CPU, tile=tile) as tiled:
+        roles = record_roles(whole), record_roles(tiled)
+        for one, other in zip(whole.between(*pair, times, size), tiled.between(*pair, times, size), strict=True):
+            assert levels_apart(one, other) <= 2  # of 65535
+    assert roles[0].count("encoder") == 1 < roles[1].count("encoder")
+
+
+def test_tiles_with_too_small_a_halo_leave_traces(tmp_path: Path, pair: np.ndarray) -> None:
+    """`test_tiles_leave_no_trace` fails for a bundle with a wrong halo."""
+    folder = write_toy(tmp_path / "wrong", blur_px=3, halo_px=0)
+    with Upscaler(folder, CPU, tile=0) as whole, Upscaler(folder, CPU, tile=24) as tiled:
+        (one,), (other,) = (upscaler.between(*pair, [0.0], (H, W)) for upscaler in (whole, tiled))
+    assert levels_apart(one, other) > 500
+
+
+def test_bands_and_groups_of_times_leave_no_trace(
+    blurred: Path, pair: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = (0.0, 0.2, 0.4, 0.6, 0.8)
+    with Upscaler(blurred, CPU, tile=32) as upscaler:
+        at_once = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
+        monkeypatch.setattr(runners, "DECODE_PX", 300)
+        monkeypatch.setattr(runners, "BUFFER_BYTES", 2 * 3 * 2 * H * 2 * W * 2)
+        in_parts = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
+    np.testing.assert_array_equal(at_once, in_parts)
+
+
+def test_large_frames_are_tiled_unless_whole_frames_are_requested(blurred: Path, untileable: Path) -> None:
+    with Upscaler(blurred, CPU) as upscaler:
+        assert upscaler._tile_size.side_px(360, 640) is None
+        assert upscaler._tile_size.side_px(360, 641) == PAIR_TILE_PX
+    with Upscaler(blurred, CPU, tile=0) as upscaler:
+        assert upscaler._tile_size.side_px(1080, 1920) is None
+    with Upscaler(untileable, CPU) as upscaler:
+        assert upscaler._tile_size.side_px(1080, 1920) is None
+
+
+@pytest.mark.parametrize(
+    ("tile", "size", "steps"),
+    [
+        (64, (360, 640), [(64, 32), (32, 16)]),
+        (88, (360, 640), [(88, 40), (40, 16)]),  # halves are rounded down to multiples of 8
+        (None, (1080, 1920), [(384, 192), (192, 96), (96, 48), (48, 24)]),
+        (None, (37, 53), [(56, 24)]),  # a whole frame, padded to a multiple of 8
+    ],
+)
+def test_tiles_shrink_by_half_down_to_the_smallest_with_a_core(
+    blurred: Path, tile: int | None, size: tuple[int, int], steps: list[tuple[int, int]]
+) -> None:
+    tile_size = TileSize(Bundle.load(blurred).manifest, tile, on_gpu=False)
+    for before, after in steps:
+        assert tile_size.shrink(*size) == (before, after)
+        assert tile_size.side_px(*size) == after
+    assert tile_size.shrink(*size) is None
+    assert tile_size.side_px(*size) == steps[-1][1]
+    assert tile_size.side_px(2160, 3840) == steps[-1][1]  # of later frames too
+
+
+@pytest.mark.parametrize("tile", [0, None])
+def test_whole_frames_do_not_shrink(blurred: Path, untileable: Path, tile: int | None) -> None:
+    manifest = Bundle.load(blurred if tile == 0 else untileable).manifest
+    tile_size = TileSize(manifest, tile, on_gpu=False)
+    assert tile_size.shrink(1080, 1920) is None
+    assert tile_size.side_px(1080, 1920) is None
+
+
+def test_tiles_that_do_not_suit_the_bundle_are_refused(blurred: Path, untileable: Path) -> None:
+    with pytest.raises(RequestError, match="at least 16"):
+        Upscaler(blurred, tile=8)
+    with pytest.raises(RequestError, match="cannot be tiled"):
+        Upscaler(untileable, tile=64)
+
+
+# --- refused sizes and times ---
+
+
+def test_scales_outside_the_range_are_refused(toy: Path, pair: np.ndarray) -> None:
+    with Upscaler(toy, CPU) as upscaler:
+        for size in ((H - 1, W), (9 * H, 9 * W), (0, 0)):
+            with pytest.raises(RequestError, match="x1 to x8"):
+                upscaler.between(*pair, [0.0], size)
+
+
+def test_factors_other_than_the_fixed_ones_are_refused(tmp_path: Path, pair: np.ndarray) -> None:
+    folder = write_toy(tmp_path / "fixed", space=FixedFactors(factors=(2, 4)), time=FixedFactors(factors=(2,)))
+    with Upscaler(folder, CPU) as upscaler:
+        assert len(list(upscaler.between(*pair, [0, 0.5], (2 * H, 2 * W)))) == 2
+        with pytest.raises(RequestError, match="x2, x4"):
+            upscaler.between(*pair, [0], (3 * H, 3 * W))
+        with pytest.raises(RequestError, match="in time by x2"):
+            upscaler.between(*pair, [0.25], (2 * H, 2 * W))
+
+
+def test_times_outside_the_pair_are_refused(toy: Path, pair: np.ndarray) -> None:
+    with Upscaler(toy, CPU) as upscaler, pytest.raises(RequestError, match="from 0 to 1"):
+        upscaler.between(*pair, [1.5], (H, W))

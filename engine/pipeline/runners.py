@@ -1,0 +1,185 @@
+"""Runners: one window of frames through a bundle's graphs, tile by tile, into output buffers.
+
+A runner belongs to a kind of bundle: `PairRunner` encodes a pair of frames once and decodes it at any time and size,
+`NetworkRunner` makes all outputs of a window with a single graph.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from ..backends.device import Array
+from ..backends.graphs import Graphs
+from ..contract.manifest import ContinuousTime
+from ..contract.windows import Output, WindowFrames
+from .flow import optical_flow
+from .tiles import Span, Tile, TileSize
+
+DECODE_PX = 1 << 22  # target pixels in one run of the decoder, which works at the input's size first
+BUFFER_BYTES = 1 << 30  # output buffers of tiled frames at once; for frames beyond, tiles are encoded again
+
+
+class Runner(Protocol):
+    """Computes windows of frames."""
+
+    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
+        """Yield an output buffer (3, H, W) of `size` for each requested output of a window, in order.
+
+        A buffer may come several times; it is released after the last time.
+        """
+
+
+def runner_for(graphs: Graphs, tile_size: TileSize, flow: str | None) -> Runner:
+    """Return the runner of a bundle; `flow` replaces the manifest's method of optical flow."""
+    if graphs.bundle.manifest.window.kind == "pair":
+        return PairRunner(graphs, tile_size)
+    return NetworkRunner(graphs, tile_size, flow)
+
+
+class PairRunner:
+    """Encodes a pair of frames, and decodes the frame at each requested time."""
+
+    def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
+        self._graphs, self._tile_size = graphs, tile_size
+        self._device, self._manifest = graphs.device, graphs.bundle.manifest
+
+    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
+        """Yield an output buffer for each requested output; see `Runner.run`."""
+        shape = window.frames[0].shape[1:]
+        frames = upload_window(self._graphs, window)
+        tiles = self._tile_size.plan(*shape)
+        requested = [float(output.index + output.time) for output in window.outputs]
+        times = list(dict.fromkeys(requested))
+        # Each tile is encoded once for as many times as memory holds buffers for; a single tile stays encoded.
+        at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // self._device.output_buffer_bytes(size))
+        features = self._encode(frames, tiles[0]) if len(tiles) == 1 else None
+        for start in range(0, len(times), at_once):
+            buffers = {time: self._device.output_buffer(size) for time in times[start : start + at_once]}
+            for tile in tiles:
+                tile_features = features or self._encode(frames, tile)
+                self._decode_times(tile_features, tile, shape, buffers)
+            for time in list(buffers):
+                repeated = [buffers.pop(time)] * requested.count(time)
+                while repeated:
+                    yield repeated.pop()
+
+    def _encode(self, frames: Array, tile: Tile) -> dict[str, Array]:
+        return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
+
+    def _decode_times(
+        self, features: Mapping[str, Array], tile: Tile, shape: tuple[int, ...], buffers: Mapping[float, Array]
+    ) -> None:
+        for time, buffer in buffers.items():
+            self._decode(features, time, tile, shape, buffer)
+
+    def _decode(
+        self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffer: Array
+    ) -> None:
+        """Write a tile's core of one frame into `buffer` (3, H, W), a band of rows at a time."""
+        low, high = self._manifest.value_range
+        height, width = buffer.shape[1:]
+        rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
+        y = positions(rows, shape[0], height, tile.rows.start)
+        x = positions(columns, shape[1], width, tile.columns.start)
+        band = max(1, DECODE_PX // max(1, len(columns)))
+        for start in range(0, len(rows), band):
+            inputs = {**features, "time": np.array([time], np.float32), "y": y[start : start + band], "x": x}
+            frame = self._graphs.run("decoder", inputs)["frame"][0]  # (3, band, W)
+            top = rows.start + start
+            part = buffer[:, top : top + frame.shape[1], columns.start : columns.stop]
+            self._device.write(part, frame, low, high)
+
+
+class NetworkRunner:
+    """Computes the outputs of a window with a single graph, each of them once however often it is requested."""
+
+    def __init__(self, graphs: Graphs, tile_size: TileSize, flow: str | None) -> None:
+        self._graphs, self._tile_size, self._flow = graphs, tile_size, flow
+        self._device, self._manifest = graphs.device, graphs.bundle.manifest
+
+    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
+        """Yield an output buffer for each requested output; see `Runner.run`."""
+        shape = window.frames[0].shape[1:]
+        inputs: dict[str, Array] = {"frames": upload_window(self._graphs, window)}
+        inputs |= {name: self._device.upload(flows) for name, flows in self._flows(window).items()}
+        tiles = self._tile_size.plan(*shape)
+        buffers = {output: self._device.output_buffer(size) for output in window.outputs}
+        for time, group in self._group_by_run(buffers).items():
+            if isinstance(self._manifest.time, ContinuousTime):
+                inputs["time"] = np.array([time], np.float32)
+            for tile in tiles:
+                results = self._graphs.run("network", {name: _cut(value, tile) for name, value in inputs.items()})
+                self._write_core(results["upscaled"][0], tile, shape, {output: buffers[output] for output in group})
+        remaining = list(window.outputs)
+        while remaining:
+            output = remaining.pop(0)
+            yield buffers[output] if output in remaining else buffers.pop(output)
+
+    def _flows(self, window: WindowFrames) -> dict[str, np.ndarray]:
+        """Compute the optical flows that the graph takes, padded, (1, pairs, 2, h', w')."""
+        flows = {}
+        for flow in self._manifest.flows:
+            method = self._flow or flow.method
+            pairs = [optical_flow(window.frames[a], window.frames[b], method) for a, b in flow.pairs]
+            flows[flow.name] = self._manifest.size.pad(np.stack(pairs))[None]
+        return flows
+
+    def _group_by_run(self, outputs: Iterable[Output]) -> dict[float, list[Output]]:
+        """Group outputs by the run of the graph that computes them: one for each time, or a single one."""
+        outputs = list(outputs)
+        times = list(dict.fromkeys(float(output.time) for output in outputs if output.time))
+        if not isinstance(self._manifest.time, ContinuousTime) or not times:
+            return {0.5: outputs}
+        groups = {time: [output for output in outputs if float(output.time) == time] for time in times}
+        groups[times[0]] += [output for output in outputs if not output.time]  # every run computes the input times
+        return groups
+
+    def _write_core(self, results: Array, tile: Tile, shape: tuple[int, ...], buffers: Mapping[Output, Array]) -> None:
+        """Write the core of a tile's results, (M, 3, H', W'), into each buffer (3, H, W)."""
+        low, high = self._manifest.value_range
+        for output, buffer in buffers.items():
+            rows, columns = tile.rows.target(shape[0], buffer.shape[1]), tile.columns.target(shape[1], buffer.shape[2])
+            top = rows.start - tile.rows.start * buffer.shape[1] // shape[0]
+            left = columns.start - tile.columns.start * buffer.shape[2] // shape[1]
+            core = results[self._index(output), :, top : top + len(rows), left : left + len(columns)]
+            part = buffer[:, rows.start : rows.stop, columns.start : columns.stop]
+            self._device.write(part, core, low, high)
+
+    def _index(self, output: Output) -> int:
+        """Return the index of an output among the graph's frames."""
+        match self._manifest.window.kind:
+            case "sliding":
+                return 0
+            case "doubled":
+                return 2 * output.index + round(2 * output.time)
+            case _:
+                return 2 * output.index + (output.time > 0)
+
+
+def upload_window(graphs: Graphs, window: WindowFrames) -> Array:
+    """Upload the frames of a window, padded and in the network's value range, (1, N, 3, h', w') float32."""
+    manifest = graphs.bundle.manifest
+    low, high = manifest.value_range
+    uploaded: dict[int, Array] = {}  # a frame may be in the window several times
+    for frame in window.frames:
+        if id(frame) not in uploaded:
+            uploaded[id(frame)] = graphs.device.upload(frame.astype(np.float32, copy=False))
+    frames = np.stack([uploaded[id(frame)] for frame in window.frames])
+    if (low, high) != (0.0, 1.0):
+        frames = frames * np.float32(high - low) + np.float32(low)
+    return manifest.size.pad(frames)[None]
+
+
+def positions(targets: range, size_px: int, target_px: int, origin_px: int) -> np.ndarray:  # (len(targets),) float32
+    """Return the centres of target pixels, in input pixels from the centre of the tile's first pixel."""
+    return ((np.arange(targets.start, targets.stop) + 0.5) * size_px / target_px - 0.5 - origin_px).astype(np.float32)
+
+
+def _cut(value: Array, tile: Tile) -> Array:
+    """Return a tile's part of frames or flows, (..., h, w); a time, (B,), is returned unchanged."""
+    return value if value.ndim < 2 else value[..., _slice(tile.rows), _slice(tile.columns)]
+
+
+def _slice(span: Span) -> slice:
+    return slice(span.start, span.stop)
