@@ -1,4 +1,4 @@
-"""What commands share: the terminal, its bars, and how options are read."""
+"""The terminal: consoles, progress bars, and the parsing of options that several commands share."""
 
 import sys
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .engine.contract.errors import RequestError
+from .engine.contract.errors import BackendError, RequestError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
 def fail(sentence: str) -> NoReturn:
-    """Print the sentence and end with exit code 1."""
+    """Print an error and exit with code 1."""
     err.print(f"[bold red]Error:[/] {sentence}", soft_wrap=True)
     sys.exit(1)
 
 
 @contextmanager
 def interruptible(consequence: str) -> Iterator[None]:
-    """Says what Ctrl-C left behind."""
+    """Turn Ctrl-C into one sentence about its consequence, and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -41,48 +41,61 @@ def interruptible(consequence: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+@contextmanager
+def training_extra() -> Iterator[None]:
+    """Raise BackendError, which names the extra to install, if PyTorch or the exporter is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript"):
+            raise
+        raise BackendError(
+            f'This command needs {error.name}, which is not installed: pip install "stvsr[training]".'
+        ) from error
+
+
 def plain(text: object) -> str:
-    """The text with nothing in it that rich would read as markup."""
+    """Return the text with its rich markup escaped."""
     return escape(str(text))
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Read WIDTHxHEIGHT in pixels. Raises RequestError."""
+    """Parse WIDTHxHEIGHT in pixels. Raises RequestError."""
     try:
         width, height = (int(part) for part in text.lower().split("x"))
     except ValueError:
-        raise RequestError(f"'{text}' is no size: write width and height in pixels, as in 1280x720.") from None
+        raise RequestError(f"'{text}' is not a size: write width and height in pixels, as in 1280x720.") from None
     if min(width, height) < 1:
-        raise RequestError(f"'{text}' is no size: width and height are at least 1.")
+        raise RequestError(f"'{text}' is not a size: width and height must be at least 1.")
     return width, height
 
 
 def read_rate(text: str) -> Fraction:
-    """Read frames per second. Raises RequestError."""
+    """Parse frames per second, a number or a fraction. Raises RequestError."""
     try:
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise RequestError(
-            f"'{text}' is no frame rate: write a number or a fraction, as in 60 or 60000/1001."
+            f"'{text}' is not a frame rate: write a number or a fraction, as in 60 or 60000/1001."
         ) from None
     if rate <= 0:
-        raise RequestError(f"'{text}' is no frame rate: it must be above 0.")
+        raise RequestError(f"'{text}' is not a frame rate: it must be above 0.")
     return rate
 
 
 def read_pairs(items: list[str]) -> dict[str, str]:
-    """Read KEY=VALUE of each. Raises RequestError."""
+    """Parse KEY=VALUE items. Raises RequestError."""
     pairs = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not (key and equals):
-            raise RequestError(f"'{item}' is no option: write key=value, as in -e preset=slow or -c frames=7.")
+            raise RequestError(f"'{item}' is not an option: write key=value, as in -e preset=slow or -c frames=7.")
         pairs[key] = value
     return pairs
 
 
 def progress_bar(hidden: bool) -> Progress:
-    """A bar with how much is done, a note, and the time gone and left; nothing where no terminal shows it."""
+    """Return a progress bar with a note, the elapsed and the remaining time; it is hidden without a terminal."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

@@ -1,0 +1,223 @@
+"""Options that commands share: a dataclass parameter of a command becomes one option for each of its fields."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from .engine.contract.errors import RequestError
+from .terminal import read_rate, read_size
+
+if TYPE_CHECKING:
+    from .engine.backends.options import Backend
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+DEFAULT_MODEL = "videoinr-s"
+
+
+def record_options(command: _Command) -> _Command:
+    """Let a command take records of options: its dataclass parameters are replaced by their fields."""
+    hints = get_type_hints(command, include_extras=True)
+    records: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name not in records:
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        kind = records[parameter.name]
+        types = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            parameters.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
+                )
+            )
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> Any:
+        for name, kind in records.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**values)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del flat.__wrapped__
+    return flat  # type: ignore[return-value]
+
+
+def refuse_without(option: str, given: dict[str, Any]) -> None:
+    """Raise RequestError if any option in `given` has a value, because it has no effect without `option`."""
+    names = [name for name, value in given.items() if value]
+    if names:
+        verb = "have" if len(names) > 1 else "has"
+        raise RequestError(f"{' and '.join(names)} {verb} no effect without {option}: add it, or leave them out.")
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """Backend, device, precision and threads of a network."""
+
+    backend: Annotated[str, typer.Option(help="What computes the graphs: ort (ONNX Runtime) or tensorrt.")] = "ort"
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto"
+    precision: Annotated[str, typer.Option(help="fp32, or fp16 with the tensorrt backend.")] = "fp32"
+    library: Annotated[
+        str | None,
+        typer.Option(help="With the tensorrt backend: tensorrt or tensorrt-rtx.", show_default="the installed one"),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
+    ] = None
+
+    def record(self) -> "Backend":
+        """Return the engine's record. Raises BackendError for options that contradict each other."""
+        from .engine.backends.options import Backend
+
+        return Backend(
+            kind=self.backend,  # type: ignore[arg-type]  # validated by Backend
+            device=self.device,
+            precision=self.precision,  # type: ignore[arg-type]
+            library=self.library,  # type: ignore[arg-type]
+            threads=self.threads,
+        )
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """Size and rate of the output, and the bundle that computes it."""
+
+    scale: Annotated[
+        float | None, typer.Option("-s", "--scale", help="Spatial factor.", show_default="4, or the bundle's own")
+    ] = None
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WxH", help="Target size in pixels, instead of a factor.", show_default="by --scale"),
+    ] = None
+    factor: Annotated[
+        int | None,
+        typer.Option("-t", "--factor", help="Output frames per input frame.", show_default="2, or the bundle's own"),
+    ] = None
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            help="Target frames per second (60, 60000/1001), instead of a factor.", show_default="by --factor"
+        ),
+    ] = None
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="A bundle's name or folder, or a chain TEMPORAL+SPATIAL.")
+    ] = DEFAULT_MODEL
+    flow: Annotated[
+        str | None,
+        typer.Option(help="Optical flow for networks that take it: farneback or dis.", show_default="the bundle's own"),
+    ] = None
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of a tile in input pixels, halo included; 0: whole frames.", show_default="by the frame's size"
+        ),
+    ] = None
+    scene_threshold: Annotated[
+        float | None,
+        typer.Option(help="From 0 (no scene cuts) to 1; a lower threshold finds more cuts.", show_default="0.38"),
+    ] = None
+    input_fps: Annotated[
+        str | None,
+        typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
+    ] = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
+        given: dict[str, Any] = {
+            "scale": self.scale,
+            "size": read_size(self.size) if self.size else None,
+            "time_factor": self.factor,
+            "fps": read_rate(self.fps) if self.fps else None,
+            "model": self.model,
+            "flow": self.flow,
+            "tile": self.tile,
+            "scene_threshold": self.scene_threshold,
+            "input_fps": self.input_rate(),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def input_rate(self) -> Fraction | None:
+        """Return the frame rate of a folder of images, None if it was not given."""
+        return read_rate(self.input_fps) if self.input_fps else None
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Encoder and pixel format of the output."""
+
+    codec: Annotated[
+        str | None,
+        typer.Option(help="Encoder: libx264, libx265, libvpx-vp9, ...", show_default="by the output's suffix"),
+    ] = None
+    crf: Annotated[
+        int | None, typer.Option(help="Quality of the encoder; lower is better.", show_default="the encoder's own")
+    ] = None
+    encoder_option: Annotated[
+        list[str] | None,
+        typer.Option("-e", metavar="KEY=VALUE", help="An option of the encoder; repeatable.", show_default="none"),
+    ] = None
+    pix_fmt: Annotated[
+        str | None,
+        typer.Option("--pix-fmt", help="Pixel format: yuv420p10le, ...", show_default="by the input's bit depth"),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
+
+    method: Annotated[
+        str | None,
+        typer.Option(help="self-supervised, distillation, internal or zero-shot.", show_default="by the network"),
+    ] = None
+    adapt_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps to learn; the first limit ends it.", min=1, show_default="no limit"),
+    ] = None
+    adapt_seconds: Annotated[
+        float | None, typer.Option(help="Seconds to learn.", show_default="10, without --adapt-steps")
+    ] = None
+    teacher: Annotated[
+        str | None, typer.Option(help="For distillation: the larger network's bundle.", show_default="none")
+    ] = None
+    estimate_blur: Annotated[
+        bool,
+        typer.Option("--estimate-blur", help="The clip is blurred: estimate its blur kernel and learn under it."),
+    ] = False
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="For zero-shot learning: a file from which a stopped run resumes.", show_default="none"),
+    ] = None
+    coarse: Annotated[
+        int | None,
+        typer.Option(
+            help="For zero-shot learning: the network sees frames so many times smaller (1, 2, 4, ...).",
+            show_default="by the motion",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the random examples.")] = 0
+
+    def given(self) -> dict[str, Any]:
+        """Return the options by their names on the command line, with the values that were given."""
+        return {
+            "--method": self.method,
+            "--adapt-steps": self.adapt_steps,
+            "--adapt-seconds": self.adapt_seconds,
+            "--teacher": self.teacher,
+            "--estimate-blur": self.estimate_blur,
+            "--checkpoint": self.checkpoint,
+            "--coarse": self.coarse,
+            "--seed": self.seed,
+        }

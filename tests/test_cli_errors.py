@@ -1,0 +1,150 @@
+"""Every error of the command line is one sentence, with an exit code that is not 0; bugs are tracebacks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import pytest
+import torch
+
+from tests.support.commands import assert_one_clear_error, stvsr
+from tests.support.media import short_clip
+from tests.support.paths import SAMPLE
+from tests.support.toy import write_toy
+
+
+@dataclass(frozen=True)
+class Files:
+    """A clip, a bundle, and files of wrong kinds."""
+
+    folder: Path
+    short: Path
+    toy: Path
+    empty: Path
+    sound: Path
+    other: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("files")
+    toy = write_toy(tmp_path_factory.mktemp("bundle") / "toy")
+    short = short_clip(tmp_path_factory.mktemp("short") / "short.mp4")
+    empty, sound, other = folder / "empty.mp4", folder / "sound.m4a", folder / "existing.mp4"
+    empty.touch()
+    other.write_text("keep me")
+    with av.open(str(SAMPLE)) as source, av.open(str(sound), "w", format="mp4") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return Files(folder, short, toy, empty, sound, other)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(files: Files) -> Iterator[None]:
+    before = sorted(files.folder.iterdir())
+    yield
+    assert sorted(files.folder.iterdir()) == before
+    assert files.other.read_text() == "keep me"
+
+
+# The placeholders {short}, {toy}, {empty}, {sound}, {other} and {folder} are files of `Files`.
+UPSCALE = [
+    ("{folder}/missing.mp4", "missing.mp4"),
+    ("{empty}", "empty.mp4"),
+    ("{sound}", "sound.m4a", "video"),
+    ("{short} -m videoinr-xl", "videoinr-xl"),
+    ("{short} -m {toy} -s 100", "x1 to x8"),
+    ("{short} -m {toy} -o {other}", "existing.mp4", "exists already"),
+    ("{short} -m {toy} --backend openvino", "Unknown backend 'openvino'", "ort or tensorrt"),
+    ("{short} -m {toy} --backend tensorrt --device cuda:0", "install"),
+    ("{short} -m {toy} --backend tensorrt --device cpu", "--device cuda:0"),
+    ("{short} -m {toy} --precision fp16 --device cpu", "--backend tensorrt"),
+    ("{short} -m {toy} --device cuda:0", "install"),
+    ("{short} -m {toy} --device gpu", "Unknown device 'gpu'"),
+    ("{short} -m {toy} -s 2 --size 9x9", "scale", "size"),
+    ("{short} -m {toy} --size big", "'big' is not a size"),
+    ("{short} -m {toy} --fps fast", "'fast' is not a frame rate"),
+    ("{short} -m {toy} -e slow", "'slow' is not an option"),
+    ("{short} -m {toy} --codec libx999", "libx999"),
+]
+# Options that have no effect in the given combination.
+WITHOUT_EFFECT = [
+    ("upscale {short} -m {toy} --input-fps 24", "--input-fps", "a video with its own timestamps"),
+    ("upscale {short} -m {toy} --adapt-per scene", "--adapt-per", "--adapt: add it"),
+    ("upscale {short} -m {toy} --adapt-seconds 3 --teacher x", "--adapt-seconds and --teacher", "--adapt: add it"),
+    ("upscale {short} -m {toy} --estimate-blur --seed 3", "--estimate-blur and --seed"),
+    ("upscale {short} -m {toy} --library tensorrt", "--library", "--backend tensorrt"),
+    ("upscale {short} -m {toy} --backend tensorrt --threads 2", "--threads", "engines"),
+    ("upscale {short} -m {toy} --flow dis", "--flow", "takes no optical flow"),
+    ("upscale {short} -m edvr-s --flow dos", "Unknown optical flow 'dos'"),
+    ("evaluate {toy} {short} --flow dis", "--flow", "takes no optical flow"),
+    ("evaluate {toy} {short} --library tensorrt", "--library", "--backend tensorrt"),
+    ("compile {toy} --overwrite", "--overwrite", "--output"),
+    ("adapt {short} -m edvr-s -o {folder}/b --input-fps 24", "--input-fps"),
+    ("adapt {short} -m edvr-s -o {folder}/b --coarse 2", "--coarse", "self-supervised"),
+    ("adapt {short} -m edvr-s -o {folder}/b --checkpoint {folder}/c.pt", "--checkpoint", "self-supervised"),
+    ("adapt {short} -m edvr-s -o {folder}/b --teacher {toy}", "--teacher", "self-supervised"),
+    ("train edvr-s --data {other} --meta steps=2 -o {folder}/run", "--meta", "adavsr-s"),
+    ("train edvr-s --data {other} --stage-two-at 2 -o {folder}/run", "--stage-two-at", "x4"),
+    ("train adavsr-s --data {other} -c width=8 -o {folder}/run", "two networks", "-c"),
+]
+OTHERS = [
+    ("compile {toy} --shapes 640x360/64x64", "'640x360/64x64' is not a range of shapes"),
+    ("compile {toy} --shapes batch=1/2/x", "'batch=1/2/x' is not a range of shapes"),
+    ("compile {toy} --library openvino", "openvino"),
+    ("compile {toy} -o {toy}", "exists already", "--overwrite"),
+    ("compile {toy} -o {folder}/engines --target sm61", ""),
+    ("info {folder}/missing.mp4", "missing.mp4"),
+    ("evaluate {toy} {folder}/missing.mp4", "missing.mp4"),
+    ("evaluate {toy} {empty}", "empty.mp4"),
+    ("evaluate {toy} {short} -o {folder}/nowhere/s.json", "nowhere", "create it first"),
+    ("export nothing --weights {empty} -o {folder}/b", "nothing", "videoinr-s"),
+    ("export videoinr-s --weights {folder}/missing.pt -o {folder}/b", "missing.pt"),
+    ("export videoinr-s --weights {empty} -o {folder}/b", "empty.mp4"),
+    ("export videoinr-s --untrained --scores {folder}/missing.json -o {folder}/b", "missing.json"),
+    ("export videoinr-s --untrained --scores {other} -o {folder}/b", "existing.mp4", "not JSON"),
+    ("train videoinr-s --data {folder}/nowhere -o {folder}/../run", "nowhere"),
+    ("train edvr-s --data {other} --start {folder}/missing.pt -o {folder}/run", "missing.pt"),
+    ("adapt {short} -m edvr-s -o {folder}/b --method guess", "guess", "zero-shot"),
+    ("adapt {short} -m edvr-s -o {folder}/b --method zero-shot", "zero-shot"),
+    ("adapt {short} -m edvr-s -o {folder}/b --adapt-seconds -1", "-1"),
+]
+CASES = [(f"upscale {case[0]}", *case[1:]) for case in UPSCALE] + WITHOUT_EFFECT + OTHERS
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_an_error_is_one_sentence(case: tuple[str, ...], files: Files) -> None:
+    line, *words = case
+    if "cuda:0" in line and torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    arguments = [part.format(**vars(files)) for part in line.split()]
+    assert_one_clear_error(stvsr(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    "error", ["KeyError('x')", "ValueError('x')", "FileNotFoundError(2, 'x')", "RuntimeError('x')"]
+)
+@pytest.mark.parametrize("command", ["train", "upscale"])
+def test_a_bug_is_a_traceback(error: str, command: str, files: Files) -> None:
+    """Only StvsrError becomes a sentence: an error inside must show where it happened."""
+    patched = {"train": "stvsr.training.trainer.Trainer.fit", "upscale": "stvsr.engine.pipeline.run.find_bundles"}
+    arguments = {
+        "train": ["train", "dtsr-s", "--data", str(files.short), "-o", str(files.folder.parent / f"run{error[0]}")],
+        "upscale": ["upscale", str(files.short), "-m", str(files.toy)],
+    }
+    code = (
+        "import sys\nfrom unittest.mock import patch\nfrom stvsr.cli import main\n"
+        f"sys.argv = ['stvsr', *{arguments[command]!r}]\n"
+        f"with patch({patched[command]!r}, side_effect={error}): main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert error.partition("(")[0] in done.stderr
