@@ -1,4 +1,4 @@
-// What the fake inference library needs of the fake CUDA runtime.
+// Functions of the fake CUDA runtime that the fake inference library uses.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <functional>
 
-// Work is done as late as CUDA allows: when the host waits for it.
+// Enqueue work on a stream. It runs as late as CUDA allows: when the host waits for it.
 void fake_enqueue(cudaStream_t stream, std::function<void()> work);
-// Stop the process unless so many bytes from here on are memory of the device.
+// Abort the process unless `bytes` bytes from `memory` on are device memory.
 void fake_check_device(const void* memory, std::size_t bytes);

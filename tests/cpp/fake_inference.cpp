@@ -1,8 +1,8 @@
-// An inference library on the CPU. Its engine is a text, a line each:
+// An inference library on the CPU. Its engines are text files with one statement a line:
 //   input NAME TYPE sizes... min sizes... max sizes...     a size of -1 is free; TYPE is float or half
 //   output NAME TYPE sizes...
-//   compute KIND SCALE       identity, bilinear, sliding, run, doubled or flow: as in tests/toy_windows.py
-// and "compute fail" and "compute refuse" do not run, and do not start.
+//   compute KIND SCALE       identity, bilinear, sliding, run, doubled or flow, as in tests/support/toy_windows.py
+// An engine with "compute fail" cannot run, and one with "compute refuse" gets no execution context.
 
 #include <NvInferRuntime.h>
 
@@ -34,9 +34,9 @@ struct Array {
 };
 
 struct Spec {
-    TensorIOMode mode;
-    DataType type;
-    Sizes sizes, least, most;
+    TensorIOMode mode = TensorIOMode::kNONE;
+    DataType type = DataType::kFLOAT;
+    Sizes sizes, minimum, maximum;
 };
 
 struct Plan {
@@ -62,18 +62,19 @@ bool read_plan(const std::string& text, Plan& plan) {
     std::istringstream lines(text);
     for (std::string row; std::getline(lines, row);) {
         std::istringstream line(row);
-        std::string what, name, type;
-        line >> what >> name;
-        if (what == "compute") {
+        std::string keyword, name, type;
+        line >> keyword >> name;
+        if (keyword == "compute") {
             plan.kind = name;
             line >> plan.scale;
-        } else if (what == "input" || what == "output") {
+        } else if (keyword == "input" || keyword == "output") {
             line >> type;
-            Spec spec{what == "input" ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT,
-                      type == "half" ? DataType::kHALF : DataType::kFLOAT, read_sizes(line), {}, {}};
-            spec.least = read_sizes(line);
-            spec.most = read_sizes(line);
-            plan.tensors[name] = spec;
+            Spec& spec = plan.tensors[name];
+            spec.mode = keyword == "input" ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
+            spec.type = type == "half" ? DataType::kHALF : DataType::kFLOAT;
+            spec.sizes = read_sizes(line);
+            spec.minimum = read_sizes(line);
+            spec.maximum = read_sizes(line);
         } else {
             return false;
         }
@@ -81,30 +82,31 @@ bool read_plan(const std::string& text, Plan& plan) {
     return !plan.kind.empty();
 }
 
-// Each frame with an eighth of the pixel to the right and a sixteenth of the one below, around the edges.
-std::vector<float> mixed(const Array& frames) {
+// Add to each pixel an eighth of its right neighbour and a sixteenth of the one below; both wrap around the edges.
+std::vector<float> mix(const Array& frames) {
     const int64_t w = frames.sizes.back(), h = frames.sizes[frames.sizes.size() - 2], planes = frames.count() / (h * w);
-    std::vector<float> made;
+    std::vector<float> mixed;
     for (int64_t p = 0; p < planes; ++p) {
         const float* plane = frames.data + p * h * w;
         for (int64_t y = 0; y < h; ++y) {
             for (int64_t x = 0; x < w; ++x) {
                 const float right = plane[y * w + (x + 1) % w] * 0.125F, below = plane[(y + 1) % h * w + x] * 0.0625F;
-                made.push_back(plane[y * w + x] + right + below);
+                mixed.push_back(plane[y * w + x] + right + below);
             }
         }
     }
-    return made;
+    return mixed;
 }
 
-// Put a picture of (planes, h, w) at place `index` of the result, each pixel `scale` times a side.
-void enlarge(const std::vector<float>& picture, int64_t h, int64_t w, int64_t scale, float* to, int64_t index) {
-    const int64_t planes = static_cast<int64_t>(picture.size()) / (h * w);
+// Write a frame, (planes, h, w), to position `index` of the output, with each pixel repeated `scale` times in both
+// directions.
+void enlarge(const std::vector<float>& frame, int64_t h, int64_t w, int64_t scale, float* to, int64_t index) {
+    const int64_t planes = static_cast<int64_t>(frame.size()) / (h * w);
     to += index * planes * h * w * scale * scale;
     for (int64_t p = 0; p < planes; ++p) {
         for (int64_t y = 0; y < h * scale; ++y) {
             for (int64_t x = 0; x < w * scale; ++x) {
-                *to++ = picture[static_cast<std::size_t>((p * h + y / scale) * w + x / scale)];
+                *to++ = frame[static_cast<std::size_t>((p * h + y / scale) * w + x / scale)];
             }
         }
     }
@@ -119,21 +121,21 @@ void bilinear(std::map<std::string, Array>& t) {
         const float first = features.data[i], second = features.data[3 * h * w + i];
         blend.push_back(first + (second - first) * time);
     }
-    const auto place = [](float at, int64_t size) {
-        const float inside = std::min(std::max(at, 0.0F), static_cast<float>(size - 1));
-        return std::pair(static_cast<int64_t>(std::floor(inside)), inside - std::floor(inside));
+    const auto split = [](float position, int64_t size) {
+        const float clamped = std::min(std::max(position, 0.0F), static_cast<float>(size - 1));
+        return std::pair(static_cast<int64_t>(std::floor(clamped)), clamped - std::floor(clamped));
     };
     float* to = t["frame"].data;
     for (int64_t c = 0; c < 3; ++c) {
         for (int64_t i = 0; i < ys.count(); ++i) {
-            const auto [y, below] = place(ys.data[i], h);
+            const auto [y, below] = split(ys.data[i], h);
             const auto row = [&, y = y, below = below](int64_t x) {
                 const float a = blend[static_cast<std::size_t>((c * h + y) * w + x)];
                 const float b = blend[static_cast<std::size_t>((c * h + std::min(y + 1, h - 1)) * w + x)];
                 return a + (b - a) * below;
             };
             for (int64_t j = 0; j < xs.count(); ++j) {
-                const auto [x, right] = place(xs.data[j], w);
+                const auto [x, right] = split(xs.data[j], w);
                 const float a = row(x), b = row(std::min(x + 1, w - 1));
                 *to++ = a + (b - a) * right;
             }
@@ -144,21 +146,21 @@ void bilinear(std::map<std::string, Array>& t) {
 void compute(const Plan& plan, std::map<std::string, Array> t) {
     if (plan.kind == "bilinear") return bilinear(t);
     const Array& frames = t["frames"];
-    const std::vector<float> all = mixed(frames);
+    const std::vector<float> mixed = mix(frames);
     if (plan.kind == "identity") {
-        std::copy(all.begin(), all.end(), t["features"].data);
+        std::copy(mixed.begin(), mixed.end(), t["features"].data);
         return;
     }
     const int64_t n = frames.sizes[1], h = frames.sizes[3], w = frames.sizes[4], values = 3 * h * w;
     float* to = t["upscaled"].data;
-    const auto blend = [&](int64_t first, float share, int64_t second) {
-        std::vector<float> made;
+    const auto blend = [&](int64_t first, float weight, int64_t second) {
+        std::vector<float> blended;
         for (int64_t i = 0; i < values; ++i) {
-            const float a = all[static_cast<std::size_t>(first * values + i)];
-            const float b = all[static_cast<std::size_t>(second * values + i)];
-            made.push_back(a + (b - a) * share);
+            const float a = mixed[static_cast<std::size_t>(first * values + i)];
+            const float b = mixed[static_cast<std::size_t>(second * values + i)];
+            blended.push_back(a + (b - a) * weight);
         }
-        return made;
+        return blended;
     };
     if (plan.kind == "run") {
         const float time = t.count("time") ? t["time"].data[0] : 0.5F;
@@ -170,18 +172,18 @@ void compute(const Plan& plan, std::map<std::string, Array> t) {
             const int64_t other = i / 2 + (i % 2 ? 1 : -1);
             enlarge(blend(i / 2, 0.25F, std::clamp<int64_t>(other, 0, n - 1)), h, w, plan.scale, to, i);
         }
-    } else {  // sliding: frames weigh 1/16, 2/16, ...; flow: with the first flow's dx added
-        std::vector<float> made(static_cast<std::size_t>(values), 0.0F);
+    } else {  // sliding: a sum with the weights 1/16, 2/16, ...; flow: the same plus the first flow's dx
+        std::vector<float> sum(static_cast<std::size_t>(values), 0.0F);
         for (int64_t f = 0; f < n; ++f) {
             for (int64_t i = 0; i < values; ++i) {
-                const float share = static_cast<float>(f + 1) * 0.0625F;
-                made[static_cast<std::size_t>(i)] += all[static_cast<std::size_t>(f * values + i)] * share;
+                const float weight = static_cast<float>(f + 1) * 0.0625F;
+                sum[static_cast<std::size_t>(i)] += mixed[static_cast<std::size_t>(f * values + i)] * weight;
             }
         }
         if (plan.kind == "flow") {
-            for (int64_t i = 0; i < values; ++i) made[static_cast<std::size_t>(i)] += t["flow"].data[i % (h * w)];
+            for (int64_t i = 0; i < values; ++i) sum[static_cast<std::size_t>(i)] += t["flow"].data[i % (h * w)];
         }
-        enlarge(made, h, w, plan.scale, to, 0);
+        enlarge(sum, h, w, plan.scale, to, 0);
     }
 }
 
@@ -195,9 +197,9 @@ public:
     }
 
     Dims getTensorShape(char const* name) const noexcept override {
-        const auto found = arrays_.find(name);
-        if (found != arrays_.end() && !found->second.sizes.empty()) return to_dims(found->second.sizes);
-        return to_dims(output(name));
+        const auto array = arrays_.find(name);
+        if (array != arrays_.end() && !array->second.sizes.empty()) return to_dims(array->second.sizes);
+        return to_dims(output_sizes(name));
     }
 
     bool setTensorAddress(char const* name, void* data) noexcept override {
@@ -212,7 +214,7 @@ public:
         }
         std::map<std::string, Array> bound = arrays_;
         for (auto& [name, array] : bound) {
-            if (array.sizes.empty()) array.sizes = output(name);
+            if (array.sizes.empty()) array.sizes = output_sizes(name);
             fake_check_device(array.data, static_cast<std::size_t>(array.count()) * sizeof(float));
         }
         fake_enqueue(stream, [plan = plan_, bound] {
@@ -225,12 +227,12 @@ public:
     }
 
 private:
-    Sizes output(const std::string& name) const {
+    Sizes output_sizes(const std::string& name) const {
         if (plan_.kind == "identity") return arrays_.at("frames").sizes;
         if (plan_.kind == "bilinear") return {1, 3, arrays_.at("y").sizes[0], arrays_.at("x").sizes[0]};
         const Sizes& frames = arrays_.at("frames").sizes;
-        const int64_t n = frames[1], made = plan_.kind == "run" ? 2 * n - 1 : plan_.kind == "doubled" ? 2 * n : 1;
-        Sizes sizes = {1, made, 3, frames[3] * plan_.scale, frames[4] * plan_.scale};
+        const int64_t n = frames[1], outputs = plan_.kind == "run" ? 2 * n - 1 : plan_.kind == "doubled" ? 2 * n : 1;
+        Sizes sizes = {1, outputs, 3, frames[3] * plan_.scale, frames[4] * plan_.scale};
         return name == "upscaled" ? sizes : Sizes{};
     }
 
@@ -255,7 +257,7 @@ public:
 
     Dims getProfileShape(char const* name, int32_t, OptProfileSelector select) const noexcept override {
         const Spec& spec = plan_.tensors.at(name);
-        return to_dims(select == OptProfileSelector::kMIN ? spec.least : spec.most);
+        return to_dims(select == OptProfileSelector::kMIN ? spec.minimum : spec.maximum);
     }
 
     IExecutionContext* createExecutionContext() noexcept override {
@@ -277,7 +279,7 @@ public:
         logger_.log(ILogger::Severity::kINFO, "the fake reads an engine");
         Plan plan;
         if (read_plan(std::string(static_cast<const char*>(blob), size), plan)) return new Engine(plan, logger_);
-        logger_.log(ILogger::Severity::kERROR, "the fake knows no such engine");
+        logger_.log(ILogger::Severity::kERROR, "the fake cannot parse the engine");
         return nullptr;
     }
 
@@ -288,8 +290,8 @@ private:
 }  // namespace
 
 extern "C" void* createInferRuntime_INTERNAL(void* logger, int32_t) noexcept {
-    auto& told = *static_cast<nvinfer1::ILogger*>(logger);
-    if (std::getenv("FAKE_INFERENCE_REFUSES") == nullptr) return new Runtime(told);
-    told.log(nvinfer1::ILogger::Severity::kERROR, "the fake does not start");
+    auto& library_logger = *static_cast<nvinfer1::ILogger*>(logger);
+    if (std::getenv("FAKE_INFERENCE_REFUSES") == nullptr) return new Runtime(library_logger);
+    library_logger.log(nvinfer1::ILogger::Severity::kERROR, "the fake does not start");
     return nullptr;
 }

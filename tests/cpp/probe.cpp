@@ -1,5 +1,5 @@
-// probe json: tells each line of standard input, a JSON document, as what was read of it, or what is wrong.
-// probe sha256: the sum of standard input.
+// probe json: parse each line of standard input as JSON, and print the parsed value (strings in hex) or the error.
+// probe sha256: print the SHA-256 of standard input.
 
 #include <cinttypes>
 #include <cstdio>
@@ -24,7 +24,7 @@ std::string hex(const std::string& bytes) {
     return text + "\"";
 }
 
-std::string told(const Value& value) {
+std::string format(const Value& value) {
     char number[64];
     if (const auto* flag = std::get_if<bool>(&value.data)) return *flag ? "true" : "false";
     if (const auto* text = std::get_if<std::string>(&value.data)) return hex(*text);
@@ -38,25 +38,25 @@ std::string told(const Value& value) {
     }
     std::string parts;
     if (const auto* array = std::get_if<Array>(&value.data)) {
-        for (const Value& item : *array) parts += (parts.empty() ? "" : ",") + told(item);
+        for (const Value& item : *array) parts += (parts.empty() ? "" : ",") + format(item);
         return "[" + parts + "]";
     }
     if (const auto* object = std::get_if<Object>(&value.data)) {
-        for (const auto& [name, item] : *object) parts += (parts.empty() ? "" : ",") + hex(name) + ":" + told(item);
+        for (const auto& [name, item] : *object) parts += (parts.empty() ? "" : ",") + hex(name) + ":" + format(item);
         return "{" + parts + "}";
     }
     return "null";
 }
 
-int main(int, char** arguments) {
-    if (arguments[1] == std::string("sha256")) {
+int main(int, char** argv) {
+    if (argv[1] == std::string("sha256")) {
         const std::string bytes{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
         std::cout << stvsr::sha256(bytes);
         return 0;
     }
     for (std::string line; std::getline(std::cin, line);) {
         try {
-            std::cout << told(stvsr::json::parse(line)) << std::endl;
+            std::cout << format(stvsr::json::parse(line)) << std::endl;
         } catch (const stvsr::json::SyntaxError& error) {
             std::cout << "error: " << error.what() << std::endl;
         }

@@ -1,4 +1,4 @@
-"""How the C++ host is built, shipped and installed."""
+"""Building, installing and packaging the C++ host."""
 
 import os
 import subprocess
@@ -7,45 +7,58 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cpp_host import CMAKE, COMPILER, FAKES, GENERATOR, SOURCE, WARNINGS, Programs, shell, toolkit_include
+from tests.support.cpp_host import (
+    CMAKE,
+    COMPILER,
+    FAKES,
+    GENERATOR,
+    SOURCE,
+    WARNINGS,
+    Programs,
+    run_checked,
+    toolkit_include,
+)
 
 
-def compile_alone(include: Path, sdk: Path, *options: str) -> None:
-    for path in sorted(SOURCE.glob("*.cpp")):
-        flags = ("-std=c++17", *WARNINGS, *options, '-DSTVSR_LIBRARY="tensorrt"', "-c", "-o", os.devnull)
-        shell(COMPILER, *flags, "-isystem", include, "-isystem", sdk, path)
+def compile_sources(cuda_include: Path, sdk_include: Path, *options: str) -> None:
+    flags = ("-std=c++17", *WARNINGS, *options, '-DSTVSR_LIBRARY="tensorrt"', "-c", "-o", os.devnull)
+    includes = ("-I", SOURCE / "include", "-isystem", cuda_include, "-isystem", sdk_include)
+    paths = sorted(SOURCE.glob("src/*.cpp"))
+    assert paths
+    for path in paths:
+        run_checked(COMPILER, *flags, *includes, path)
 
 
-def needs_compiler() -> None:
+def skip_without_compiler() -> None:
     if COMPILER is None:
         pytest.skip("no C++ compiler: the C++ host is not built")
 
 
-def test_it_compiles_without_the_toolkit() -> None:
-    needs_compiler()
-    compile_alone(FAKES / "cuda", FAKES / "sdk", "-fsyntax-only")
+def test_sources_compile_without_the_cuda_toolkit() -> None:
+    skip_without_compiler()
+    compile_sources(FAKES / "cuda", FAKES / "sdk", "-fsyntax-only")
 
 
 @pytest.mark.slow
-def test_it_compiles_with_optimisation() -> None:
-    """Which finds other faults than a build without."""
-    needs_compiler()
-    compile_alone(toolkit_include() or FAKES / "cuda", FAKES / "sdk", "-O3")
+def test_sources_compile_with_optimisation() -> None:
+    """Some warnings need the data flow analysis of an optimised build."""
+    skip_without_compiler()
+    compile_sources(toolkit_include() or FAKES / "cuda", FAKES / "sdk", "-O3")
 
 
-def test_it_compiles_with_the_sdk() -> None:
-    needs_compiler()
+def test_sources_compile_with_the_tensorrt_sdk() -> None:
+    skip_without_compiler()
     root = os.environ.get("TENSORRT_ROOT")
-    places = [Path(root) / "include"] if root else []
-    places += map(Path, ("/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu", "/usr/include"))
-    found = next((place for place in places if (place / "NvInferRuntime.h").is_file()), None)
-    include = toolkit_include()
-    if found is None or include is None:
-        pytest.skip("no NvInferRuntime.h, by TENSORRT_ROOT or in the system's folders, or no CUDA toolkit beside it")
-    compile_alone(include, found, "-fsyntax-only")
+    folders = [Path(root) / "include"] if root else []
+    folders += map(Path, ("/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu", "/usr/include"))
+    sdk_include = next((folder for folder in folders if (folder / "NvInferRuntime.h").is_file()), None)
+    cuda_include = toolkit_include()
+    if sdk_include is None or cuda_include is None:
+        pytest.skip("needs the CUDA toolkit, and NvInferRuntime.h in TENSORRT_ROOT or in the system's folders")
+    compile_sources(cuda_include, sdk_include, "-fsyntax-only")
 
 
-def configure(tmp_path: Path, *options: str) -> str:
+def configure_error(tmp_path: Path, *options: str) -> str:
     if CMAKE is None or COMPILER is None:
         pytest.skip("no CMake or no C++ compiler: the C++ host is not built")
     environment = {name: value for name, value in os.environ.items() if name != "TENSORRT_ROOT"}
@@ -55,36 +68,39 @@ def configure(tmp_path: Path, *options: str) -> str:
     return " ".join(done.stderr.split())
 
 
-def test_cmake_says_what_is_missing(tmp_path: Path, programs: Programs) -> None:
-    told = configure(tmp_path / "a", "-DSTVSR_LIBRARY=onnx")
-    assert "STVSR_LIBRARY is 'onnx': give tensorrt or tensorrt-rtx." in told
-    nowhere = ("-DSTVSR_SDK_INCLUDE=OFF", "-DSTVSR_SDK_LIBRARY=OFF")  # as if the search had failed
-    told = configure(tmp_path / "b", "-DSTVSR_LIBRARY=tensorrt", *nowhere)
-    assert "The tensorrt SDK (NvInferRuntime.h and nvinfer) was not found: unpack it and give its folder with" in told
-    found = [f"-DTENSORRT_ROOT={programs.root / 'sdk'}", "-DSTVSR_CUDA_INCLUDE=OFF", "-DSTVSR_CUDA_LIBRARY=OFF"]
-    told = configure(tmp_path / "c", *found)
-    assert "The CUDA toolkit (cuda_runtime_api.h and cudart) was not found: install it, or give its folder with" in told
+def test_cmake_names_missing_dependencies(tmp_path: Path, programs: Programs) -> None:
+    error = configure_error(tmp_path / "a", "-DSTVSR_LIBRARY=onnx")
+    assert "STVSR_LIBRARY is 'onnx': set it to tensorrt or tensorrt-rtx." in error
+    # OFF has the same effect as a search that finds nothing.
+    no_sdk = ("-DSTVSR_SDK_INCLUDE=OFF", "-DSTVSR_SDK_LIBRARY=OFF")
+    error = configure_error(tmp_path / "b", "-DSTVSR_LIBRARY=tensorrt", *no_sdk)
+    assert "The tensorrt SDK (NvInferRuntime.h and nvinfer) was not found: unpack it and pass its folder with" in error
+    no_cuda = (f"-DTENSORRT_ROOT={programs.root / 'sdk'}", "-DSTVSR_CUDA_INCLUDE=OFF", "-DSTVSR_CUDA_LIBRARY=OFF")
+    error = configure_error(tmp_path / "c", *no_cuda)
+    assert (
+        "The CUDA toolkit (cuda_runtime_api.h and cudart) was not found: install it, or pass its folder with" in error
+    )
 
 
-def test_the_wheel_ships_the_sources() -> None:
+def test_package_data_includes_every_file() -> None:
     root = SOURCE.parent.parent
     if not (root / "pyproject.toml").is_file():
-        pytest.skip("the tests run on an installed package, and no source tree is here")
-    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "stvsr.engine"
-    ]
-    shipped = {path for pattern in patterns for path in SOURCE.parent.glob(pattern)}
-    assert set(SOURCE.iterdir()) <= shipped
-    assert {path.suffix for path in SOURCE.iterdir()} == {".cpp", ".hpp", ".txt", ".cmake", ".in"}
+        pytest.skip("the tests run on an installed package, without a source tree")
+    setuptools = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = setuptools["package-data"]["stvsr.engine"]
+    packaged = {path for pattern in patterns for path in SOURCE.parent.glob(pattern)}
+    files = {path for path in SOURCE.rglob("*") if path.is_file()}
+    assert files <= packaged
+    assert {path.suffix for path in files} == {".cpp", ".hpp", ".txt", ".cmake", ".in", ".md"}
 
 
-def test_installed_headers_need_no_other(programs: Programs) -> None:
-    """They compile without CUDA's headers, the SDK's and those that are not installed."""
-    headers = sorted((programs.root / "installed/include/stvsr").glob("*.hpp"))
-    assert len(headers) >= 5
-    text = "".join(f'#include "{header}"\n' for header in headers)
-    done = subprocess.run(
-        [str(COMPILER), "-std=c++17", *WARNINGS, "-fsyntax-only", "-x", "c++", "-"],
-        input=text, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_each_installed_header_compiles_alone(programs: Programs) -> None:
+    """Without the headers of CUDA, of the SDK and of `src`."""
+    include = programs.root / "installed/include"
+    headers = sorted(path.relative_to(include) for path in include.rglob("*.hpp"))
+    assert headers == sorted(path.relative_to(SOURCE / "include") for path in SOURCE.glob("include/stvsr/*.hpp"))
+    assert len(headers) == 8
+    command = [str(COMPILER), "-std=c++17", *WARNINGS, "-fsyntax-only", f"-I{include}", "-x", "c++", "-"]
+    for header in headers:
+        done = subprocess.run(command, input=f"#include <{header}>\n", capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

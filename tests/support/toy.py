@@ -1,4 +1,4 @@
-"""A bundle without weights: its encoder passes frames on, its decoder blends in time and samples bilinearly."""
+"""A bundle without weights: its encoder copies frames, and its decoder blends in time and samples bilinearly."""
 
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,37 @@ from stvsr.engine.contract.manifest import (
 
 Axes = tuple[str | int, ...]
 FRAMES: Axes = ("B", 2, 3, "h", "w")
+DECODER_CONSTANTS = {
+    "zero": np.array(0),
+    "one": np.array(1),
+    "step": np.array([1]),
+    "nought": np.array(0, np.float32),
+    "column": np.array([-1, 1, 1, 1]),
+    "as_rows": np.array([-1, 1]),
+    "as_columns": np.array([-1]),
+}
 
 
 def save_graph(
     path: Path, nodes: list[Any], inputs: dict[str, Axes], outputs: dict[str, Axes], **constants: Any
 ) -> None:
-    """Write a graph of float32 tensors; the constants are its initializers."""
-    takes, gives = (
+    """Write a graph of float32 tensors to a file; `constants` are its initializers."""
+    graph_inputs, graph_outputs = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in side.items()]
         for side in (inputs, outputs)
     )
     initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, path.stem, takes, gives, initializers)
+    graph = helper.make_graph(nodes, path.stem, graph_inputs, graph_outputs, initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
 def specs(tensors: dict[str, Axes]) -> tuple[TensorSpec, ...]:
+    """Return the manifest's entries of float32 tensors."""
     return tuple(TensorSpec(name=name, dtype="float32", axes=axes) for name, axes in tensors.items())
 
 
 def blur_nodes(halo_px: int) -> list[Any]:
-    """Average over 2 * halo_px + 1 pixels each way, so that a tile's borders show `halo_px` deep."""
+    """Return nodes for a mean over (2 * halo_px + 1)^2 pixels, so that a tile's border affects `halo_px` pixels."""
     side = 2 * halo_px + 1
     return [
         helper.make_node("Shape", ["frames"], ["hw"], start=3, end=5),
@@ -54,13 +64,13 @@ def blur_nodes(halo_px: int) -> list[Any]:
 
 
 def decoder_nodes() -> list[Any]:
-    """Blend the pair in time, then take rows and columns, each between its two nearest, borders clamped."""
+    """Return nodes that blend the pair in time, then sample rows and columns bilinearly, clamped at the borders."""
     nodes = [
         helper.make_node("Gather", ["features", "zero"], ["first"], axis=1),
         helper.make_node("Gather", ["features", "one"], ["second"], axis=1),
         helper.make_node("Sub", ["second", "first"], ["change"]),
-        helper.make_node("Reshape", ["time", "column"], ["moment"]),
-        helper.make_node("Mul", ["change", "moment"], ["part"]),
+        helper.make_node("Reshape", ["time", "column"], ["time_of_pair"]),
+        helper.make_node("Mul", ["change", "time_of_pair"], ["part"]),
         helper.make_node("Add", ["first", "part"], ["s0"]),
     ]
     for step, (name, axis) in enumerate((("y", 2), ("x", 3))):
@@ -73,8 +83,8 @@ def decoder_nodes() -> list[Any]:
             helper.make_node("Max", [name, "nought"], [f"{name}_low"]),
             helper.make_node("Min", [f"{name}_low", f"{name}_end"], [f"{name}_in"]),
             helper.make_node("Floor", [f"{name}_in"], [f"{name}_floor"]),
-            helper.make_node("Sub", [f"{name}_in", f"{name}_floor"], [f"{name}_share"]),
-            helper.make_node("Reshape", [f"{name}_share", weight_shape], [f"{name}_weight"]),
+            helper.make_node("Sub", [f"{name}_in", f"{name}_floor"], [f"{name}_fraction"]),
+            helper.make_node("Reshape", [f"{name}_fraction", weight_shape], [f"{name}_weight"]),
             helper.make_node("Cast", [f"{name}_floor"], [f"{name}_before"], to=TensorProto.INT64),
             helper.make_node("Add", [f"{name}_before", "step"], [f"{name}_next"]),
             helper.make_node("Min", [f"{name}_next", f"{name}_last"], [f"{name}_after"]),
@@ -88,7 +98,11 @@ def decoder_nodes() -> list[Any]:
 
 
 def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
-    """Write the bundle; `blur_px` gives the encoder a receptive field, `changes` are fields of the manifest."""
+    """Write the bundle to `folder` and return it.
+
+    `blur_px` is the radius of a blur in the encoder, which gives it a receptive field; `changes` are fields of the
+    manifest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     encoder_in, encoder_out = {"frames": FRAMES}, {"features": FRAMES}
     if blur_px:
@@ -105,13 +119,7 @@ def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
         decoder_nodes(),
         decoder_in,
         decoder_out,
-        zero=np.array(0),
-        one=np.array(1),
-        step=np.array([1]),
-        nought=np.array(0, np.float32),
-        column=np.array([-1, 1, 1, 1]),
-        as_rows=np.array([-1, 1]),
-        as_columns=np.array([-1]),
+        **DECODER_CONSTANTS,
     )
     fields: dict[str, Any] = {
         "format": FORMAT,
@@ -137,13 +145,13 @@ def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
 
 
 def blend_and_sample(first: np.ndarray, second: np.ndarray, time: float, size: tuple[int, int]) -> np.ndarray:
-    """Compute in NumPy what the toy without blur makes: (3, h, w) twice -> (3, H, W), both in [0, 1]."""
+    """Compute the output of the toy without blur in NumPy: two frames (3, h, w) -> (3, H, W), all in [0, 1]."""
     source = first + (second - first) * np.float32(time)
     for axis, target in ((1, size[0]), (2, size[1])):
         length = source.shape[axis]
-        place = ((np.arange(target) + 0.5) * length / target - 0.5).astype(np.float32).clip(0, length - 1)
-        before = np.floor(place).astype(int)
-        share = np.expand_dims(place - before.astype(np.float32), 1 if axis == 1 else 0)
+        position = ((np.arange(target) + 0.5) * length / target - 0.5).astype(np.float32).clip(0, length - 1)
+        before = np.floor(position).astype(int)
+        fraction = np.expand_dims(position - before.astype(np.float32), 1 if axis == 1 else 0)
         low, high = source.take(before, axis), source.take(np.minimum(before + 1, length - 1), axis)
-        source = low + (high - low) * share
+        source = low + (high - low) * fraction
     return source

@@ -1,4 +1,4 @@
-"""Bundles without weights, of every kind of window, for Python and for the C++ host on fakes."""
+"""Bundles without weights for every kind of window: ONNX graphs for Python, and engines for the fake library of C++."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from stvsr.engine.contract.manifest import (
     SizeConstraint,
 )
 
-from tests.support.toy import Axes, decoder_nodes, save_graph, specs
+from tests.support.toy import DECODER_CONSTANTS, Axes, decoder_nodes, save_graph, specs
 
 SHAPES = {"batch": (1, 1, 1), "frames": (2, 4, 32), "height": (4, 8, 32), "width": (4, 8, 32)}
 SHAPES |= {"target_height": (2, 16, 96), "target_width": (2, 16, 96)}
@@ -26,16 +26,19 @@ TARGET, LIBRARY = "sm89", "tensorrt-rtx"
 
 
 def mix_nodes() -> list[Any]:
-    """Every network first mixes neighbouring pixels around the edges, so that padding shows."""
+    """Return nodes from `frames` to `mixed`: add an eighth of the right neighbour and a sixteenth of the one below.
+
+    Neighbours wrap around the edges, so that errors in the padding change the output. Every network starts with this.
+    """
     nodes = []
-    for name, axis, share in (("right", "columns", "eighth"), ("below", "rows", "sixteenth")):
+    for name, axis, weight in (("right", "columns", "eighth"), ("below", "rows", "sixteenth")):
         nodes += [
             helper.make_node("Slice", ["frames", "one", "end", axis], [f"{name}_rest"]),
             helper.make_node("Slice", ["frames", "zero", "one", axis], [f"{name}_first"]),
             helper.make_node(
                 "Concat", [f"{name}_rest", f"{name}_first"], [f"{name}_rolled"], axis=4 if name == "right" else 3
             ),
-            helper.make_node("Mul", [f"{name}_rolled", share], [name]),
+            helper.make_node("Mul", [f"{name}_rolled", weight], [name]),
         ]
     nodes.append(helper.make_node("Add", ["frames", "right"], ["more"]))
     nodes.append(helper.make_node("Add", ["more", "below"], ["mixed"]))
@@ -56,30 +59,31 @@ CONSTANTS = {
 }
 
 
-def lerp(first: str, second: str, share: str, result: str) -> list[Any]:
+def lerp_nodes(first: str, second: str, weight: str, result: str) -> list[Any]:
+    """Return nodes for result = first + (second - first) * weight."""
     return [
         helper.make_node("Sub", [second, first], [f"{result}_change"]),
-        helper.make_node("Mul", [f"{result}_change", share], [f"{result}_part"]),
+        helper.make_node("Mul", [f"{result}_change", weight], [f"{result}_part"]),
         helper.make_node("Add", [first, f"{result}_part"], [result]),
     ]
 
 
 def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Nodes from `mixed` to `small`, and their constants."""
-    single = {f"number{i}": np.array([i]) for i in range(frames + 1)}
+    """Return the nodes from `mixed` to `small`, the frames before upscaling, and their constants."""
+    indices = {f"number{i}": np.array([i]) for i in range(frames + 1)}
     if kind == "run":
         nodes, parts = [], []
-        moment = "half"
+        weight = "half"
         if timed:
-            nodes.append(helper.make_node("Reshape", ["time", "as_frames"], ["moment"]))
-            moment = "moment"
+            nodes.append(helper.make_node("Reshape", ["time", "as_frames"], ["time_of_frames"]))
+            weight = "time_of_frames"
         for i in range(frames):
             nodes.append(helper.make_node("Gather", ["mixed", f"number{i}"], [f"frame{i}"], axis=1))
         for i in range(frames - 1):
-            nodes += lerp(f"frame{i}", f"frame{i + 1}", moment, f"between{i}")
+            nodes += lerp_nodes(f"frame{i}", f"frame{i + 1}", weight, f"between{i}")
             parts += [f"frame{i}", f"between{i}"]
         nodes.append(helper.make_node("Concat", [*parts, f"frame{frames - 1}"], ["small"], axis=1))
-        return nodes, {**single, "half": np.float32(0.5), "as_frames": np.array([-1, 1, 1, 1, 1])}
+        return nodes, {**indices, "half": np.float32(0.5), "as_frames": np.array([-1, 1, 1, 1, 1])}
     if kind == "doubled":
         nodes = [
             helper.make_node("Slice", ["mixed", "zero", "one", "time_axis"], ["head"]),
@@ -88,8 +92,8 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[
             helper.make_node("Slice", ["mixed", "one", "end", "time_axis"], ["all_but_first"]),
             helper.make_node("Slice", ["mixed", "less", "end", "time_axis"], ["tail"]),
             helper.make_node("Concat", ["all_but_first", "tail"], ["after"], axis=1),
-            *lerp("mixed", "before", "quarter", "first"),
-            *lerp("mixed", "after", "quarter", "second"),
+            *lerp_nodes("mixed", "before", "quarter", "first"),
+            *lerp_nodes("mixed", "after", "quarter", "second"),
             helper.make_node("Unsqueeze", ["first", "pair_axis"], ["first_alone"]),
             helper.make_node("Unsqueeze", ["second", "pair_axis"], ["second_alone"]),
             helper.make_node("Concat", ["first_alone", "second_alone"], ["pairs"], axis=2),
@@ -98,7 +102,7 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[
             helper.make_node("Reshape", ["pairs", "flat"], ["small"]),
         ]
         return nodes, {"quarter": np.float32(0.25)}
-    nodes, constants, total = [], dict(single), ""
+    nodes, constants, total = [], dict(indices), ""
     for i in range(frames):
         nodes.append(helper.make_node("Gather", ["mixed", f"number{i}"], [f"frame{i}"], axis=1))
         nodes.append(helper.make_node("Mul", [f"frame{i}", f"weight{i}"], [f"part{i}"]))
@@ -111,10 +115,11 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[
 
 
 def engine_text(kind: str, scale: int, inputs: dict[str, Axes], outputs: dict[str, Axes]) -> str:
-    """What the fake inference library takes for an engine."""
+    """Return an engine of the fake inference library; tests/cpp/fake_inference.cpp describes the format."""
 
-    def sizes(axes: Axes, which: int | None) -> str:
-        free = (-1 if which is None else SHAPES[axis.split("*")[-1]][which] for axis in axes if isinstance(axis, str))
+    def sizes(axes: Axes, bound: int | None) -> str:
+        """Format the axes; `bound` is the index in SHAPES of a free axis's size, and None stands for -1."""
+        free = (-1 if bound is None else SHAPES[axis.split("*")[-1]][bound] for axis in axes if isinstance(axis, str))
         return " ".join(str(next(free) if isinstance(axis, str) else axis) for axis in axes)
 
     lines = [f"input {n} float {sizes(a, None)} min {sizes(a, 0)} max {sizes(a, 2)}" for n, a in inputs.items()]
@@ -123,7 +128,7 @@ def engine_text(kind: str, scale: int, inputs: dict[str, Axes], outputs: dict[st
 
 
 def engine_entry(folder: Path, graph: dict[str, Any], text: str, **changes: Any) -> dict[str, Any]:
-    """Write an engine beside the manifest and return what the manifest says of it."""
+    """Write an engine beside the manifest and return its entry in the manifest; `changes` are fields of the entry."""
     entry = {
         "role": graph["role"],
         "graph_sha256": graph["sha256"],
@@ -138,22 +143,25 @@ def engine_entry(folder: Path, graph: dict[str, Any], text: str, **changes: Any)
     file = f"{entry['role']}.{entry['library']}.{entry['target']}.{entry['precision']}.engine"
     (folder / file).write_text(text)
     entry |= {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    return Engine.model_validate_json(json.dumps(entry)).model_dump(mode="json")  # as Python writes it
+    # A round trip through the model gives the fields as `write_manifest` writes them.
+    return Engine.model_validate_json(json.dumps(entry)).model_dump(mode="json")
 
 
-def write_engines(folder: Path, python: Path, texts: dict[str, str]) -> Path:
-    """Write the bundle for the C++ host: the manifest and the engines, and no graph."""
+def write_engines(folder: Path, graphs_folder: Path, texts: dict[str, str]) -> None:
+    """Write the bundle of the C++ host: the manifest and the engines, but no graph."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = json.loads((python / "manifest.json").read_text())
+    manifest = json.loads((graphs_folder / "manifest.json").read_text())
     manifest["engines"] = [engine_entry(folder, graph, texts[graph["role"]]) for graph in manifest["graphs"]]
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    return folder
 
 
 def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bool = False, **changes: Any) -> Path:
-    """Write `folder`/graphs for Python and `folder`/engines for C++, of one toy network; return `folder`."""
-    python = folder / "graphs"
-    python.mkdir(parents=True)
+    """Write the bundles of one toy network to `folder`/graphs for Python and `folder`/engines for C++; return `folder`.
+
+    `timed` gives a run of frames a time as input; `changes` are fields of the manifest.
+    """
+    graphs_folder = folder / "graphs"
+    graphs_folder.mkdir(parents=True)
     kind = window["kind"]
     base: dict[str, Any] = {
         "format": FORMAT,
@@ -181,38 +189,35 @@ def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bo
         graphs["encoder"][0].append(helper.make_node("Identity", ["mixed"], ["features"]))
         constants = {
             "encoder": CONSTANTS,
-            "decoder": {
-                "zero": np.array(0), "one": np.array(1), "step": np.array([1]), "nought": np.array(0, np.float32),
-                "column": np.array([-1, 1, 1, 1]), "as_rows": np.array([-1, 1]), "as_columns": np.array([-1]),
-            },
-        }  # fmt: skip
+            "decoder": DECODER_CONSTANTS,
+        }
         texts = {"encoder": engine_text("identity", 1, *graphs["encoder"][1:])}
         texts["decoder"] = engine_text("bilinear", 1, *graphs["decoder"][1:])
         base |= {"space": {"kind": "continuous", "minimum": 1.0, "maximum": 8.0}, "time": ContinuousTime()}
     else:
         count = window["frames"]
-        results = {"run": 2 * count - 1, "sliding": 1, "doubled": "2*frames"}[kind]
+        output_frames = {"run": 2 * count - 1, "sliding": 1, "doubled": "2*frames"}[kind]
         inputs: dict[str, Axes] = {"frames": ("batch", "frames" if kind == "doubled" else count, 3, "height", "width")}
         if timed:
             inputs["time"] = ("batch",)
-        outputs: dict[str, Axes] = {"upscaled": ("batch", results, 3, f"{scale}*height", f"{scale}*width")}
-        nodes, own = network_nodes(kind, count, timed)
+        outputs: dict[str, Axes] = {"upscaled": ("batch", output_frames, 3, f"{scale}*height", f"{scale}*width")}
+        nodes, own_constants = network_nodes(kind, count, timed)
         enlarge = helper.make_node(
             "Resize", ["small", "", "scales"], ["upscaled"], mode="nearest",
             coordinate_transformation_mode="asymmetric", nearest_mode="floor",
         )  # fmt: skip
         graphs = {"network": ([*mix_nodes(), *nodes, enlarge], inputs, outputs)}
         scales = np.array([1, 1, 1, scale, scale], np.float32)
-        constants = {"network": {**CONSTANTS, **own, "scales": scales}}
+        constants = {"network": {**CONSTANTS, **own_constants, "scales": scales}}
         texts = {"network": engine_text(kind, scale, inputs, outputs)}
         factor = FixedFactors(factors=(1 if kind == "sliding" else 2,))
         base |= {"space": FixedFactors(factors=(scale,)), "time": ContinuousTime() if timed else factor}
     entries = []
     for role, (nodes, inputs, outputs) in graphs.items():
-        save_graph(python / f"{role}.onnx", nodes, inputs, outputs, **constants[role])
-        entries.append(graph_entry(python / f"{role}.onnx", role, specs(inputs), specs(outputs)))  # type: ignore[arg-type]
-    write_manifest(python, Manifest.model_validate({**base, "graphs": tuple(entries), **changes}))
-    write_engines(folder / "engines", python, texts)
+        save_graph(graphs_folder / f"{role}.onnx", nodes, inputs, outputs, **constants[role])
+        entries.append(graph_entry(graphs_folder / f"{role}.onnx", role, specs(inputs), specs(outputs)))  # type: ignore[arg-type]
+    write_manifest(graphs_folder, Manifest.model_validate({**base, "graphs": tuple(entries), **changes}))
+    write_engines(folder / "engines", graphs_folder, texts)
     return folder
 
 
@@ -230,5 +235,6 @@ WINDOWS: dict[str, dict[str, Any]] = {
 }
 
 
-def own_factor(kind: str) -> int:
+def time_factor(kind: str) -> int:
+    """Return the time factor that a window of this kind supports."""
     return 1 if WINDOWS[kind]["kind"] == "sliding" else 2

@@ -1,4 +1,4 @@
-#include "bundle.hpp"
+#include "stvsr/bundle.hpp"
 
 #include <array>
 #include <cerrno>
@@ -14,16 +14,16 @@ namespace {
 
 const char* const MANIFEST = "manifest.json";
 
-// A file's bytes, or nothing, with errno.
-std::optional<std::string> contents(const std::string& path) {
+// Return a file's bytes, or nothing and the reason in errno.
+std::optional<std::string> read_file(const std::string& path) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
     if (!file) return std::nullopt;
     std::string bytes;
-    std::array<char, 1 << 16> part;
-    while (const std::size_t count = std::fread(part.data(), 1, part.size(), file.get())) {
-        bytes.append(part.data(), count);
+    std::array<char, 1 << 16> chunk;
+    while (const std::size_t count = std::fread(chunk.data(), 1, chunk.size(), file.get())) {
+        bytes.append(chunk.data(), count);
     }
-    if (std::ferror(file.get())) return std::nullopt;  // a folder opens, and cannot be read
+    if (std::ferror(file.get())) return std::nullopt;  // a folder can be opened, but not read
     return bytes;
 }
 
@@ -32,10 +32,10 @@ std::optional<std::string> contents(const std::string& path) {
 Bundle Bundle::load(const std::string& folder) {
     Bundle bundle;
     bundle.folder = folder;
-    const auto text = contents(bundle.path(MANIFEST));
+    const auto text = read_file(bundle.path(MANIFEST));
     if (!text) {
-        throw BundleError(folder + " is no bundle: " + MANIFEST + " cannot be read there (" + std::strerror(errno) +
-                          "); name a bundle's folder.");
+        throw BundleError(folder + " is not a bundle: cannot read " + MANIFEST + " (" + std::strerror(errno) +
+                          "); pass the folder of a bundle.");
     }
     bundle.manifest = parse_manifest(*text, bundle.path(MANIFEST));
     return bundle;
@@ -45,38 +45,38 @@ const Graph& Bundle::graph(const std::string& role) const {
     for (const Graph& graph : manifest.graphs) {
         if (graph.role == role) return graph;
     }
-    throw BundleError(path(MANIFEST) + " names no graph '" + role + "': use another bundle.");
+    throw BundleError(path(MANIFEST) + " has no graph '" + role + "': use another bundle.");
 }
 
 const Engine& Bundle::engine(const std::string& role, const std::string& library, const std::string& precision,
                              const std::string& target) const {
-    const std::string remedy = "stvsr compile " + folder + " --precision " + precision + " --target " + target +
-                               " --library " + library;
+    const std::string command =
+        "stvsr compile " + folder + " --precision " + precision + " --target " + target + " --library " + library;
     std::string others;
     for (const Engine& engine : manifest.engines) {
         if (engine.role != role) continue;
         if (engine.library == library && engine.precision == precision && engine.target == target) {
             if (engine.graph_sha256 == graph(role).sha256) return engine;
-            throw BundleError(path(engine.file) + " was built from another graph than " + graph(role).file +
-                              ": compile the bundle again with '" + remedy + "'.");
+            throw BundleError(path(engine.file) + " was built from a different graph than " + graph(role).file +
+                              ": compile the bundle again with '" + command + "'.");
         }
         others += (others.empty() ? "" : ", ") + engine.library + " " + engine.precision + " " + engine.target;
     }
-    throw BundleError(path(MANIFEST) + " names no engine of the " + role + " for " + library + " " + precision + " " +
-                      target + " (" + (others.empty() ? "there is none" : "there is " + others) +
-                      "): compile the bundle for it with '" + remedy + "'.");
+    throw BundleError(path(MANIFEST) + " lists no " + role + " engine for " + library + " " + precision + " " + target +
+                      " (available: " + (others.empty() ? "none" : others) + "): compile the bundle with '" + command +
+                      "'.");
 }
 
 std::string Bundle::read(const Engine& engine) const {
-    const auto bytes = contents(path(engine.file));
+    const auto bytes = read_file(path(engine.file));
     if (!bytes) {
-        throw BundleError(path(engine.file) + " is named by its manifest and cannot be read (" +
-                          std::strerror(errno) + "); restore the file or compile the bundle again.");
+        throw BundleError("Cannot read " + path(engine.file) + ", which the manifest lists (" + std::strerror(errno) +
+                          "): restore the file or compile the bundle again.");
     }
-    if (const std::string found = sha256(*bytes); found != engine.sha256) {
+    if (const std::string actual = sha256(*bytes); actual != engine.sha256) {
         throw BundleError(path(engine.file) + " has changed since its manifest was written (sha256 " +
-                          found.substr(0, 12) + "..., expected " + engine.sha256.substr(0, 12) +
-                          "...); restore the file or compile the bundle again.");
+                          actual.substr(0, 12) + "..., expected " + engine.sha256.substr(0, 12) +
+                          "...): restore the file or compile the bundle again.");
     }
     return *bytes;
 }

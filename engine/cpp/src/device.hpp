@@ -6,34 +6,34 @@
 #include <memory>
 #include <string>
 
-#include "errors.hpp"
+#include "stvsr/errors.hpp"
 
-// What the host holds of CUDA, each freed with its owner.
+// Owners of CUDA memory and events.
 namespace stvsr {
 
-inline void check(cudaError_t status, const std::string& what) {
+// Throw BackendError unless a call succeeded; `action` completes "CUDA cannot ...".
+inline void check(cudaError_t status, const std::string& action) {
     if (status == cudaSuccess) return;
-    throw BackendError("CUDA cannot " + what + " (" + cudaGetErrorString(status) +
-                       "): see that the driver is at least as new as the CUDA runtime, and that the GPU is free.");
+    throw BackendError("CUDA cannot " + action + " (" + cudaGetErrorString(status) +
+                       "): check that the driver is at least as new as the CUDA runtime, and that the GPU is free.");
 }
 
-// Float32 memory of a device, or of the host and page-locked, that grows as it is asked to.
+// A float32 buffer that grows on request, in device memory or in page-locked host memory.
 template <cudaError_t (*allocate)(void**, std::size_t), cudaError_t (*release)(void*)>
-class Memory {
+class Buffer {
 public:
-    // At least so many values; what was held before is lost where it was too small.
+    // Make room for at least `count` values. The content is lost if the buffer has to grow.
     float* reserve(std::size_t count) {
         if (count > count_) {
             values_.reset();
             count_ = 0;
-            void* made = nullptr;
-            if (const cudaError_t status = allocate(&made, count * sizeof(float)); status != cudaSuccess) {
-                cudaGetLastError();
-                throw BackendError("There is no memory for " + std::to_string(count * sizeof(float)) + " bytes more (" +
-                                   cudaGetErrorString(status) +
-                                   "): give smaller frames, or free the device.");
+            void* memory = nullptr;
+            if (const cudaError_t status = allocate(&memory, count * sizeof(float)); status != cudaSuccess) {
+                cudaGetLastError();  // clears the error, which later calls would report again
+                throw BackendError("Cannot allocate " + std::to_string(count * sizeof(float)) + " bytes (" +
+                                   cudaGetErrorString(status) + "): use smaller frames, or free memory.");
             }
-            values_.reset(static_cast<float*>(made));
+            values_.reset(static_cast<float*>(memory));
             count_ = count;
         }
         return values_.get();
@@ -49,16 +49,16 @@ private:
     std::size_t count_ = 0;
 };
 
-inline cudaError_t allocate_device(void** made, std::size_t bytes) { return cudaMalloc(made, bytes); }
-inline cudaError_t allocate_pinned(void** made, std::size_t bytes) { return cudaMallocHost(made, bytes); }
+inline cudaError_t allocate_device(void** memory, std::size_t bytes) { return cudaMalloc(memory, bytes); }
+inline cudaError_t allocate_pinned(void** memory, std::size_t bytes) { return cudaMallocHost(memory, bytes); }
 
-using DeviceMemory = Memory<allocate_device, cudaFree>;
-using PinnedMemory = Memory<allocate_pinned, cudaFreeHost>;
+using DeviceBuffer = Buffer<allocate_device, cudaFree>;
+using PinnedBuffer = Buffer<allocate_pinned, cudaFreeHost>;
 
-// A mark in a stream that the host can wait for.
+// A point in a stream's work that the host can wait for.
 class Event {
 public:
-    Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "make an event"); }
+    Event() { check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "create an event"); }
     Event(const Event&) = delete;
     Event& operator=(const Event&) = delete;
     ~Event() { cudaEventDestroy(event_); }

@@ -13,103 +13,113 @@
 
 #include "json.hpp"
 
-// JSON values read as a format wants them: what is missing, unknown or of another type is told with its place.
+// Typed access to JSON values. Missing, unknown and invalid fields are reported with their path in the document.
 namespace stvsr {
 
-struct Invalid {
-    std::string where, what;
+// An invalid field: its path, such as "graphs.0.file", and the problem. It is thrown.
+struct InvalidField {
+    std::string path, problem;
 };
 
-// A value and its place in the manifest, as in "graphs.0.file".
+// A JSON value and its path.
 struct Field {
     const json::Value& value;
-    std::string where;
+    std::string path;
 
-    [[noreturn]] void fail(const std::string& what) const { throw Invalid{where, what}; }
+    [[noreturn]] void fail(const std::string& problem) const { throw InvalidField{path, problem}; }
 
     template <class T>
-    const T& as(const char* kind) const {
-        if (const T* found = std::get_if<T>(&value.data)) return *found;
-        fail(std::string("a value that is ") + kind + " is expected");
+    const T& as(const char* type) const {
+        if (const T* typed = std::get_if<T>(&value.data)) return *typed;
+        fail(std::string("expected ") + type);
     }
 
-    std::string text() const { return as<std::string>("text"); }
+    std::string string() const { return as<std::string>("a string"); }
 
-    std::string one_of(std::initializer_list<const char*> allowed) const {
-        const std::string found = text();
+    std::string one_of(std::initializer_list<const char*> choices) const {
+        const std::string text = string();
         std::string listed;
-        for (const char* choice : allowed) {
-            if (found == choice) return found;
-            listed += (listed.empty() ? "'" : " or '") + std::string(choice) + "'";
+        for (const char* choice : choices) {
+            if (text == choice) return text;
+            listed += (listed.empty() ? "'" : choice == *(choices.end() - 1) ? " or '" : ", '");
+            listed += std::string(choice) + "'";
         }
-        fail(listed + " is expected");
+        fail("expected " + listed);
     }
 
-    std::int64_t integer(std::int64_t least = INT64_MIN) const {
-        const std::int64_t found = as<std::int64_t>("a whole number");
-        if (found < least) fail("a whole number from " + std::to_string(least) + " on is expected");
-        return found;
+    std::int64_t integer(std::int64_t minimum = INT64_MIN) const {
+        const std::int64_t number = as<std::int64_t>("an integer");
+        if (number < minimum) fail("expected an integer of at least " + std::to_string(minimum));
+        return number;
     }
 
     double real() const {
-        if (const auto* whole = std::get_if<std::int64_t>(&value.data)) return static_cast<double>(*whole);
+        if (const auto* integer = std::get_if<std::int64_t>(&value.data)) return static_cast<double>(*integer);
         return as<double>("a number");
     }
 
     bool boolean() const { return as<bool>("true or false"); }
 
     template <class T>
-    std::vector<T> list(T (*read)(const Field&), std::size_t least = 0) const {
-        const auto& items = as<json::Array>("a list");
-        if (items.size() < least) fail("a list of at least " + std::to_string(least) + " is expected");
-        std::vector<T> values;
-        for (const json::Value& item : items) {
-            values.push_back(read({item, where + "." + std::to_string(values.size())}));
+    std::vector<T> list(T (*parse)(const Field&)) const {
+        std::vector<T> items;
+        for (const json::Value& item : as<json::Array>("a list")) {
+            items.push_back(parse({item, path + "." + std::to_string(items.size())}));
         }
-        return values;
+        return items;
+    }
+
+    template <class T>
+    std::vector<T> nonempty_list(T (*parse)(const Field&)) const {
+        std::vector<T> items = list<T>(parse);
+        if (items.empty()) fail("expected a list of at least 1 item");
+        return items;
     }
 
     template <class T, std::size_t N>
-    std::array<T, N> several(T (*read)(const Field&)) const {
-        const std::vector<T> values = list<T>(read);
-        if (values.size() != N) fail("a list of " + std::to_string(N) + " is expected");
-        std::array<T, N> found{};
-        std::copy(values.begin(), values.end(), found.begin());
-        return found;
+    std::array<T, N> array(T (*parse)(const Field&)) const {
+        const std::vector<T> items = list<T>(parse);
+        if (items.size() != N) fail("expected a list of " + std::to_string(N) + " items");
+        std::array<T, N> values{};
+        std::copy(items.begin(), items.end(), values.begin());
+        return values;
     }
 
     bool null() const { return std::holds_alternative<std::nullptr_t>(value.data); }
 };
 
-// The fields of an object; those that nobody asked for are unknown.
+// The fields of a JSON object. It records which ones were read, to refuse the others.
 class Fields {
 public:
-    explicit Fields(const Field& field) : where_(field.where), object_(field.as<json::Object>("an object")) {}
+    explicit Fields(const Field& field) : path_(field.path), object_(field.as<json::Object>("an object")) {}
 
+    // Return an optional field, or nothing if it is missing.
     std::optional<Field> find(const std::string& name) {
-        asked_.insert(name);
-        const auto found = object_.find(name);
-        if (found == object_.end()) return std::nullopt;
-        return Field{found->second, path(name)};
+        read_.insert(name);
+        const auto entry = object_.find(name);
+        if (entry == object_.end()) return std::nullopt;
+        return Field{entry->second, path(name)};
     }
 
+    // Return a required field.
     Field operator[](const std::string& name) {
         if (auto field = find(name)) return *field;
-        throw Invalid{path(name), "this field is missing"};
+        throw InvalidField{path(name), "missing field"};
     }
 
-    void done() const {
+    // Throw InvalidField if the object has a field that was not read.
+    void refuse_others() const {
         for (const auto& [name, value] : object_) {
-            if (!asked_.count(name)) throw Invalid{path(name), "this field is unknown"};
+            if (!read_.count(name)) throw InvalidField{path(name), "unknown field"};
         }
     }
 
 private:
-    std::string path(const std::string& name) const { return where_.empty() ? name : where_ + "." + name; }
+    std::string path(const std::string& name) const { return path_.empty() ? name : path_ + "." + name; }
 
-    std::string where_;
+    std::string path_;
     const json::Object& object_;
-    std::set<std::string> asked_;
+    std::set<std::string> read_;
 };
 
 }  // namespace stvsr

@@ -8,7 +8,7 @@
 namespace stvsr::json {
 namespace {
 
-constexpr int MAX_DEPTH = 128;  // of nested arrays and objects
+constexpr int MAX_DEPTH = 128;  // of nested arrays and objects, so that recursion cannot exhaust the stack
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -37,16 +37,16 @@ public:
 
     Value document() {
         skip_space();
-        Value value = any(0);
+        Value document = value(0);
         skip_space();
-        if (place_ < text_.size()) fail("nothing more is expected");
-        return value;
+        if (position_ < text_.size()) fail("unexpected text after the value");
+        return document;
     }
 
 private:
-    [[noreturn]] void fail(const std::string& what) const {
+    [[noreturn]] void fail(const std::string& problem) const {
         std::size_t line = 1, column = 1;
-        for (const char c : text_.substr(0, place_)) {
+        for (const char c : text_.substr(0, position_)) {
             if (c == '\n') {
                 ++line;
                 column = 1;
@@ -54,28 +54,28 @@ private:
                 ++column;
             }
         }
-        throw SyntaxError("line " + std::to_string(line) + ", column " + std::to_string(column) + ": " + what);
+        throw SyntaxError("line " + std::to_string(line) + ", column " + std::to_string(column) + ": " + problem);
     }
 
-    char peek() const { return place_ < text_.size() ? text_[place_] : '\0'; }
+    char peek() const { return position_ < text_.size() ? text_[position_] : '\0'; }
 
     bool take(char c) {
-        if (place_ == text_.size() || text_[place_] != c) return false;
-        ++place_;
+        if (position_ == text_.size() || text_[position_] != c) return false;
+        ++position_;
         return true;
     }
 
     bool take(std::string_view word) {
-        if (text_.substr(place_, word.size()) != word) return false;
-        place_ += word.size();
+        if (text_.substr(position_, word.size()) != word) return false;
+        position_ += word.size();
         return true;
     }
 
     void skip_space() {
-        while (peek() == ' ' || peek() == '\t' || peek() == '\n' || peek() == '\r') ++place_;
+        while (peek() == ' ' || peek() == '\t' || peek() == '\n' || peek() == '\r') ++position_;
     }
 
-    Value any(int depth) {
+    Value value(int depth) {
         if (depth > MAX_DEPTH) fail("arrays and objects are nested too deeply");
         if (take('{')) return {object(depth)};
         if (take('[')) return {array(depth)};
@@ -84,7 +84,7 @@ private:
         if (take("false")) return {false};
         if (take("null")) return {nullptr};
         if (peek() == '-' || is_digit(peek())) return number();
-        fail("a value is expected");
+        fail("expected a value");
     }
 
     Array array(int depth) {
@@ -93,10 +93,10 @@ private:
         if (take(']')) return values;
         while (true) {
             skip_space();
-            values.push_back(any(depth + 1));
+            values.push_back(value(depth + 1));
             skip_space();
             if (take(']')) return values;
-            if (!take(',')) fail("a comma or ] is expected");
+            if (!take(',')) fail("expected ',' or ']'");
         }
     }
 
@@ -106,44 +106,45 @@ private:
         if (take('}')) return fields;
         while (true) {
             skip_space();
-            if (peek() != '"') fail("a name in quotes is expected");
-            const std::size_t start = place_;
+            if (peek() != '"') fail("expected a name in quotes");
+            const std::size_t start = position_;
             std::string name = string();
             if (fields.count(name)) {
-                place_ = start;
-                fail("the name '" + name + "' is repeated");
+                position_ = start;
+                fail("duplicate name '" + name + "'");
             }
             skip_space();
-            if (!take(':')) fail("a colon is expected");
+            if (!take(':')) fail("expected ':'");
             skip_space();
-            fields.emplace(std::move(name), any(depth + 1));
+            fields.emplace(std::move(name), value(depth + 1));
             skip_space();
             if (take('}')) return fields;
-            if (!take(',')) fail("a comma or } is expected");
+            if (!take(',')) fail("expected ',' or '}'");
         }
     }
 
     std::string string() {
         std::string out;
-        ++place_;
+        ++position_;
         while (!take('"')) {
-            if (place_ == text_.size()) fail("the text does not end");
-            if (static_cast<unsigned char>(peek()) < 0x20) fail("a control character in text must be escaped");
+            if (position_ == text_.size()) fail("unterminated string");
+            if (static_cast<unsigned char>(peek()) < 0x20) fail("control characters in a string must be escaped");
             if (peek() == '\\') {
                 escape(out);
             } else {
                 const std::size_t length = character_length();
-                out.append(text_.substr(place_, length));
-                place_ += length;
+                out.append(text_.substr(position_, length));
+                position_ += length;
             }
         }
         return out;
     }
 
-    // The bytes of the UTF-8 character here: none overlong, none a surrogate, none above U+10FFFF.
+    // Return the number of bytes of the UTF-8 character here; refuses overlong forms, surrogates and code points above
+    // U+10FFFF.
     std::size_t character_length() const {
         const auto byte = [this](std::size_t i) -> unsigned {
-            return place_ + i < text_.size() ? static_cast<unsigned char>(text_[place_ + i]) : 0U;
+            return position_ + i < text_.size() ? static_cast<unsigned char>(text_[position_ + i]) : 0U;
         };
         const unsigned first = byte(0);
         if (first < 0x80) return 1;
@@ -153,78 +154,78 @@ private:
         if (first == 0xED) high = 0x9F;
         if (first == 0xF0) low = 0x90;
         if (first == 0xF4) high = 0x8F;
-        bool good = first >= 0xC2 && first <= 0xF4 && byte(1) >= low && byte(1) <= high;
-        for (std::size_t i = 2; i < length; ++i) good = good && (byte(i) & 0xC0) == 0x80;
-        if (!good) fail("the text is not UTF-8");
+        bool valid = first >= 0xC2 && first <= 0xF4 && byte(1) >= low && byte(1) <= high;
+        for (std::size_t i = 2; i < length; ++i) valid = valid && (byte(i) & 0xC0) == 0x80;
+        if (!valid) fail("invalid UTF-8");
         return length;
     }
 
     void escape(std::string& out) {
-        static constexpr std::string_view LETTERS = "\"\\/bfnrt", MEANT = "\"\\/\b\f\n\r\t";
-        const std::size_t start = place_++;
-        const std::size_t index = place_ < text_.size() ? LETTERS.find(text_[place_]) : LETTERS.npos;
+        static constexpr std::string_view LETTERS = "\"\\/bfnrt", CHARACTERS = "\"\\/\b\f\n\r\t";
+        const std::size_t start = position_++;
+        const std::size_t index = position_ < text_.size() ? LETTERS.find(text_[position_]) : LETTERS.npos;
         if (index != LETTERS.npos) {
-            out.push_back(MEANT[index]);
-            ++place_;
+            out.push_back(CHARACTERS[index]);
+            ++position_;
             return;
         }
         std::uint32_t code = 0;
-        bool good = take('u') && hex(code) && (code < 0xDC00 || code > 0xDFFF);
-        if (good && code >= 0xD800 && code <= 0xDBFF) {
+        bool valid = take('u') && hex(code) && (code < 0xDC00 || code > 0xDFFF);
+        if (valid && code >= 0xD800 && code <= 0xDBFF) {
             std::uint32_t second = 0;
-            good = take("\\u") && hex(second) && second >= 0xDC00 && second <= 0xDFFF;
+            valid = take("\\u") && hex(second) && second >= 0xDC00 && second <= 0xDFFF;
             code = 0x10000 + ((code - 0xD800) << 10) + (second - 0xDC00);
         }
-        if (!good) {
-            place_ = start;
-            fail("the escape stands for no character");
+        if (!valid) {
+            position_ = start;
+            fail("invalid escape");
         }
         append_utf8(out, code);
     }
 
     bool hex(std::uint32_t& code) {
-        const std::string_view digits = text_.substr(place_, 4);
+        const std::string_view digits = text_.substr(position_, 4);
         const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), code, 16);
-        place_ += digits.size();
+        position_ += digits.size();
         return digits.size() == 4 && error == std::errc() && end == digits.data() + digits.size();
     }
 
-    void digits() {
-        if (!is_digit(peek())) fail("a digit is expected");
-        while (is_digit(peek())) ++place_;
+    void skip_digits() {
+        if (!is_digit(peek())) fail("expected a digit");
+        while (is_digit(peek())) ++position_;
     }
 
     Value number() {
-        const std::size_t start = place_;
-        bool whole = true;
+        const std::size_t start = position_;
+        bool is_integer = true;
         take('-');
-        if (!take('0')) digits();
+        if (!take('0')) skip_digits();
         if (take('.')) {
-            whole = false;
-            digits();
+            is_integer = false;
+            skip_digits();
         }
         if (take('e') || take('E')) {
-            whole = false;
+            is_integer = false;
             if (!take('+')) take('-');
-            digits();
+            skip_digits();
         }
-        const std::string_view written = text_.substr(start, place_ - start);
+        const std::string_view text = text_.substr(start, position_ - start);
         std::int64_t integer = 0;
-        if (whole && std::from_chars(written.data(), written.data() + written.size(), integer).ec == std::errc()) {
+        if (is_integer && std::from_chars(text.data(), text.data() + text.size(), integer).ec == std::errc()) {
             return {integer};
         }
-        std::istringstream stream{std::string(written)};
-        stream.imbue(std::locale::classic());  // whatever locale the host has set, a point is a point
+        std::istringstream stream{std::string(text)};
+        stream.imbue(std::locale::classic());  // the decimal separator is a point in every locale
         double real = 0;
         if (!(stream >> real)) {
-            place_ = start;
+            position_ = start;
             fail("the number is too large");
         }
         return {real};
     }
 
     std::string_view text_;
-    std::size_t place_ = 0;
+    std::size_t position_ = 0;
 };
 
 }  // namespace

@@ -9,23 +9,24 @@
 #include <variant>
 #include <vector>
 
-// JSON as RFC 8259 has it, in UTF-8; repeated names of an object, and halves of surrogate pairs, are refused too.
+// A reader for JSON (RFC 8259) in UTF-8. It also refuses duplicate names in an object and unpaired surrogates.
 namespace stvsr::json {
 
 struct Value;
 using Array = std::vector<Value>;
 using Object = std::map<std::string, Value>;
 
-// A number is an integer where it is written as one and fits; text is UTF-8.
+// A JSON value. A number without fraction and exponent is an integer if it fits in 64 bits. Strings are UTF-8.
 struct Value {
     std::variant<std::nullptr_t, bool, std::int64_t, double, std::string, Array, Object> data;
 };
 
-// What is wrong, after "line 3, column 14: "; columns are counted in characters.
+// A syntax error. The message starts with its position, as in "line 3, column 14: "; columns count characters.
 class SyntaxError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// Parse a document. Throws SyntaxError if it is not valid.
 Value parse(std::string_view text);
 
 }  // namespace stvsr::json

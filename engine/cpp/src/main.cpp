@@ -1,4 +1,4 @@
-// stvsr-upscale: raw RGB frames in at standard input, more and larger ones out at standard output.
+// stvsr-upscale: reads raw RGB frames from standard input and writes upscaled ones to standard output.
 
 #include <algorithm>
 #include <charconv>
@@ -11,12 +11,13 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "rawvideo.hpp"
-#include "request.hpp"
-#include "session.hpp"
-#include "upscaler.hpp"
+#include "stvsr/request.hpp"
+#include "stvsr/session.hpp"
+#include "stvsr/upscaler.hpp"
 
 namespace stvsr {
 namespace {
@@ -24,17 +25,18 @@ namespace {
 const char* const USAGE =
     "stvsr-upscale BUNDLE --size 320x180 [options] < in.raw > out.raw\n"
     "\n"
-    "  --size WxH        of the input frames\n"
-    "  --format FORMAT   of the frames that come in and go out, packed as FFmpeg's rawvideo: rgb24 (default), rgb48le\n"
-    "  --scale S         in space; default x4, or what the bundle can\n"
-    "  --factor K        in time: K frames come out for each that goes in; default x2, or what the bundle can\n"
-    "  --precision P     of the engines: fp32 (default), fp16\n"
-    "  --device N        the GPU's number; default 0\n"
-    "  --verbose         say on standard error how many frames were made, and how fast\n";
+    "  --size WxH        size of the input frames in pixels\n"
+    "  --format FORMAT   pixel format of input and output, as in FFmpeg's rawvideo: rgb24 (default) or rgb48le\n"
+    "  --scale S         scale in space (default: 4 or less if the bundle takes any, else its largest)\n"
+    "  --factor K        output frames for each input frame (default: 2, or 1 if the bundle adds no frames)\n"
+    "  --precision P     precision of the engines: fp32 (default) or fp16\n"
+    "  --device N        index of the GPU (default: 0)\n"
+    "  --verbose         print the number of frames and the speed on standard error\n"
+    "  --help            print this text\n";
 
-constexpr std::int64_t LARGEST_PX = 1 << 16;
+constexpr std::int64_t MAX_VALUE = 1 << 16;  // of a width, height, scale or factor: products fit in 64 bits
 
-struct Request {
+struct Arguments {
     std::string bundle, format = "rgb24", precision = "fp32";
     Size size;
     std::optional<double> scale;
@@ -44,137 +46,140 @@ struct Request {
 };
 
 template <class Number>
-std::optional<Number> number(std::string_view text) {
+std::optional<Number> parse_number(std::string_view text) {
     Number value{};
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
     return value;
 }
 
-RequestError unfit(std::string_view option, std::string_view value, const char* wanted) {
-    return RequestError("'" + std::string(value) + "' does not suit " + std::string(option) + ": give " + wanted + ".");
+RequestError invalid_value(std::string_view option, std::string_view value, const char* expected) {
+    return RequestError("Invalid value '" + std::string(value) + "' for " + std::string(option) + ": expected " +
+                        expected + ".");
 }
 
 Size parse_size(std::string_view option, std::string_view text) {
     const auto cross = std::min(text.find('x'), text.size());
-    const auto width = number<std::int64_t>(text.substr(0, cross));
-    const auto height = number<std::int64_t>(text.substr(std::min(cross + 1, text.size())));
-    const auto good = [](const auto& px) { return px && *px > 0 && *px <= LARGEST_PX; };
-    if (!good(width) || !good(height)) throw unfit(option, text, "a width and a height, such as 320x180");
+    const auto width = parse_number<std::int64_t>(text.substr(0, cross));
+    const auto height = parse_number<std::int64_t>(text.substr(std::min(cross + 1, text.size())));
+    const auto valid = [](const auto& px) { return px && *px > 0 && *px <= MAX_VALUE; };
+    if (!valid(width) || !valid(height)) throw invalid_value(option, text, "a width and a height such as 320x180");
     return {*height, *width};
 }
 
-Request parse(const std::vector<std::string>& arguments) {
-    Request request;
-    for (std::size_t i = 0; i < arguments.size(); ++i) {
-        const std::string& option = arguments[i];
+Arguments parse_arguments(const std::vector<std::string>& words) {
+    Arguments arguments;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        const std::string& option = words[i];
         const auto value = [&]() -> const std::string& {
-            if (i + 1 == arguments.size()) throw RequestError("The option " + option + " has no value: give one.");
-            return arguments[++i];
+            if (i + 1 == words.size()) throw RequestError("The option " + option + " needs a value.");
+            return words[++i];
         };
         if (option == "--help") {
-            request.help = true;
+            arguments.help = true;
         } else if (option == "--verbose") {
-            request.verbose = true;
+            arguments.verbose = true;
         } else if (option == "--size") {
-            request.size = parse_size(option, value());
+            arguments.size = parse_size(option, value());
         } else if (option == "--format") {
-            request.format = value();
-            if (request.format != "rgb24" && request.format != "rgb48le") {
-                throw unfit(option, request.format, "rgb24 or rgb48le");
+            arguments.format = value();
+            if (arguments.format != "rgb24" && arguments.format != "rgb48le") {
+                throw invalid_value(option, arguments.format, "rgb24 or rgb48le");
             }
         } else if (option == "--precision") {
-            request.precision = value();
-            if (request.precision != "fp32" && request.precision != "fp16") {
-                throw unfit(option, request.precision, "fp32 or fp16");
+            arguments.precision = value();
+            if (arguments.precision != "fp32" && arguments.precision != "fp16") {
+                throw invalid_value(option, arguments.precision, "fp32 or fp16");
             }
         } else if (option == "--scale") {
-            request.scale = number<double>(value());
-            if (!request.scale || !(*request.scale > 0) || *request.scale > static_cast<double>(LARGEST_PX)) {
-                throw unfit(option, arguments[i], "a number above 0");
+            arguments.scale = parse_number<double>(value());
+            if (!arguments.scale || !(*arguments.scale > 0) || *arguments.scale > static_cast<double>(MAX_VALUE)) {
+                throw invalid_value(option, words[i], "a number above 0, and at most 65536");
             }
         } else if (option == "--factor") {
-            request.factor = number<std::int64_t>(value());
-            if (!request.factor || *request.factor < 1 || *request.factor > LARGEST_PX) {
-                throw unfit(option, arguments[i], "a whole number from 1 on");
+            arguments.factor = parse_number<std::int64_t>(value());
+            if (!arguments.factor || *arguments.factor < 1 || *arguments.factor > MAX_VALUE) {
+                throw invalid_value(option, words[i], "an integer from 1 to 65536");
             }
         } else if (option == "--device") {
-            const auto device = number<int>(value());
-            if (!device || *device < 0) throw unfit(option, arguments[i], "a GPU's number, from 0 on");
-            request.device = *device;
+            const auto device = parse_number<int>(value());
+            if (!device || *device < 0) throw invalid_value(option, words[i], "the index of a GPU, from 0");
+            arguments.device = *device;
         } else if (option.rfind("--", 0) == 0) {
-            throw RequestError("There is no option " + option + ": see stvsr-upscale --help.");
-        } else if (request.bundle.empty()) {
-            request.bundle = option;
+            throw RequestError("Unknown option " + option + ": see stvsr-upscale --help.");
+        } else if (arguments.bundle.empty()) {
+            arguments.bundle = option;
         } else {
-            throw RequestError("'" + option + "' comes after the bundle '" + request.bundle + "': name one bundle.");
+            throw RequestError("Unexpected argument '" + option + "' after the bundle '" + arguments.bundle +
+                               "': pass one bundle.");
         }
     }
-    if (!request.help && request.bundle.empty()) throw RequestError("No bundle is named: see stvsr-upscale --help.");
-    if (!request.help && request.size.width == 0) throw RequestError("The size of the frames is missing: give --size.");
-    return request;
+    if (arguments.help) return arguments;
+    if (arguments.bundle.empty()) throw RequestError("The argument BUNDLE is missing: see stvsr-upscale --help.");
+    if (arguments.size.width == 0) throw RequestError("The option --size is missing: see stvsr-upscale --help.");
+    return arguments;
 }
 
-void upscale(const Request& request) {
-    Bundle bundle = Bundle::load(request.bundle);
+void upscale(const Arguments& arguments) {
+    Bundle bundle = Bundle::load(arguments.bundle);
     const Manifest& manifest = bundle.manifest;
-    const double scale = request.scale.value_or(default_scale(manifest));
-    const std::int64_t factor = request.factor.value_or(default_factor(manifest));
-    // The frames of a doubled sequence lie at other times than the input's.
+    const double scale = arguments.scale.value_or(default_scale(manifest));
+    const std::int64_t factor = arguments.factor.value_or(default_factor(manifest));
+    // A doubled sequence has no frames at the times of the input frames, so they cannot be returned alone.
     if (manifest.window.kind == Window::Kind::doubled && factor == 1) {
-        throw RequestError("Bundle '" + manifest.name + "' doubles the frames: give --factor 2, or another bundle.");
+        throw RequestError("Bundle '" + manifest.name + "' doubles the frame rate: use --factor 2, or another bundle.");
     }
     const auto scaled = [scale](std::int64_t px) {
         return static_cast<std::int64_t>(std::nearbyint(static_cast<double>(px) * scale));
     };
-    const Size size{scaled(request.size.height), scaled(request.size.width)};
-    check_size(manifest, request.size, size);
+    const Size size{scaled(arguments.size.height), scaled(arguments.size.width)};
+    check_size(manifest, arguments.size, size);
     std::vector<Fraction> times;
-    for (std::int64_t part = 0; part < factor; ++part) times.push_back({part, factor});
+    for (std::int64_t i = 0; i < factor; ++i) times.push_back({i, factor});
     check_times(manifest, times);
 
-    Upscaler upscaler(std::move(bundle), {request.precision, request.device, nullptr});
-    Reader reader(request.format, request.size);
-    Writer writer(request.format);
-    std::vector<float> held;
-    bool more = reader.read(held);
-    if (!more) throw MediaError("Standard input holds no frame: see what comes before.");
-    const auto next = [&](InputFrame& frame) {  // a frame is the last when no other comes
+    Upscaler upscaler(std::move(bundle), {arguments.precision, arguments.device, nullptr});
+    RawVideoReader reader(arguments.format, arguments.size);
+    RawVideoWriter writer(arguments.format);
+    std::vector<float> next;  // read ahead, to know which frame is the last
+    bool more = reader.read(next);
+    if (!more) throw MediaError("Standard input is empty: check the command that writes to it.");
+    const auto source = [&](InputFrame& frame) {
         if (!more) return false;
-        frame.rgb.swap(held);
+        frame.rgb.swap(next);
         frame.times = times;
-        more = reader.read(held);
+        more = reader.read(next);
         frame.last = !more;
         return true;
     };
-    const auto began = std::chrono::steady_clock::now();
-    upscaler.frames(next, request.size, size, [&](const auto& frame) { writer.write(frame); });
+    const auto start = std::chrono::steady_clock::now();
+    upscaler.frames(source, arguments.size, size, [&](const auto& frame) { writer.write(frame); });
     writer.close();
-    if (request.verbose) {
-        const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - began;
-        std::fprintf(stderr, "%lld frames of %lldx%lld made of %lld by %s on device %d: %.2f ms a frame\n",
-                     static_cast<long long>(writer.frames), static_cast<long long>(size.width),
-                     static_cast<long long>(size.height), static_cast<long long>(reader.frames), library(),
-                     request.device, took.count() / static_cast<double>(writer.frames));
+    if (arguments.verbose) {
+        const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+        std::fprintf(stderr, "%lld frames to %lld frames of %lldx%lld with %s on device %d: %.2f ms per output frame\n",
+                     static_cast<long long>(reader.frames), static_cast<long long>(writer.frames),
+                     static_cast<long long>(size.width), static_cast<long long>(size.height), library(),
+                     arguments.device, elapsed.count() / static_cast<double>(writer.frames));
     }
 }
 
 }  // namespace
 }  // namespace stvsr
 
-int main(int count, char** arguments) {
+int main(int argc, char** argv) {
     try {
-        const stvsr::Request request = stvsr::parse({arguments + 1, arguments + count});
-        if (request.help) {
+        const stvsr::Arguments arguments = stvsr::parse_arguments({argv + 1, argv + argc});
+        if (arguments.help) {
             std::fputs(stvsr::USAGE, stdout);
         } else {
-            stvsr::upscale(request);
+            stvsr::upscale(arguments);
         }
         return 0;
     } catch (const stvsr::Error& error) {
         std::fprintf(stderr, "%s\n", error.what());
     } catch (const std::bad_alloc&) {
-        std::fputs("This machine has no memory for such frames: give smaller ones.\n", stderr);
+        std::fputs("Not enough memory for frames of this size: use smaller frames.\n", stderr);
     }
     return 1;
 }

@@ -1,21 +1,22 @@
-#include "session.hpp"
+#include "stvsr/session.hpp"
 
 #include <NvInferRuntime.h>
 
 #include <mutex>
 #include <utility>
 
-#include "axes.hpp"
 #include "device.hpp"
+#include "stvsr/axes.hpp"
 
 #ifndef STVSR_LIBRARY
-#error "STVSR_LIBRARY names the inference library: \"tensorrt\" or \"tensorrt-rtx\""
+#error "Define STVSR_LIBRARY as the inference library: \"tensorrt\" or \"tensorrt-rtx\""
 #endif
 
 namespace stvsr {
 namespace {
 
-// Keeps the last error for the sentence that tells of it; the library keeps using the first logger that it is given.
+// A logger that keeps the library's last error, for the message of an exception. All sessions share one, because the
+// library uses the first logger that it gets for the whole process.
 class Logger : public nvinfer1::ILogger {
 public:
     void log(Severity severity, nvinfer1::AsciiChar const* message) noexcept override {
@@ -26,7 +27,7 @@ public:
 
     std::string take() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        return last_.empty() ? "it gives no reason" : std::exchange(last_, "");
+        return last_.empty() ? "no reason given" : std::exchange(last_, "");
     }
 
 private:
@@ -60,31 +61,35 @@ std::string dtype_name(nvinfer1::DataType type) {
     }
 }
 
-bool same_axes(const std::vector<Axis>& found, const std::vector<Axis>& wanted) {
-    bool same = found.size() == wanted.size();
-    for (std::size_t i = 0; same && i < found.size(); ++i) {
-        const auto* size = std::get_if<std::int64_t>(&wanted[i]);
-        const auto* have = std::get_if<std::int64_t>(&found[i]);
-        same = size == nullptr ? have == nullptr : have != nullptr && *size == *have;
+// Return whether fixed axes have equal sizes and free axes are free in both.
+bool same_axes(const std::vector<Axis>& actual, const std::vector<Axis>& expected) {
+    bool same = actual.size() == expected.size();
+    for (std::size_t i = 0; same && i < actual.size(); ++i) {
+        const auto* actual_size = std::get_if<std::int64_t>(&actual[i]);
+        const auto* expected_size = std::get_if<std::int64_t>(&expected[i]);
+        same = expected_size == nullptr ? actual_size == nullptr
+                                        : actual_size != nullptr && *actual_size == *expected_size;
     }
     return same;
 }
 
-// Smallest and largest shape of an input.
+// The smallest and the largest shape of an input.
 struct Range {
-    Shape least, most;
+    Shape minimum, maximum;
 
-    bool holds(const Shape& shape) const {
-        bool inside = shape.size() == least.size();
-        for (std::size_t i = 0; inside && i < shape.size(); ++i) inside = least[i] <= shape[i] && shape[i] <= most[i];
+    bool contains(const Shape& shape) const {
+        bool inside = shape.size() == minimum.size();
+        for (std::size_t i = 0; inside && i < shape.size(); ++i) {
+            inside = minimum[i] <= shape[i] && shape[i] <= maximum[i];
+        }
         return inside;
     }
 
-    std::string told() const {
+    std::string to_string() const {
         std::string text;
-        for (std::size_t i = 0; i < least.size(); ++i) {
-            text += (i ? ", " : "") + std::to_string(least[i]);
-            if (least[i] != most[i]) text += " to " + std::to_string(most[i]);
+        for (std::size_t i = 0; i < minimum.size(); ++i) {
+            text += (i ? ", " : "") + std::to_string(minimum[i]);
+            if (minimum[i] != maximum[i]) text += " to " + std::to_string(maximum[i]);
         }
         return "(" + text + ")";
     }
@@ -96,14 +101,14 @@ const char* library() { return STVSR_LIBRARY; }
 
 std::string local_target(int device) {
     int count = 0;
-    check(cudaGetDeviceCount(&count), "find a device");
+    check(cudaGetDeviceCount(&count), "count the devices");
     if (device < 0 || device >= count) {
-        throw BackendError("There is no CUDA device " + std::to_string(device) + " among " + std::to_string(count) +
-                           ": choose another.");
+        throw BackendError("CUDA device " + std::to_string(device) + " does not exist (" + std::to_string(count) +
+                           " available): choose another device.");
     }
     int major = 0, minor = 0;
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "ask for a compute capability");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "ask for a compute capability");
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "query the compute capability");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "query the compute capability");
     return "sm" + std::to_string(major) + std::to_string(minor);
 }
 
@@ -118,7 +123,7 @@ struct Session::Impl {
     void check_tensors();
     void check_tensor(const TensorSpec& spec, nvinfer1::TensorIOMode mode) const;
     void check_inputs(const std::map<std::string, Shape>& shapes) const;
-    [[noreturn]] void refuse(const std::string& what) const;
+    [[noreturn]] void refuse(const std::string& problem) const;
 };
 
 Session::Session(const Bundle& bundle, const std::string& role, const std::string& precision, int device)
@@ -134,15 +139,14 @@ Session::Session(const Bundle& bundle, const std::string& role, const std::strin
     }
     impl_->engine.reset(impl_->runtime->deserializeCudaEngine(bytes.data(), bytes.size()));
     if (!impl_->engine) {
-        throw BackendError(impl_->path + " cannot be loaded (" + logger().take() + "): it was built by " +
-                           engine.library + " " + engine.version +
-                           ", so use that version or compile the bundle again.");
+        throw BackendError("Cannot load the engine " + impl_->path + " (" + logger().take() + "): it was built with " +
+                           engine.library + " " + engine.version + "; use that version or compile the bundle again.");
     }
     impl_->check_tensors();
     impl_->context.reset(impl_->engine->createExecutionContext());
     if (!impl_->context) {
-        throw BackendError("The device cannot hold what " + impl_->path + " works with (" + logger().take() +
-                           "): free its memory, or compile the bundle with smaller --shapes.");
+        throw BackendError("Cannot allocate the working memory of the engine " + impl_->path + " (" + logger().take() +
+                           "): free device memory, or compile the bundle with smaller --shapes.");
     }
 }
 
@@ -153,8 +157,8 @@ Session& Session::operator=(Session&&) noexcept = default;
 const std::vector<TensorSpec>& Session::inputs() const { return impl_->graph.inputs; }
 const std::vector<TensorSpec>& Session::outputs() const { return impl_->graph.outputs; }
 
-void Session::Impl::refuse(const std::string& what) const {
-    throw BundleError("The engine " + path + " has " + what + ": compile the bundle again.");
+void Session::Impl::refuse(const std::string& problem) const {
+    throw BundleError("The engine " + path + " " + problem + ": compile the bundle again.");
 }
 
 void Session::Impl::check_tensors() {
@@ -167,7 +171,7 @@ void Session::Impl::check_tensors() {
     for (const TensorSpec& spec : graph.outputs) check_tensor(spec, nvinfer1::TensorIOMode::kOUTPUT);
     const auto count = static_cast<std::int32_t>(graph.inputs.size() + graph.outputs.size());
     if (engine->getNbIOTensors() != count) {
-        refuse(std::to_string(engine->getNbIOTensors()) + " inputs and outputs, and the manifest names " +
+        refuse("has " + std::to_string(engine->getNbIOTensors()) + " inputs and outputs, but the manifest lists " +
                std::to_string(count));
     }
 }
@@ -175,31 +179,34 @@ void Session::Impl::check_tensors() {
 void Session::Impl::check_tensor(const TensorSpec& spec, nvinfer1::TensorIOMode mode) const {
     const char* name = spec.name.c_str();
     const std::string side = mode == nvinfer1::TensorIOMode::kINPUT ? "input " : "output ";
-    if (engine->getTensorIOMode(name) != mode) refuse("no " + side + told(spec) + ", which the manifest names");
-    TensorSpec found{spec.name, dtype_name(engine->getTensorDataType(name)), {}};
-    for (const std::int64_t size : to_shape(engine->getTensorShape(name))) {
-        found.axes.push_back(size < 0 ? Axis("?") : Axis(size));
+    if (engine->getTensorIOMode(name) != mode) {
+        refuse("has no " + side + to_string(spec) + ", which the manifest lists");
     }
-    if (spec.dtype != "float32" || found.dtype != spec.dtype || !same_axes(found.axes, spec.axes)) {
-        refuse("the " + side + told(found) + ", and the manifest says " + told(spec) + " of float32");
+    TensorSpec actual{spec.name, dtype_name(engine->getTensorDataType(name)), {}};
+    for (const std::int64_t size : to_shape(engine->getTensorShape(name))) {
+        actual.axes.push_back(size < 0 ? Axis("?") : Axis(size));
+    }
+    if (spec.dtype != "float32" || actual.dtype != spec.dtype || !same_axes(actual.axes, spec.axes)) {
+        refuse("has the " + side + to_string(actual) + " instead of " +
+               to_string(TensorSpec{spec.name, "float32", spec.axes}));
     }
 }
 
 void Session::Impl::check_inputs(const std::map<std::string, Shape>& shapes) const {
     for (const TensorSpec& spec : graph.inputs) {
-        const auto given = shapes.find(spec.name);
-        if (given == shapes.end()) {
-            throw RequestError("The input " + told(spec) + " of " + path + " is missing: give every input.");
+        const auto input = shapes.find(spec.name);
+        if (input == shapes.end()) {
+            throw RequestError("The input " + to_string(spec) + " of " + path + " is missing: pass every input.");
         }
-        if (const Range& range = ranges.at(spec.name); !range.holds(given->second)) {
-            throw RequestError(path + " takes '" + spec.name + "' of " + range.told() + ", and not of " +
-                               told(given->second) + ": give other sizes, or compile the bundle with --shapes that" +
-                               " hold these.");
+        if (const Range& range = ranges.at(spec.name); !range.contains(input->second)) {
+            throw RequestError("The engine " + path + " takes '" + spec.name + "' of shape " + range.to_string() +
+                               ", not " + to_string(input->second) +
+                               ": use other sizes, or compile the bundle with --shapes that include them.");
         }
     }
     if (shapes.size() > graph.inputs.size()) {
-        throw RequestError(std::to_string(shapes.size()) + " inputs were given to " + path + ", which takes " +
-                           std::to_string(graph.inputs.size()) + ": leave out the others.");
+        throw RequestError("The engine " + path + " takes " + std::to_string(graph.inputs.size()) + " inputs, but " +
+                           std::to_string(shapes.size()) + " were passed: remove the others.");
     }
 }
 
@@ -226,15 +233,16 @@ void Session::run(const std::map<std::string, Tensor>& inputs, const std::map<st
         if (!context.setTensorAddress(name.c_str(), tensor.data)) throw failed();
     }
     for (const auto& [name, shape] : expected) {
-        const auto given = outputs.find(name);
-        if (given == outputs.end() || given->second.shape != shape) {
-            throw RequestError("The output '" + name + "' of " + impl_->path + " is " + told(shape) +
-                               ": give memory of that shape.");
+        const auto output = outputs.find(name);
+        if (output == outputs.end() || output->second.shape != shape) {
+            throw RequestError("The output '" + name + "' of " + impl_->path + " has the shape " + to_string(shape) +
+                               ": pass a tensor of that shape.");
         }
-        if (const Shape made = to_shape(context.getTensorShape(name.c_str())); made != shape) {
-            impl_->refuse("the output '" + name + "' of " + told(made) + ", and the manifest says " + told(shape));
+        if (const Shape actual = to_shape(context.getTensorShape(name.c_str())); actual != shape) {
+            impl_->refuse("computes the output '" + name + "' of shape " + to_string(actual) + " instead of " +
+                          to_string(shape));
         }
-        if (!context.setTensorAddress(name.c_str(), given->second.data)) throw failed();
+        if (!context.setTensorAddress(name.c_str(), output->second.data)) throw failed();
     }
     if (!context.enqueueV3(stream)) throw failed();
 }

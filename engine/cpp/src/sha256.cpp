@@ -11,11 +11,12 @@ namespace {
 using State = std::array<std::uint32_t, 8>;
 constexpr std::size_t BLOCK_BYTES = 64;
 
-// The first 32 bits of the fractions of the square roots of the first 8 primes, and of the cube roots of the first 64.
-constexpr State START = {
+// The first 32 bits of the fractional parts of the square roots of the first 8 primes.
+constexpr State INITIAL_STATE = {
     0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 };
-constexpr std::array<std::uint32_t, 64> ROUND = {
+// The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
+constexpr std::array<std::uint32_t, 64> ROUND_CONSTANTS = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
     0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
     0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -26,7 +27,7 @@ constexpr std::array<std::uint32_t, 64> ROUND = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
-constexpr std::uint32_t rotated(std::uint32_t word, int bits) { return word >> bits | word << (32 - bits); }
+constexpr std::uint32_t rotate_right(std::uint32_t word, int bits) { return word >> bits | word << (32 - bits); }
 
 void add_block(State& state, const char* block) {
     std::array<std::uint32_t, 64> words{};
@@ -35,15 +36,15 @@ void add_block(State& state, const char* block) {
     }
     for (std::size_t i = 16; i < words.size(); ++i) {
         const std::uint32_t near = words[i - 2], far = words[i - 15];
-        words[i] = words[i - 16] + words[i - 7] + (rotated(far, 7) ^ rotated(far, 18) ^ far >> 3) +
-                   (rotated(near, 17) ^ rotated(near, 19) ^ near >> 10);
+        words[i] = words[i - 16] + words[i - 7] + (rotate_right(far, 7) ^ rotate_right(far, 18) ^ far >> 3) +
+                   (rotate_right(near, 17) ^ rotate_right(near, 19) ^ near >> 10);
     }
     auto [a, b, c, d, e, f, g, h] = state;
     for (std::size_t i = 0; i < words.size(); ++i) {
-        const std::uint32_t first = h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + ((e & f) ^ (~e & g)) +
-                                    ROUND[i] + words[i];
+        const std::uint32_t first = h + (rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25)) +
+                                    ((e & f) ^ (~e & g)) + ROUND_CONSTANTS[i] + words[i];
         const std::uint32_t second =
-            (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+            (rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
         h = g, g = f, f = e, e = d + first;
         d = c, c = b, b = a, a = first + second;
     }
@@ -54,7 +55,7 @@ void add_block(State& state, const char* block) {
 }  // namespace
 
 std::string sha256(std::string_view bytes) {
-    State state = START;
+    State state = INITIAL_STATE;
     const std::size_t whole = bytes.size() / BLOCK_BYTES * BLOCK_BYTES;
     for (std::size_t i = 0; i < whole; i += BLOCK_BYTES) add_block(state, bytes.data() + i);
     std::string rest(bytes.substr(whole));

@@ -5,7 +5,7 @@
 
 namespace stvsr {
 
-// The SHA-256 of bytes (FIPS 180-4), in hex.
+// Return the SHA-256 of bytes (FIPS 180-4), in hex.
 std::string sha256(std::string_view bytes);
 
 }  // namespace stvsr

@@ -36,85 +36,86 @@ std::uint16_t to_uint16(float value, double low, double high) {
     return static_cast<std::uint16_t>(rounded > 0 ? std::min(rounded, static_cast<float>(FULL_SCALE)) : 0.0F);
 }
 
-void HeldFrames::begin(Size shape, Size padded, const std::array<double, 2>& value_range) {
-    forget(oldest_ + static_cast<std::int64_t>(held_.size()));
+void DeviceFrames::reset(Size size, Size padded_size, const std::array<double, 2>& value_range) {
+    release_before(oldest_ + static_cast<std::int64_t>(frames_.size()));
     oldest_ = 0;
-    shape_ = shape;
-    padded_ = padded;
+    size_ = size;
+    padded_size_ = padded_size;
     value_range_ = value_range;
 }
 
-void HeldFrames::upload(const std::vector<float>& rgb, cudaStream_t stream) {
-    if (rgb.size() != count({3, shape_.height, shape_.width})) {
-        throw RequestError("A frame of " + std::to_string(rgb.size()) + " values is not one of " + told(shape_) +
-                           ": give three planes of that size.");
+void DeviceFrames::upload(const std::vector<float>& rgb, cudaStream_t stream) {
+    if (rgb.size() != count({3, size_.height, size_.width})) {
+        throw RequestError("A frame of " + std::to_string(rgb.size()) + " values does not have the size " +
+                           to_string(size_) + ": pass three planes of that size.");
     }
-    const std::size_t values = count({3, padded_.height, padded_.width});
-    Staging& stage = staging_[uploads_++ % staging_.size()];
-    stage.uploaded.wait();
-    float* to = stage.pixels.reserve(values);
+    const std::size_t values = count({3, padded_size_.height, padded_size_.width});
+    Staging& staging = staging_[uploads_++ % staging_.size()];
+    staging.uploaded.wait();
+    float* to = staging.pixels.reserve(values);
     const auto low = static_cast<float>(value_range_[0]);
     const auto span = static_cast<float>(value_range_[1] - value_range_[0]);
-    for (std::int64_t row = 0; row < 3 * padded_.height; ++row) {
-        const std::int64_t channel = row / padded_.height, y = std::min(row % padded_.height, shape_.height - 1);
-        const float* from = rgb.data() + (channel * shape_.height + y) * shape_.width;
-        for (std::int64_t x = 0; x < shape_.width; ++x) *to++ = from[x] * span + low;
-        to = std::fill_n(to, padded_.width - shape_.width, to[-1]);
+    for (std::int64_t row = 0; row < 3 * padded_size_.height; ++row) {
+        const std::int64_t channel = row / padded_size_.height;
+        const std::int64_t y = std::min(row % padded_size_.height, size_.height - 1);
+        const float* from = rgb.data() + (channel * size_.height + y) * size_.width;
+        for (std::int64_t x = 0; x < size_.width; ++x) *to++ = from[x] * span + low;
+        to = std::fill_n(to, padded_size_.width - size_.width, to[-1]);
     }
     if (spare_.empty()) spare_.emplace_back();
-    held_.push_back(std::move(spare_.back()));
+    frames_.push_back(std::move(spare_.back()));
     spare_.pop_back();
-    copy(held_.back().reserve(values), stage.pixels.data(), values, cudaMemcpyHostToDevice, stream);
-    stage.uploaded.record(stream);
+    copy(frames_.back().reserve(values), staging.pixels.data(), values, cudaMemcpyHostToDevice, stream);
+    staging.uploaded.record(stream);
 }
 
-void HeldFrames::forget(std::int64_t number) {
+void DeviceFrames::release_before(std::int64_t number) {
     for (; oldest_ < number; ++oldest_) {
-        spare_.push_back(std::move(held_.front()));
-        held_.pop_front();
+        spare_.push_back(std::move(frames_.front()));
+        frames_.pop_front();
     }
 }
 
-void HeldFrames::copy_to(float* window, const std::vector<std::int64_t>& numbers, cudaStream_t stream) const {
-    const std::size_t values = count({3, padded_.height, padded_.width});
+void DeviceFrames::copy_to(float* window, const std::vector<std::int64_t>& numbers, cudaStream_t stream) const {
+    const std::size_t values = count({3, padded_size_.height, padded_size_.width});
     for (const std::int64_t number : numbers) {
-        const DeviceMemory& frame = held_[static_cast<std::size_t>(number - oldest_)];
+        const DeviceBuffer& frame = frames_[static_cast<std::size_t>(number - oldest_)];
         copy(window, frame.data(), values, cudaMemcpyDeviceToDevice, stream);
         window += values;
     }
 }
 
-void Results::begin(Size made, Size size, const std::array<double, 2>& value_range) {
-    made_ = made;
-    size_ = size;
+void OutputQueue::reset(Size computed_size, Size output_size, const std::array<double, 2>& value_range) {
+    computed_size_ = computed_size;
+    output_size_ = output_size;
     value_range_ = value_range;
-    waiting_.clear();
+    queue_.clear();
     free_.clear();
-    for (Result& result : all_) free_.push_back(&result);
+    for (PendingOutput& output : outputs_) free_.push_back(&output);
 }
 
-Result& Results::take() {
-    if (free_.empty()) return all_.emplace_back();
-    Result* taken = free_.back();
+PendingOutput& OutputQueue::acquire() {
+    if (free_.empty()) return outputs_.emplace_back();
+    PendingOutput* output = free_.back();
     free_.pop_back();
-    return *taken;
+    return *output;
 }
 
-void Results::deliver(std::size_t keep, const Give& give) {
-    for (; waiting_.size() > keep; waiting_.pop_front()) {
-        Result& result = *waiting_.front();
-        result.ready.wait();
-        frame_.resize(count({3, size_.height, size_.width}));
+void OutputQueue::drain(std::size_t limit, const Sink& sink) {
+    for (; queue_.size() > limit; queue_.pop_front()) {
+        PendingOutput& output = *queue_.front();
+        output.ready.wait();
+        frame_.resize(count({3, output_size_.height, output_size_.width}));
         auto to = frame_.begin();
-        for (std::int64_t row = 0; row < 3 * size_.height; ++row) {
-            const std::int64_t from = row / size_.height * made_.height + row % size_.height;
-            const float* values = result.pixels.data() + from * made_.width;
-            for (std::int64_t x = 0; x < size_.width; ++x) {
+        for (std::int64_t row = 0; row < 3 * output_size_.height; ++row) {
+            const std::int64_t from = row / output_size_.height * computed_size_.height + row % output_size_.height;
+            const float* values = output.pixels.data() + from * computed_size_.width;
+            for (std::int64_t x = 0; x < output_size_.width; ++x) {
                 *to++ = to_uint16(values[x], value_range_[0], value_range_[1]);
             }
         }
-        for (std::size_t i = 0; i < result.wanted; ++i) give(frame_);
-        free_.push_back(&result);
+        for (std::size_t i = 0; i < output.copies; ++i) sink(frame_);
+        free_.push_back(&output);
     }
 }
 

@@ -1,4 +1,4 @@
-#include "upscaler.hpp"
+#include "stvsr/upscaler.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -6,13 +6,13 @@
 #include <optional>
 #include <utility>
 
-#include "session.hpp"
 #include "staging.hpp"
+#include "stvsr/session.hpp"
 
 namespace stvsr {
 namespace {
 
-constexpr std::size_t IN_FLIGHT = 2;  // results of a pair that may wait on the device while the host turns out others
+constexpr std::size_t QUEUED_FRAMES = 2;  // outputs of a pair left to the device while the host converts earlier ones
 
 }  // namespace
 
@@ -21,46 +21,47 @@ struct Upscaler::Impl {
     Options options;
     cudaStream_t stream = nullptr;
     std::map<std::string, Session> sessions;
-    HeldFrames held;
-    Results results;
-    std::map<std::string, DeviceMemory> tensors;
+    DeviceFrames device_frames;
+    OutputQueue output_queue;
+    std::map<std::string, DeviceBuffer> buffers;  // of tensors, by their names
 
-    // Of the frames under way.
-    Size padded, size, made;  // the last is what an engine makes: `size`, or that of the padded frame
-    const Sink* give = nullptr;
+    // Of the current call to `frames`.
+    Size padded_size, output_size;
+    Size computed_size;  // of the engine's output: `output_size`, or the upscaled `padded_size`
+    const Sink* sink = nullptr;
 
     ~Impl() {
         if (stream == nullptr) return;
-        cudaStreamSynchronize(stream);  // the device may still read what goes now
+        cudaStreamSynchronize(stream);  // the device may still read the buffers that are freed next
         if (options.stream == nullptr) cudaStreamDestroy(stream);
     }
 
     const Manifest& manifest() const { return bundle.manifest; }
-    void begin(Size shape, Size size, const Sink& give);
+    void begin(Size input_size, Size requested_size, const Sink& frame_sink);
     Tensor tensor(const std::string& name, const Shape& shape);
-    void send(const std::string& name, const std::vector<float>& values);
-    Tensor window(const Feed& feed);
+    void upload(const std::string& name, const std::vector<float>& values);
+    Tensor window_tensor(const std::vector<std::int64_t>& numbers);
+    Tensor time_tensor(PendingOutput& output, double time);
     std::map<std::string, Tensor> run(const std::string& role, const std::map<std::string, Tensor>& inputs);
-    Tensor set_time(Result& result, double time);
-    void download(Result& result, const Tensor& from, std::int64_t index, std::size_t wanted);
-    void run_pair(const Feed& feed);
-    void run_network(const Feed& feed);
-    std::int64_t index(const Wanted& wanted) const;
-    void deliver(std::size_t keep) { results.deliver(keep, *give); }
+    void download(PendingOutput& output, const Tensor& from, std::int64_t index, std::size_t copies);
+    void run_pair(const WindowFrames& window);
+    void run_network(const WindowFrames& window);
+    std::int64_t output_index(const Output& output) const;
+    void drain(std::size_t limit) { output_queue.drain(limit, *sink); }
 };
 
 Upscaler::Upscaler(Bundle bundle, const Options& options) {
     if (!bundle.manifest.flows.empty()) {
         throw RequestError("Bundle '" + bundle.manifest.name +
-                           "' takes optical flow, which is not computed here: use another bundle, or give its session"
-                           " flows of your own.");
+                           "' takes optical flow, which the C++ upscaler does not compute: use another bundle, or pass"
+                           " your own flows to a Session.");
     }
     if (bundle.manifest.window.coarse > 1) {
-        throw RequestError("Bundle '" + bundle.manifest.name + "' is to see frames made " +
+        throw RequestError("Bundle '" + bundle.manifest.name + "' needs frames downscaled by " +
                            std::to_string(bundle.manifest.window.coarse) +
-                           " times smaller, which is not done here: use another bundle, or stvsr upscale.");
+                           ", which the C++ upscaler does not do: use another bundle, or the command stvsr upscale.");
     }
-    local_target(options.device);  // says so where there is no such device
+    local_target(options.device);  // throws if there is no such device
     check(cudaSetDevice(options.device), "use device " + std::to_string(options.device));
     impl_ = std::make_unique<Impl>();
     impl_->bundle = std::move(bundle);
@@ -70,7 +71,7 @@ Upscaler::Upscaler(Bundle bundle, const Options& options) {
     }
     impl_->stream = options.stream;
     if (options.stream == nullptr) {
-        check(cudaStreamCreateWithFlags(&impl_->stream, cudaStreamNonBlocking), "make a stream");
+        check(cudaStreamCreateWithFlags(&impl_->stream, cudaStreamNonBlocking), "create a stream");
     }
 }
 
@@ -78,160 +79,166 @@ Upscaler::~Upscaler() = default;
 Upscaler::Upscaler(Upscaler&&) noexcept = default;
 Upscaler& Upscaler::operator=(Upscaler&&) noexcept = default;
 
-void Upscaler::frames(const Source& next, Size shape, Size size, const Sink& give) {
-    check_size(impl_->manifest(), shape, size);
-    impl_->begin(shape, size, give);
+void Upscaler::frames(const Source& source, Size input_size, Size output_size, const Sink& sink) {
+    check_size(impl_->manifest(), input_size, output_size);
+    impl_->begin(input_size, output_size, sink);
     const bool pair = impl_->manifest().window.kind == Window::Kind::pair;
-    Windows windows(impl_->manifest().window);
-    for (InputFrame frame; next(frame);) {
+    WindowSplitter splitter(impl_->manifest().window);
+    for (InputFrame frame; source(frame);) {
         check_times(impl_->manifest(), frame.times);
-        impl_->held.upload(frame.rgb, impl_->stream);
-        for (const Feed& feed : windows.push(frame.times, frame.last)) {
-            if (feed.wanted.empty()) continue;
-            pair ? impl_->run_pair(feed) : impl_->run_network(feed);
+        impl_->device_frames.upload(frame.rgb, impl_->stream);
+        for (const WindowFrames& window : splitter.push(frame.times, frame.last)) {
+            if (window.outputs.empty()) continue;
+            pair ? impl_->run_pair(window) : impl_->run_network(window);
         }
-        impl_->held.forget(windows.oldest());
+        impl_->device_frames.release_before(splitter.oldest());
     }
-    impl_->deliver(0);
+    impl_->drain(0);
 }
 
-void Upscaler::Impl::begin(Size shape, Size size_px, const Sink& sink) {
+void Upscaler::Impl::begin(Size input_size, Size requested_size, const Sink& frame_sink) {
     check(cudaSetDevice(options.device), "use device " + std::to_string(options.device));
-    check(cudaStreamSynchronize(stream), "finish the work before");  // of a call that an error ended
-    const bool pair = manifest().window.kind == Window::Kind::pair;
-    size = size_px;
-    padded = {manifest().size.padded(shape.height), manifest().size.padded(shape.width)};
-    made = {size.height * padded.height / shape.height, size.width * padded.width / shape.width};
-    give = &sink;
-    if (pair) {
-        made = size;
-        send("y", positions(shape.height, size.height));
-        send("x", positions(shape.width, size.width));
+    check(cudaStreamSynchronize(stream), "finish earlier work");  // of a call that an error ended
+    sink = &frame_sink;
+    output_size = requested_size;
+    padded_size = {manifest().size.padded(input_size.height), manifest().size.padded(input_size.width)};
+    if (manifest().window.kind == Window::Kind::pair) {
+        computed_size = output_size;
+        upload("y", positions(input_size.height, output_size.height));
+        upload("x", positions(input_size.width, output_size.width));
+    } else {
+        computed_size = {output_size.height * padded_size.height / input_size.height,
+                         output_size.width * padded_size.width / input_size.width};
     }
-    held.begin(shape, padded, manifest().value_range);
-    results.begin(made, size, manifest().value_range);
+    device_frames.reset(input_size, padded_size, manifest().value_range);
+    output_queue.reset(computed_size, output_size, manifest().value_range);
 }
 
-// A tensor of the upscaler's own, in memory that it keeps.
-Tensor Upscaler::Impl::tensor(const std::string& name, const Shape& of) {
-    return {tensors[name].reserve(count(of)), of};
+// Return a tensor in the buffer of this name, which is reused.
+Tensor Upscaler::Impl::tensor(const std::string& name, const Shape& shape) {
+    return {buffers[name].reserve(count(shape)), shape};
 }
 
-// Put values on the device and wait until they are there.
-void Upscaler::Impl::send(const std::string& name, const std::vector<float>& values) {
-    PinnedMemory pinned;
+// Upload a one-dimensional tensor and wait for it.
+void Upscaler::Impl::upload(const std::string& name, const std::vector<float>& values) {
+    PinnedBuffer pinned;
     std::copy(values.begin(), values.end(), pinned.reserve(values.size()));
-    copy(tensors[name].reserve(values.size()), pinned.data(), values.size(), cudaMemcpyHostToDevice, stream);
-    check(cudaStreamSynchronize(stream), "copy positions");
+    copy(buffers[name].reserve(values.size()), pinned.data(), values.size(), cudaMemcpyHostToDevice, stream);
+    check(cudaStreamSynchronize(stream), "upload pixel positions");
 }
 
-// The frames of a window in one tensor, (1, N, 3, h', w').
-Tensor Upscaler::Impl::window(const Feed& feed) {
-    const auto frames = static_cast<std::int64_t>(feed.frames.size());
-    const Tensor tensor = this->tensor("frames", {1, frames, 3, padded.height, padded.width});
-    held.copy_to(tensor.data, feed.frames, stream);
+// Return the frames of a window in one tensor, (1, N, 3, h', w').
+Tensor Upscaler::Impl::window_tensor(const std::vector<std::int64_t>& numbers) {
+    const auto frames = static_cast<std::int64_t>(numbers.size());
+    const Tensor tensor = this->tensor("frames", {1, frames, 3, padded_size.height, padded_size.width});
+    device_frames.copy_to(tensor.data, numbers, stream);
     return tensor;
 }
 
-// Run a session; its results stay on the device until the next run of the same one.
+// Return the input `time`; its value stays in the pending output until the device has read it.
+Tensor Upscaler::Impl::time_tensor(PendingOutput& output, double time) {
+    *output.time.reserve(1) = static_cast<float>(time);
+    const Tensor tensor = this->tensor("time", {1});
+    copy(tensor.data, output.time.data(), 1, cudaMemcpyHostToDevice, stream);
+    return tensor;
+}
+
+// Run a session. Its outputs stay on the device until the next run of the same session.
 std::map<std::string, Tensor> Upscaler::Impl::run(const std::string& role,
                                                   const std::map<std::string, Tensor>& inputs) {
     Session& session = sessions.at(role);
     std::map<std::string, Shape> shapes;
     for (const auto& [name, tensor] : inputs) shapes[name] = tensor.shape;
     std::map<std::string, Tensor> outputs;
-    for (const auto& [name, of] : session.output_shapes(shapes)) outputs[name] = tensor(role + " " + name, of);
+    for (const auto& [name, shape] : session.output_shapes(shapes)) outputs[name] = tensor(role + " " + name, shape);
     session.run(inputs, outputs, stream);
     return outputs;
 }
 
-// The input `time`; the result keeps the value until the device has taken it.
-Tensor Upscaler::Impl::set_time(Result& result, double time) {
-    *result.time.reserve(1) = static_cast<float>(time);
-    const Tensor tensor = this->tensor("time", {1});
-    copy(tensor.data, result.time.data(), 1, cudaMemcpyHostToDevice, stream);
-    return tensor;
-}
-
-void Upscaler::Impl::download(Result& result, const Tensor& from, std::int64_t index, std::size_t wanted) {
-    Shape one = from.shape;  // (1, 3, H', W'), or of several (1, M, 3, H', W')
-    const std::int64_t several = one.size() == 5 ? one[1] : 1;
-    if (one.size() == 5) one.erase(one.begin() + 1);
-    if (one != Shape{1, 3, made.height, made.width} || index >= several) {
-        throw BundleError("Bundle '" + manifest().name + "' gives " + stvsr::told(from.shape) + " of frames of " +
-                          told(padded) + ", which holds no " + told(made) + ": export and compile it again.");
+// Enqueue the download of one frame of a tensor, (1, 3, H', W') or (1, M, 3, H', W').
+void Upscaler::Impl::download(PendingOutput& output, const Tensor& from, std::int64_t index, std::size_t copies) {
+    Shape frame = from.shape;
+    std::int64_t frames = 1;
+    if (frame.size() == 5) {
+        frames = frame[1];
+        frame.erase(frame.begin() + 1);
     }
-    result.wanted = wanted;
-    const std::size_t values = count(one);
+    if (frame != Shape{1, 3, computed_size.height, computed_size.width} || index >= frames) {
+        throw BundleError("Bundle '" + manifest().name + "' computes a tensor of shape " + to_string(from.shape) +
+                          " from frames of " + to_string(padded_size) +
+                          ", which does not contain the expected frame of " + to_string(computed_size) +
+                          ": export and compile it again.");
+    }
+    output.copies = copies;
+    const std::size_t values = count(frame);
     const float* pixels = from.data + static_cast<std::size_t>(index) * values;
-    copy(result.pixels.reserve(values), pixels, values, cudaMemcpyDeviceToHost, stream);
-    result.ready.record(stream);
+    copy(output.pixels.reserve(values), pixels, values, cudaMemcpyDeviceToHost, stream);
+    output.ready.record(stream);
 }
 
-// Encode the pair, and decode each time.
-void Upscaler::Impl::run_pair(const Feed& feed) {
-    std::map<std::string, Tensor> inputs = run("encoder", {{"frames", window(feed)}});
-    inputs["y"] = tensor("y", {size.height});
-    inputs["x"] = tensor("x", {size.width});
-    for (std::size_t i = 0; i < feed.wanted.size();) {
-        const double time = feed.wanted[i].time.after(feed.wanted[i].place);
-        std::size_t same = i;
-        while (same < feed.wanted.size() && feed.wanted[same] == feed.wanted[i]) ++same;
-        Result& decoded = results.take();
-        inputs["time"] = set_time(decoded, time);
-        download(decoded, run("decoder", inputs).at("frame"), 0, same - i);
-        results.wait(decoded);
-        deliver(IN_FLIGHT);
-        i = same;
+// Encode the pair, and decode it once for each of the times.
+void Upscaler::Impl::run_pair(const WindowFrames& window) {
+    std::map<std::string, Tensor> inputs = run("encoder", {{"frames", window_tensor(window.frames)}});
+    inputs["y"] = tensor("y", {output_size.height});
+    inputs["x"] = tensor("x", {output_size.width});
+    for (std::size_t i = 0; i < window.outputs.size();) {
+        const Output& requested = window.outputs[i];
+        std::size_t next = i;
+        while (next < window.outputs.size() && window.outputs[next] == requested) ++next;
+        PendingOutput& output = output_queue.acquire();
+        inputs["time"] = time_tensor(output, requested.time_in_window());
+        download(output, run("decoder", inputs).at("frame"), 0, next - i);
+        output_queue.push(output);
+        drain(QUEUED_FRAMES);
+        i = next;
     }
 }
 
-// Make a window's results by one graph: one run for each time that it takes, or a single one.
-void Upscaler::Impl::run_network(const Feed& feed) {
-    std::vector<std::pair<Wanted, std::size_t>> all;  // each result, and how often it is wanted
-    for (const Wanted& wanted : feed.wanted) {
-        if (!all.empty() && all.back().first == wanted) {
-            ++all.back().second;
+// Compute a window's outputs with one graph: in one run for each time if the graph takes a time, else in a single run.
+void Upscaler::Impl::run_network(const WindowFrames& window) {
+    std::vector<std::pair<Output, std::size_t>> requests;  // each output once, and the number of its copies
+    for (const Output& output : window.outputs) {
+        if (!requests.empty() && requests.back().first == output) {
+            ++requests.back().second;
         } else {
-            all.emplace_back(wanted, 1);
+            requests.emplace_back(output, 1);
         }
     }
     const bool timed = std::holds_alternative<ContinuousTime>(manifest().time);
-    std::vector<double> moments;
-    for (const auto& [wanted, often] : all) {
-        const double time = wanted.time.after(0);
-        if (timed && time > 0 && std::find(moments.begin(), moments.end(), time) == moments.end()) {
-            moments.push_back(time);
-        }
+    std::vector<double> times;
+    for (const auto& [output, copies] : requests) {
+        const double time = output.time.value();
+        if (timed && time > 0 && std::find(times.begin(), times.end(), time) == times.end()) times.push_back(time);
     }
-    if (moments.empty()) moments.push_back(0.5);
-    std::map<std::string, Tensor> inputs = {{"frames", window(feed)}};
-    std::vector<Result*> made_by_now(all.size());
-    for (std::size_t moment = 0; moment < moments.size(); ++moment) {
+    if (times.empty()) times.push_back(0.5);
+    std::map<std::string, Tensor> inputs = {{"frames", window_tensor(window.frames)}};
+    std::vector<PendingOutput*> pending(requests.size());
+    for (std::size_t run_number = 0; run_number < times.size(); ++run_number) {
         std::optional<Tensor> upscaled;
-        for (std::size_t i = 0; i < all.size(); ++i) {
-            const double time = all[i].first.time.after(0);
-            // The input frames' own times come with every run: they are taken from the first.
-            if (timed && (time > 0 ? time != moments[moment] : moment > 0)) continue;
-            Result& one = *(made_by_now[i] = &results.take());
+        for (std::size_t i = 0; i < requests.size(); ++i) {
+            const auto& [output, copies] = requests[i];
+            const double time = output.time.value();
+            // Every run also computes the frames at the input frames' own times: those are taken from the first run.
+            if (timed && (time > 0 ? time != times[run_number] : run_number > 0)) continue;
+            pending[i] = &output_queue.acquire();
             if (!upscaled) {
-                if (timed) inputs["time"] = set_time(one, moments[moment]);
+                if (timed) inputs["time"] = time_tensor(*pending[i], times[run_number]);
                 upscaled = run("network", inputs).at("upscaled");
             }
-            download(one, *upscaled, index(all[i].first), all[i].second);
+            download(*pending[i], *upscaled, output_index(output), copies);
         }
     }
-    for (Result* one : made_by_now) results.wait(*one);
-    deliver(all.size());  // those of the window before; these while the next one is on its way
+    for (PendingOutput* output : pending) output_queue.push(*output);
+    drain(requests.size());  // converts the outputs of the window before while the device computes these
 }
 
-// Which frame of a graph's result it is.
-std::int64_t Upscaler::Impl::index(const Wanted& wanted) const {
+// Return the index of an output among the frames of the graph's output tensor.
+std::int64_t Upscaler::Impl::output_index(const Output& output) const {
     switch (manifest().window.kind) {
         case Window::Kind::sliding: return 0;
         case Window::Kind::doubled:
-            return 2 * wanted.place + static_cast<std::int64_t>(std::nearbyint(2 * wanted.time.after(0)));
-        default: return 2 * wanted.place + (wanted.time.numerator > 0 ? 1 : 0);
+            return 2 * output.index + static_cast<std::int64_t>(std::nearbyint(2 * output.time.value()));
+        default: return 2 * output.index + (output.time.numerator > 0 ? 1 : 0);
     }
 }
 

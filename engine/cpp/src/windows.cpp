@@ -1,96 +1,102 @@
-#include "windows.hpp"
+#include "stvsr/windows.hpp"
 
 #include <algorithm>
 #include <utility>
 
 namespace stvsr {
+namespace {
 
-std::vector<Feed> Windows::push(std::vector<Fraction> times, bool last) {
-    held_.push_back({next_++, std::move(times)});
-    std::vector<Feed> feeds;
+// Return the frames of the sliding window of `count` frames around frame `centre`, as indices in their scene. `last` is
+// the index of the scene's last frame, or -1 if it is not known yet.
+// The paddings are those of the official test code of EDVR.
+std::vector<std::int64_t> sliding_window(std::int64_t centre, std::int64_t count, std::int64_t last,
+                                         const std::string& padding) {
+    const std::int64_t radius = count / 2;
+    std::vector<std::int64_t> indices;
+    for (std::int64_t position = centre - radius; position <= centre + radius; ++position) {
+        std::int64_t index = position;
+        if (position < 0) {
+            index = padding == "replicate" ? 0 : padding == "reflection" ? -position : centre + radius - position;
+        } else if (last >= 0 && position > last) {
+            index = padding == "replicate"    ? last
+                    : padding == "reflection" ? 2 * last - position
+                                              : centre - radius - (position - last);
+        }
+        // In a scene shorter than the window, a padded index may still be outside: take the nearest frame.
+        if (last >= 0) index = std::min(index, last);
+        indices.push_back(std::max<std::int64_t>(0, index));
+    }
+    return indices;
+}
+
+}  // namespace
+
+std::vector<WindowFrames> WindowSplitter::push(std::vector<Fraction> times, bool last) {
+    buffer_.push_back({next_number_++, std::move(times)});
+    std::vector<WindowFrames> windows;
     switch (window_.kind) {
         case Window::Kind::pair:
-        case Window::Kind::run: runs(last, feeds); break;
-        case Window::Kind::doubled: doubled(last, feeds); break;
-        case Window::Kind::sliding: sliding(last, feeds); break;
+        case Window::Kind::run: split_runs(last, windows); break;
+        case Window::Kind::doubled: split_doubled(last, windows); break;
+        case Window::Kind::sliding: split_sliding(last, windows); break;
     }
     if (last) {
-        held_.clear();
-        start_ = first_ = 0;
+        buffer_.clear();
+        start_ = scene_index_ = 0;
     }
-    return feeds;
+    return windows;
 }
 
-void Windows::drop(std::int64_t count) {
-    held_.erase(held_.begin(), held_.begin() + count);
+void WindowSplitter::drop(std::int64_t count) {
+    buffer_.erase(buffer_.begin(), buffer_.begin() + count);
     start_ -= count;
-    first_ += count;
+    scene_index_ += count;
 }
 
-void Windows::runs(bool last, std::vector<Feed>& feeds) {
+void WindowSplitter::split_runs(bool last, std::vector<WindowFrames>& windows) {
     const std::int64_t count = window_.frames;
     if (!last && size() - start_ < count) return;
     drop(last ? std::max<std::int64_t>(0, size() - count) : start_);
-    Feed feed;
-    for (std::int64_t place = 0; place < count; ++place) {
-        feed.frames.push_back(held(std::min(place, size() - 1)).number);
+    WindowFrames window;
+    for (std::int64_t index = 0; index < count; ++index) {
+        window.frames.push_back(frame(std::min(index, size() - 1)).number);
     }
-    for (std::int64_t place = start_; place < size() - 1; ++place) {
-        for (const Fraction& time : held(place).times) feed.wanted.push_back({place, time});
+    for (std::int64_t index = start_; index < size() - 1; ++index) {
+        for (const Fraction& time : frame(index).times) window.outputs.push_back({index, time});
     }
-    if (last) {  // after the last frame of a scene nothing comes: it stays
-        for (std::size_t i = 0; i < held_.back().times.size(); ++i) feed.wanted.push_back({size() - 1, {}});
+    if (last) {  // no frame follows the last one of a scene, so it is repeated at all of its times
+        for (std::size_t i = 0; i < buffer_.back().times.size(); ++i) window.outputs.push_back({size() - 1, {}});
     }
     start_ = size() - 1;
-    feeds.push_back(std::move(feed));
+    windows.push_back(std::move(window));
 }
 
-void Windows::doubled(bool last, std::vector<Feed>& feeds) {
+void WindowSplitter::split_doubled(bool last, std::vector<WindowFrames>& windows) {
     const std::int64_t stop = last ? size() : start_ + window_.frames;
     if (!last && size() < stop + window_.overlap) return;
-    Feed feed;
-    for (const Held& frame : held_) feed.frames.push_back(frame.number);
-    if (size() == 1) feed.frames.push_back(held_.front().number);  // a network interpolates between two at least
-    for (std::int64_t place = start_; place < stop; ++place) {
-        for (const Fraction& time : held(place).times) feed.wanted.push_back({place, time});
+    WindowFrames window;
+    for (const Frame& buffered : buffer_) window.frames.push_back(buffered.number);
+    if (size() == 1) window.frames.push_back(buffer_.front().number);  // a network interpolates between at least two
+    for (std::int64_t index = start_; index < stop; ++index) {
+        for (const Fraction& time : frame(index).times) window.outputs.push_back({index, time});
     }
-    feeds.push_back(std::move(feed));
+    windows.push_back(std::move(window));
     start_ = stop;
     drop(std::max<std::int64_t>(0, stop - window_.overlap));
 }
 
-void Windows::sliding(bool last, std::vector<Feed>& feeds) {
-    const std::int64_t radius = window_.frames / 2, newest = first_ + size() - 1;
+void WindowSplitter::split_sliding(bool last, std::vector<WindowFrames>& windows) {
+    const std::int64_t radius = window_.frames / 2, newest = scene_index_ + size() - 1;
     while (start_ < size()) {
-        const auto numbers =
-            window_numbers(first_ + start_, window_.frames, last ? newest : -1, window_.padding);
-        if (!last && *std::max_element(numbers.begin(), numbers.end()) > newest) return;
-        Feed feed;
-        for (const std::int64_t number : numbers) feed.frames.push_back(held(number - first_).number);
-        for (const Fraction& time : held(start_).times) feed.wanted.push_back({radius, time});
-        feeds.push_back(std::move(feed));
+        const auto indices = sliding_window(scene_index_ + start_, window_.frames, last ? newest : -1, window_.padding);
+        if (!last && *std::max_element(indices.begin(), indices.end()) > newest) return;
+        WindowFrames window;
+        for (const std::int64_t index : indices) window.frames.push_back(frame(index - scene_index_).number);
+        for (const Fraction& time : frame(start_).times) window.outputs.push_back({radius, time});
+        windows.push_back(std::move(window));
         ++start_;
-        drop(std::max<std::int64_t>(0, start_ - 2 * radius));  // reflection reaches back as far
+        drop(std::max<std::int64_t>(0, start_ - 2 * radius));  // reflection uses frames up to 2 * radius back
     }
-}
-
-std::vector<std::int64_t> window_numbers(std::int64_t centre, std::int64_t count, std::int64_t last,
-                                         const std::string& padding) {
-    const std::int64_t radius = count / 2;
-    std::vector<std::int64_t> numbers;
-    for (std::int64_t number = centre - radius; number <= centre + radius; ++number) {
-        std::int64_t stands_in = number;
-        if (number < 0) {
-            stands_in = padding == "replicate" ? 0 : padding == "reflection" ? -number : centre + radius - number;
-        } else if (last >= 0 && number > last) {
-            stands_in = padding == "replicate"    ? last
-                        : padding == "reflection" ? 2 * last - number
-                                                  : centre - radius - (number - last);
-        }
-        if (last >= 0) stands_in = std::min(stands_in, last);
-        numbers.push_back(std::max<std::int64_t>(0, stands_in));
-    }
-    return numbers;
 }
 
 }  // namespace stvsr

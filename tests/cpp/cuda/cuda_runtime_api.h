@@ -1,4 +1,5 @@
-// The part of the CUDA runtime API that the C++ host uses, for machines without the toolkit.
+// The part of the CUDA runtime API that the C++ host uses, with its names and signatures, for machines without the
+// toolkit.
 #pragma once
 
 #include <cstddef>
@@ -17,9 +18,9 @@ cudaError_t cudaGetLastError();
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
-cudaError_t cudaMalloc(void** made, std::size_t bytes);
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
-cudaError_t cudaMallocHost(void** made, std::size_t bytes);
+cudaError_t cudaMallocHost(void** memory, std::size_t bytes);
 cudaError_t cudaFreeHost(void* memory);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);

@@ -5,22 +5,24 @@
 #include <string>
 #include <vector>
 
-#include "manifest.hpp"
+#include "stvsr/manifest.hpp"
 
 namespace stvsr {
 
 using Shape = std::vector<std::int64_t>;
 
-// "(1, 2, 3, 36, 64)"
-std::string told(const Shape& shape);
-// "'frames' float32 (batch, 2, 3, height, width)"
-std::string told(const TensorSpec& spec);
+// Format a shape, as in "(1, 2, 3, 36, 64)".
+std::string to_string(const Shape& shape);
+// Format a tensor's name, type and axes, as in "'frames' float32 (batch, 2, 3, height, width)".
+std::string to_string(const TensorSpec& spec);
 
-// The size of each free axis, without its factor, in inputs of these shapes; RequestError where two inputs differ.
+// Return the size of each free axis, without its factor, for inputs of these shapes. Throws RequestError if two inputs
+// disagree on a size.
 std::map<std::string, std::int64_t> axis_sizes(const std::vector<TensorSpec>& inputs,
                                                const std::map<std::string, Shape>& shapes);
 
-// The shape of a tensor for sizes of its free axes; "4*height" and "height/2" are multiples and parts of them.
+// Return the shape of a tensor for these sizes of the free axes; "4*height" and "height/2" are computed from "height".
+// Throws BundleError if the tensor has an axis without a size.
 Shape shape_of(const TensorSpec& spec, const std::map<std::string, std::int64_t>& sizes);
 
 }  // namespace stvsr

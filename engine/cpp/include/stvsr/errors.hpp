@@ -4,13 +4,13 @@
 
 namespace stvsr {
 
-// Base of all errors that a user can mend; each message is one sentence that says what to do.
+// Base class of the errors that a user can fix; each message says what is wrong and what to do.
 //
 // Error
 // ├── MediaError      frames cannot be read or written
 // ├── BundleError     a bundle or an engine is missing, damaged, changed or of an unknown format
-// ├── BackendError    a device, a library or its memory was asked for and cannot be had
-// └── RequestError    a scale, factor, size or option that the bundle or the engine cannot serve
+// ├── BackendError    a requested device or library, or its memory, is not available
+// └── RequestError    the bundle or the engine does not support a scale, factor, size or option
 class Error : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };

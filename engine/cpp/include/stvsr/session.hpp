@@ -5,31 +5,31 @@
 #include <string>
 #include <vector>
 
-#include "axes.hpp"
-#include "bundle.hpp"
+#include "stvsr/axes.hpp"
+#include "stvsr/bundle.hpp"
 
-struct CUstream_st;  // cudaStream_t points to it
+struct CUstream_st;  // cudaStream_t is a pointer to it
 
 namespace stvsr {
 
-// A float32 tensor in device memory, dense and in row-major order; it belongs to the host.
+// A dense, row-major float32 tensor in device memory that the caller owns.
 struct Tensor {
     float* data = nullptr;
     Shape shape;
 };
 
-// The inference library that this build uses: "tensorrt" or "tensorrt-rtx".
+// Return the inference library of this build: "tensorrt" or "tensorrt-rtx".
 const char* library();
 
-// The compute capability of a device, as in "sm89"; BackendError where there is no such device.
+// Return the compute capability of a device, as in "sm89". Throws BackendError if there is no such device.
 std::string local_target(int device);
 
-// One engine on one device, with one execution context: one thread runs it at a time.
+// One engine on one device, with one execution context. Not thread-safe: one thread may run it at a time.
 class Session {
 public:
     // Open the engine of `role` that was compiled for this library, this device and `precision` ("fp32" or "fp16").
-    // BundleError where there is none, or its inputs and outputs are not the manifest's; BackendError where the library
-    // cannot load it. The device becomes the thread's current one.
+    // The device becomes the current one of the calling thread. Throws BundleError if there is no such engine or its
+    // inputs and outputs differ from the manifest's, and BackendError if the library cannot load it.
     Session(const Bundle& bundle, const std::string& role, const std::string& precision = "fp32", int device = 0);
     ~Session();
     Session(Session&&) noexcept;
@@ -38,12 +38,13 @@ public:
     const std::vector<TensorSpec>& inputs() const;
     const std::vector<TensorSpec>& outputs() const;
 
-    // The shapes of all outputs that inputs of these shapes give; RequestError says the range that the engine takes.
+    // Return the shapes of all outputs for inputs of these shapes. Throws RequestError, with the range that the engine
+    // takes, if an input is missing or out of range.
     std::map<std::string, Shape> output_shapes(const std::map<std::string, Shape>& inputs) const;
 
-    // Enqueue the engine on the host's stream, and return at once. `inputs` are all of the graph's, optical flows
-    // included, by name; `outputs` too, of the shapes that `output_shapes` says. They must stay until the stream has
-    // come this far.
+    // Enqueue the engine on the caller's stream and return at once. `inputs` are all inputs of the graph by name,
+    // optical flows included; `outputs` are all outputs, of the shapes that `output_shapes` returns. The memory must
+    // stay valid until the stream has run the engine. Throws RequestError if a tensor is missing or has another shape.
     void run(const std::map<std::string, Tensor>& inputs, const std::map<std::string, Tensor>& outputs,
              CUstream_st* stream);
 

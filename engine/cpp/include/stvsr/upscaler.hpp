@@ -7,48 +7,48 @@
 #include <utility>
 #include <vector>
 
-#include "bundle.hpp"
-#include "request.hpp"
+#include "stvsr/bundle.hpp"
+#include "stvsr/request.hpp"
 
-struct CUstream_st;  // cudaStream_t points to it
+struct CUstream_st;  // cudaStream_t is a pointer to it
 
 namespace stvsr {
 
-// A frame, the times from it to the next one at which results are wanted, and whether its scene ends with it, as it
-// does with the last frame of all.
+// An input frame and the times, from it to the next one, at which output frames are requested.
 struct InputFrame {
     std::vector<float> rgb;              // (3, h, w) in [0, 1]
-    std::vector<Fraction> times = {{}};  // growing; 0 is the frame's own time
-    bool last = false;
+    std::vector<Fraction> times = {{}};  // increasing; 0 is the frame's own time
+    bool last = false;                   // whether its scene ends here; must be true for the last frame of the stream
 };
 
-using Source = std::function<bool(InputFrame&)>;  // fills the next frame; false: there is none
-using Sink = std::function<void(const std::vector<std::uint16_t>&)>;  // takes a frame (3, H, W), 65535 is white
+using Source = std::function<bool(InputFrame&)>;  // fills in the next frame, or returns false at the end
+using Sink = std::function<void(const std::vector<std::uint16_t>&)>;  // receives a frame (3, H, W); white is 65535
 
-// Runs a bundle's engines on frames that stream by, each frame whole.
+// The engines of a bundle, for streams of frames. Each frame is processed whole, without tiles.
 //
-// Frames are uploaded once, from page-locked memory; uploads, engines and downloads are enqueued on one stream, while
-// the host turns earlier results into pixels. Buffers are kept from one call to the next.
+// Each frame is uploaded once, from page-locked memory. Uploads, engines and downloads are enqueued on one CUDA stream,
+// while the host converts earlier outputs to pixels. Buffers are reused from one call to the next.
 class Upscaler {
 public:
     struct Options {
         std::string precision = "fp32";  // or "fp16"
         int device = 0;
-        CUstream_st* stream = nullptr;  // the host's own; else the upscaler makes one
+        CUstream_st* stream = nullptr;  // the caller's stream; if null, the upscaler creates its own
     };
 
-    // BundleError or BackendError where an engine is missing or cannot be opened; RequestError for a network that takes
-    // optical flow: hosts that have one run its Session themselves; and for one that is to see smaller frames. Frames are
-    // given as the network makes them, without the back-projection that a doubled sequence may have.
+    // Open the bundle's engines. Throws BundleError or BackendError if an engine is missing or cannot be opened, and
+    // RequestError for a network that takes optical flow (compute the flow and run its Session instead) or that needs
+    // downscaled input (a `coarse` above 1). Frames of a doubled sequence are not back-projected.
     explicit Upscaler(Bundle bundle) : Upscaler(std::move(bundle), Options{}) {}
     Upscaler(Bundle bundle, const Options& options);
     ~Upscaler();
     Upscaler(Upscaler&&) noexcept;
     Upscaler& operator=(Upscaler&&) noexcept;
 
-    // Give a frame of `size` for every input frame, each of `shape`, and each of its times, in order. RequestError
-    // where the bundle does not make such a size or such times, or an engine does not take such frames.
-    void frames(const Source& next, Size shape, Size size, const Sink& give);
+    // Upscale all frames of `source` from `input_size` to `output_size`: pass one frame to `sink` for each input frame
+    // and each of its times, in order. Throws RequestError if the bundle does not support the size or the times, or an
+    // engine does not take frames of this size. The upscaler can be used again after an error.
+    void frames(const Source& source, Size input_size, Size output_size, const Sink& sink);
 
 private:
     struct Impl;

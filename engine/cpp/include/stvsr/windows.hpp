@@ -2,81 +2,80 @@
 
 #include <cstdint>
 #include <deque>
-#include <string>
 #include <utility>
 #include <vector>
 
-#include "manifest.hpp"
+#include "stvsr/manifest.hpp"
 
 namespace stvsr {
 
-// A time after a frame, as a part of the gap to the next one, in [0, 1).
+// A time after a frame, as a fraction of the gap to the next frame, in [0, 1).
 struct Fraction {
     std::int64_t numerator = 0, denominator = 1;
 
-    // The time, `place` frames later.
-    double after(std::int64_t place) const {
-        return static_cast<double>(place * denominator + numerator) / static_cast<double>(denominator);
-    }
+    double value() const { return static_cast<double>(numerator) / static_cast<double>(denominator); }
 };
 
 inline bool operator==(const Fraction& a, const Fraction& b) {
     return a.numerator * b.denominator == b.numerator * a.denominator;
 }
 
-// One result of a window: at `time` after the frame at `place`.
-struct Wanted {
-    std::int64_t place = 0;
+// An output frame of a window: `time` after the frame at `index` in the window.
+struct Output {
+    std::int64_t index = 0;
     Fraction time;
+
+    // Return the time since the window's first frame, in gaps between frames.
+    double time_in_window() const {
+        return static_cast<double>(index * time.denominator + time.numerator) / static_cast<double>(time.denominator);
+    }
 };
 
-inline bool operator==(const Wanted& a, const Wanted& b) { return a.place == b.place && a.time == b.time; }
+inline bool operator==(const Output& a, const Output& b) { return a.index == b.index && a.time == b.time; }
 
-// What one run of a network is fed, by the frames' numbers in the stream, and its results that are wanted, in order.
-struct Feed {
+// The input frames of one run of a network, by their numbers in the stream, and the requested outputs, in order.
+struct WindowFrames {
     std::vector<std::int64_t> frames;
-    std::vector<Wanted> wanted;
+    std::vector<Output> outputs;
 };
 
-// Turns frames that stream by into the windows of a network, by their numbers alone: 0, 1, 2 ...
+// A splitter of a stream of frames into the windows of a network. It knows frames by their numbers alone: 0, 1, 2, ...
 //
-// The wanted results of all windows, taken together, are one for each frame and each of its times, in order. No window
-// reaches over a scene's end.
-// - pair and run: neighbours; the next window begins with the last frame. A scene's last reaches back to be as long.
-// - sliding: an odd number of frames around the one that is restored; `padding` stands in beyond the scene's ends.
-// - doubled: as many frames as the window says, and on both sides `overlap` more where the scene has them.
-class Windows {
+// The outputs of all windows together are one for each frame and each of its times, in order. No window crosses the end
+// of a scene.
+// - pair and run: neighbouring frames; consecutive windows share one frame. The last window of a scene reaches back to
+//   have its full length.
+// - sliding: an odd number of frames around the one that is restored; `padding` fills the window at the scene's ends.
+// - doubled: the window's number of frames, and `overlap` more on each side as far as the scene has them.
+class WindowSplitter {
 public:
-    explicit Windows(Window window) : window_(std::move(window)) {}
+    explicit WindowSplitter(Window window) : window_(std::move(window)) {}
 
-    // Take the next frame, the times wanted of it, and whether its scene ends with it; give the windows now complete.
-    std::vector<Feed> push(std::vector<Fraction> times, bool last);
+    // Add the next frame, the times requested of it, and whether its scene ends here; return the windows that it
+    // completes.
+    std::vector<WindowFrames> push(std::vector<Fraction> times, bool last);
 
-    // The number of the first frame that a later window may hold.
-    std::int64_t oldest() const { return held_.empty() ? next_ : held_.front().number; }
+    // Return the number of the first frame that a later window may contain.
+    std::int64_t oldest() const { return buffer_.empty() ? next_number_ : buffer_.front().number; }
 
 private:
-    struct Held {
+    struct Frame {
         std::int64_t number;
         std::vector<Fraction> times;
     };
 
-    void runs(bool last, std::vector<Feed>& feeds);
-    void doubled(bool last, std::vector<Feed>& feeds);
-    void sliding(bool last, std::vector<Feed>& feeds);
+    void split_runs(bool last, std::vector<WindowFrames>& windows);
+    void split_doubled(bool last, std::vector<WindowFrames>& windows);
+    void split_sliding(bool last, std::vector<WindowFrames>& windows);
     void drop(std::int64_t count);
-    std::int64_t size() const { return static_cast<std::int64_t>(held_.size()); }
-    const Held& held(std::int64_t place) const { return held_[static_cast<std::size_t>(place)]; }
+    std::int64_t size() const { return static_cast<std::int64_t>(buffer_.size()); }
+    const Frame& frame(std::int64_t index) const { return buffer_[static_cast<std::size_t>(index)]; }
 
     Window window_;
-    std::deque<Held> held_;   // frames of one scene
-    std::int64_t start_ = 0;  // in `held_`, the first frame whose results were not asked for yet
-    std::int64_t first_ = 0;  // the number in its scene of the first frame held
-    std::int64_t next_ = 0;
+    std::deque<Frame> buffer_;      // frames of one scene
+    std::int64_t start_ = 0;        // index in `buffer_` of the first frame without a window for its outputs
+    std::int64_t scene_index_ = 0;  // index in its scene of the first buffered frame
+    std::int64_t next_number_ = 0;
 };
-
-// Which frames of a scene stand in the window around frame `centre`; `last` is the scene's last, -1 if not known.
-std::vector<std::int64_t> window_numbers(std::int64_t centre, std::int64_t count, std::int64_t last,
-                                         const std::string& padding);
 
 }  // namespace stvsr
