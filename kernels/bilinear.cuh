@@ -1,14 +1,14 @@
-// Bilinear reading of a plane of pixels. Positions are in pixels, with 0 at the centre of the first one.
+// Bilinear reading of a plane of pixels. Positions are in pixels, with 0 at the centre of the first pixel.
 #pragma once
 
-// Four pixels, as row * width + column, and what each counts; all are inside of the plane.
+// Four pixels inside of a plane, as row * width + column, and their weights.
 struct Corners {
     int offset[4];
     float weight[4];
 };
 
-// Outside of the plane, all is zero, or (clamped) its edge goes on. NaN reads zero, or (clamped) the first pixel.
-// `scale` multiplies what is read.
+// Returns the corners of a position. Outside of the plane all is zero, or, if clamped, its edge is repeated. NaN reads
+// zero, or, if clamped, the first row or column. `scale` multiplies the value that is read.
 __device__ __forceinline__ Corners find_corners(float y, float x, int height, int width, bool clamped, float scale) {
     if (clamped) {
         y = fminf(fmaxf(y, 0.0f), height - 1.0f);

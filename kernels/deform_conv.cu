@@ -1,9 +1,12 @@
-// Modulated deformable convolution as one matrix product whose right side is never stored: a block samples it strip by
-// strip into shared memory and multiplies it there.
+// Modulated deformable convolution as one matrix product whose right side is never in device memory: a block samples it
+// strip by strip into shared memory and multiplies it there.
 //
-// The product is (channels out) x (depth) times (depth) x (pixels). Depth counts strips of 8 channels that are read at
-// one place: for each run of channels that share their offsets and their weights' group, for each tap, the run's
-// channels, filled up with zeros to a multiple of 8.
+// The product is (output channels) x (depth) times (depth) x (pixels). Depth counts channels in strips of 8 that are
+// read at one position: for each run of channels that share their offsets and their group, and for each tap, the run's
+// channels, padded with zeros to a multiple of 8.
+//
+// DTYPE: the type of features and weights (float, half); offsets, masks and sums are float.
+// ROWS: output channels of a block, 64 (or 128 in half precision).
 #include <cuda_fp16.h>
 #include <mma.h>
 
@@ -11,17 +14,18 @@
 
 using Feature = DTYPE;
 
-// ROWS, 64 (or 128 in half precision): channels out of a block.
 constexpr int PIXELS = 64;                        // of a block
-constexpr int STRIP = 8;                          // channels that a thread samples in each step
+constexpr int STRIP = 8;                          // channels that a thread samples in a step
 constexpr int DEPTH = 32;                         // of a step
 constexpr int THREADS = PIXELS * DEPTH / STRIP;
 constexpr int STRIPS = DEPTH / STRIP;             // of a step
-constexpr int SUM_STRIDE = PIXELS + 4;            // of the sums in shared memory; 4 keeps rows apart in its banks
+constexpr int SUM_STRIDE = PIXELS + 4;            // of the sums in shared memory; + 4 avoids bank conflicts
 
-// A step's weights and sampled columns, and their product with what the steps before it left.
+// Weights and sampled columns of one step, in shared memory.
 template <typename V>
 struct Tile;
+
+// Sums of the products of all steps so far, in registers.
 template <typename V>
 struct Product;
 
@@ -31,7 +35,7 @@ struct Tile<float> {
     float weight[DEPTH * WEIGHT_STRIDE];    // [depth][row]
     float columns[DEPTH * COLUMN_STRIDE];   // [depth][pixel]
 
-    __device__ __forceinline__ void keep(int pixel, int strip, const float (&value)[STRIP]) {
+    __device__ __forceinline__ void store(int pixel, int strip, const float (&value)[STRIP]) {
 #pragma unroll
         for (int i = 0; i < STRIP; ++i) columns[(strip * STRIP + i) * COLUMN_STRIDE + pixel] = value[i];
     }
@@ -39,7 +43,7 @@ struct Tile<float> {
 
 template <>
 struct Product<float> {
-    static constexpr int ROWS_EACH = ROWS / 16;  // and 4 pixels each
+    static constexpr int ROWS_EACH = ROWS / 16;  // a thread has these rows of 4 pixels
     float sum[ROWS_EACH][4] = {};
 
     __device__ __forceinline__ void add(const Tile<float>& tile) {
@@ -80,7 +84,7 @@ struct Tile<half> {
     half weight[DEPTH * WEIGHT_STRIDE];     // [depth][row]
     half columns[PIXELS * COLUMN_STRIDE];   // [pixel][depth]
 
-    __device__ __forceinline__ void keep(int pixel, int strip, const float (&value)[STRIP]) {
+    __device__ __forceinline__ void store(int pixel, int strip, const float (&value)[STRIP]) {
         uint4 packet;
         half* to = reinterpret_cast<half*>(&packet);
 #pragma unroll
@@ -91,7 +95,7 @@ struct Tile<half> {
 
 template <>
 struct Product<half> {
-    // Of the 8 warps, 4 share the rows and 2 the pixels.
+    // The 8 warps are 4 along the rows by 2 along the pixels; each has DOWN by ACROSS fragments.
     static constexpr int DOWN = ROWS / 64, ACROSS = 2;
     nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sum[DOWN][ACROSS];
 
@@ -147,15 +151,15 @@ deform_conv(const Feature* __restrict__ x, const float* __restrict__ offset, con
     const size_t plane = static_cast<size_t>(height) * width;
     const int out_plane = out_height * out_width;
     const int pixel = threadIdx.x % PIXELS, strip = threadIdx.x / PIXELS;
-    const int place = blockIdx.x * PIXELS + pixel;
-    const float y_start = static_cast<float>(place / out_width * stride_y - padding_y);
-    const float x_start = static_cast<float>(place % out_width * stride_x - padding_x);
+    const int out_pixel = blockIdx.x * PIXELS + pixel;
+    const float y_start = static_cast<float>(out_pixel / out_width * stride_y - padding_y);
+    const float x_start = static_cast<float>(out_pixel % out_width * stride_x - padding_x);
     x += static_cast<size_t>(batch) * channels * plane;
-    offset += static_cast<size_t>(batch) * offset_groups * taps * 2 * out_plane + place;
-    mask += static_cast<size_t>(batch) * offset_groups * taps * out_plane + place;
+    offset += static_cast<size_t>(batch) * offset_groups * taps * 2 * out_plane + out_pixel;
+    mask += static_cast<size_t>(batch) * offset_groups * taps * out_plane + out_pixel;
     weight += static_cast<size_t>(group) * steps * DEPTH * gridDim.y * ROWS + blockIdx.y * ROWS;
 
-    // What this thread samples next: `channel` of the group and of its run, at tap (tap_y, tap_x).
+    // The strip that this thread samples next: it starts at `channel` of the run, read at tap (tap_y, tap_x).
     int run_start = 0, channel = 0, tap_y = 0, tap_x = 0;
     const auto advance = [&] {
         channel += STRIP;
@@ -169,7 +173,7 @@ deform_conv(const Feature* __restrict__ x, const float* __restrict__ offset, con
     };
     for (int i = 0; i < strip; ++i) advance();
 
-    const auto fill = [&](Tile<Feature>& tile, int step) {
+    const auto load_tile = [&](Tile<Feature>& tile, int step) {
         constexpr int size = 16 / sizeof(Feature), packets = DEPTH * ROWS / size / THREADS;
         const Feature* from = weight + static_cast<size_t>(step) * DEPTH * gridDim.y * ROWS;
 #pragma unroll
@@ -180,12 +184,12 @@ deform_conv(const Feature* __restrict__ x, const float* __restrict__ offset, con
         }
 
         float value[STRIP] = {};
-        if (place < out_plane && run_start < group_channels) {
+        if (out_pixel < out_plane && run_start < group_channels) {
             const int first = group * group_channels + run_start + channel;
             const size_t map = first / offset_channels * taps + tap_y * kernel_w + tap_x;
-            const float* moved = offset + map * 2 * out_plane;
-            const Corners corners = find_corners(y_start + tap_y * dilation_y + moved[0],
-                                                 x_start + tap_x * dilation_x + moved[out_plane],
+            const float* shift = offset + map * 2 * out_plane;
+            const Corners corners = find_corners(y_start + tap_y * dilation_y + shift[0],
+                                                 x_start + tap_x * dilation_x + shift[out_plane],
                                                  height, width, false, mask[map * out_plane]);
             const Feature* from = x + first * plane;
             const int count = run_channels - channel;
@@ -193,15 +197,15 @@ deform_conv(const Feature* __restrict__ x, const float* __restrict__ offset, con
             for (int i = 0; i < STRIP; ++i)
                 if (i < count) value[i] = read_corners(from + i * plane, corners);
         }
-        tile.keep(pixel, strip, value);
+        tile.store(pixel, strip, value);
         for (int i = 0; i < STRIPS; ++i) advance();
     };
 
     Product<Feature> product;
-    fill(tiles[0], 0);
+    load_tile(tiles[0], 0);
     __syncthreads();
     for (int step = 0; step < steps; ++step) {
-        if (step + 1 < steps) fill(tiles[(step + 1) % 2], step + 1);
+        if (step + 1 < steps) load_tile(tiles[(step + 1) % 2], step + 1);
         product.add(tiles[step % 2]);
         __syncthreads();
     }
@@ -209,11 +213,11 @@ deform_conv(const Feature* __restrict__ x, const float* __restrict__ offset, con
     float* sums = reinterpret_cast<float*>(shared_memory);
     product.store(sums);
     __syncthreads();
-    if (place >= out_plane) return;
+    if (out_pixel >= out_plane) return;
     const int group_rows = out_channels / groups, first_row = blockIdx.y * ROWS;
     for (int row = strip; row < min(ROWS, group_rows - first_row); row += STRIPS) {
         const int channel_out = group * group_rows + first_row + row;
         const float sum = sums[row * SUM_STRIDE + pixel] + (bias ? static_cast<float>(bias[channel_out]) : 0.0f);
-        out[(static_cast<size_t>(batch) * out_channels + channel_out) * out_plane + place] = Feature(sum);
+        out[(static_cast<size_t>(batch) * out_channels + channel_out) * out_plane + out_pixel] = Feature(sum);
     }
 }

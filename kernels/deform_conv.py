@@ -1,4 +1,7 @@
-"""Modulated deformable convolution (DCNv2), sampled and multiplied in one kernel."""
+"""Modulated deformable convolution (DCNv2), sampled and multiplied in one kernel.
+
+Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, equation 1.
+"""
 
 import math
 from dataclasses import dataclass, fields
@@ -6,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from . import launcher as module
+from . import launcher
 from .launcher import Launch
 
-# The numbers of deform_conv.cu.
+# The constants PIXELS, STRIP, DEPTH and THREADS of deform_conv.cu.
 _PIXELS, _STRIP, _DEPTH, _THREADS = 64, 8, 32, 256
 
-VARIANTS: tuple[module.Defines, ...] = (
+VARIANTS: tuple[launcher.Defines, ...] = (
     (("DTYPE", "float"), ("ROWS", "64")),
     (("DTYPE", "half"), ("ROWS", "64")),
     (("DTYPE", "half"), ("ROWS", "128")),
@@ -23,10 +26,10 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class DeformConv:
-    """One deformable convolution; pairs are (rows, columns).
+    """A deformable convolution; pairs are (rows, columns).
 
-    Raises ValueError for numbers that are not positive (`padding` and channels may be 0), and groups that do not divide
-    their channels.
+    Raises ValueError for numbers that are not positive (`padding` and the channels may be 0), and for groups that do
+    not divide their channels.
     """
 
     in_channels: int
@@ -47,38 +50,38 @@ class DeformConv:
                 raise ValueError(f"{field.name} of a deformable convolution must be {least} or more, not {value}")
         if self.in_channels % self.groups or self.out_channels % self.groups or self.in_channels % self.offset_groups:
             raise ValueError(
-                f"{self.groups} groups and {self.offset_groups} offset groups do not divide {self.in_channels} channels"
-                f" in and {self.out_channels} out"
+                f"{self.groups} groups and {self.offset_groups} offset groups do not divide {self.in_channels} input "
+                f"channels and {self.out_channels} output channels"
             )
 
     @property
     def taps(self) -> int:
-        """Places that each output pixel reads."""
+        """Number of samples that each output pixel reads per channel."""
         return math.prod(self.kernel)
 
     @property
     def run_channels(self) -> int:
-        """Consecutive channels that share their offsets and their group."""
+        """Number of consecutive channels that share their offsets and their group."""
         return math.gcd(self.in_channels // self.groups, self.in_channels // self.offset_groups)
 
     def rows(self, dtype: Any) -> int:
-        """Output channels of a block."""
+        """Return the number of output channels that one block computes."""
         return 128 if np.dtype(dtype) == np.float16 and self.out_channels // self.groups > 64 else 64
 
     def row_blocks(self, dtype: Any) -> int:
-        """Blocks over the output channels of a group."""
+        """Return the number of blocks that cover the output channels of a group."""
         return -(-self.out_channels // self.groups // self.rows(dtype))
 
     @property
     def steps(self) -> int:
-        """Steps, each over a depth of 32, that a block takes."""
+        """Number of steps that a block takes, each over 32 rows of the packed weight."""
         if not self.in_channels:
             return 0
         runs = self.in_channels // self.groups // self.run_channels
-        return -(-runs * self.taps * _whole_strips(self.run_channels) // _DEPTH)
+        return -(-runs * self.taps * _round_up_to_strips(self.run_channels) // _DEPTH)
 
     def out_size(self, height: int, width: int) -> Pair:
-        """Rows and columns that come of an input of this size."""
+        """Return the rows and columns of the output for an input of this size."""
         rows, columns = (
             max((size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1, 0)
             for size, kernel, stride, padding, dilation in zip(
@@ -88,9 +91,10 @@ class DeformConv:
         return rows, columns
 
     def pack(self, weight: Any) -> Any:
-        """Order a weight as the kernel reads it: once for a network, in NumPy or CuPy.
+        """Reorder a weight, in NumPy or CuPy, to the order in which the kernel reads it: once per network.
 
-        weight: (O, C / groups, kh, kw) of the features' type. Returns (groups, 32 * steps, row_blocks * rows).
+        weight: (O, C / groups, kh, kw), of the features' dtype. Returns (groups, 32 * steps, row_blocks * rows) of that
+        dtype. Raises ValueError for another shape.
         """
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel)
         if weight.shape != shape:
@@ -99,7 +103,7 @@ class DeformConv:
         if not weight.size:
             return packed
         rows, run = self.out_channels // self.groups, self.run_channels
-        runs, padded = self.in_channels // self.groups // run, _whole_strips(run)
+        runs, padded = self.in_channels // self.groups // run, _round_up_to_strips(run)
         by_depth = packed[:, : runs * self.taps * padded].reshape(self.groups, runs, self.taps, padded, -1)
         ordered = weight.reshape(self.groups, rows, runs, run, self.taps).transpose(0, 2, 4, 3, 1)
         by_depth[..., :run, :rows] = ordered
@@ -108,14 +112,14 @@ class DeformConv:
     def _packed_shape(self, dtype: Any) -> tuple[int, int, int]:
         return (self.groups, _DEPTH * self.steps, self.row_blocks(dtype) * self.rows(dtype))
 
-    def defines(self, dtype: Any) -> module.Defines:
-        """The variant of the kernel for features of this type."""
-        return (module.dtype_define(dtype), ("ROWS", str(self.rows(dtype))))
+    def defines(self, dtype: Any) -> launcher.Defines:
+        """Return the defines of the kernel for features of this dtype."""
+        return (launcher.dtype_define(dtype), ("ROWS", str(self.rows(dtype))))
 
     def launch(self, batch: int, out_height: int, out_width: int, dtype: Any) -> Launch:
-        """Launch parameters for an output of this size."""
+        """Return the launch parameters for an output of this size."""
         size = np.dtype(dtype).itemsize
-        # Rows of shared memory are so many elements longer that neighbours do not share a bank.
+        # Rows in shared memory are padded by 16 bytes, so that neighbouring rows use different banks.
         gap = 16 // size
         columns = _DEPTH * (_PIXELS + gap) if size == 4 else _PIXELS * (_DEPTH + gap)
         tiles = 2 * size * (_DEPTH * (self.rows(dtype) + gap) + columns)
@@ -126,10 +130,11 @@ class DeformConv:
     def __call__(self, x: Any, offset: Any, mask: Any, packed: Any, bias: Any = None, out: Any = None) -> Any:
         """Convolve; C = in_channels, O = out_channels, G = offset_groups, K = kh * kw taps, row by row.
 
-        x: (B, C, H, W), float32 or float16; offset: (B, 2 * G * K, Hout, Wout) float32 in pixels, dy of a tap before
-        its dx; mask: (B, G * K, Hout, Wout) float32; packed: from `pack`; bias: (O,), both of x's type.
-        Outside of x all is 0. Sums are float32. Returns (B, O, Hout, Wout) of x's type, written into `out` if that is
-        given. Raises ValueError for shapes or types that do not fit.
+        x: (B, C, H, W), float32 or float16. offset: (B, 2 * G * K, Hout, Wout) float32, in pixels, dy of a tap before
+        its dx. mask: (B, G * K, Hout, Wout) float32. packed: the weight from `pack`. bias: (O,); both of x's dtype.
+        x is 0 outside of its borders. Sums are float32.
+        Returns (B, O, Hout, Wout) of x's dtype: `out` if it is given, else a new array. Raises ValueError for shapes or
+        dtypes that do not match.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must be of shape (B, {self.in_channels}, H, W), not {x.shape}")
@@ -137,7 +142,7 @@ class DeformConv:
         size = self.out_size(height, width)
         maps = self.offset_groups * self.taps
         shape = (batch, self.out_channels, *size)
-        out = module.empty(x, shape) if out is None else out
+        out = launcher.empty(x, shape) if out is None else out
         _check("offset", offset, (batch, 2 * maps, *size), np.float32)
         _check("mask", mask, (batch, maps, *size), np.float32)
         _check("packed", packed, self._packed_shape(x.dtype), x.dtype)
@@ -150,10 +155,10 @@ class DeformConv:
             out[...] = 0 if bias is None else bias[:, None, None]
             return out
 
-        packed = packed if module.is_aligned(packed) else packed.copy()
+        packed = packed if launcher.is_aligned(packed) else packed.copy()
         pairs = (*self.kernel, *self.stride, *self.padding, *self.dilation)
         integers = (*x.shape[1:], *shape[1:], *pairs, self.groups, self.offset_groups, self.run_channels, self.steps)
-        module.launch(
+        launcher.launch(
             "deform_conv",
             self.defines(x.dtype),
             "deform_conv",
@@ -164,7 +169,7 @@ class DeformConv:
         return out
 
 
-def _whole_strips(channels: int) -> int:
+def _round_up_to_strips(channels: int) -> int:
     return -(-channels // _STRIP) * _STRIP
 
 

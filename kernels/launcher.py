@@ -1,8 +1,8 @@
-"""Kernels compiled when they are first wanted, and launched on the caller's stream.
+"""Compile CUDA kernels on first use and launch them on the caller's stream.
 
-A kernel's source is ``NAME.cu`` in this folder, and its functions are ``extern "C"``. What varies at compile time are
-defines; the type of its features is ``DTYPE``, `float` or `half`. Each module of a kernel lists the defines that it
-uses in ``VARIANTS``.
+The source of a kernel is `NAME.cu` in this folder, and its functions are `extern "C"`. Everything that varies at
+compile time is a preprocessor define; the type of the features is `DTYPE`, `float` or `half`. The Python module of a
+kernel lists the sets of defines that it uses in `VARIANTS`.
 """
 
 import functools
@@ -15,14 +15,14 @@ import numpy as np
 HERE = Path(__file__).parent
 Defines = tuple[tuple[str, str], ...]
 
-# The CUDA name of each type that features may have.
+# The CUDA name of each feature dtype.
 DTYPES = {np.dtype(np.float32): "float", np.dtype(np.float16): "half"}
-_MOST_BLOCKS = (2**31 - 1, 65535, 65535)
-_SHARED_BYTES_UNASKED = 48 << 10  # more of them only if a kernel's attribute says so
+_MAX_BLOCKS = (2**31 - 1, 65535, 65535)
+_DEFAULT_SHARED_BYTES = 48 << 10  # a kernel gets more only after its attribute was raised
 
 
 class Launch(NamedTuple):
-    """Blocks of a grid, threads of a block, and bytes of dynamic shared memory."""
+    """Launch parameters: blocks of the grid, threads of a block, and bytes of dynamic shared memory."""
 
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
@@ -30,58 +30,57 @@ class Launch(NamedTuple):
 
 
 def dtype_define(dtype: Any) -> tuple[str, str]:
-    """Return the define that names a dtype; ValueError for one that is neither float32 nor float16."""
+    """Return the define that names a dtype. Raises ValueError unless it is float32 or float16."""
     if np.dtype(dtype) not in DTYPES:
         raise ValueError(f"kernels take float32 or float16, not {np.dtype(dtype)}; convert the array first")
     return ("DTYPE", DTYPES[np.dtype(dtype)])
 
 
 def compile_options(defines: Defines) -> tuple[str, ...]:
-    """What NVRTC and nvcc are told beside the architecture."""
-    # CuPy keeps compiled kernels by source and options, in which a changed header would not show.
+    """Return the options for NVRTC and nvcc, without the architecture."""
+    # CuPy caches compiled kernels by source and options: the hash recompiles them when a header changes.
     headers = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("*.cuh")))).hexdigest()[:16]
     return ("-std=c++17", f"-I{HERE}", f"-DHEADERS={headers}", *(f"-D{name}={value}" for name, value in defines))
 
 
 def load(name: str, defines: Defines) -> Any:
-    """Return the module of NAME.cu on the current device, compiled once for each device and defines.
+    """Return the CuPy module of `NAME.cu` on the current device, compiled once per device and set of defines.
 
-    Raises ImportError where CuPy is absent, RuntimeError where there is no device or compilation fails.
+    Raises ImportError without CuPy, and RuntimeError without a device or if the compilation fails.
     """
     return _load(_device(), name, defines)
 
 
 def launch(name: str, defines: Defines, function: str, launch: Launch, *arguments: Any) -> None:
-    """Queue a kernel on the current stream of the current device.
+    """Queue a function of `NAME.cu` on the current stream of the current device.
 
-    Arguments are C-contiguous CuPy arrays of that device and NumPy scalars of the types that the function takes.
+    Arguments are C-contiguous CuPy arrays on that device, and NumPy scalars of the types that the function takes.
+    Raises TypeError for other arguments, and what `check_launch` and `load` raise.
     """
     for argument in arguments:
         if not isinstance(argument, _cupy().ndarray | np.generic):
             raise TypeError(f"kernels take CuPy arrays, not {type(argument).__name__}; use cupy.asarray")
-    check(launch, arguments)
-    kernel = _function(_device(), name, defines, function, launch.shared_bytes > _SHARED_BYTES_UNASKED)
+    check_launch(launch, arguments)
+    kernel = _function(_device(), name, defines, function, launch.shared_bytes > _DEFAULT_SHARED_BYTES)
     kernel(launch.grid, launch.block, arguments, shared_mem=launch.shared_bytes)
 
 
-def check(launch: Launch, arguments: tuple[Any, ...]) -> None:
-    """Raise ValueError for what no device takes, or a kernel would misread."""
-    if any(not 0 < n <= most for n, most in zip(launch.grid, _MOST_BLOCKS, strict=True)):
-        raise ValueError(
-            f"a grid of {launch.grid} blocks cannot be launched; hand over a smaller batch or fewer pixels"
-        )
+def check_launch(launch: Launch, arguments: tuple[Any, ...]) -> None:
+    """Raise ValueError for a grid that no device accepts and for arrays that are not contiguous."""
+    if any(not 0 < n <= most for n, most in zip(launch.grid, _MAX_BLOCKS, strict=True)):
+        raise ValueError(f"a grid of {launch.grid} blocks cannot be launched; use a smaller batch or fewer pixels")
     for argument in arguments:
         if not isinstance(argument, np.generic) and not argument.flags.c_contiguous:
             raise ValueError("kernels take contiguous arrays; use ascontiguousarray first")
 
 
 def is_aligned(*arrays: Any, to_bytes: int = 16) -> bool:
-    """Whether all begin at multiples of so many bytes, as accesses of that width want; new arrays do."""
+    """Return whether every array starts at a multiple of `to_bytes`, as vector accesses need; new arrays do."""
     return all((a.ctypes.data if isinstance(a, np.ndarray) else a.data.ptr) % to_bytes == 0 for a in arrays)
 
 
 def empty(like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
-    """Return a new array where `like` is (of its dtype, unless one is given), with any content."""
+    """Return an uninitialized array on the device of `like`; `dtype` defaults to that of `like`."""
     return np.empty_like(like, shape=shape, dtype=dtype, order="C")
 
 
@@ -103,7 +102,7 @@ def _load(device: int, name: str, defines: Defines) -> Any:
         module.compile()
     except cupy.cuda.compiler.CompileException as failure:
         raise RuntimeError(
-            f"the kernel {name} cannot be compiled ({_first_error(failure)}); CUDA's headers must be those of CuPy's "
+            f"the kernel {name} cannot be compiled ({_first_error(failure)}); kernels need the CUDA headers of CuPy's "
             "CUDA version: install stvsr[cuda], or set CUDA_PATH to a toolkit of that version"
         ) from failure
     return module

@@ -1,10 +1,13 @@
-"""VideoINR's decoder in three launches: an implicit function of place and time, evaluated where it is sampled.
+"""VideoINR's decoder in three launches: features, flows and colours of every target pixel, at any size and time.
 
-Before the first launch the host prepares, once for each network, its weights (`pack`), once for each target size, the
-positions (`target_axis`), and once for each pair of frames, what depends on input pixels alone (`prepare`): the part of
-each SIREN's first layer that is linear in the features, which costs one matrix product over input pixels instead of
-one over target pixels, and the frames at the size at which they are read. No launch leaves more in memory than it
-answers: target features, flows and the frame.
+Everything that does not depend on the target is computed before the first launch: `pack` arranges the weights, once
+per network; `target_axis` computes the positions, once per target size; `prepare` runs once per pair of frames. It
+multiplies the features by the part of each SIREN's first layer that is linear in them, one matrix product over input
+pixels instead of one over the more numerous target pixels, and enlarges the frames to the size at which they are read.
+Between the launches only the target features and the flows are in device memory, no activations.
+
+Chen et al., "VideoINR: Learning Video Implicit Neural Representation for Continuous Space-Time Super-Resolution",
+CVPR 2022.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from . import launcher as module
+from . import launcher
 
-_FIRST, _WIDE, _FRAMES = 64, 256, 6  # widths of the first layers and the widest; channels of two frames
-TIE_BIAS = np.float32(1e-3)  # input pixels; more than float32 errs by, so that ties go to the lower pixel
-WHOLE = 1e-2  # target pixels; a size this near to a whole number is one
-# As implicit.cu has them: target pixels, threads and bytes of scratch of a block, and bytes of one place that is read.
+_FIRST, _WIDE, _FRAMES = 64, 256, 6  # widths of the first layers and of the widest; channels of two frames
+TIE_BIAS = np.float32(1e-3)  # input pixels; more than the rounding error of float32, so that ties go to the lower pixel
+WHOLE_TOLERANCE = 1e-2  # target pixels; a size this close to a whole number is that number
+# As in videoinr_siren.cuh: target pixels, threads and scratch bytes of a block; bytes of a `Corners`.
 _TILE = {"float": (32, 128, 4096), "half": (64, 256, 10240)}
 _CORNERS_BYTES = 32
 
-VARIANTS: tuple[module.Defines, ...] = tuple(
+VARIANTS: tuple[launcher.Defines, ...] = tuple(
     (("DTYPE", dtype), ("HALF", half), ("NF", "64"), ("OFFICIAL", official))
     for dtype, half in (("float", "0"), ("half", "1"))
     for official in ("0", "1")
@@ -32,24 +35,26 @@ VARIANTS: tuple[module.Defines, ...] = tuple(
 
 @dataclass(frozen=True)
 class TargetAxis:
-    """Rows or columns to be decoded; they may be a part of a whole target."""
+    """Rows or columns to decode: all of a target's, or a part of them."""
 
     position: Any  # (N,) float32 in input pixels, 0 at the centre of the first
     index: Any  # (N,) float32 in target pixels
-    nearest: Any  # (N,) int32, the input pixel that each is decoded from
-    way: Any  # (N,) float32 from there, in halves of an input pixel
+    nearest: Any  # (N,) int32: the input pixel that each is decoded from
+    relative: Any  # (N,) float32: position relative to that pixel, in halves of an input pixel
     size: np.float32  # target pixels of the whole target
 
-    def on(self, asarray: Callable[[np.ndarray], Any]) -> "TargetAxis":
-        """Return it with its arrays elsewhere: `axis.on(cupy.asarray)`."""
-        arrays = {name: asarray(getattr(self, name)) for name in ("position", "index", "nearest", "way")}
+    def to(self, asarray: Callable[[np.ndarray], Any]) -> "TargetAxis":
+        """Return a copy with converted arrays: `axis.to(cupy.asarray)` is on the GPU."""
+        arrays = {name: asarray(getattr(self, name)) for name in ("position", "index", "nearest", "relative")}
         return replace(self, **arrays)
 
 
 def target_axis(position: np.ndarray, n_in: int, official_sampling: bool) -> TargetAxis:
-    """Two target pixel centres or more, evenly spaced, (N,), in input pixels, of which there are n_in.
+    """Return the rows or columns at these positions of an input with `n_in` pixels along the axis.
 
-    Raises ValueError for fewer than two.
+    position: (N,) float, evenly spaced centres of target pixels, in input pixels. official_sampling: pick the nearest
+    input pixel by the official code's float32 arithmetic instead of by the position.
+    Raises ValueError for fewer than two positions.
     """
     if position.ndim != 1 or len(position) < 2:
         raise ValueError(f"positions of shape {position.shape} have no spacing; decode two rows and columns or more")
@@ -60,46 +65,50 @@ def target_axis(position: np.ndarray, n_in: int, official_sampling: bool) -> Tar
     index = (position + half) / spacing - half
     size = np.float32(n_in) / spacing
     if official_sampling:
-        # The official pick hangs on how float32 rounds, so the official steps are taken one by one.
-        pixel = one / np.where(np.abs(size - np.rint(size)) < WHOLE, np.rint(size), size)
+        # Between two pixels the official choice depends on float32 rounding: repeat the official steps one by one.
+        pixel = one / np.where(np.abs(size - np.rint(size)) < WHOLE_TOLERANCE, np.rint(size), size)
         grid = (pixel - one) + two * pixel * np.rint(index)
-        wanted = ((grid + one) * np.float32(n_in) - one) / two
+        sampled = ((grid + one) * np.float32(n_in) - one) / two
     else:
-        wanted = position - TIE_BIAS
-    nearest = np.clip(np.rint(wanted), 0, n_in - 1).astype(np.int32)
+        sampled = position - TIE_BIAS
+    nearest = np.clip(np.rint(sampled), 0, n_in - 1).astype(np.int32)
     return TargetAxis(position, index, nearest, two * (position - nearest.astype(np.float32)), size[0])
 
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """A decoder's weights as the kernels read them, and its conventions."""
+    """Weights of a decoder in the order in which the kernels read them, and its conventions.
+
+    The three SIRENs are those of the target features, the flows and the colours. Each is a pair: the weights of its
+    products other than `mix`, concatenated and flat, and its float32 biases.
+    """
 
     nf: int
     official_sampling: bool
     frame_upsample: int
-    mix: Any  # (3 * nf + 6, 256): first layers of the features', flows' and, twice, the colours' SIREN
-    features: tuple[Any, Any]  # weights of the further products, one after the other; float32 biases
+    mix: Any  # (3 * nf + 6, 256): first layers over input pixels, of features, flows and, for both moments, colours
+    features: tuple[Any, Any]
     flows: tuple[Any, Any]
     colours: tuple[Any, Any]
 
-    def on(self, asarray: Callable[[np.ndarray], Any]) -> "DecoderWeights":
-        """Return it with its arrays elsewhere: `weights.on(cupy.asarray)`."""
+    def to(self, asarray: Callable[[np.ndarray], Any]) -> "DecoderWeights":
+        """Return a copy with converted arrays: `weights.to(cupy.asarray)` is on the GPU."""
 
-        def there(siren: tuple[Any, Any]) -> tuple[Any, Any]:
+        def converted(siren: tuple[Any, Any]) -> tuple[Any, Any]:
             return asarray(siren[0]), asarray(siren[1])
 
         return replace(
             self,
             mix=asarray(self.mix),
-            features=there(self.features),
-            flows=there(self.flows),
-            colours=there(self.colours),
+            features=converted(self.features),
+            flows=converted(self.flows),
+            colours=converted(self.colours),
         )
 
     @property
-    def defines(self) -> module.Defines:
-        """What the kernels are compiled with."""
-        dtype = module.dtype_define(self.mix.dtype)
+    def defines(self) -> launcher.Defines:
+        """Defines of the kernels for these weights."""
+        dtype = launcher.dtype_define(self.mix.dtype)
         half, official = str(int(dtype[1] == "half")), str(int(self.official_sampling))
         return (dtype, ("HALF", half), ("NF", str(self.nf)), ("OFFICIAL", official))
 
@@ -107,9 +116,9 @@ class DecoderWeights:
 def pack(
     state: Mapping[str, np.ndarray], dtype: DTypeLike, *, official_sampling: bool, frame_upsample: int
 ) -> DecoderWeights:
-    """Arrange a checkpoint's weights: feat_imnet, flow_imnet and encode_imnet, under their names there.
+    """Arrange the weights of a checkpoint, `feat_imnet.*`, `flow_imnet.*` and `encode_imnet.*`, for the kernels.
 
-    dtype: float32 or float16, that of the features too. Raises ValueError for widths that the kernels do not have.
+    dtype: float32 or float16, that of the features too. Raises ValueError for layers of other widths than VideoINR's.
     """
     nf = len(state["feat_imnet.net.3.bias"])
     widths = [
@@ -117,7 +126,10 @@ def pack(
         for name, count in (("feat_imnet", 3), ("flow_imnet", 3), ("encode_imnet", 4))
     ]
     if nf % 8 or not 0 < nf <= 256 or widths != [[64, 64, 256], [64, 64, 256], [64, 64, 256, 256]]:
-        raise ValueError(f"the decoder's layers are {nf} and {widths} wide; the kernels take VideoINR's, nf % 8 == 0")
+        raise ValueError(
+            f"the decoder's layers are {nf} and {widths} wide; the kernels take those of VideoINR, and up to 256 "
+            "features in multiples of 8"
+        )
     feat, flow, colour = (
         state[f"{name}.net.0.linear.weight"].T for name in ("feat_imnet", "flow_imnet", "encode_imnet")
     )
@@ -128,7 +140,7 @@ def pack(
         for weight, start in ((flow, nf), (colour, 2 * nf), (colour, 2 * nf + encoded))
     )
     mix = np.concatenate([feat[: encoded + _FRAMES], of_flows, *of_colours], axis=1)
-    # Activations of the flows' first product: target features and frames; of the colours', each of both moments.
+    # Inputs of the first product over target pixels: target features and frames, for the colours at both moments.
     flow_inputs = np.concatenate([flow[:nf], flow[nf + encoded :][:_FRAMES]])
     colour_inputs = np.concatenate([colour[: 2 * nf], colour[2 * nf + 2 * encoded :][: 2 * _FRAMES]])
 
@@ -153,41 +165,42 @@ def pack(
 
 
 def _padded(matrix: np.ndarray) -> np.ndarray:
-    """Zeros up to a multiple of 16 columns, and of rows where there is more than one."""
+    """Pad with zeros to a multiple of 16 columns, and of 16 rows if there is more than one."""
     rows, columns = (-n % 16 for n in matrix.shape)
     return np.pad(matrix, ((0, rows if len(matrix) > 1 else 0), (0, columns)))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the kernels read of one encoding, at any time and target size."""
+    """The kernels' inputs from a pair of frames, the same at every time and target size."""
 
-    mixed: Any  # (B, H, W, 256)
-    frames: Any  # (B, f * H, f * W, 6)
+    mixed: Any  # (B, H, W, 256): the features times `mix`
+    frames: Any  # (B, f * H, f * W, 6), with f = frame_upsample
 
 
 def prepare(features: Any, weights: DecoderWeights) -> Prepared:
-    """Do what depends on input pixels alone.
+    """Compute the part of the decoder that depends on input pixels alone.
 
-    features: (B, 3 * nf + 6, H, W), of the weights' dtype and place, the frames last. Raises ValueError for others.
+    features: (B, 3 * nf + 6, H, W), of the weights' dtype and on their device; the last 6 channels are the frames.
+    Raises ValueError for another shape or dtype.
     """
     if features.ndim != 4 or features.shape[1] != 3 * weights.nf + _FRAMES or features.dtype != weights.mix.dtype:
         raise ValueError(
-            f"features of shape {features.shape} and {features.dtype} are not for this decoder: "
-            f"it takes (B, {3 * weights.nf + _FRAMES}, H, W) of {weights.mix.dtype}"
+            f"features of shape {features.shape} and {features.dtype} do not fit this decoder; "
+            f"pass (B, {3 * weights.nf + _FRAMES}, H, W) of {weights.mix.dtype}"
         )
     pixels = features.transpose(0, 2, 3, 1).copy()
     frames = pixels[..., -_FRAMES:].astype(np.float32)
     for axis in (1, 2):
-        frames = _enlarged(frames, axis, weights.frame_upsample)
+        frames = _enlarge(frames, axis, weights.frame_upsample)
     mixed = pixels.reshape(-1, features.shape[1]) @ weights.mix
     return Prepared(mixed.reshape(*pixels.shape[:3], 4 * _FIRST), frames.astype(features.dtype))
 
 
-def _enlarged(frames: Any, axis: int, factor: int) -> Any:
-    """Bilinear, edges repeated, along one axis of (B, H, W, 6)."""
+def _enlarge(frames: Any, axis: int, factor: int) -> Any:
+    """Enlarge (B, H, W, 6) bilinearly along one axis; edges repeat."""
     shape = tuple(factor * n if i == axis else n for i, n in enumerate(frames.shape))
-    out = module.empty(frames, shape)
+    out = launcher.empty(frames, shape)
     along, out_along = frames.swapaxes(0, axis), out.swapaxes(0, axis)
     for phase in range(factor):
         shift = (phase + 0.5) / factor - 0.5
@@ -201,45 +214,43 @@ def _enlarged(frames: Any, axis: int, factor: int) -> Any:
 
 
 def decode(encoded: Prepared, weights: DecoderWeights, time: Any, rows: TargetAxis, columns: TargetAxis) -> Any:
-    """Decode a frame at one time per batch item.
+    """Decode one frame per batch item.
 
-    time: (B,) float32, 0 and 1 at the frames. All arrays lie in one place. Returns (B, 3, Hout, Wout) of the weights'
-    dtype, not clamped.
+    time: (B,) float32, 0 at the first frame and 1 at the second. All arrays are on one device.
+    Returns (B, 3, Hout, Wout) of the weights' dtype, not clamped. Raises ValueError for other times.
     """
     batch, height, width, _ = encoded.mixed.shape
     if time.shape != (batch,) or time.dtype != np.float32:
-        raise ValueError(f"times are {time.shape} {time.dtype}; hand over one float32 for each of {batch} batch items")
+        raise ValueError(f"times are {time.shape} {time.dtype}; pass one float32 for each of {batch} batch items")
     target_height, target_width = len(rows.position), len(columns.position)
-    colours = module.empty(encoded.mixed, (batch, 3, target_height, target_width))
+    colours = launcher.empty(encoded.mixed, (batch, 3, target_height, target_width))
     if not batch:
         return colours
-    target = module.empty(encoded.mixed, (batch, target_height, target_width, weights.nf))
-    flows = module.empty(encoded.mixed, (batch, target_height, target_width, 4), np.float32)
+    target = launcher.empty(encoded.mixed, (batch, target_height, target_width, weights.nf))
+    flows = launcher.empty(encoded.mixed, (batch, target_height, target_width, 4), np.float32)
 
     size, target_size = (np.int32(height), np.int32(width)), (np.int32(target_height), np.int32(target_width))
     factor = np.int32(weights.frame_upsample)
 
     def run(function: str, readings: int, *arguments: Any) -> None:
-        launch = launch_of(weights, batch, target_height * target_width, readings)
-        module.launch("videoinr_decoder", weights.defines, function, launch, *arguments)
+        launch = decoder_launch(weights, batch, target_height * target_width, readings)
+        launcher.launch("videoinr_decoder", weights.defines, function, launch, *arguments)
 
-    where = rows.nearest, columns.nearest, rows.way, columns.way
-    run("target_features", 0, encoded.mixed, time, *where, *weights.features, target, *size, *target_size)
+    nearest = rows.nearest, columns.nearest, rows.relative, columns.relative
+    run("target_features", 0, encoded.mixed, time, *nearest, *weights.features, target, *size, *target_size)
     maps = encoded.mixed, encoded.frames, target
-    places = rows.position, columns.position
-    run("target_flows", 1, *maps, time, *places, *weights.flows, flows, *size, factor, *target_size)
-    places = rows.index, columns.index
-    whole = rows.size, columns.size
-    inputs = *maps, flows, time, *places, *weights.colours
-    run("target_colours", 2, *inputs, colours, *whole, *size, factor, *target_size)
+    positions = rows.position, columns.position
+    run("target_flows", 1, *maps, time, *positions, *weights.flows, flows, *size, factor, *target_size)
+    inputs = *maps, flows, time, rows.index, columns.index, *weights.colours
+    run("target_colours", 2, *inputs, colours, rows.size, columns.size, *size, factor, *target_size)
     return colours
 
 
-def launch_of(weights: DecoderWeights, batch: int, target_pixels: int, readings: int) -> module.Launch:
-    """Launch parameters of a kernel that reads the input at so many places for each target pixel."""
+def decoder_launch(weights: DecoderWeights, batch: int, target_pixels: int, readings: int) -> launcher.Launch:
+    """Return the launch parameters of a kernel that reads the input at `readings` positions per target pixel."""
     dtype = weights.mix.dtype
-    pixels, threads, scratch_bytes = _TILE[module.DTYPES[dtype]]
+    pixels, threads, scratch_bytes = _TILE[launcher.DTYPES[dtype]]
     inputs = -(-2 * (weights.nf + _FRAMES) // 16) * 16
     activation_bytes = pixels * (max(_WIDE, inputs) * dtype.itemsize + 16)
     shared_bytes = activation_bytes + scratch_bytes + readings * pixels * _CORNERS_BYTES
-    return module.Launch((-(-target_pixels // pixels), batch, 1), (threads, 1, 1), shared_bytes)
+    return launcher.Launch((-(-target_pixels // pixels), batch, 1), (threads, 1, 1), shared_bytes)

@@ -1,22 +1,24 @@
-// Backward warping by flows: each output pixel is read where its flow points, bilinearly.
+// Backward warping by flows: each output pixel is read bilinearly at the position that its flow points to.
+//
+// DTYPE: the type of the features (float, half); positions and sums are float.
 #include <cuda_fp16.h>
 
 #include "bilinear.cuh"
 
 using Feature = DTYPE;
 
-// From output pixels to pixels of the features: position * scale + shift, limited to [low, high].
+// Maps positions of the output to those of the features: position * scale + shift, limited to [low, high].
 struct Axis {
     float scale, shift, low, high;
 
-    __device__ __forceinline__ float place(float position) const {
+    __device__ __forceinline__ float map(float position) const {
         return fminf(fmaxf(position * scale + shift, low), high);
     }
 };
 
 // features: (B, C, H, W); flows: (B, 2 * flow_count, Hout, Wout), dx before dy, in pixels;
 // out: (B, flow_count * C, Hout, Wout). A block reads 32 x 8 pixels of `chunk` channels by every flow, so that the
-// flows share what they read; grid.z: B * chunks.
+// flows share cache lines; grid.z: B * chunks.
 extern "C" __global__ void __launch_bounds__(256, 4)
 warp_planes(const Feature* __restrict__ features, const float* __restrict__ flows, Feature* __restrict__ out,
             int channels, int height, int width, int out_height, int out_width, int flow_count, int chunk,
@@ -34,19 +36,19 @@ warp_planes(const Feature* __restrict__ features, const float* __restrict__ flow
 
     features += (static_cast<size_t>(batch) * channels + first) * plane;
     for (int i = 0; i < flow_count; ++i) {
-        const size_t number = static_cast<size_t>(batch) * flow_count + i;
-        const float* flow = flows + 2 * number * out_plane + pixel;
+        const size_t flow_index = static_cast<size_t>(batch) * flow_count + i;
+        const float* flow = flows + 2 * flow_index * out_plane + pixel;
         const Corners corners =
-            find_corners(y_axis.place(y + flow[out_plane]), x_axis.place(x + flow[0]), height, width, clamped, 1.0f);
+            find_corners(y_axis.map(y + flow[out_plane]), x_axis.map(x + flow[0]), height, width, clamped, 1.0f);
         const Feature* from = features;
-        Feature* to = out + (number * channels + first) * out_plane + pixel;
+        Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
 #pragma unroll 4
         for (int c = 0; c < count; ++c, from += plane, to += out_plane) *to = Feature(read_corners(from, corners));
     }
 }
 
 // features: (B, H, W, C); flows: (B, Hout, Wout, 2 * flow_count); out: (B, Hout, Wout, flow_count * C).
-// A thread reads `Packet` channels of a pixel by one flow; grid.y: flows, grid.z: B.
+// A thread reads one `Packet` of a pixel's channels by one flow; grid.y: flows, grid.z: B.
 template <typename Packet>
 __device__ __forceinline__ void
 warp_pixels(const Feature* __restrict__ features, const float* __restrict__ flows, Feature* __restrict__ out,
@@ -59,8 +61,8 @@ warp_pixels(const Feature* __restrict__ features, const float* __restrict__ flow
     const unsigned out_plane = static_cast<unsigned>(out_height) * out_width;
     if (pixel >= out_plane) return;
     const int y = pixel / out_width, x = pixel % out_width;
-    const size_t place = (static_cast<size_t>(blockIdx.z) * out_plane + pixel) * flow_count + blockIdx.y;
-    const Corners corners = find_corners(y_axis.place(y + flows[2 * place + 1]), x_axis.place(x + flows[2 * place]),
+    const size_t reading = (static_cast<size_t>(blockIdx.z) * out_plane + pixel) * flow_count + blockIdx.y;
+    const Corners corners = find_corners(y_axis.map(y + flows[2 * reading + 1]), x_axis.map(x + flows[2 * reading]),
                                          height, width, clamped, 1.0f);
 
     features += static_cast<size_t>(blockIdx.z) * height * width * channels + first;
@@ -77,10 +79,10 @@ warp_pixels(const Feature* __restrict__ features, const float* __restrict__ flow
     Feature* value = reinterpret_cast<Feature*>(&packet);
 #pragma unroll
     for (int i = 0; i < size; ++i) value[i] = Feature(sum[i]);
-    *reinterpret_cast<Packet*>(out + place * channels + first) = packet;
+    *reinterpret_cast<Packet*>(out + reading * channels + first) = packet;
 }
 
-// For any number of channels.
+// Reads one channel per thread, for any number of channels.
 extern "C" __global__ void __launch_bounds__(256)
 warp_channels(const Feature* __restrict__ features, const float* __restrict__ flows, Feature* __restrict__ out,
               int channels, int height, int width, int out_height, int out_width, int flow_count, int clamped,
@@ -90,7 +92,7 @@ warp_channels(const Feature* __restrict__ features, const float* __restrict__ fl
                          Axis{y_scale, y_shift, y_low, y_high}, Axis{x_scale, x_shift, x_low, x_high});
 }
 
-// For channels of a multiple of 16 bytes, at an address of such a multiple.
+// Reads 16 bytes of channels per thread: a pixel must be a multiple of 16 bytes long, and both arrays aligned to 16.
 extern "C" __global__ void __launch_bounds__(256)
 warp_channel_vectors(const Feature* __restrict__ features, const float* __restrict__ flows, Feature* __restrict__ out,
                      int channels, int height, int width, int out_height, int out_width, int flow_count, int clamped,

@@ -1,26 +1,29 @@
-"""Backward warping by flows: each output pixel is read where its flow points, bilinearly."""
+"""Backward warping by flows: each output pixel is read bilinearly at the position that its flow points to."""
 
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import launcher as module
+from . import launcher
 from .launcher import Launch
 
-# Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
+# Values outside of the features: `zeros` reads 0, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]
 Layout = Literal["nchw", "nhwc"]
 
-VARIANTS: tuple[module.Defines, ...] = ((("DTYPE", "float"),), (("DTYPE", "half"),))
+VARIANTS: tuple[launcher.Defines, ...] = ((("DTYPE", "float"),), (("DTYPE", "half"),))
 
-_TILE = (32, 8)  # pixels of a block, columns and rows
+_TILE = (32, 8)  # pixels of a block: columns, rows
 CHUNK = 16  # channels of a block
 _THREADS = 256
 _VECTOR_BYTES = 16
 
 
 class Axis(NamedTuple):
-    """Where a position p is read: p * scale + shift, limited to [low, high]; all in pixels but the scale."""
+    """Mapping from positions of the output to those of the features: p * scale + shift, limited to [low, high].
+
+    Everything but the scale is in pixels.
+    """
 
     scale: np.float32
     shift: np.float32
@@ -29,7 +32,10 @@ class Axis(NamedTuple):
 
 
 def axis(size: int, align_corners: bool = True, grid_limit: float | None = None) -> Axis:
-    """Say how the rows or columns of features of this size are read; the arguments are those of `warp`."""
+    """Return the mapping for features of `size` rows or columns; `warp` describes the other arguments.
+
+    Raises ValueError for fewer than two with `align_corners=False`.
+    """
     if not align_corners and size < 2:
         raise ValueError("align_corners=False needs features of two rows and two columns at least")
     scale, shift = (1.0, 0.0) if align_corners else (size / (size - 1), -0.5)
@@ -49,22 +55,26 @@ def warp(
     layout: Layout = "nchw",
     out: Any = None,
 ) -> Any:
-    """Warp features by one or more flows, in one pass.
+    """Warp features by one or more flows in one pass.
 
-    Each output pixel is read at its own position plus its flow. ``align_corners=False`` reads as those networks do that
-    make a grid from -1 to 1 over the centres of the first and last pixel, and have it sampled as if it ran from edge to
-    edge: position p of n pixels is read at p * n / (n - 1) - 1/2. Such a grid is limited to +-`grid_limit`.
+    Each output pixel is read at its own position plus its flow. `align_corners=False` reproduces networks that build
+    their sampling grid from -1 to 1 between the centres of the first and last pixel, but sample it as if it ran from
+    edge to edge: position p of n pixels is read at p * n / (n - 1) - 1/2. `grid_limit` clips such a grid to
+    [-grid_limit, grid_limit].
 
-    features: (B, C, H, W), float32 or float16; flows: (B, 2 * F, Hout, Wout) float32 in pixels, dx before dy.
-    Returns (B, F * C, Hout, Wout) of the features' type, flow by flow, written into `out` if that is given. With
-    layout "nhwc": (B, H, W, C), (B, Hout, Wout, 2 * F) -> (B, Hout, Wout, F * C).
-    A NaN in a flow reads 0, or with border "clamp" the first row or column.
-    Raises ValueError for shapes or types that do not fit.
+    features: (B, C, H, W), float32 or float16. flows: (B, 2 * F, Hout, Wout) float32 in pixels, dx before dy.
+    Returns (B, F * C, Hout, Wout) of the features' dtype, flow by flow: `out` if it is given, else a new array.
+    Layout "nhwc": (B, H, W, C), (B, Hout, Wout, 2 * F) -> (B, Hout, Wout, F * C).
+    A NaN in a flow reads 0, or the first row or column with border "clamp".
+    Raises ValueError for shapes or dtypes that do not match.
     """
     if layout not in ("nchw", "nhwc") or border not in ("zeros", "clamp"):
-        raise ValueError(f"there is no layout {layout!r} or no border {border!r}")
+        raise ValueError(f"there is no layout {layout!r} or no border {border!r}; use nchw or nhwc, zeros or clamp")
     if features.ndim != 4 or flows.ndim != 4 or flows.dtype != np.float32:
-        raise ValueError("features and flows have four axes, and flows are float32")
+        raise ValueError(
+            f"features of shape {features.shape} and flows of shape {flows.shape} and {flows.dtype} cannot be warped; "
+            "pass four axes each, and float32 flows"
+        )
     planar = layout == "nchw"
     batch, channels, height, width = _as_nchw(features.shape, planar)
     flow_batch, components, out_height, out_width = _as_nchw(flows.shape, planar)
@@ -74,40 +84,44 @@ def warp(
     shape = (batch, count * channels, out_height, out_width)
     shape = shape if planar else (batch, out_height, out_width, count * channels)
     if out is None:
-        out = module.empty(features, shape)
+        out = launcher.empty(features, shape)
     elif out.shape != shape or out.dtype != features.dtype:
-        raise ValueError(f"out must be of shape {shape} and of the features' type")
+        raise ValueError(f"out must be of shape {shape} and {features.dtype}, not {out.shape} and {out.dtype}")
     if not out.size:
         return out
     if not features.size:
-        raise ValueError("features have no pixels to be read")
+        raise ValueError(f"features of shape {features.shape} have no pixels to read")
 
     axes = (axis(height, align_corners, grid_limit), axis(width, align_corners, grid_limit))
     sizes: tuple[int, ...] = (channels, height, width, out_height, out_width, count)
     if planar:
-        function, geometry = "warp_planes", launch_planes(batch, channels, out_height, out_width)
+        function, geometry = "warp_planes", planes_launch(batch, channels, out_height, out_width)
         sizes = (*sizes, CHUNK)
     else:
         vector = _VECTOR_BYTES // features.dtype.itemsize
-        vector = vector if channels % vector == 0 and module.is_aligned(features, out) else 1
+        vector = vector if channels % vector == 0 and launcher.is_aligned(features, out) else 1
         function = "warp_channels" if vector == 1 else "warp_channel_vectors"
-        geometry = launch_pixels(batch, channels // vector, out_height, out_width, count)
+        geometry = channels_launch(batch, channels // vector, out_height, out_width, count)
     numbers = (*(np.int32(i) for i in (*sizes, border == "clamp")), *axes[0], *axes[1])
-    module.launch("warp", (module.dtype_define(features.dtype),), function, geometry, features, flows, out, *numbers)
+    defines = (launcher.dtype_define(features.dtype),)
+    launcher.launch("warp", defines, function, geometry, features, flows, out, *numbers)
     return out
 
 
-def launch_planes(batch: int, channels: int, out_height: int, out_width: int) -> Launch:
-    """Launch parameters of `warp_planes`."""
+def planes_launch(batch: int, channels: int, out_height: int, out_width: int) -> Launch:
+    """Return the launch parameters of `warp_planes`."""
     tiles = (-(-out_width // _TILE[0]), -(-out_height // _TILE[1]))
     return Launch((*tiles, batch * -(-channels // CHUNK)), (*_TILE, 1))
 
 
-def launch_pixels(batch: int, vectors: int, out_height: int, out_width: int, flows: int) -> Launch:
-    """Launch parameters of `warp_channels`, and of `warp_channel_vectors`; `vectors` are those of a pixel."""
+def channels_launch(batch: int, vectors: int, out_height: int, out_width: int, flows: int) -> Launch:
+    """Return the launch parameters of `warp_channels` and `warp_channel_vectors`.
+
+    vectors: how many a pixel of the features has. Raises ValueError if a flow has more than 2^32 - 256 to read.
+    """
     items = out_height * out_width * vectors
     if items > 2**32 - _THREADS:
-        raise ValueError(f"{items} values are too many to warp at once; hand over fewer channels or pixels")
+        raise ValueError(f"{items} values are too many to warp at once; use fewer channels or pixels")
     return Launch((-(-items // _THREADS), flows, batch), (_THREADS, 1, 1))
 
 

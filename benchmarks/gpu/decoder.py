@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from stvsr.kernels import reference
-from stvsr.kernels import videoinr_decoder as implicit
+from stvsr.kernels import reference, videoinr_decoder
 from stvsr.training.networks.ops import target_coordinates
 from stvsr.training.networks.videoinr import VideoINR, VideoINRConfig
 
@@ -15,36 +14,43 @@ from .bench import Bench
 
 
 def decoder_state(network: Any) -> dict[str, np.ndarray]:
-    """Return the weights of a network's decoder by name."""
+    """Return the weights of a network's decoder by name, float32."""
     return {
         name: value.detach().cpu().float().numpy() for name, value in network.state_dict().items() if "imnet" in name
     }
 
 
 class KernelDecoder:
-    """The kernels' decoder of one network: `prepare` once for a pair of frames, `decode` for each time."""
+    """The decoder of a network by the kernels: `prepare` once per pair of frames, `decode` for each time."""
 
     def __init__(self, bench: Bench, network: Any, size: tuple[int, int], target: tuple[int, int], dtype: str) -> None:
         self.bench = bench
         official, factor = network.config.official_sampling, network.config.frame_upsample
-        state = decoder_state(network)
-        weights = implicit.pack(state, np.dtype(dtype), official_sampling=official, frame_upsample=factor)
-        self.weights = weights.on(bench.asarray)
-        places = [target_coordinates(n, m).numpy() for n, m in zip(size, target, strict=True)]
-        self.host_axes = [implicit.target_axis(place, n, official) for place, n in zip(places, size, strict=True)]
-        self.axes = [axis.on(bench.asarray) for axis in self.host_axes]
+        weights = videoinr_decoder.pack(
+            decoder_state(network), np.dtype(dtype), official_sampling=official, frame_upsample=factor
+        )
+        self.weights = weights.to(bench.asarray)
+        self.host_axes = [
+            videoinr_decoder.target_axis(target_coordinates(n, m).numpy(), n, official)
+            for n, m in zip(size, target, strict=True)
+        ]
+        self.axes = [axis.to(bench.asarray) for axis in self.host_axes]
 
     def prepare(self, features: Any) -> Any:
-        """What depends on the pair alone. features: (B, 3 * nf + 6, h, w) of the kernels' arrays."""
-        return self.bench.run(implicit.prepare, features, self.weights)
+        """Prepare a pair of frames. features: (B, 3 * nf + 6, h, w), an array for the kernels."""
+        return self.bench.run(videoinr_decoder.prepare, features, self.weights)
 
     def decode(self, encoded: Any, time: Any) -> Any:
-        """(B,) float32 -> (B, 3, H, W)."""
-        return self.bench.run(implicit.decode, encoded, self.weights, time, *self.axes)
+        """Decode one frame per batch item. time: (B,) float32. Returns (B, 3, H, W)."""
+        return self.bench.run(videoinr_decoder.decode, encoded, self.weights, time, *self.axes)
+
+    def prepare_and_decode(self, features: Any, time: Any) -> Any:
+        """Prepare a pair of frames and decode one frame per batch item."""
+        return self.decode(self.prepare(features), time)
 
 
 class Decoder:
-    """A decoder and features to decode; its flows are of `flow_px` pixels or so."""
+    """A decoder and random features; its flows are about `flow_px` pixels long."""
 
     def __init__(
         self,
@@ -59,7 +65,7 @@ class Decoder:
         torch = bench.torch
         torch.manual_seed(0)
         self.bench, self.size, self.target = bench, size, target
-        # The decoder's widths are official; what encodes is not wanted here.
+        # The decoder has its official widths; the encoder is not used, so it is as small as possible.
         config = replace(VideoINRConfig(), front_blocks=1, back_blocks=1, official_sampling=official)
         self.network = VideoINR(config).eval()
         torch.nn.init.normal_(self.network.flow_imnet.net[-1].weight, std=0.1 * flow_px)
@@ -70,11 +76,11 @@ class Decoder:
         self.y, self.x = (target_coordinates(n, m).to(bench.device) for n, m in zip(size, target, strict=True))
 
     def kernels(self, dtype: str) -> KernelDecoder:
-        """Return the kernels' decoder."""
+        """Return the decoder by the kernels."""
         return KernelDecoder(self.bench, self.network, self.size, self.target, dtype)
 
     def eager(self, dtype: str) -> Callable[[], Any]:
-        """Return what decodes by PyTorch, weights and features in this precision. -> (B, 3, H, W)"""
+        """Return a function that decodes by PyTorch, with weights and features of this dtype, to (B, 3, H, W)."""
         kind = self.bench.dtype(dtype)
         network, features = copy.deepcopy(self.network).to(kind), self.features.to(kind)
 
@@ -85,9 +91,9 @@ class Decoder:
         return decode
 
     def oracle(self, dtype: type, rounded: type) -> np.ndarray:
-        """The oracle's answer in steps of `dtype`, to weights and features that are rounded before."""
+        """Decode by the oracle in steps of `dtype`, from weights and features rounded to `rounded` before."""
         state, config = decoder_state(self.network), self.network.config
-        return reference.implicit_decode(
+        return reference.videoinr_decode(
             {name: value.astype(rounded) for name, value in state.items()},
             self.features.cpu().numpy().astype(rounded),
             self.time.cpu().numpy(),

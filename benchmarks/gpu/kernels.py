@@ -1,5 +1,6 @@
-"""Kernels at the sizes that networks meet, beside PyTorch's operators and beside the floor of the device."""
+"""Measurements of the kernels at the sizes of networks, next to PyTorch's operators and the floor of the device."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,20 +9,20 @@ from .bench import Bench
 from .cases import CASES, DTYPES, Case
 from .summary import FLOOR_FACTOR, TORCH_FACTOR, compared, floor_ms, summary, verdict
 
-_CASE_S = 8.0  # a case takes less
+_CASE_S = 8.0  # upper limit of the time that a case takes
 
 
 def measure_floors(bench: Bench) -> None:
-    """Record what the device reaches: a copy's bandwidth and the rates of large matrix products on random data."""
+    """Record the limits of the device: the bandwidth of a copy and the rates of large matrix products."""
     count, side = (1 << 16, 128) if bench.dry_run else (1 << 29, 8192)
     copied = _copy(bench, count)
     bench.record(part="floors", case="copy", **copied, floors={"gb_per_s": 8e-6 * count / copied["ms"]})
     little = bench.normal(1)
     bench.record(part="floors", case="smallest launch", dtype="float32", **summary(bench.device_ms(little.neg_)))
     for dtype in DTYPES:
-        made = _product(bench, side, dtype)
-        rate = 2e-9 * side**3 / made["ms"]
-        bench.record(part="floors", case=f"product of {side}x{side}", dtype=dtype, **made, floors={dtype: rate})
+        figures = _product(bench, side, dtype)
+        rate = 2e-9 * side**3 / figures["ms"]
+        bench.record(part="floors", case=f"product of {side}x{side}", dtype=dtype, **figures, floors={dtype: rate})
 
 
 def _copy(bench: Bench, count: int) -> dict[str, Any]:
@@ -35,45 +36,45 @@ def _product(bench: Bench, side: int, dtype: str) -> dict[str, Any]:
 
 
 def measure(bench: Bench, kernel: str) -> None:
-    """Record every case of a kernel; a case that fails does not stop the next."""
+    """Check and record every case of a kernel; the next case runs even if one fails."""
     for case in CASES[kernel](bench):
-        what = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
-        with bench.guarded(_CASE_S, **what):
+        fields = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
+        with bench.guarded(_CASE_S, **fields):
             if case.truth is not None:
                 name = f"{kernel} {case.dtype}, {case.name}, beside PyTorch"
-                bench.check("kernels", name, lambda case=case: _agrees(bench, case))
-            bench.record(**what, **_figures(bench, case))
+                bench.check("kernels", name, partial(_compare, bench, case))
+            bench.record(**fields, **_figures(bench, case))
 
 
 def _figures(bench: Bench, case: Case) -> dict[str, Any]:
-    made = summary(bench.device_ms(case.call))
-    figures: dict[str, Any] = {**made, "host_ms": bench.host_ms(case.call)}
+    timing = summary(bench.device_ms(case.call))
+    figures: dict[str, Any] = {**timing, "host_ms": bench.host_ms(case.call)}
     figures |= {"moved_bytes": case.moved_bytes, "operations": case.operations, "against": {}}
     for name, call in case.against.items():
         try:
             figures["against"][name] = summary(bench.device_ms(call))
         except Exception as error:
-            figures.setdefault("errors", {})[name] = bench.told(error)
+            figures.setdefault("errors", {})[name] = bench.describe(error)
     floors, goals = bench.floors(), []
     if {"gb_per_s", case.dtype} <= floors.keys():
-        least, of = floor_ms(case.moved_bytes, case.operations, floors["gb_per_s"], floors[case.dtype])
-        figures |= {"floor_ms": least, "floor_of": of, "over_floor": made["ms"] / least}
+        least, limit = floor_ms(case.moved_bytes, case.operations, floors["gb_per_s"], floors[case.dtype])
+        figures |= {"floor_ms": least, "floor_of": limit, "over_floor": timing["ms"] / least}
         goals.append(("floor", figures["over_floor"], FLOOR_FACTOR, True))
     if figures["against"]:
-        judge, other = next(iter(figures["against"].items()))
-        figures |= {"replaces": judge, "speedup": other["ms"] / made["ms"]}
+        replaced, other = next(iter(figures["against"].items()))
+        figures |= {"replaces": replaced, "speedup": other["ms"] / timing["ms"]}
         goals.append(("PyTorch", figures["speedup"], TORCH_FACTOR, False))
     figures["goal"] = verdict(goals)
-    if case.more:
-        figures["parts"] = {name: summary(bench.device_ms(call)) for name, call in case.more.items()}
+    if case.parts:
+        figures["parts"] = {name: summary(bench.device_ms(call)) for name, call in case.parts.items()}
     if case.memory:
         calls = {"kernels": case.call, **case.against}
         figures["memory_bytes"] = {name: bench.peak_bytes(call) for name, call in calls.items()}
     return figures
 
 
-def _agrees(bench: Bench, case: Case) -> dict[str, Any]:
-    """The kernel's result beside PyTorch's in float32, without TF32."""
+def _compare(bench: Bench, case: Case) -> dict[str, Any]:
+    """Compare the kernel's result with that of PyTorch in float32, without TF32."""
     assert case.truth is not None
     out = _tensor(bench, case.call())
     with bench.torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -82,11 +83,11 @@ def _agrees(bench: Bench, case: Case) -> dict[str, Any]:
 
 
 def _tensor(bench: Bench, result: Any) -> Any:
-    """A result where it lies, as one tensor: the planes of a picture follow one another."""
+    """Return a result as one tensor on its device; planes are concatenated."""
     torch = bench.torch
     if isinstance(result, tuple):
         return torch.cat([_tensor(bench, plane).flatten() for plane in result])
     if not isinstance(result, torch.Tensor):
-        # Operators on 16 bits without a sign are few.
+        # PyTorch has few operators for unsigned 16-bit integers.
         result = torch.from_dlpack(result.view(np.int16) if result.dtype == np.uint16 else result)
     return result.int() & 0xFFFF if result.dtype == torch.int16 else result

@@ -1,8 +1,8 @@
-"""Whole networks: eager PyTorch, `torch.compile`, and the engine's backends.
+"""Measurements of whole networks: eager PyTorch, `torch.compile`, and the engine's backends.
 
-Latency is of one window, from inputs on the device until its frames are there. Throughput is of a stream of frames
-from and to the host's memory, several windows in flight. Weights are random, but for bundles that are shipped.
-Half precision in PyTorch is `torch.autocast`; float32 takes TF32 where PyTorch does by default.
+Latency is that of one window, from inputs on the device until its frames are on the device. Throughput is that of a
+stream of frames from and to host memory, with several windows in flight. Weights are random, except those of shipped
+bundles. Half precision in PyTorch is `torch.autocast`; float32 uses TF32 where PyTorch does by default.
 """
 
 import copy
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stvsr import Backend, Bundle, BundleError, Upscaler, one_scene
 from stvsr.training.checkpoints import random_weights
 from stvsr.training.networks.registry import NETWORKS, find_network
 
@@ -23,18 +24,22 @@ from .summary import compared, summary, verdict
 from .window import MIXED, TorchWindow, Window
 
 _FIRST = ("videoinr-s", "videoinr", "edvr-m", "zsm")
-BY_WORTH = (*_FIRST, *sorted((e.name for e in NETWORKS if e.name not in _FIRST), key=lambda name: name.endswith("-s")))
+BY_PRIORITY = (
+    *_FIRST,
+    *sorted((entry.name for entry in NETWORKS if entry.name not in _FIRST), key=lambda name: name.endswith("-s")),
+)
 COMPILED = ("videoinr", "videoinr-s", "edvr-m", "zsm")
 DTYPES = ("float32", "float16")
 SIZES = ((144, 180), (270, 480))  # rows, columns
 SCALE = 4
-VIDEOINR_FACTOR = 4.0  # VideoINR is to be so many times as fast as in eager float32 PyTorch
-_BOUNDS = {"float32": (1e-3, 1e-4), "float16": (1e-1, 1e-2)}  # largest and mean error of an engine, of the range
-_CASE_S, _COMPILE_S, _EXPORT_S = 10.0, 60.0, 60.0  # what each takes at most, or nearly so
+VIDEOINR_FACTOR = 4.0  # the goal of VideoINR: at least this many times as fast as eager float32 PyTorch
+# Allowed maximal and mean error of an engine, relative to the range.
+_BOUNDS = {"float32": (1e-3, 1e-4), "float16": (1e-1, 1e-2)}
+_CASE_S, _COMPILE_S, _EXPORT_S = 10.0, 60.0, 60.0  # upper limits of the time that each takes, approximately
 _STREAM_S = 1.5
 _IN_FLIGHT = 3
 
-# Backends of the engine, and the precisions that they are asked for.
+# Kinds of the engine's backends, and the dtypes that each is measured in.
 ENGINES = {"ort": ("float32",), "tensorrt": DTYPES}
 
 
@@ -42,14 +47,14 @@ def measure(bench: Bench, name: str, bundles: Path | None, *, compiled: bool) ->
     """Record a network at every size; with `compiled`, by `torch.compile` alone."""
     network, _ = random_weights(find_network(name))
     network = network.eval().to(bench.device)
-    with ExitStack() as opened:
+    with ExitStack() as stack:
         backends: list[str] = []
         bundle = None
         if not compiled:
-            backends = [backend for backend in ENGINES if _can(bench, name, backend)]
+            backends = [backend for backend in ENGINES if _is_available(bench, name, backend)]
             with bench.guarded(_CASE_S, part="networks", network=name, case="bundle"):
                 if backends:
-                    folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
                     bundle = _bundle(bench, name, network, bundles, folder)
         for size in _sizes(bench, name, compiled):
             window = Window(bench, network, size, SCALE)
@@ -61,64 +66,64 @@ def measure(bench: Bench, name: str, bundles: Path | None, *, compiled: bool) ->
                 _measure_torch(bench, name, network, window, MIXED)
             for backend in backends if bundle else ():
                 for dtype in ENGINES[backend]:
-                    what = _what(name, window, backend, dtype)
-                    with bench.guarded(_CASE_S, **what):
-                        bench.record(**what, **_engine(bench, bundle, network, window, backend, dtype))
+                    fields = _fields(name, window, backend, dtype)
+                    with bench.guarded(_CASE_S, **fields):
+                        bench.record(**fields, **_engine(bench, bundle, network, window, backend, dtype))
 
 
 def _sizes(bench: Bench, name: str, compiled: bool) -> tuple[tuple[int, int], ...]:
-    """Compilation takes longest, so that but VideoINR is compiled for one size."""
+    """Return the sizes to measure; compilation is slow, so only VideoINR is compiled for more than one size."""
     if bench.dry_run:
         return ((16, 24),)
     return SIZES[:1] if bench.quick or (compiled and not name.startswith("videoinr")) else SIZES
 
 
-def _what(name: str, window: Window, backend: str, dtype: str) -> dict[str, Any]:
+def _fields(name: str, window: Window, backend: str, dtype: str) -> dict[str, Any]:
     return {"part": "networks", "network": name, "case": window.name, "backend": backend, "dtype": dtype}
 
 
 def _measure_torch(bench: Bench, name: str, network: Any, window: Window, backend: str) -> None:
     for dtype in DTYPES:
-        what = _what(name, window, backend, dtype)
-        with bench.guarded(_COMPILE_S if backend == "torch.compile" else _CASE_S, **what):
+        fields = _fields(name, window, backend, dtype)
+        with bench.guarded(_COMPILE_S if backend == "torch.compile" else _CASE_S, **fields):
             began = time.perf_counter()
-            by = TorchWindow(bench, network, window, dtype, backend)
-            memory = bench.peak_bytes(by.run)
+            runner = TorchWindow(bench, network, window, dtype, backend)
+            memory = bench.peak_bytes(runner.run)
             first_s = time.perf_counter() - began
-            figures = {**summary(bench.wall_ms(by.run)), "first_s": round(first_s, 1), "memory_bytes": memory}
-            figures |= {"frames": window.frames_out, "frames_per_s": _frames_per_s(bench, by, figures["ms"])}
-            bench.record(**what, **figures, **_ratio(bench, what, figures["ms"]))
+            figures = {**summary(bench.wall_ms(runner.run)), "first_s": round(first_s, 1), "memory_bytes": memory}
+            figures |= {"frames": window.frames_out, "frames_per_s": _frames_per_s(bench, runner, figures["ms"])}
+            bench.record(**fields, **figures, **_ratio(bench, fields, figures["ms"]))
 
 
-def _frames_per_s(bench: Bench, by: TorchWindow, ms: float) -> float:
-    """Frames a second of windows that follow one another, from and to page-locked memory."""
+def _frames_per_s(bench: Bench, runner: TorchWindow, ms: float) -> float:
+    """Return the throughput of consecutive windows from and to page-locked memory, in frames/s."""
     count = 2 if bench.dry_run else int(min(60, max(2 * _IN_FLIGHT, 1e3 * _STREAM_S / ms)))
-    lanes = [by.lane() for _ in range(_IN_FLIGHT)]
-    for lane in lanes:
-        lane()
+    streams = [runner.on_new_stream() for _ in range(_IN_FLIGHT)]
+    for queue in streams:
+        queue()
     bench.sync()
     began = time.perf_counter()
     for number in range(count):
-        lanes[number % len(lanes)]()
+        streams[number % len(streams)]()
     bench.sync()
-    return count * by.window.frames_out / (time.perf_counter() - began)
+    return count * runner.window.frames_out / (time.perf_counter() - began)
 
 
-def _ratio(bench: Bench, what: dict[str, Any], ms: float) -> dict[str, Any]:
-    """How many times as fast as eager float32 it is, and VideoINR's goal."""
-    same = {**what, "backend": "eager", "dtype": "float32"}
+def _ratio(bench: Bench, fields: dict[str, Any], ms: float) -> dict[str, Any]:
+    """Return the speedup over eager float32, and the verdict on VideoINR's goal."""
+    same = {**fields, "backend": "eager", "dtype": "float32"}
     eager = [line["ms"] for line in bench.lines() if same.items() <= line.items() and "ms" in line]
-    if not eager or what == same:
+    if not eager or fields == same:
         return {}
     figures: dict[str, Any] = {"over_eager_float32": eager[-1] / ms}
-    if what["network"] == "videoinr" and what["backend"] in (*ENGINES, MIXED):
+    if fields["network"] == "videoinr" and fields["backend"] in (*ENGINES, MIXED):
         figures["goal"] = verdict([("eager float32", figures["over_eager_float32"], VIDEOINR_FACTOR, False)])
     return figures
 
 
-def _can(bench: Bench, name: str, backend: str) -> bool:
-    """Whether a backend is here; if not, a line says why."""
-    what = {"part": "networks", "network": name, "backend": backend}
+def _is_available(bench: Bench, name: str, backend: str) -> bool:
+    """Return whether a backend is installed; record the reason if it is not."""
+    fields = {"part": "networks", "network": name, "backend": backend}
     try:
         if backend == "ort":
             import onnxruntime
@@ -126,21 +131,23 @@ def _can(bench: Bench, name: str, backend: str) -> bool:
             if not bench.dry_run and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 raise ImportError("this ONNX Runtime has no CUDA provider: install onnxruntime-gpu")
         else:
-            from stvsr.engine.backends.tensorrt.builder import load_library
+            from stvsr.engine.backends.tensorrt.library import load_library
 
             if bench.dry_run:
-                raise ImportError("engines run on a GPU alone")
+                raise ImportError("engines run only on a GPU")
             load_library("tensorrt-rtx")
     except Exception as absent:
-        bench.record(**what, missing=" ".join(str(absent).split())[:300])
+        bench.record(**fields, missing=" ".join(str(absent).split())[:300])
         return False
     return True
 
 
-def _bundle(bench: Bench, name: str, network: Any, bundles: Path | None, folder: Path) -> Any:
-    """Return a network's bundle: one that is shipped, whose weights the network takes; one of a folder; a new one."""
-    from stvsr.engine.contract.bundle import Bundle, find_bundle
-    from stvsr.engine.contract.errors import BundleError
+def _bundle(bench: Bench, name: str, network: Any, bundles: Path | None, folder: Path) -> Bundle:
+    """Return a network's bundle, shipped, from `bundles`, or exported to `folder`, and load its weights into `network`.
+
+    Raises TimeoutError if the time that is left does not suffice for an export.
+    """
+    from stvsr.engine.contract.bundle import find_bundle
 
     try:
         bundle = find_bundle(name)
@@ -165,39 +172,34 @@ def _bundle(bench: Bench, name: str, network: Any, bundles: Path | None, folder:
     return bundle
 
 
-def _options(backend: str, dtype: str, device: str) -> dict[str, Any]:
-    """How sessions and upscalers of a backend are asked for."""
-    precision = {"precision": {"float32": "fp32", "float16": "fp16"}[dtype]} if backend == "tensorrt" else {}
-    return {"backend": backend, "device": device, **precision}
-
-
-def _engine(bench: Bench, bundle: Any, network: Any, window: Window, backend: str, dtype: str) -> dict[str, Any]:
-    """Latency, memory, agreement with PyTorch and throughput of a bundle."""
+def _engine(bench: Bench, bundle: Any, network: Any, window: Window, kind: str, dtype: str) -> dict[str, Any]:
+    """Return latency, memory and throughput of a bundle, and check that it agrees with PyTorch."""
     from stvsr.engine.backends.graphs import open_graphs
 
-    options = _options(backend, dtype, "cpu" if bench.dry_run else "cuda:0")
+    precision = "fp16" if dtype == "float16" else "fp32"
+    backend = Backend(kind=kind, device="cpu" if bench.dry_run else "cuda:0", precision=precision)  # type: ignore[arg-type]
     free = _free_bytes(bench)
     began = time.perf_counter()
-    with open_graphs(bundle, **options) as graphs:
+    with open_graphs(bundle, backend) as graphs:
         run = window.engine(graphs)
         run()
         bench.sync()
         first_s = time.perf_counter() - began
-        name = f"{bundle.manifest.name} by {backend} {dtype}, {window.name}"
-        bench.check("networks", name, lambda: _agrees(bench, network, window, run, dtype))
+        name = f"{bundle.manifest.name} by {kind} {dtype}, {window.name}"
+        bench.check("networks", name, lambda: _compare(bench, network, window, run, dtype))
         free -= _free_bytes(bench)
         figures: dict[str, Any] = {**summary(bench.wall_ms(run)), "first_s": round(first_s, 1)}
-        if backend == "tensorrt" and window.kind != "pair":
-            what = _what(bundle.manifest.name, window, "tensorrt in a PyCUDA host", dtype)
-            with bench.guarded(_CASE_S, **what):
-                bench.record(**what, **_in_pycuda(bench, graphs, window))
+        if kind == "tensorrt" and window.kind != "pair":
+            fields = _fields(bundle.manifest.name, window, "tensorrt in a PyCUDA host", dtype)
+            with bench.guarded(_CASE_S, **fields):
+                bench.record(**fields, frames=window.frames_out, **_in_pycuda(bench, graphs, window))
     figures |= {"memory_bytes": free or None, "frames": window.frames_out, "fingerprint": bundle.fingerprint}
-    figures["frames_per_s"] = _stream(bench, bundle, window, options, figures["ms"])
-    return figures | _ratio(bench, _what(bundle.manifest.name, window, backend, dtype), figures["ms"])
+    figures["frames_per_s"] = _stream(bench, bundle, window, backend, figures["ms"])
+    return figures | _ratio(bench, _fields(bundle.manifest.name, window, kind, dtype), figures["ms"])
 
 
 def _in_pycuda(bench: Bench, graphs: Any, window: Window) -> dict[str, Any]:
-    """Latency of the same engine where arrays and stream are PyCUDA's."""
+    """Return the latency of the same engine with arrays and a stream of PyCUDA."""
     import pycuda.driver as cuda
     from pycuda.gpuarray import GPUArray, to_gpu
 
@@ -207,7 +209,7 @@ def _in_pycuda(bench: Bench, graphs: Any, window: Window) -> dict[str, Any]:
         values = [bench.numpy(value) for value in (window.frames, *window.others)]
         inputs = {spec.name: to_gpu(v) for spec, v in zip(graphs.bundle.graph("network").inputs, values, strict=True)}
         session, stream = graphs.session("network", inputs), cuda.Stream()
-        outputs = {name: GPUArray(made.shape, made.dtype) for name, made in session.run(inputs).items()}
+        outputs = {name: GPUArray(array.shape, array.dtype) for name, array in session.run(inputs).items()}
 
         def run() -> None:
             session.run(inputs, outputs=outputs, stream=stream)
@@ -218,20 +220,18 @@ def _in_pycuda(bench: Bench, graphs: Any, window: Window) -> dict[str, Any]:
         context.pop()
 
 
-def _agrees(bench: Bench, network: Any, window: Window, run: Callable[..., list[Any]], dtype: str) -> dict[str, Any]:
+def _compare(bench: Bench, network: Any, window: Window, run: Callable[..., list[Any]], dtype: str) -> dict[str, Any]:
+    """Compare an engine's frames with those of PyTorch in float32, without TF32."""
     with bench.torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         truth = TorchWindow(bench, network, window, "float32", "eager").run()
     out = run()
     bench.sync()
-    pairs = [np.concatenate([bench.numpy(part).ravel() for part in parts]) for parts in (out, truth)]
-    return compared(*pairs, *_BOUNDS[dtype])
+    flat = [np.concatenate([bench.numpy(frame).ravel() for frame in frames]) for frames in (out, truth)]
+    return compared(flat[0], flat[1], *_BOUNDS[dtype])
 
 
-def _stream(bench: Bench, bundle: Any, window: Window, options: dict[str, Any], ms: float) -> float:
-    """Frames a second of the engine's upscaler, frames in memory in and out."""
-    from stvsr.engine.contract.windows import one_scene
-    from stvsr.engine.pipeline.upscaler import Upscaler
-
+def _stream(bench: Bench, bundle: Any, window: Window, backend: Backend, ms: float) -> float:
+    """Return the throughput of the engine's upscaler with frames in host memory, in frames/s."""
     height, width = window.size
     least = max(window.frames_in, 2)
     count = least if bench.dry_run else least + int(min(60, max(6, 1e3 * _STREAM_S / ms * window.frames_out / 2)))
@@ -242,11 +242,11 @@ def _stream(bench: Bench, bundle: Any, window: Window, options: dict[str, Any], 
     def run(some: np.ndarray) -> int:
         return sum(1 for _ in upscaler.frames(one_scene(some, times), (height * scale, width * scale)))
 
-    with Upscaler(bundle, **options) as upscaler:
+    with Upscaler(bundle, backend) as upscaler:
         run(frames[:least])
         began = time.perf_counter()
-        made = run(frames)
-        return made / (time.perf_counter() - began)
+        output_frames = run(frames)
+        return output_frames / (time.perf_counter() - began)
 
 
 def _free_bytes(bench: Bench) -> int:

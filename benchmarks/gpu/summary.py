@@ -1,29 +1,30 @@
-"""Statistics of timings, the goals that they are judged by, and errors of results."""
+"""Statistics of timings, the goals for them, and errors of results."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-FLOOR_FACTOR, TORCH_FACTOR = 1.5, 2.0  # a kernel is to stay within, and to beat its torch operator by
+# The goals of a kernel: at most this many times the floor, and at least this many times as fast as PyTorch.
+FLOOR_FACTOR, TORCH_FACTOR = 1.5, 2.0
 
 
 def summary(milliseconds: Sequence[float]) -> dict[str, Any]:
-    """Median, 10th and 90th percentile, and count of timings, all in ms but the count."""
+    """Return the median, the 10th and the 90th percentile in ms, and the number of timings."""
     low, middle, high = np.percentile(milliseconds, [10, 50, 90])
     return {"ms": float(middle), "ms_p10": float(low), "ms_p90": float(high), "runs": len(milliseconds)}
 
 
 def floor_ms(moved_bytes: float, operations: float, gb_per_s: float, tflop_per_s: float) -> tuple[float, str]:
-    """The larger of bytes over bandwidth and operations over rate, in ms, and which of them it is."""
+    """Return the floor in ms, and what sets it: "bytes" over the bandwidth or "operations" over the rate."""
     bytes_ms, operations_ms = 1e3 * moved_bytes / (1e9 * gb_per_s), 1e3 * operations / (1e12 * tflop_per_s)
     return (operations_ms, "operations") if operations_ms > bytes_ms else (bytes_ms, "bytes")
 
 
 def verdict(goals: Sequence[tuple[str, float, float, bool]]) -> str:
-    """Say "met", or by how much which goals are missed.
+    """Return "met", or the goals that are missed and by which factor.
 
-    A goal: (name, value, bound, whether the value is to be at most the bound rather than at least). NaN is a miss.
+    goals: (name, value, bound, whether the bound is an upper one). NaN misses every goal.
     """
     missed = []
     for name, value, bound, at_most in goals:
@@ -34,19 +35,20 @@ def verdict(goals: Sequence[tuple[str, float, float, bool]]) -> str:
 
 
 def compared(out: Any, truth: Any, most: float, mean: float | None = None, plain: Any = None) -> dict[str, Any]:
-    """Largest and mean error, of the truth's range, and whether they pass; NumPy arrays, or tensors of one device.
+    """Return the maximal and the mean error relative to the range of the truth, their bounds, and whether they pass.
 
-    They stay below `most` and `mean` (`most` too, unless given) or, where the result of a plain implementation in the
-    same precision is given, below twice its errors. NaN never passes.
+    out, truth, plain: NumPy arrays, or tensors on one device. most, mean: the bounds; `mean` defaults to `most`. If
+    `plain`, the result of a plain implementation in the same precision, is given, the bounds are twice its errors
+    instead. NaN never passes.
     """
     out, truth = _tensor(out), _tensor(truth)
     if out.shape != truth.shape:
         return {"passed": False, "error": f"shape {tuple(out.shape)}, expected {tuple(truth.shape)}"}
-    found = _errors(out, truth)
+    errors = _errors(out, truth)
     bounds = [most, mean or most] if plain is None else [2 * value for value in _errors(_tensor(plain), truth)]
     names = ("max_error", "mean_error", "max_bound", "mean_bound")
-    passed = all(error <= bound for error, bound in zip(found, bounds, strict=True))
-    return {"passed": passed, **dict(zip(names, (*found, *bounds), strict=True))}
+    passed = all(error <= bound for error, bound in zip(errors, bounds, strict=True))
+    return {"passed": passed, **dict(zip(names, (*errors, *bounds), strict=True))}
 
 
 def _tensor(array: Any) -> Any:

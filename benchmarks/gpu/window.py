@@ -1,4 +1,4 @@
-"""One window of a network: random inputs, and what runs it, in PyTorch or by the engine's sessions."""
+"""One window of a network: random inputs, and functions that compute it in PyTorch or by the engine's sessions."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,17 +10,20 @@ from stvsr.training.networks.ops import target_coordinates
 from .bench import Bench
 from .decoder import KernelDecoder
 
-MIXED = "eager encoder, CUDA decoder"  # a backend: VideoINR with the decoder that is kernels
+MIXED = "eager encoder, CUDA decoder"  # the backend that is VideoINR with the decoder as kernels
 
 
 class Window:
-    """Inputs of one window, on the device, as the network takes them; its frames are as large as its multiple says."""
+    """Inputs of one window, on the device; frames are padded to the multiple of pixels that the network needs.
+
+    size: rows and columns. scale: the space factor of a network that supports any.
+    """
 
     def __init__(self, bench: Bench, network: Any, size: tuple[int, int], scale: int) -> None:
         torch = bench.torch
         self.bench, self.kind, self.frames_in = bench, network.window.kind, network.window.frames
         height, width = self.size = tuple(network.size.padded(n) for n in size)
-        # Runs share a frame with the next one.
+        # A run shares its last frame with the next run.
         counts = {"pair": 2, "run": 2 * (self.frames_in - 1), "sliding": 1, "doubled": 2 * self.frames_in}
         self.frames_out = counts[self.kind]
         self.doubles = self.kind != "sliding"
@@ -38,31 +41,29 @@ class Window:
         )
 
     def engine(self, graphs: Any) -> Callable[..., list[Any]]:
-        """Return what computes the window by a bundle's open graphs, and leaves its frames where they are."""
-        numbers = {"y": self.y.cpu().numpy(), "x": self.x.cpu().numpy()}
+        """Return a function that computes the window by a bundle's open graphs; its frames stay on the device."""
+        axes = {"y": self.y.cpu().numpy(), "x": self.x.cpu().numpy()}
         if self.kind == "pair":
-            frames, moments = self._there(self.frames), [moment.cpu().numpy() for moment in self.moments]
+            frames, moments = self._shared(self.frames), [moment.cpu().numpy() for moment in self.moments]
 
             def run() -> list[Any]:
-                with graphs.place.lane(0):
+                with graphs.device.stream(0):
                     features = graphs.run("encoder", {"frames": frames}, keep=True)
-                    return [
-                        graphs.run("decoder", {**features, **numbers, "time": moment})["frame"] for moment in moments
-                    ]
+                    return [graphs.run("decoder", {**features, **axes, "time": moment})["frame"] for moment in moments]
 
             return run
         specs = graphs.bundle.graph("network").inputs
-        values = [self._there(value) for value in (self.frames, *self.others)]
-        feed = {spec.name: value for spec, value in zip(specs, values, strict=True)}
+        values = [self._shared(value) for value in (self.frames, *self.others)]
+        inputs = {spec.name: value for spec, value in zip(specs, values, strict=True)}
 
         def run_network() -> list[Any]:
-            with graphs.place.lane(0):
-                return [graphs.run("network", feed)["upscaled"]]
+            with graphs.device.stream(0):
+                return [graphs.run("network", inputs)["upscaled"]]
 
         return run_network
 
-    def _there(self, tensor: Any) -> Any:
-        """The same memory, as the engine takes it."""
+    def _shared(self, tensor: Any) -> Any:
+        """Return a tensor as an array for the engine that shares its memory."""
         if self.bench.dry_run:
             return tensor.numpy()
         import cupy
@@ -71,7 +72,7 @@ class Window:
 
 
 class TorchWindow:
-    """A network in PyTorch: eager, by `torch.compile`, or with VideoINR's decoder by the kernels."""
+    """A window computed in PyTorch: eager, by `torch.compile`, or with VideoINR's decoder by the kernels (MIXED)."""
 
     def __init__(self, bench: Bench, network: Any, window: Window, dtype: str, backend: str) -> None:
         self.bench, self.window, self.dtype = bench, window, dtype
@@ -79,7 +80,7 @@ class TorchWindow:
         if compiled:
             bench.torch.compiler.reset()
 
-        def made(function: Any) -> Any:
+        def maybe_compiled(function: Any) -> Any:
             options = {"backend": "eager"} if bench.dry_run else {}
             return bench.torch.compile(function, dynamic=False, **options) if compiled else function
 
@@ -87,12 +88,12 @@ class TorchWindow:
         if backend == MIXED:
             self._decoder = KernelDecoder(bench, network, window.size, window.target, dtype)
         if window.kind == "pair":
-            self._encode, self._decode = made(network.encode), made(network.decode)
+            self._encode, self._decode = maybe_compiled(network.encode), maybe_compiled(network.decode)
         else:
-            self._forward = made(network)
+            self._forward = maybe_compiled(network)
 
     def run(self, frames: Any = None) -> list[Any]:
-        """Frames of the window, which stay on the device; of other frames, (1, N, 3, h, w), if they are given."""
+        """Return the output frames, on the device. frames: (1, N, 3, h, w); None: the window's own."""
         bench, window = self.bench, self.window
         half = bench.torch.autocast(bench.device.type, bench.torch.float16, enabled=self.dtype == "float16")
         frames = window.frames if frames is None else frames
@@ -103,31 +104,31 @@ class TorchWindow:
             if self._decoder is not None:
                 encoded = self._decoder.prepare(bench.array(features[0].to(bench.dtype(self.dtype)).contiguous()))
                 moments = [bench.array(moment) for moment in window.moments]
-                # Back as tensors that share their memory.
+                # The tensors share the memory of the kernels' outputs.
                 return [bench.torch.from_dlpack(self._decoder.decode(encoded, moment)) for moment in moments]
             return [self._decode(*features, time=moment, y=window.y, x=window.x) for moment in window.moments]
 
-    def lane(self) -> Callable[[], None]:
-        """Return what queues a window on a stream of its own: upload, network, download."""
+    def on_new_stream(self) -> Callable[[], Any]:
+        """Return a function that queues upload, network and download of the window on a stream of its own."""
         bench, torch = self.bench, self.bench.torch
         if bench.dry_run:
-            return lambda: self.run() and None
+            return self.run
         stream = torch.cuda.Stream()
         frames = self.window.frames.cpu().pin_memory()
-        held: list[Any] = []
+        pinned: list[Any] = []
 
         def queue() -> None:
             with torch.cuda.stream(stream), self._kernels_on(stream):
                 outs = self.run(frames.to(bench.device, non_blocking=True))
-                if not held:
-                    held.extend(torch.empty(out.shape, dtype=out.dtype, pin_memory=True) for out in outs)
-                for target, out in zip(held, outs, strict=True):
+                if not pinned:
+                    pinned.extend(torch.empty(out.shape, dtype=out.dtype, pin_memory=True) for out in outs)
+                for target, out in zip(pinned, outs, strict=True):
                     target.copy_(out, non_blocking=True)
 
         return queue
 
     def _kernels_on(self, stream: Any) -> AbstractContextManager[Any]:
-        """Let kernels be launched on a stream of PyTorch's."""
+        """Make a stream of PyTorch's the current one of CuPy, on which kernels are launched."""
         if self._decoder is None:
             return nullcontext()
         import cupy

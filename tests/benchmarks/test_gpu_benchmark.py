@@ -1,4 +1,4 @@
-"""The GPU benchmark: its statistics on made-up timings, and all of its paths in dry runs."""
+"""The GPU benchmark: its statistics on invented timings, and all of its paths in dry runs."""
 
 import json
 import sys
@@ -21,10 +21,11 @@ from benchmarks.gpu.bench import Bench, OutOfTimeError
 from benchmarks.gpu.summary import compared, floor_ms, summary, verdict
 from benchmarks.gpu.window import TorchWindow, Window
 from tests.support import cuda_cpu
+from tests.support.videoinr import randomize_flows
 
 
 def bench_in(folder: Path, seconds: float = 100) -> Bench:
-    return Bench(folder, "made up", dry_run=True, quick=True, until=time.time() + seconds)
+    return Bench(folder, "command", dry_run=True, quick=True, until=time.time() + seconds)
 
 
 def needs_compiler() -> None:
@@ -32,19 +33,19 @@ def needs_compiler() -> None:
         pytest.skip("no C++ compiler: CUDA sources are not run on the CPU")
 
 
-def test_a_summary_is_of_the_middle() -> None:
-    made = summary([5.0, 1.0, 2.0, 3.0, 100.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0])
-    assert (made["ms"], made["runs"]) == (3.0, 11)
-    assert (made["ms_p10"], made["ms_p90"]) == (2.0, 5.0)
+def test_a_summary_has_the_median_and_percentiles() -> None:
+    figures = summary([5.0, 1.0, 2.0, 3.0, 100.0, 4.0, 3.0, 3.0, 3.0, 3.0, 3.0])
+    assert (figures["ms"], figures["runs"]) == (3.0, 11)
+    assert (figures["ms_p10"], figures["ms_p90"]) == (2.0, 5.0)
 
 
-def test_the_floor_is_the_larger_of_two() -> None:
+def test_the_floor_is_the_larger_of_bytes_and_operations() -> None:
     assert floor_ms(4e9, 0, 4000, 50) == (1.0, "bytes")
     assert floor_ms(4e9, 1e11, 4000, 50) == (2.0, "operations")
 
 
 @pytest.mark.parametrize(
-    ("floor", "speedup", "told"),
+    ("floor", "speedup", "expected"),
     [
         (1.5, 2.0, "met"),
         (3.0, 2.5, "missed: floor 3.00 (at most 1.5: by 2.00)"),
@@ -53,19 +54,19 @@ def test_the_floor_is_the_larger_of_two() -> None:
         (1.0, 0.0, "missed: PyTorch 0.00 (at least 2: by inf)"),
     ],
 )
-def test_a_verdict_says_by_how_much(floor: float, speedup: float, told: str) -> None:
-    assert verdict([("floor", floor, 1.5, True), ("PyTorch", speedup, 2.0, False)]) == told
+def test_a_verdict_reports_by_which_factor_goals_are_missed(floor: float, speedup: float, expected: str) -> None:
+    assert verdict([("floor", floor, 1.5, True), ("PyTorch", speedup, 2.0, False)]) == expected
 
 
-def test_what_differs_or_is_no_number_does_not_pass() -> None:
+def test_results_that_differ_or_are_nan_do_not_pass() -> None:
     truth = np.linspace(0, 2, 21)
     assert compared(truth, truth, 1e-9)["passed"]
     off = truth.copy()
     off[3] += 0.02
-    found = compared(off, truth, 5e-3)
-    assert not found["passed"]
-    assert found["max_error"] == pytest.approx(0.01)
-    assert found["mean_error"] == pytest.approx(0.01 / 21)
+    result = compared(off, truth, 5e-3)
+    assert not result["passed"]
+    assert result["max_error"] == pytest.approx(0.01)
+    assert result["mean_error"] == pytest.approx(0.01 / 21)
     assert compared(off, truth, 2e-2, 1e-3)["passed"]
     assert not compared(off, truth, 2e-2, 1e-4)["passed"]
     assert compared(off, truth, 0.0, plain=truth + 0.02)["passed"]
@@ -75,7 +76,7 @@ def test_what_differs_or_is_no_number_does_not_pass() -> None:
 
 
 def test_the_device_is_timed_behind_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that computes in the order of the queue, each work of its own length, long after it was queued."""
+    """The imitated device advances its own clock with each queued call, whatever the host's clock is."""
     clock, flushed_ms, call_ms = [0.0], 0.1, 0.25
 
     class Event:
@@ -103,16 +104,16 @@ def test_the_device_is_timed_behind_other_work(tmp_path: Path, monkeypatch: pyte
     def call() -> None:
         clock[0] += call_ms
         order.append("call")
-        time.sleep(0.001)  # ten times as long as a flush takes
+        time.sleep(0.001)  # ten times the duration of a flush
 
     times = bench.device_ms(call, seconds=0.05, least=3, most=9)
     assert 3 <= len(times) <= 9
     assert times == pytest.approx([call_ms] * len(times))
     between = "".join(name[0] for name in order).split("c")[-2]
-    assert len(between) >= 15, "the queue is longer than the host takes to fill it"
+    assert len(between) >= 15, "the queued work outlasts the host's calls"
 
 
-def test_a_case_that_fails_or_comes_too_late_is_a_line(tmp_path: Path) -> None:
+def test_cases_that_fail_or_start_too_late_are_recorded(tmp_path: Path) -> None:
     bench = bench_in(tmp_path)
     with bench.guarded(1, part="kernels", case="one"):
         raise ValueError("a long\n  story")
@@ -129,17 +130,17 @@ def test_a_case_that_fails_or_comes_too_late_is_a_line(tmp_path: Path) -> None:
         line["dry_run"] and line["hardware"]["cores"] and line["versions"]["torch"] for line in (one, two, three)
     )
     assert (tmp_path / "errors.txt").read_text().count("Traceback") == 2
-    told = gpu_tables.tables([one, two, three])
-    assert "- kernels, one: ValueError" in told
-    assert "- kernels, two: the check failed" in told
-    assert "- kernels, three: no time was left" in told
+    text = gpu_tables.tables([one, two, three])
+    assert "- kernels, one: ValueError" in text
+    assert "- kernels, two: the check failed" in text
+    assert "- kernels, three: no time was left" in text
     absent = {"part": "networks", "backend": "ort", "missing": "no such provider"}
-    told = gpu_tables.tables([{**one, **absent, "network": name} for name in ("zsm", "edvr-m")])
-    assert "- ort: no such provider (zsm, edvr-m)" in told
+    text = gpu_tables.tables([{**one, **absent, "network": name} for name in ("zsm", "edvr-m")])
+    assert "- ort: no such provider (zsm, edvr-m)" in text
     assert gpu_tables.checks([one, two, three]).startswith("1 checks, 1 failed\nFAILED  two: ZeroDivisionError")
 
 
-def test_a_dry_run_goes_every_way_of_the_kernels(tmp_path: Path) -> None:
+def test_a_dry_run_checks_and_measures_every_kernel(tmp_path: Path) -> None:
     needs_compiler()
     assert gpu.main([str(tmp_path / "out"), "--dry-run", "--part", "kernels", "--quick"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "out" / "gpu.jsonl").read_text().splitlines()]
@@ -158,23 +159,24 @@ def test_a_dry_run_goes_every_way_of_the_kernels(tmp_path: Path) -> None:
         checks = [line for line in lines if line.get("check", "").startswith(f"{kernel} ")]
         assert len(checks) >= 4
         assert all(line["passed"] and line["max_error"] <= line["max_bound"] for line in checks)
-    told = (tmp_path / "out" / "gpu.md").read_text()
-    assert "A dry run without a GPU" in told
-    assert "Not measured" not in told
-    assert sum(row.startswith("| ") for row in told.splitlines()) == 2 * 2 + 4 + sum("kernel" in line for line in lines)
+    text = (tmp_path / "out" / "gpu.md").read_text()
+    assert "A dry run without a GPU" in text
+    assert "Not measured" not in text
+    assert sum(row.startswith("| ") for row in text.splitlines()) == 2 * 2 + 4 + sum("kernel" in line for line in lines)
     assert f"{sum('check' in line for line in lines)} checks, 0 failed" in (tmp_path / "out" / "checks.txt").read_text()
 
 
-def test_a_wrong_kernel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs_compiler()
-    right = reference.blend_tiles
-    monkeypatch.setattr(reference, "blend_tiles", lambda *given: right(*given)[..., ::-1])
-    monkeypatch.setattr(gpu, "steps", lambda *_: ["kernel:blend"])
+    right = reference.warp
+    monkeypatch.setattr(reference, "warp", lambda *args, **options: right(*args, **options)[..., ::-1])
+    monkeypatch.setattr(gpu, "steps", lambda *_: ["kernel:warp"])
     assert gpu.main([str(tmp_path), "--dry-run", "--part", "kernels"]) == 1
-    assert "FAILED  blend float32, 3 channels: largest error" in (tmp_path / "checks.txt").read_text()
+    name = "warp float32, nchw, zeros, corners False, 64 channels, 2 flows"
+    assert f"FAILED  {name}: largest error" in (tmp_path / "checks.txt").read_text()
 
 
-def test_a_dry_run_of_a_network(tmp_path: Path) -> None:
+def test_a_dry_run_measures_a_network(tmp_path: Path) -> None:
     words = ["--dry-run", "--part", "networks", "--networks", "videoinr-s", "--compile"]
     assert gpu.main([str(tmp_path), *words]) == 0
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
@@ -207,11 +209,11 @@ def test_a_dry_run_compiles_and_exports(tmp_path: Path) -> None:
     assert sum(line.get("passed", False) for line in lines) == 1
 
 
-def test_the_kernels_decode_what_eager_encodes(tmp_path: Path) -> None:
+def test_the_mixed_backend_agrees_with_eager_pytorch(tmp_path: Path) -> None:
     needs_compiler()
     torch.manual_seed(0)
     network = VideoINR(replace(VideoINRConfig(), nf=64, groups=2, front_blocks=1, back_blocks=1)).eval()
-    torch.nn.init.normal_(network.flow_imnet.net[-1].weight, std=0.1)
+    randomize_flows(network, 0.1)
     bench = bench_in(tmp_path)
     window = Window(bench, network, (4, 8), 2)
     eager, mixed = (
@@ -224,11 +226,11 @@ def test_the_kernels_decode_what_eager_encodes(tmp_path: Path) -> None:
     assert not compared(mixed[0].numpy(), eager[1].numpy(), 1e-4)["passed"], "the times differ"
 
 
-def test_steps_that_crash_or_hang_take_nothing_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_that_crash_or_hang_do_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = gpu.parse([str(tmp_path), "--part", "kernels", "--dry-run"])
     monkeypatch.setattr(gpu, "steps", lambda *_: ["kernel:warp", "floors"])
     monkeypatch.setattr(gpu, "_GRACE_S", 0.0)
-    for program, told, seconds in (("exit 3", "code 3", 60.0), ("exec sleep 60", "did not end in time", 0.5)):
+    for program, message, seconds in (("exit 3", "code 3", 60.0), ("exec sleep 60", "did not end in time", 0.5)):
         shell = tmp_path / "python"
         shell.write_text(f"#!/bin/sh\n{program}\n")
         shell.chmod(0o755)
@@ -236,7 +238,7 @@ def test_steps_that_crash_or_hang_take_nothing_along(tmp_path: Path, monkeypatch
         monkeypatch.setattr(gpu, "_STEP_S", seconds)
         gpu.orchestrate(arguments, time.time() + 600)
         lines = bench_in(tmp_path).lines()
-        assert [line["case"] for line in lines if told in line.get("error", "") and "check" not in line] == [
+        assert [line["case"] for line in lines if message in line.get("error", "") and "check" not in line] == [
             "kernel:warp",
             "floors",
         ]
@@ -245,31 +247,33 @@ def test_steps_that_crash_or_hang_take_nothing_along(tmp_path: Path, monkeypatch
     assert [line["case"] for line in bench_in(tmp_path).lines() if "skipped" in line] == ["kernel:warp", "floors"]
 
 
-def test_a_step_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_runs_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = gpu.parse([str(tmp_path), "--part", "kernels", "--dry-run"])
     monkeypatch.setattr(gpu, "steps", lambda *_: ["floors"])
-    seen: list[int] = []
-    gpu.orchestrate(arguments, time.time() + 300, after=lambda: seen.append(len(bench_in(tmp_path).lines())))
-    assert seen[0] == 0
-    assert seen[1] >= 4, "what was made so far can be written after each step"
+    counts: list[int] = []
+    gpu.orchestrate(arguments, time.time() + 300, after=lambda: counts.append(len(bench_in(tmp_path).lines())))
+    assert counts[0] == 0
+    assert counts[1] >= 4, "the lines of a step can be read after it"
     lines = bench_in(tmp_path).lines()
     assert [line["case"] for line in lines if "floors" in line] == ["copy", *["product of 128x128"] * 2]
     assert {line["command"] for line in lines} == {"python -m benchmarks.gpu --part kernels --dry-run OUT"}
 
 
-@pytest.mark.parametrize(("words", "told"), [(["--dry-run"], "measures nothing"), ([], "holds a run already")])
-def test_what_would_mix_results_is_refused(
-    words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "message"), [(["--dry-run"], "are meaningless"), ([], "already has the results of a run")]
+)
+def test_folders_with_other_results_are_refused(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out: Any = gpu.RESULTS if words else tmp_path
     if not words:
         (out / "gpu.jsonl").touch()
     with pytest.raises(SystemExit):
         gpu.parse([str(out), *words])
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_without_a_device_a_sentence_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_device_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a device")
     assert gpu.main([str(tmp_path / "out")]) == 2

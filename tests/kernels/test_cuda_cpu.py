@@ -1,4 +1,4 @@
-"""How CUDA sources run on a CPU, and what is found out there."""
+"""CUDA sources on a CPU: threads, barriers and matrix products, and the errors that are detected."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ extern "C" __global__ void sum_of_a_warp(const float* in, float* out) {
     out[threadIdx.x] = sum;
 }
 
-extern "C" __global__ void place(int* out) {
+extern "C" __global__ void number(int* out) {
     const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
     out[block * blockDim.x * blockDim.y * blockDim.z + thread] += block * 100 + thread;
@@ -74,14 +74,16 @@ extern "C" __global__ void multiply(const half* a, const half* b, float* out, in
 
 
 class Probe:
-    """The kernels above, built with some defines."""
+    """The kernels of PROBE, compiled with some defines."""
 
     def __init__(self, folder: Path, *defines: tuple[str, str]) -> None:
         source = folder / "probe.cu"
         source.write_text(PROBE)
         self.library = cuda_cpu.compile(source, (("DTYPE", "half"), *defines))
 
-    def __call__(self, kernel: str, *arguments: Any, grid: Any = (1, 1, 1), block: Any = (64, 1, 1), shared=0) -> None:
+    def __call__(
+        self, kernel: str, *arguments: Any, grid: Any = (1, 1, 1), block: Any = (64, 1, 1), shared: int = 0
+    ) -> None:
         cuda_cpu.launch(self.library, kernel, grid, block, shared, *arguments)
 
 
@@ -96,7 +98,7 @@ def test_threads_meet_at_a_barrier(probe: Probe) -> None:
     assert_array_equal(out.reshape(3, 64), values.reshape(3, 64)[:, ::-1])
 
 
-def test_a_missing_barrier_shows(tmp_path: Path) -> None:
+def test_a_missing_barrier_is_detected(tmp_path: Path) -> None:
     values, out = np.arange(64, dtype=np.float16), np.zeros(64, np.float16)
     Probe(tmp_path, ("WITHOUT_BARRIER", "1"))("reverse", values, out, shared=128)
     assert np.isnan(out).any()
@@ -110,14 +112,14 @@ def test_a_missing_barrier_shows(tmp_path: Path) -> None:
         ("two_barriers", r"32 wait at __syncthreads in line \d+, 32 wait at __syncthreads in line \d+, 0 of 64"),
     ],
 )
-def test_a_barrier_that_not_all_reach_is_an_error(probe: Probe, kernel: str, message: str) -> None:
+def test_a_barrier_that_some_threads_skip_is_an_error(probe: Probe, kernel: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         probe(kernel, np.zeros(64, np.float32))
 
 
 def test_writes_beyond_the_ends_are_errors(probe: Probe) -> None:
     values, out = np.zeros(64, np.float16), np.zeros(64, np.float16)
-    with pytest.raises(RuntimeError, match=r"byte 126 of shared memory was written, of which .* asked for 126"):
+    with pytest.raises(RuntimeError, match=r"byte 126 of shared memory was written, but the launch has 126 bytes"):
         probe("reverse", values, out, shared=126)
     for i in (-1, 64):
         with pytest.raises(RuntimeError, match=r"array 0 of shape \(64,\) was written beyond its ends"):
@@ -131,7 +133,7 @@ def test_reads_beyond_the_ends_are_nan(probe: Probe) -> None:
         assert np.isnan(out).all()
 
 
-def test_arguments_must_be_those_of_the_kernel(probe: Probe) -> None:
+def test_arguments_must_match_the_parameters_of_the_kernel(probe: Probe) -> None:
     array = np.zeros(4, np.float32)
     with pytest.raises(RuntimeError, match="argument 1 has 8 bytes, its parameter 4"):
         probe("set", array, np.int64(0))
@@ -143,11 +145,11 @@ def test_arguments_must_be_those_of_the_kernel(probe: Probe) -> None:
 
 def test_every_thread_of_every_block_runs_once(probe: Probe) -> None:
     out = np.zeros((24, 30), np.int32)
-    probe("place", out, grid=(2, 3, 4), block=(5, 3, 2))
+    probe("number", out, grid=(2, 3, 4), block=(5, 3, 2))
     assert_array_equal(out, np.arange(24)[:, None] * 100 + np.arange(30))
 
 
-def test_lanes_hand_values_to_each_other(probe: Probe) -> None:
+def test_lanes_exchange_values(probe: Probe) -> None:
     values, out = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
     probe("sum_of_a_warp", values, out)
     assert_array_equal(out.reshape(2, 32), values.reshape(2, 32).sum(1, keepdims=True).repeat(32, 1))

@@ -1,4 +1,4 @@
-"""How far each network of official size is from the official code: one line of `AGREEMENTS` for each oracle."""
+"""The agreement of each network of official size with the official code: one entry of `AGREEMENTS` for each oracle."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ MEAN, STD = (torch.tensor(value).view(1, 1, 3, 1, 1) for value in (IMAGENET_MEAN
 
 @dataclass(frozen=True)
 class Agreement:
-    """An oracle, and what of the network is to be compared with which of its outputs."""
+    """A comparison of one network's outputs with those of an oracle."""
 
-    network: str
+    network: str  # name in the registry
     oracle: str
-    compare: Callable[[Any, Oracle], list[tuple[Tensor, str]]]
-    gain: float = 1.0
+    compare: Callable[[Any, Oracle], list[tuple[Tensor, str]]]  # -> outputs, each with the oracle's name for it
+    gain: float = 1.0  # of procedural weights
     offset_gain: float = 16.0
-    bound: float = 1e-5  # of the difference
-    changes: tuple[tuple[str, Any], ...] = ()  # of the network's configuration
+    bound: float = 1e-5  # on the difference
+    changes: tuple[tuple[str, Any], ...] = ()  # to fields of the network's configuration
     weights: Callable[[Oracle], dict[str, Tensor]] = lambda oracle: oracle.weights
 
     def difference(self) -> float:
-        """The largest difference over all outputs, of the official output's range.
+        """Return the largest difference over all outputs, relative to the range of the official output.
 
-        Raises FileNotFoundError where the oracle is absent.
+        Raises FileNotFoundError if the oracle is absent.
         """
         oracle = read_oracle(self.oracle, self.gain, self.offset_gain)
         entry = find_network(self.network)
@@ -43,12 +43,12 @@ class Agreement:
         network: Network = entry.build(config).eval()
         load_official(network, self.weights(oracle))
         with torch.no_grad():
-            pairs = [(made.numpy(), oracle.arrays[name]) for made, name in self.compare(network, oracle)]
-        return max(float(np.abs(made - expected).max() / np.ptp(expected)) for made, expected in pairs)
+            pairs = [(actual.numpy(), oracle.arrays[name]) for actual, name in self.compare(network, oracle)]
+        return max(float(np.abs(actual - expected).max() / np.ptp(expected)) for actual, expected in pairs)
 
 
 def _videoinr(network: Any, oracle: Oracle) -> list[tuple[Tensor, str]]:
-    made = []
+    outputs = []
     for case, record in oracle.record["cases"].items():
         if not record["test"]:
             continue
@@ -56,8 +56,8 @@ def _videoinr(network: Any, oracle: Oracle) -> list[tuple[Tensor, str]]:
         features = network.encode(frames)
         y, x = (target_coordinates(n, m) for n, m in zip(frames.shape[3:], record["out_shape"][2:], strict=True))
         for time in record["times"]:
-            made.append((network.decode(*features, torch.tensor([time]), y, x), f"out/{case}/t{time:.6f}"))
-    return made
+            outputs.append((network.decode(*features, torch.tensor([time]), y, x), f"out/{case}/t{time:.6f}"))
+    return outputs
 
 
 def _rbpn(network: Any, oracle: Oracle) -> list[tuple[Tensor, str]]:
@@ -73,7 +73,7 @@ def _dtsr(network: Any, oracle: Oracle) -> list[tuple[Tensor, str]]:
 
 def _stinet(network: Any, oracle: Oracle) -> list[tuple[Tensor, str]]:
     inputs = oracle.tensor("in/x") * STD + MEAN, oracle.tensor("in/f_flow"), oracle.tensor("in/b_flow")
-    low, early, final = ((made - MEAN) / STD for made in network.reconstructions(*inputs))
+    low, early, final = ((output - MEAN) / STD for output in network.reconstructions(*inputs))
     high = torch.stack((early, final), 1)
     if subset := oracle.record.get("subset"):
         steps = subset["out/h_finalrec"]

@@ -1,16 +1,16 @@
-"""Comparisons of arrays that say how they failed."""
+"""A comparison of arrays that reports where and by how much they differ."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 def assert_close_to_range(actual: ArrayLike, expected: ArrayLike, *, mean: float, max: float) -> None:
-    """Mean and maximal absolute error, relative to the range of what is expected, stay below these bounds."""
+    """Assert that the mean and largest absolute errors, relative to the expected range, are below these bounds."""
     a, e = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert a.shape == e.shape, f"shape {a.shape}, expected {e.shape}"
     assert np.isfinite(a).all(), f"{(~np.isfinite(a)).sum()} of {a.size} values are not finite"
     span = np.ptp(e)
-    assert span > 0, "what is expected is constant and has no range"
+    assert span > 0, "the expected array is constant, so it has no range"
     error = np.abs(a - e) / span
     if error.mean() < mean and error.max() < max:
         return

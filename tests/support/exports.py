@@ -1,4 +1,4 @@
-"""Bundles of the networks of the list, each exported once for all tests of a run, which leave them as they are."""
+"""Bundles of the networks of the list, each exported once per test process. Tests must not change them."""
 
 import atexit
 import functools
@@ -18,20 +18,15 @@ SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry
 FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and entry.name != "videoinr"]
 
 
-def made(name: str) -> Network:
-    """A network whose every layer does something: none starts at zero."""
-    entry = find_network(name)
-    config = entry.config
-    if name.startswith(("zsm", "tmnet")):  # two frames make a graph half as long as four
-        config = replace(config, frames=2)
-    return filled(entry.build(config), gain=0.6, offset_gain=8.0)
-
-
 @functools.cache
 def exported(name: str) -> tuple[Network, Bundle]:
-    """Such a network and its bundle."""
-    network = made(name)
-    return network, Bundle.load(export_bundle(find_network(name), network, _folder() / name))
+    """Return a network in which every layer has an effect, and its bundle."""
+    entry = find_network(name)
+    config = entry.config
+    if name.startswith(("zsm", "tmnet")):  # the graph of two frames is half as long as that of four
+        config = replace(config, frames=2)
+    network = filled(entry.build(config), gain=0.6, offset_gain=8.0)
+    return network, Bundle.load(export_bundle(entry, network, _folder() / name))
 
 
 @functools.cache

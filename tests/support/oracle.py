@@ -1,4 +1,4 @@
-"""Outputs of the official architectures, and their weights: stored, or made from the names of the state dict."""
+"""Outputs and weights of the official networks, the references that the networks here are compared with."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,15 @@ from torch import Tensor
 from tests.support.paths import ORACLES, SHARED
 from tests.support.procedural import procedural_weights
 
-HERE = ORACLES
-BESIDE = SHARED / "oracles"  # the large ones, beside a checkout that has them
+LARGE_ORACLES = SHARED / "oracles"  # next to a checkout that has them
 
 
 class Oracle:
-    """One oracle: `record` is its JSON, `arrays` are its inputs and outputs, `weights` its official state dict."""
+    """The inputs and outputs of one official network, and its state dict.
+
+    `record`: the oracle's JSON; `arrays`: inputs and outputs by name; `weights`: the official state dict, stored in the
+    file or else generated from the names and shapes in the record.
+    """
 
     def __init__(self, folder: Path, name: str, gain: float, offset_gain: float) -> None:
         self.name = name
@@ -35,15 +38,15 @@ class Oracle:
 
 
 def read_oracle(name: str, gain: float = 1.0, offset_gain: float = 16.0) -> Oracle:
-    """Read an oracle of this project, or a large one beside it; raise FileNotFoundError where that is absent."""
-    for folder in (HERE, BESIDE):
+    """Read an oracle of this repository, or a large one next to the checkout. Raises FileNotFoundError if absent."""
+    for folder in (ORACLES, LARGE_ORACLES):
         if (folder / f"{name}.npz").is_file():
             return Oracle(folder, name, gain, offset_gain)
-    raise FileNotFoundError(f"the oracle {name} is too large for this project, and is not beside the checkout")
+    raise FileNotFoundError(f"the oracle {name} is too large for this repository and is not next to the checkout")
 
 
 def load_oracle(name: str, gain: float = 1.0, offset_gain: float = 16.0) -> Oracle:
-    """The same, but where it is absent the test is skipped."""
+    """Read an oracle as `read_oracle` does, or skip the test if the oracle is absent."""
     try:
         return read_oracle(name, gain, offset_gain)
     except FileNotFoundError as absent:

@@ -1,6 +1,6 @@
-"""Weights made from the names and shapes of a state dict alone, so that oracles of full-size networks stay small.
+"""Weights generated from the names and shapes of a state dict, so that oracles of full-size networks stay small.
 
-NumPy's legacy RandomState gives the same numbers in every version.
+NumPy's legacy RandomState returns the same numbers in every version.
 """
 
 import zlib
@@ -15,12 +15,15 @@ from torch import Tensor
 def procedural_weights(
     shapes: Mapping[str, tuple[int, ...]], gain: float = 1.0, offset_gain: float = 16.0
 ) -> dict[str, Tensor]:
-    """Signals of order 1 and deformable offsets of about a pixel."""
+    """Return weights that keep signals of order 1 and make deformable offsets of about a pixel.
+
+    `gain` scales all convolutions and linear layers, `offset_gain` those that compute deformable offsets.
+    """
     return {name: torch.from_numpy(_tensor(name, tuple(shape), gain, offset_gain)) for name, shape in shapes.items()}
 
 
 def filled(network: Network, gain: float, offset_gain: float = 16.0) -> Network:
-    """The network with procedural weights in place of its own, ready to be compared: no layer of it starts at zero."""
+    """Load procedural weights into a network and return it in evaluation mode; no layer of it is zero then."""
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     network.load_state_dict(procedural_weights(shapes, gain, offset_gain))
     return network.eval()
@@ -48,7 +51,7 @@ def _tensor(name: str, shape: tuple[int, ...], gain: float, offset_gain: float) 
 
 
 def videoinr_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The same, with the sines' inputs scaled to about one radian and the flows to about two pixels."""
+    """Return procedural weights of VideoINR for sine inputs of about one radian and flows of about two pixels."""
     last_gains = {"feat_imnet": 1.0, "flow_imnet": 2.0, "encode_imnet": 0.4}
     weights = procedural_weights(shapes, gain=0.8, offset_gain=16.0)
     for name, value in weights.items():

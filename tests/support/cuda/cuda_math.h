@@ -1,4 +1,4 @@
-// CUDA's vector types and arithmetic for cuda_on_cpu.h. Fast math functions compute in full precision here.
+// CUDA's vector types and arithmetic for cuda_on_cpu.h, as far as kernels use them. Fast math has full precision.
 #pragma once
 
 #include <cmath>
@@ -15,41 +15,11 @@
 CUDA_ON_CPU_VECTORS(float, float, 4)
 CUDA_ON_CPU_VECTORS(int, int, 4)
 CUDA_ON_CPU_VECTORS(unsigned int, uint, 4)
-CUDA_ON_CPU_VECTORS(short, short, 2)
-CUDA_ON_CPU_VECTORS(unsigned short, ushort, 2)
-CUDA_ON_CPU_VECTORS(unsigned char, uchar, 1)
 
 template <typename A, typename B>
 std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
 template <typename A, typename B>
 std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
 
-template <typename V>
-V __ldg(const V* address) { return *address; }
-template <typename V>
-V __ldcs(const V* address) { return *address; }
-template <typename V>
-void __stcs(V* address, V value) { *address = value; }
-
-static inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-static inline float __saturatef(float x) { return std::fmin(std::fmax(x, 0.0f), 1.0f); }
-static inline float __fdividef(float a, float b) { return a / b; }
-static inline float __frcp_rn(float x) { return 1 / x; }
-static inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-static inline float __fmul_rn(float a, float b) { return a * b; }
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline int __float2int_rn(float x) { return static_cast<int>(std::nearbyint(x)); }
-static inline int __float2int_rd(float x) { return static_cast<int>(std::floor(x)); }
-static inline int __float2int_rz(float x) { return static_cast<int>(x); }
-static inline unsigned __float2uint_rn(float x) { return static_cast<unsigned>(std::nearbyint(x)); }
-static inline int __mul24(int a, int b) { return a * b; }
-// Macros, since the C library has functions of these names already.
+// A macro, because the C library already has a function with this name.
 #define __sinf(x) sinf(x)
-#define __cosf(x) cosf(x)
-#define __expf(x) expf(x)
-#define __exp2f(x) exp2f(x)
-#define __logf(x) logf(x)
-#define __log2f(x) log2f(x)
-#define __powf(x, y) powf(x, y)
-#define __sincosf(x, s, c) sincosf(x, s, c)

@@ -1,11 +1,11 @@
-// Gives a CUDA source a meaning on a CPU, so that kernels are tested where there is no GPU.
+// Runs a CUDA source on a CPU, so that kernels are tested without a GPU.
 //
-// A block's threads are fibers that run one after another, in an order shuffled anew between barriers: what a missing
-// barrier breaks on a GPU, it breaks here. Blocks run one by one, each with its dynamic shared memory filled with NaN.
-// Errors: a barrier that some threads of the block (or warp) do not reach, or reach on another line; a write beyond
-// the dynamic shared memory.
+// The threads of a block are fibers that run one after another, in an order that is shuffled after each barrier: a
+// missing barrier breaks a kernel here as on a GPU. Blocks run one by one, each with its dynamic shared memory filled
+// with NaN. Errors: a barrier that some threads of the block (or warp) do not reach, or reach on another line; a write
+// beyond the dynamic shared memory.
 //
-// A kernel names its dynamic shared memory
+// A kernel must declare its dynamic shared memory as
 //     extern __shared__ __align__(128) unsigned char shared_memory[];
 #pragma once
 
@@ -23,13 +23,10 @@
 #define __global__
 #define __device__
 #define __host__
-#define __constant__
 #define __forceinline__ inline
-#define __noinline__
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ thread_local
-#define __builtin_assume(condition)
 
 #include "cuda_math.h"
 
@@ -39,7 +36,7 @@ static uint3 threadIdx, blockIdx;
 static dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
 
-constexpr size_t CUDA_ON_CPU_SHARED_BYTES = 227 << 10;  // the most that a block of any GPU has
+constexpr size_t CUDA_ON_CPU_SHARED_BYTES = 227 << 10;  // the largest limit of any GPU
 constexpr size_t CUDA_ON_CPU_GUARD_BYTES = 4 << 10;
 thread_local __align__(128) unsigned char shared_memory[CUDA_ON_CPU_SHARED_BYTES + CUDA_ON_CPU_GUARD_BYTES];
 
@@ -48,7 +45,7 @@ thread_local __align__(128) unsigned char shared_memory[CUDA_ON_CPU_SHARED_BYTES
 namespace cuda_on_cpu {
 
 constexpr size_t STACK_BYTES = 128 << 10;
-constexpr unsigned char POISON = 0xff;  // every float and half of such bytes is NaN
+constexpr unsigned char POISON = 0xff;  // a float or half of such bytes is NaN
 
 enum class State { ready, at_block_barrier, at_warp_barrier, returned };
 
@@ -57,10 +54,10 @@ struct Thread {
     uint3 index;
     int number;  // in the block
     State state;
-    int line;  // of the barrier at which it waits
+    int line;  // of the barrier that it waits at
 };
 
-// What the lanes of a warp hand to each other.
+// Values that the lanes of a warp exchange.
 struct Exchange {
     unsigned char lane[32][8];
     float a[16 * 16], b[16 * 16];
@@ -96,7 +93,7 @@ static void run_thread() {
     setcontext(&scheduler);
 }
 
-// Sets the threads [first, last) free if all of them wait at one barrier of this kind.
+// Makes the threads [first, last) ready and returns true if all of them wait at the same barrier of this kind.
 static bool release(size_t first, size_t last, State barrier) {
     for (size_t i = first; i < last; ++i)
         if (threads[i].state != barrier || threads[i].line != threads[first].line) return false;
@@ -110,15 +107,15 @@ static std::string describe_deadlock() {
     std::vector<std::pair<std::pair<State, int>, int>> waiting;
     for (const Thread& thread : threads) {
         if (thread.state == State::returned) { ++returned; continue; }
-        const auto place = std::make_pair(thread.state, thread.line);
-        auto found = std::find_if(waiting.begin(), waiting.end(), [&](auto& entry) { return entry.first == place; });
-        if (found == waiting.end()) found = waiting.insert(waiting.end(), {place, 0});
-        ++found->second;
+        const auto barrier = std::make_pair(thread.state, thread.line);
+        auto entry = std::find_if(waiting.begin(), waiting.end(), [&](auto& each) { return each.first == barrier; });
+        if (entry == waiting.end()) entry = waiting.insert(waiting.end(), {barrier, 0});
+        ++entry->second;
     }
-    for (const auto& [place, count] : waiting)
+    for (const auto& [barrier, count] : waiting)
         text += " " + std::to_string(count) + " wait at " +
-                (place.first == State::at_block_barrier ? "__syncthreads" : "a warp's barrier") + " in line " +
-                std::to_string(place.second) + ",";
+                (barrier.first == State::at_block_barrier ? "__syncthreads" : "a warp's barrier") + " in line " +
+                std::to_string(barrier.second) + ",";
     return text + " " + std::to_string(returned) + " of " + std::to_string(threads.size()) + " have returned";
 }
 
@@ -163,13 +160,13 @@ static void run_block(size_t shared_bytes) {
     }
     for (size_t i = shared_bytes; i < sizeof shared_memory; ++i)
         if (shared_memory[i] != POISON) {
-            error = "byte " + std::to_string(i) + " of shared memory was written, of which the launch asked for " +
-                    std::to_string(shared_bytes);
+            error = "byte " + std::to_string(i) + " of shared memory was written, but the launch has " +
+                    std::to_string(shared_bytes) + " bytes";
             return;
         }
 }
 
-// Runs all blocks; returns what went wrong, or an empty text.
+// Runs all blocks. Returns the error, or an empty text.
 static const char* run(std::function<void()> body, const unsigned* grid, const unsigned* block, size_t shared_bytes) {
     const size_t count = size_t{block[0]} * block[1] * block[2];
     error.clear();
@@ -190,19 +187,19 @@ static const char* run(std::function<void()> body, const unsigned* grid, const u
     return "";
 }
 
-// Calls a kernel with arguments given by address, whose sizes in bytes must be those of its parameters.
+// Calls a kernel with arguments by address. Their sizes in bytes must be those of the kernel's parameters.
 template <typename... Parameters, size_t... I>
 const char* launch(void (*function)(Parameters...), std::index_sequence<I...>, const unsigned* grid,
                    const unsigned* block, size_t shared_bytes, size_t count, void** arguments, const size_t* sizes) {
     static std::string problem;
-    const size_t wanted[] = {sizeof(Parameters)..., 0};
+    const size_t expected[] = {sizeof(Parameters)..., 0};
     if (count != sizeof...(I))
         return (problem = "the kernel takes " + std::to_string(sizeof...(I)) + " arguments, not " +
                           std::to_string(count)).c_str();
     for (size_t i = 0; i < count; ++i)
-        if (sizes[i] != wanted[i])
+        if (sizes[i] != expected[i])
             return (problem = "argument " + std::to_string(i) + " has " + std::to_string(sizes[i]) +
-                              " bytes, its parameter " + std::to_string(wanted[i])).c_str();
+                              " bytes, its parameter " + std::to_string(expected[i])).c_str();
     auto body = [=] { function(*static_cast<std::remove_reference_t<Parameters>*>(arguments[I])...); };
     return run(body, grid, block, shared_bytes);
 }
@@ -216,7 +213,7 @@ const char* launch(void (*function)(Parameters...), const unsigned* grid, const 
 
 }  // namespace cuda_on_cpu
 
-// Makes a kernel callable from outside: returns an empty text, or what went wrong.
+// Exports a kernel as launch_NAME, which returns the error, or an empty text.
 #define CUDA_ON_CPU_KERNEL(name)                                                                              \
     extern "C" const char* launch_##name(const unsigned* grid, const unsigned* block, size_t shared_bytes,    \
                                          size_t count, void** arguments, const size_t* sizes) {               \
@@ -230,12 +227,9 @@ static inline void __syncthreads(int line = __builtin_LINE()) {
 }
 
 static inline void __syncwarp(unsigned mask = 0xffffffffu, int line = __builtin_LINE()) {
-    if (mask != 0xffffffffu) cuda_on_cpu::fail("__syncwarp has a meaning here for whole warps only");
+    if (mask != 0xffffffffu) cuda_on_cpu::fail("__syncwarp is supported for whole warps only");
     cuda_on_cpu::sync_warp(line);
 }
-
-static inline void __threadfence() {}
-static inline void __threadfence_block() {}
 
 namespace cuda_on_cpu {
 template <typename V>
@@ -250,26 +244,7 @@ V take(V value, int from, int line) {
 }  // namespace cuda_on_cpu
 
 template <typename V>
-V __shfl_sync(unsigned, V value, int from, int width = 32, int line = __builtin_LINE()) {
-    const int lane = cuda_on_cpu::lane();
-    return cuda_on_cpu::take(value, lane / width * width + from % width, line);
-}
-
-template <typename V>
 V __shfl_xor_sync(unsigned, V value, int bits, int width = 32, int line = __builtin_LINE()) {
     const int lane = cuda_on_cpu::lane(), from = lane ^ bits;
     return cuda_on_cpu::take(value, from / width == lane / width ? from : lane, line);
-}
-
-template <typename V>
-V __shfl_down_sync(unsigned, V value, int distance, int width = 32, int line = __builtin_LINE()) {
-    const int lane = cuda_on_cpu::lane(), from = lane + distance;
-    return cuda_on_cpu::take(value, from / width == lane / width ? from : lane, line);
-}
-
-template <typename V>
-V atomicAdd(V* address, V value) {
-    const V before = *address;
-    *address = before + value;
-    return before;
 }

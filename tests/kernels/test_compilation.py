@@ -1,0 +1,53 @@
+"""Compilation of every kernel variant by nvcc, for every GPU architecture."""
+
+import importlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stvsr.kernels import launcher
+
+from tests.support import cuda_cpu
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+SOURCES = sorted(launcher.HERE.glob("*.cu"))
+VARIANTS = [
+    pytest.param(source, defines, id=f"{source.stem}-{'-'.join(value for _, value in defines)}")
+    for source in SOURCES
+    for defines in importlib.import_module(f"stvsr.kernels.{source.stem}").VARIANTS
+]
+_RESOURCES = re.compile(
+    r"Compiling entry function '(?P<function>\w+)' for 'sm_(?P<architecture>\d+)a?'.*?"
+    r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+def test_every_kernel_lists_its_variants() -> None:
+    assert {source.stem for source in SOURCES} == {"color", "deform_conv", "videoinr_decoder", "warp"}
+    assert len({param.id for param in VARIANTS}) == len(VARIANTS)
+    assert {param.values[0] for param in VARIANTS} == set(SOURCES)
+
+
+@pytest.mark.parametrize(("source", "defines"), VARIANTS)
+def test_nvcc_compiles_for_every_architecture_without_spills(
+    source: Path, defines: launcher.Defines, tmp_path: Path, record_property: Any
+) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("nvcc is not installed: kernels are not compiled for GPUs")
+    targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES]
+    options = [*launcher.compile_options(defines), *targets, "-Xptxas=-v", "-Werror=all-warnings"]
+    command = [nvcc, "-c", *options, str(source), "-o", str(tmp_path / "kernel.o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entries = [match.groupdict() for match in _RESOURCES.finditer(done.stderr)]
+    assert len(entries) == len(cuda_cpu.kernel_names(source)) * len(ARCHITECTURES), done.stderr
+    for entry in entries:
+        name = f"{entry['function']} sm_{entry['architecture']}"
+        record_property(f"registers of {name}", entry["registers"])
+        print(f"{source.stem} {dict(defines)} {name}: {entry['registers']} registers")
+    assert [entry for entry in entries if entry["stores"] != "0" or entry["loads"] != "0"] == []
