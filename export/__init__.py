@@ -1,1 +1,1 @@
-"""Turns trained PyTorch weights into bundles."""
+"""Turn trained PyTorch weights into bundles, and adapt bundles to a clip."""

@@ -1,4 +1,4 @@
-"""Adaptation of bundles to a clip: the networks that they hold learn from it, and their weights go back into graphs."""
+"""Adapt bundles to a clip: their networks learn from it, and the new weights go into copies of their graphs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..engine.backends.options import Backend
 from ..engine.contract.bundle import Bundle
 from ..engine.contract.errors import RequestError
 from ..engine.contract.weights import replace_weights
@@ -16,7 +17,7 @@ from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
 from ..training.adapt.coarse_to_fine import coarse_by_motion
 from ..training.adapt.distillation import Distillation
-from ..training.adapt.gate import Verdict, guarded
+from ..training.adapt.gate import Verdict, adapt_guarded
 from ..training.adapt.internal import InternalLearning
 from ..training.adapt.protocol import Budget, Clock, Method
 from ..training.adapt.pseudo import bicubic
@@ -26,37 +27,36 @@ from ..training.networks.adavsr import SpatialModule, TemporalModule
 from ..training.networks.base import Network
 from ..training.networks.cascade import AdaVSR, weights_of
 from ..training.networks.dtsr import DeepTemporalSR
-from .bundle_network import network_of, restoring_with, write_adapted
+from .bundle_network import engine_restorer, load_network, write_adapted
 
-METHODS = (SelfSupervised.name, Distillation.name, InternalLearning().name, ZeroShot.name)
-PARTS = ("temporal", "spatial")  # of Ada-VSR, and the folders of its two bundles
+METHODS = (SelfSupervised.name, Distillation.name, InternalLearning.name, ZeroShot.name)
+PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
-OnStep = Callable[[Clock, float], None]
+OnStep = Callable[[Clock, float], None]  # called after every step with the clock and the loss
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to adapt: what is left out takes the default of the networks that adapt."""
+    """Settings of an adaptation; None means the default of the network."""
 
     budget: Budget
-    method: str | None = None  # of METHODS
-    teacher: Bundle | None = None  # of distillation
-    estimate_blur: bool = False  # of self-supervision and distillation; without, frames were made small plainly
-    checkpoint: Path | None = None  # of zero-shot learning
-    coarse: int | None = None  # of zero-shot learning: how many times smaller its frames are; None: by their motion
+    method: str | None = None  # one of METHODS
+    teacher: Bundle | None = None  # for distillation
+    estimate_blur: bool = False  # for self-supervision and distillation; otherwise the degradation is plain bicubic
+    checkpoint: Path | None = None  # for zero-shot learning
+    coarse: int | None = None  # for zero-shot learning: how many times smaller it sees frames; None: by their motion
     seed: int = 0
 
 
 class BundleAdapter:
-    """Adapts one bundle, or the two of Ada-VSR as one network, to one scene after another.
+    """Adapts a bundle, or Ada-VSR's two bundles as one network, to one scene after another.
 
-    Raises RequestError for a method that the bundles do not take.
+    Raises RequestError for options that the bundles do not support, and BundleError as `load_network` does.
     """
 
     def __init__(self, bundles: Sequence[Bundle], options: Options) -> None:
         self.bundles, self._options = tuple(bundles), options
-        networks = [network_of(bundle) for bundle in bundles]
-        match networks:
+        match [load_network(bundle) for bundle in bundles]:
             case [TemporalModule() as temporal, SpatialModule() as spatial]:
                 self.network: Network = AdaVSR(temporal, spatial)
             case [network]:
@@ -66,23 +66,20 @@ class BundleAdapter:
                 raise RequestError(
                     f"The chain '{names}' does not adapt as one: adapt one of its bundles, or name Ada-VSR's two."
                 )
-        self.method = options.method or _usual_method(self.network)
-        if self.method not in METHODS:
-            raise RequestError(f"There is no method '{self.method}': choose one of {', '.join(METHODS)}.")
-        if self.method == Distillation.name and options.teacher is None:
-            raise RequestError("Distillation takes the results of a larger network: name its bundle with --teacher.")
+        self.method = options.method or _default_method(self.network)
+        self._check_options()
 
     def adapt(self, frames: np.ndarray, out: Path, on_step: OnStep | None = None) -> tuple[tuple[Bundle, ...], Verdict]:
-        """Adapt to the frames of one scene, (N, 3, h, w) in [0, 1], and write what is kept to new folders.
+        """Adapt to the frames of one scene, (N, 3, h, w) in [0, 1], and write the adapted bundles if they are kept.
 
-        One bundle is written to `out`, the two of Ada-VSR to folders in it. Where nothing is kept, nothing is written,
-        and the bundles that come back are the original ones.
+        One bundle is written to the folder `out`, Ada-VSR's two to sub-folders of it. Otherwise nothing is written, and
+        the original bundles are returned. Raises ExportError as `write_adapted` does.
         """
         clip = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
-        with ExitStack() as opened:
-            method = self._method(opened)
-            network = self._fed(clip)
-            verdict = guarded(method, network, clip, self._options.budget, self._options.seed, on_step)
+        with ExitStack() as stack:
+            method = self._open_method(stack)
+            network = self._network_for(clip)
+            verdict = adapt_guarded(method, network, clip, self._options.budget, self._options.seed, on_step)
         if not verdict.kept or verdict.adapted is None:
             return self.bundles, verdict
         weights, record = verdict.adapted.weights, verdict.record()
@@ -90,14 +87,45 @@ class BundleAdapter:
             (bundle,) = self.bundles
             return (write_adapted(bundle, network, weights, clip, out, record, picture_flow),), verdict
         modules: dict[str, Network] = {"temporal": self.network.temporal, "spatial": self.network.spatial}
-        made = [
+        adapted = [
             write_adapted(bundle, modules[part], weights_of(part, weights), clip, out / part, record)
             for bundle, part in zip(self.bundles, PARTS, strict=True)
         ]
-        return tuple(made), verdict
+        return tuple(adapted), verdict
 
-    def _fed(self, clip: torch.Tensor) -> Network:
-        """The network, and of one that learns from scratch how small it sees this clip."""
+    def _check_options(self) -> None:
+        """Raise RequestError for an unknown method, and for options or a network that the method does not support."""
+        options, method = self._options, self.method
+        if method not in METHODS:
+            raise RequestError(f"Unknown method '{method}': use {', '.join(METHODS)}.")
+        zero_shot = method == ZeroShot.name
+        if zero_shot and not isinstance(self.network, DeepTemporalSR):
+            names = "+".join(bundle.manifest.name for bundle in self.bundles)
+            raise RequestError(f"Zero-shot learning trains dtsr and dtsr-s, not '{names}': use another method.")
+        if isinstance(self.network, AdaVSR) and method != InternalLearning.name:
+            raise RequestError(
+                f"The method {method} adapts one bundle, not both of Ada-VSR: use {InternalLearning.name}, or adapt one"
+                " of its bundles."
+            )
+        without_effect = {
+            "--teacher": options.teacher is not None and method != Distillation.name,
+            "--estimate-blur": options.estimate_blur and method not in (SelfSupervised.name, Distillation.name),
+            "--checkpoint": options.checkpoint is not None and not zero_shot,
+            "--coarse": options.coarse is not None and not zero_shot,
+        }
+        if refused := [option for option, given in without_effect.items() if given]:
+            verb, pronoun = ("has", "it") if len(refused) == 1 else ("have", "them")
+            raise RequestError(f"{' and '.join(refused)} {verb} no effect on the method {method}: leave {pronoun} out.")
+        if method == Distillation.name and options.teacher is None:
+            raise RequestError("Distillation needs the results of a larger network: name its bundle with --teacher.")
+        if options.coarse is not None and (options.coarse < 1 or options.coarse & (options.coarse - 1)):
+            raise RequestError(
+                f"Frames cannot be made {options.coarse} times smaller: choose 1, 2, 4 or another power of 2 for"
+                " --coarse."
+            )
+
+    def _network_for(self, clip: torch.Tensor) -> Network:
+        """Return the network; for zero-shot learning, configured for the size at which it sees this clip."""
         if not isinstance(self.network, DeepTemporalSR) or self.method != ZeroShot.name:
             return self.network
         coarse = self._options.coarse or coarse_by_motion(clip, picture_flow)
@@ -105,18 +133,16 @@ class BundleAdapter:
         network.load_state_dict(self.network.state_dict())
         return network.eval()
 
-    def _method(self, opened: ExitStack) -> Method:
+    def _open_method(self, stack: ExitStack) -> Method:
         options = self._options
         match self.method:
             case SelfSupervised.name | Distillation.name:
                 (bundle,) = self.bundles
-                given: dict[str, Any] = {"degrade": None if options.estimate_blur else bicubic, "flow": picture_flow}
-                restorer = bundle if self.method == SelfSupervised.name else options.teacher
-                assert restorer is not None
-                restore = restoring_with(opened.enter_context(Upscaler(restorer, device="cpu")))
-                if self.method == SelfSupervised.name:
-                    return SelfSupervised(**given, restore=restore)
-                return Distillation(**given, restore=restore)
+                settings: dict[str, Any] = {"degrade": None if options.estimate_blur else bicubic, "flow": picture_flow}
+                restoring = bundle if self.method == SelfSupervised.name else options.teacher
+                assert restoring is not None
+                settings["restore"] = engine_restorer(stack.enter_context(Upscaler(restoring, Backend(device="cpu"))))
+                return SelfSupervised(**settings) if self.method == SelfSupervised.name else Distillation(**settings)
             case ZeroShot.name:
                 return ZeroShot(checkpoint=options.checkpoint)
             case _:
@@ -124,15 +150,15 @@ class BundleAdapter:
 
 
 def write_unadapted(bundles: Iterable[Bundle], out: Path, verdict: Verdict) -> None:
-    """Write the bundles of a verdict that kept nothing, with the weights that they have, and what happened."""
+    """Write copies of bundles with their original weights and the record of an adaptation that was not kept."""
     bundles = tuple(bundles)
     for bundle, part in zip(bundles, PARTS, strict=False):
         replace_weights(bundle, {}, out if len(bundles) == 1 else out / part, verdict.record())
 
 
-def _usual_method(network: Network) -> str:
+def _default_method(network: Network) -> str:
     if isinstance(network, DeepTemporalSR):
         return ZeroShot.name
     if isinstance(network, AdaVSR | TemporalModule | SpatialModule):
-        return InternalLearning().name
+        return InternalLearning.name
     return SelfSupervised.name

@@ -1,8 +1,8 @@
-"""Adaptation's two ends in a bundle: the PyTorch network that it holds, and the new weights back in its graphs."""
+"""Between a bundle and PyTorch: load the network that a bundle contains, and write adapted weights into its graphs."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,59 +11,69 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.backends.session import open_session
 from ..engine.contract.bundle import Bundle
-from ..engine.contract.errors import BundleError, ExportError
+from ..engine.contract.errors import BundleError, RequestError
 from ..engine.contract.manifest import DoubledWindow, FixedFactors, Role, SlidingWindow
 from ..engine.contract.picture import to_float
 from ..engine.contract.weights import edit_graphs, read_weights, replace_weights
 from ..engine.contract.windows import InputFrame, window_numbers
 from ..engine.pipeline.upscaler import Upscaler
 from ..training.adapt.restore import FREE_SCALE, Restore, pad_frames, window_inputs
+from ..training.checkpoints import build_network
 from ..training.data import Flow
 from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import find_network
-from .exporter import TOLERANCE, computed
+from .parity import measure_parity
 
-_PARITY_PX = 64  # most rows and columns of the window on which graphs are compared with PyTorch
-_PARITY_TIME, _PARITY_SCALE = 0.375, 2.3  # of networks that take any
+_PARITY_PX = 64  # largest rows and columns of the window on which graphs are compared with PyTorch
+_PARITY_FRAMES = 4  # in the window of a network that takes any number of frames
+_PARITY_TIME, _PARITY_SCALE = 0.375, 2.3  # for networks that take any
 
 
-def network_of(bundle: Bundle) -> Network:
-    """The network that a bundle's graphs compute, with their weights, to be adapted.
+def load_network(bundle: Bundle) -> Network:
+    """Build the PyTorch network that a bundle's graphs compute, with their weights.
 
-    Raises ``BundleError`` where this installation has no such network, or the graphs lack weights that it has.
+    Raises BundleError if this version of stvsr does not have the network or does not accept its configuration, or if
+    the graphs lack its weights.
     """
     architecture = bundle.manifest.architecture
     try:
         entry = find_network(architecture.name)
-        network = entry.build(type(entry.config)(**architecture.config))
-    except (KeyError, TypeError) as error:
+    except RequestError as error:
         raise BundleError(
-            f"{bundle.folder} holds '{architecture.name}', which this stvsr cannot build ({error}): export it again."
+            f"{bundle.folder} contains the network '{architecture.name}', which this version of stvsr does not have:"
+            " choose another bundle."
         ) from error
-    held = _held(bundle)
-    # What no graph reads is not held: batch normalization's counters, layers of official checkpoints that are idle.
-    own = {name: value for name, value in network.state_dict().items() if name in held}
-    wrong = [name for name, value in own.items() if tuple(value.shape) != held[name].shape]
-    if wrong or not own:
+    try:
+        network = build_network(replace(entry, config=type(entry.config)(**architecture.config)))
+    except (RequestError, TypeError) as error:
         raise BundleError(
-            f"The weights of {bundle.folder} ({wrong[0] if wrong else 'none by name'}) are not those of the"
-            f" configuration in its manifest: export it again."
+            f"The configuration of '{architecture.name}' in the manifest of {bundle.folder} is not valid"
+            f" ({error.__cause__ or error}): export the bundle again."
+        ) from error
+    stored = _stored_weights(bundle)
+    # Weights that no graph reads are not stored: counters of batch normalization, idle layers of official checkpoints.
+    own = {name: value for name, value in network.state_dict().items() if name in stored}
+    wrong = [name for name, value in own.items() if tuple(value.shape) != stored[name].shape]
+    if wrong or not own:
+        reason = f"{wrong[0]} has another shape" if wrong else "none has the name of one of the network"
+        raise BundleError(
+            f"The weights of {bundle.folder} do not fit the configuration in its manifest ({reason}): export the bundle"
+            " again."
         )
-    network.load_state_dict({name: torch.from_numpy(held[name].copy()) for name in own}, strict=False)
+    network.load_state_dict({name: torch.from_numpy(stored[name].copy()) for name in own}, strict=False)
     return network.eval()
 
 
 def changed_weights(network: Network, weights: Mapping[str, Tensor], bundle: Bundle) -> dict[str, np.ndarray]:
-    """Which of a network's new weights differ from its own, under the names that the bundle's graphs have for them.
+    """Return those of a network's new weights that differ from its own, by their names in the bundle's graphs.
 
-    A layer that is used twice has two names in the state dict and one in a graph. What the network has and no graph
-    reads, as batch normalization's counters, is left out.
+    `weights` is a state dict of the network. A layer that is used twice has two names in the state dict and one in a
+    graph. Weights of the network that no graph reads, such as the counters of batch normalization, are left out.
     """
-    held, own = _held(bundle), network.state_dict(keep_vars=True)
-    names = {id(own[name]): name for name in own if name in held}
+    stored, own = _stored_weights(bundle), network.state_dict(keep_vars=True)
+    names = {id(own[name]): name for name in own if name in stored}
     changed = {}
     for name, value in weights.items():
         if name in own and (id(own[name]) not in names or torch.equal(value.detach().cpu(), own[name].detach().cpu())):
@@ -82,45 +92,46 @@ def write_adapted(
     flow: Flow | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write the bundle with a network's adapted weights; ``network`` is the one that was adapted, as it was before.
+    """Write a copy of a bundle with adapted weights to the folder `out`, and return it.
 
-    Graphs are compared with PyTorch on a window of the clip ``frames``, (N, 3, h, w) in [0, 1], first. Raises
-    ``ExportError`` where they differ, and as `replace_weights` does; then nothing is written.
+    `network` is the network before its adaptation, and `weights` its adapted state dict. The graphs are first compared
+    with PyTorch on a window of the clip `frames`, (N, 3, h, w) in [0, 1]; `flow` computes its optical flow. Raises
+    ExportError if they differ, and otherwise as `replace_weights` does; then nothing is written.
     """
     changed = changed_weights(network, weights, bundle)
     adapted = copy.deepcopy(network)
     adapted.load_state_dict(dict(weights))
     parity = check_parity(adapted, bundle, frames, flow, edit_graphs(bundle, changed))
-    manifest = _fed_as(network, bundle)
+    manifest = _window_fields(network, bundle)
     return replace_weights(bundle, changed, out, record, parity=parity, manifest=manifest, overwrite=overwrite)
 
 
-def _fed_as(network: Network, bundle: Bundle) -> dict[str, Any]:
-    """What a manifest says of how a network that doubles the rate is fed, which adaptation chooses."""
-    held = bundle.manifest
-    if not (isinstance(held.window, DoubledWindow) and isinstance(network.window, DoubledWindow)):
+def _window_fields(network: Network, bundle: Bundle) -> dict[str, Any]:
+    """Return the manifest's fields about the input size of a network that doubles the rate; adaptation chooses it."""
+    manifest = bundle.manifest
+    if not (isinstance(manifest.window, DoubledWindow) and isinstance(network.window, DoubledWindow)):
         return {}
-    config = held.architecture.config | {"coarse": network.window.coarse}
+    config = manifest.architecture.config | {"coarse": network.window.coarse}
     return {
-        "architecture": held.architecture.model_copy(update={"config": config}),
-        "window": held.window.model_copy(update={"coarse": network.window.coarse}),
+        "architecture": manifest.architecture.model_copy(update={"config": config}),
+        "window": manifest.window.model_copy(update={"coarse": network.window.coarse}),
     }
 
 
-def restoring_with(upscaler: Upscaler) -> Restore:
-    """An open bundle, as what restores a clip for adaptation: the same frames as PyTorch's, in about half the time."""
+def engine_restorer(upscaler: Upscaler) -> Restore:
+    """Return a `Restore` that runs an open bundle: the same frames as in PyTorch, in about half the time."""
 
-    def restore(frames: Tensor, places: Sequence[int]) -> Iterator[Tensor]:
+    def restore(frames: Tensor, indices: Sequence[int]) -> Iterator[Tensor]:
         space = upscaler.bundle.manifest.space
         scale = space.factors[0] if isinstance(space, FixedFactors) else FREE_SCALE
-        wanted, last = set(places), len(frames) - 1
+        requested, last = set(indices), len(frames) - 1
         scene = (
-            InputFrame(frame.numpy(), (Fraction(0),) if place in wanted else (), last=place == last)
-            for place, frame in enumerate(frames.cpu())
+            InputFrame(frame.numpy(), (Fraction(0),) if index in requested else (), last=index == last)
+            for index, frame in enumerate(frames.cpu())
         )
         h, w = frames.shape[-2:]
-        for made in upscaler.frames(scene, (scale * h, scale * w)):
-            yield torch.from_numpy(to_float(made))
+        for output in upscaler.frames(scene, (scale * h, scale * w)):
+            yield torch.from_numpy(to_float(output))
 
     return restore
 
@@ -132,55 +143,46 @@ def check_parity(
     flow: Flow | None = None,
     graphs: Mapping[Role, bytes] | None = None,
 ) -> dict[str, float]:
-    """Runs a bundle's graphs beside the network on a window of a clip (N, 3, h, w) in [0, 1], cut to its middle.
+    """Compare a bundle's graphs with the network on a window of a clip, (N, 3, h, w) in [0, 1], cropped to its centre.
 
-    ``graphs`` are those of the bundle with other weights. Returns the largest difference, and where that is above
-    `TOLERANCE`, the network's own error in float32. Raises ``ExportError`` as `check_bundle` does.
+    `graphs` replaces the bundle's graphs, for example with edited ones. Returns the largest difference, and raises
+    ExportError, as `measure_parity` does.
     """
     network = network.cpu().eval()
-    inputs = _window(network, frames.cpu(), flow)
-    files: dict[Role, Any] = {g.role: bundle.path(g.role) for g in bundle.manifest.graphs} | dict(graphs or {})
-    with ExitStack() as opened:
-        sessions = {role: opened.enter_context(open_session(file, device="cpu")) for role, file in files.items()}
-        given = {name: value.numpy() for name, value in inputs.items()}
-        if "network" in sessions:
-            found = sessions["network"].run(given)["upscaled"]
-        else:
-            features = sessions["encoder"].run({"frames": given.pop("frames")})
-            found = sessions["decoder"].run({**features, **given})["frame"]
-    expected = computed(network, inputs)
-    parity = {"difference": float(np.abs(found - expected).max())}
-    if not parity["difference"] <= TOLERANCE:
-        precise = computed(copy.deepcopy(network).double(), inputs)
-        parity["float32_error"] = float(np.abs(expected - precise).max())
-        if not parity["difference"] <= 2 * parity["float32_error"]:
-            raise ExportError(
-                f"The graphs of {bundle.folder} differ from {type(network).__name__} in PyTorch by"
-                f" {parity['difference']:.2e}, above the {TOLERANCE:.0e} that is allowed: export the bundle again."
-            )
-    return parity
+    files: dict[Role, Path | bytes] = {graph.role: bundle.path(graph.role) for graph in bundle.manifest.graphs}
+    return measure_parity(
+        network,
+        {**files, **(graphs or {})},
+        [_parity_inputs(network, frames.cpu(), flow)],
+        subject=f"The graphs of {bundle.folder}",
+        remedy="export the bundle again",
+    )
 
 
-def _window(network: Network, frames: Tensor, flow: Flow | None) -> dict[str, Tensor]:
-    """What the network takes of the window around the middle of a clip, by the names of its graphs' inputs."""
+def _parity_inputs(network: Network, frames: Tensor, flow: Flow | None) -> dict[str, Tensor]:
+    """Return the inputs of the network for a window of a clip, by the names of its graphs' inputs.
+
+    A sliding window is the one around the middle frame; other windows start at the first frame.
+    """
     window, count = network.window, len(frames)
     if isinstance(window, SlidingWindow):
-        places = window_numbers(window, count // 2, count - 1)
+        indices = window_numbers(window, count // 2, count - 1)
     else:
-        places = [min(place, count - 1) for place in range(max(window.frames, 2) if window.kind != "doubled" else 4)]
+        length = _PARITY_FRAMES if window.kind == "doubled" else window.frames
+        indices = [min(index, count - 1) for index in range(length)]
     top, left = (max(0, (n - _PARITY_PX) // 2) for n in frames.shape[-2:])
-    shown = pad_frames(network, frames[places, :, top : top + _PARITY_PX, left : left + _PARITY_PX])
-    names = ["frames", *(flow.name for flow in network.flows), "time"]
-    inputs = dict(zip(names, window_inputs(network, shown, flow, torch.tensor(_PARITY_TIME)), strict=False))
+    crop = pad_frames(network, frames[indices, :, top : top + _PARITY_PX, left : left + _PARITY_PX])
+    names = ["frames", *(spec.name for spec in network.flows), "time"]
+    inputs = dict(zip(names, window_inputs(network, crop, flow, torch.tensor(_PARITY_TIME)), strict=False))
     if window.kind == "pair":
-        for name, n in zip("yx", shown.shape[-2:], strict=True):
+        for name, n in zip("yx", crop.shape[-2:], strict=True):
             inputs[name] = target_coordinates(n, round(n * _PARITY_SCALE))
     return inputs
 
 
-def _held(bundle: Bundle) -> dict[str, np.ndarray]:
-    """All weights of a bundle's graphs, by name."""
-    held: dict[str, np.ndarray] = {}
+def _stored_weights(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Return all weights of a bundle's graphs, by name."""
+    weights: dict[str, np.ndarray] = {}
     for graph in bundle.manifest.graphs:
-        held |= read_weights(bundle.path(graph.role).read_bytes())
-    return held
+        weights |= read_weights(bundle.path(graph.role).read_bytes())
+    return weights

@@ -1,4 +1,4 @@
-"""How operators of `stvsr.training` that PyTorch has no name for are written in ONNX."""
+"""ONNX translations of the operators of `stvsr.training` that PyTorch itself does not have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,11 @@ import torch
 from onnxscript import opset20 as onnx_op
 
 from ..training.networks import ops  # noqa: F401  registers torch.ops.stvsr
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the `custom_translation_table` that `torch.onnx.export(dynamo=True)` needs for the networks of stvsr."""
+    return {torch.ops.stvsr.deform_conv2d.default: _deform_conv2d}
 
 
 def _deform_conv2d(
@@ -20,7 +25,7 @@ def _deform_conv2d(
     dilation: int,
     offset_groups: int,
 ) -> Any:
-    """`DeformConv` of opset 19 and later; its kernel shape is the weight's."""
+    """Translate to `DeformConv`, opset 19 and later, whose kernel shape is that of its weight."""
     return onnx_op.DeformConv(
         x,
         weight,
@@ -32,8 +37,3 @@ def _deform_conv2d(
         dilations=[dilation, dilation],
         offset_group=offset_groups,
     )
-
-
-def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The `custom_translation_table` that `torch.onnx.export(dynamo=True)` needs for every network of stvsr."""
-    return {torch.ops.stvsr.deform_conv2d.default: _deform_conv2d}

@@ -1,1 +1,1 @@
-"""Networks, losses, data, training and metrics in PyTorch."""
+"""Train networks in PyTorch, and judge them."""

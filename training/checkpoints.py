@@ -1,4 +1,4 @@
-"""Reads checkpoints into networks: strictly, or as a start of training."""
+"""Build networks and read their weights from checkpoints: all of them, or those that fit as a start for training."""
 
 import pickle
 from collections.abc import Mapping
@@ -7,116 +7,161 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from ..engine.contract.errors import CheckpointError
+from ..engine.contract.errors import CheckpointError, RequestError
 from .networks.base import Network
 from .networks.registry import NetworkEntry, configured
 
-_NAMES_SHOWN = 5
-_INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is the average of many steps
+_MAX_LISTED = 5  # names in an error
+_INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is an average over training steps, and preferred
 
 
-def _read(path: Path) -> object:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
+def build_network(entry: NetworkEntry) -> Network:
+    """Build a network of the list, with initial weights. Raises RequestError if its configuration does not allow it."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too soon"
-        raise CheckpointError(f"The checkpoint {path} cannot be read as weights ({reason}).") from error
+        return entry.build(entry.config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        else:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RequestError(
+            f"{entry.name} cannot be built with {entry.config} ({reason}): choose other values."
+        ) from error
+
+
+def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[str, Any]]:
+    """Build a network with the weights that training starts from, and return it with a record for the manifest."""
+    torch.manual_seed(seed)
+    return build_network(entry), {"untrained": True, "seed": seed}
+
+
+def load_weights(
+    entry: NetworkEntry, path: Path, changes: Mapping[str, str] | None = None
+) -> tuple[Network, dict[str, Any]]:
+    """Build a network of the list with the weights of a file: a `weights.pt` of training, or an official checkpoint.
+
+    `changes` replace fields of the configuration, as text. Returns the network, and the file's record of its training.
+    Raises CheckpointError if the file cannot be read, or if its weights do not fit the network, and RequestError if
+    the changes are invalid.
+    """
+    content = _read(path)
+    record: dict[str, Any] = {"checkpoint": path.name}
+    if isinstance(content, Mapping) and {"state_dict", "config"} <= content.keys():
+        try:
+            entry = replace(entry, config=type(entry.config)(**content["config"]))
+        except TypeError as error:
+            raise CheckpointError(
+                f"The checkpoint {path} is for another network than {entry.name} ({error}): name the network that it"
+                " was trained for."
+            ) from error
+        record = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+    entry = configured(entry, changes or {})
+    network = build_network(entry)
+    load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
+    return network, record
+
+
+def read_run(folder: Path, config: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Read `last.pt`, the state that a run resumes from.
+
+    Raises CheckpointError if it cannot be read, and RequestError if its configuration is not `config`.
+    """
+    state = _read(folder / "last.pt", device)
+    if not isinstance(state, dict) or state.get("config") != config:
+        raise RequestError(
+            f"The folder {folder} contains a run of another configuration: name another folder, or delete it."
+        )
+    return state
 
 
 def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by name, of a file or of a state dict, without the `module.` that data-parallel training puts before.
+    """Return the weights of a file or of a state dict by name, without the prefix `module.` of data-parallel training.
 
-    They may lie one level down, under one of the names that official checkpoints have for it.
+    The weights may be one level down, under one of the keys that official checkpoints use. Raises CheckpointError if
+    the file cannot be read, or if it contains anything else than tensors by name.
     """
     content = source if isinstance(source, Mapping) else _read(Path(source))
+    name = "the state dict" if isinstance(source, Mapping) else source
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"A checkpoint holds weights by name, and {source} holds a {type(content).__name__}.")
+        raise CheckpointError(
+            f"{name} contains a {type(content).__name__} and not weights by name: choose another checkpoint."
+        )
     content = next((content[name] for name in _INNER_NAMES if isinstance(content.get(name), Mapping)), content)
-    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise CheckpointError(f"A checkpoint holds tensors alone, and these are not: {_some(strangers)}.")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"A checkpoint contains only tensors, and these entries are none: {_listed(others)}. Choose another one."
+        )
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def load_official(network: Network, source: str | Path | Mapping[str, Tensor]) -> None:
-    """Load an official checkpoint; every weight must be there, of the right shape, and no other.
+    """Load a checkpoint into a network strictly: every weight must be present with the right shape, and no other.
 
-    Other names that the network knows for a weight count as its own, and so does what nothing reads.
+    Aliases of the network's weights are renamed first, and entries that nothing reads are ignored. Raises
+    CheckpointError, which lists the differences.
     """
     aliases = network.aliases()
     state = {
         aliases.get(name, name): value
         for name, value in read_state_dict(source).items()
-        if not name.startswith(network.ignored)
+        if not name.startswith(network.ignored_prefixes)
     }
     own = network.state_dict()
     state = {name: own[name] for name in network.constants} | state
     problems = []
     if missing := [name for name in own if name not in state]:
-        problems.append(f"missing: {_some(missing)}")
+        problems.append(f"missing: {_listed(missing)}")
     if unexpected := [name for name in state if name not in own]:
-        problems.append(f"unexpected: {_some(unexpected)}")
+        problems.append(f"unexpected: {_listed(unexpected)}")
     wrong = [
         f"{name} is {tuple(state[name].shape)} and should be {tuple(own[name].shape)}"
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
     if wrong:
-        problems.append(f"of another shape: {_some(wrong)}")
+        problems.append(f"of another shape: {_listed(wrong)}")
     if problems:
-        raise CheckpointError(f"The checkpoint is not of this {type(network).__name__}; {'; '.join(problems)}.")
+        raise CheckpointError(
+            f"The checkpoint does not fit this {type(network).__name__} ({'; '.join(problems)}): choose another"
+            " checkpoint or configuration."
+        )
     network.load_state_dict(state)
 
 
-def begin_with(network: Network, source: str | Path | Mapping[str, Tensor]) -> list[str]:
-    """Load what a checkpoint has of a network's weights, by name and shape; returns the names of those it lacks.
+def load_matching(network: Network, source: str | Path | Mapping[str, Tensor]) -> list[str]:
+    """Load those weights of a checkpoint that fit a network by name and shape; return the names of the others.
 
-    A deeper network so begins with the layers of a smaller one. Raises `CheckpointError` where nothing fits.
+    A deeper network thus starts with the layers of a smaller one. Raises CheckpointError if no weight fits.
     """
     own, aliases = network.state_dict(), network.aliases()
     state = {aliases.get(name, name): value for name, value in read_state_dict(source).items()}
-    found = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not found:
-        raise CheckpointError(f"{source} has no weight that fits {type(network).__name__}: take one of such a network")
-    network.load_state_dict(found, strict=False)
-    return [name for name in own if name not in found and name not in network.constants]
+    matching = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    if not matching:
+        name = "the state dict" if isinstance(source, Mapping) else source
+        raise CheckpointError(
+            f"No weight of {name} fits {type(network).__name__}: choose a checkpoint of the same kind of network."
+        )
+    network.load_state_dict(matching, strict=False)
+    return [name for name in own if name not in matching and name not in network.constants]
 
 
-def _some(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    more = len(names) - _NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+def _read(path: Path, device: str = "cpu") -> object:
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}: name another file.")
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else "it ends too soon"
+        raise CheckpointError(f"The checkpoint {path} cannot be read ({reason}): copy or download it again.") from error
 
 
-def load_weights(
-    entry: NetworkEntry, path: Path, changes: Mapping[str, str] | None = None
-) -> tuple[Network, dict[str, Any]]:
-    """A network of the list with the weights of a file: one that `stvsr train` wrote, or an official checkpoint.
-
-    ``changes`` are of its configuration, as text. Returns the network and what the file says of its training.
-    """
-    content = _read(path)
-    told: dict[str, Any] = {"checkpoint": path.name}
-    if isinstance(content, Mapping) and {"state_dict", "config"} <= content.keys():
-        try:
-            entry = replace(entry, config=type(entry.config)(**content["config"]))
-        except TypeError as error:
-            raise CheckpointError(
-                f"The checkpoint {path} is of another network than {entry.name} ({error})."
-            ) from error
-        told = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
-    entry = configured(entry, changes or {})
-    network = entry.build(entry.config)
-    load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
-    return network, told
-
-
-def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[str, Any]]:
-    """A network of the list as training begins with it, and what to say of its training."""
-    torch.manual_seed(seed)
-    return entry.build(entry.config), {"untrained": True, "seed": seed}
+def _listed(names: list[str]) -> str:
+    """Join the first few names, and count the others."""
+    listed = ", ".join(names[:_MAX_LISTED])
+    more = len(names) - _MAX_LISTED
+    return f"{listed} and {more} more" if more > 0 else listed

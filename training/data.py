@@ -1,4 +1,4 @@
-"""Training samples from clips, for every kind of window: cropped, augmented and made small on the fly."""
+"""Training samples from clips, for every kind of window: crop, augment and downscale while training runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,93 +10,97 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..engine.contract.errors import RequestError
 from ..engine.contract.manifest import FixedFactors, Window
 from .networks.base import Network
-from .resize import imresize, to_uint8
+from .resize import downscale
 from .teacher import MotionTeacher
 
-_MARGIN_PX = 32  # of full-size pixels around a crop, for the teacher's flow to see where things come from
+_MARGIN_PX = 32  # full-size pixels around a crop that the teacher's flow uses to find matches beyond its edges
 
-# (frame (h, w, 3), another, method) -> where the first's pixels are in the second, (2, h, w): (dx, dy) in pixels
+# (frame (h, w, 3), another frame, method) -> flow from the first to the second, (2, h, w): (dx, dy) in pixels
 Flow = Callable[[NDArray[np.uint8], NDArray[np.uint8], str], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How training samples are drawn.
+    """The distribution of training samples."""
 
-    ``patch``: side of the square crop that a network is given, in pixels. ``scales``: range of the uniform spatial
-    scale, where a network takes any. ``gaps``: distance in frames between two inputs of a pair or a run, each with its
-    probability; a run uses those that have true frames at the times it makes.
-    """
-
-    patch: int = 48
-    batch: int = 4
-    scales: tuple[float, float] = (4.0, 4.0)
+    patch: int = 48  # side of the square input crop, in pixels
+    batch: int = 4  # samples in a batch
+    scales: tuple[float, float] = (4.0, 4.0)  # range of the uniform spatial scale of networks that take any scale
+    # Distances in frames between two inputs of a pair or a run, each with its probability. A run uses only those
+    # distances that have true frames at its output times.
     gaps: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 0.6), (3, 0.15), (4, 0.15))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network takes, and the large truth; frames are in [0, 1].
+    """The inputs of a network and the full-size truth, RGB in [0, 1].
 
-    Of a pair, the truth is at K times: an input's own, and between.
+    For a pair, the truth is at K times: the time of one of the inputs, and a time between them.
     """
 
     frames: Tensor  # (B, N, 3, h, w)
-    truth: Tensor  # (B, M, 3, H, W), or (B, K, 3, H, W) of a pair
-    flows: tuple[Tensor, ...] = ()  # each (B, P, 2, h, w), as the network asks for them
-    time: Tensor | None = None  # (B,), or (B, K) of a pair
-    motion: Tensor | None = None  # (B, K, 6, h, w) of a pair, as `MotionTeacher` says it, in small pixels
+    truth: Tensor  # (B, M, 3, H, W), or (B, K, 3, H, W) for a pair
+    flows: tuple[Tensor, ...] = ()  # (B, P, 2, h, w) for each entry of `Network.flows`
+    time: Tensor | None = None  # (B,), or (B, K) for a pair
+    motion: Tensor | None = None  # for a pair (B, K, 6, h, w), as from `MotionTeacher`, in input pixels
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
-        """What the network takes, in its order."""
+        """The inputs of the network, in the order of `Network.forward`."""
         return (self.frames, *self.flows) if self.time is None else (self.frames, *self.flows, self.time)
 
 
-def true_places(window: Window, gap: int, middle: int) -> list[int]:
-    """Which true frames a sample consists of: inputs ``gap`` frames apart and one ``middle`` frames after each."""
+def truth_offsets(window: Window, gap: int, middle: int) -> list[int]:
+    """Return the offsets of a sample's true frames from its first one, in frames.
+
+    The inputs of a pair or a run are `gap` frames apart, and `middle` frames after each there is an output frame. The
+    true frames of other windows are neighbours.
+    """
     if window.kind == "sliding":
         return list(range(window.frames))
     if window.kind == "doubled":
         return list(range(2 * window.frames))
-    return [first * gap + place for first in range(window.frames) for place in (0, middle)][:-1]
+    return [index * gap + offset for index in range(window.frames) for offset in (0, middle)][:-1]
 
 
-def seen_frames(window: Window, true: NDArray[np.floating]) -> NDArray[np.floating]:
-    """What a camera of a network's input would see of its true frames, at their size. (T, H, W, 3) -> (N, H, W, 3)"""
+def input_frames(window: Window, truth: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the frames that a camera of the network's input would record, at full size. (T, H, W, 3) -> (N, H, W, 3)
+
+    `truth` has the true frames at `truth_offsets`.
+    """
     if window.kind == "sliding":
-        return true
-    if window.kind == "doubled":  # each is exposed over two
-        return (true[::2] + true[1::2]) / 2
-    return true[::2]
+        return truth
+    if window.kind == "doubled":  # the exposure of an input frame lasts for two output frames
+        return (truth[::2] + truth[1::2]) / 2
+    return truth[::2]
 
 
-def wanted_frames(window: Window, true: NDArray[Any]) -> NDArray[Any]:
-    """Those of its true frames that a network makes. (T, H, W, 3) -> (M, H, W, 3)"""
-    return true[window.frames // 2][None] if window.kind == "sliding" else true
-
-
-def shrunk(frames: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Frames in [0, 1] as small ones of 8 bits. (N, H, W, 3) -> (N, h, w, 3)"""
-    return np.stack([to_uint8(imresize(frame, size)) for frame in frames])
+def target_frames(window: Window, truth: NDArray[Any]) -> NDArray[Any]:
+    """Return those of the true frames at `truth_offsets` that the network outputs. (T, H, W, 3) -> (M, H, W, 3)"""
+    return truth[window.frames // 2][None] if window.kind == "sliding" else truth
 
 
 def network_inputs(network: Network, small: NDArray[np.uint8], flow: Flow | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Small frames, and their flows that the network asks for. (N, h, w, 3) -> (N, 3, h, w), each (P, 2, h, w)"""
+    """Convert input frames (N, h, w, 3) to tensors, and compute the optical flows that the network takes.
+
+    Returns the frames, (N, 3, h, w) in [0, 1], and the flows, each (P, 2, h, w) in pixels.
+    """
     frames = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 255
     if not network.flows:
         return frames, ()
-    assert flow is not None, "a trainer without one refuses the network"
+    assert flow is not None, "Trainer refuses a network that takes flows if it has no flow function"
     flows = (np.stack([flow(small[a], small[b], f.method) for a, b in f.pairs]) for f in network.flows)
     return frames, tuple(torch.from_numpy(f) for f in flows)
 
 
 class ClipSampler:
-    """Draws batches for a network from clips; clips that move more are drawn more often.
+    """Draws batches for a network from clips (N, H, W, 3); clips with more motion are drawn more often.
 
-    Raises ``ValueError`` where the network cannot take the patch, or no clip has a sample's size and length.
+    Raises RequestError if the network does not take the patch size, if no gap has true frames at the network's output
+    times, or if no clip is large and long enough for a sample.
     """
 
     def __init__(
@@ -106,13 +110,13 @@ class ClipSampler:
         self.random = np.random.default_rng(seed)
         self.teacher = MotionTeacher()
         self._check()
-        motion = np.array([_motion(clip) for clip in clips])
+        motion = np.array([_mean_motion(clip) for clip in clips])
         frames = np.array([len(clip) for clip in clips])
         weights = np.sqrt(frames) * np.clip(motion, 1.0, 20.0)
         self.probability = weights / weights.sum()
 
     def batch(self) -> Batch:
-        """One batch; all of its samples share the spatial scale, and each has its own clip, place, gap and times."""
+        """Draw a batch. Its samples share the spatial scale; each has its own clip, position, gap and times."""
         space = self.network.space
         scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
         side = round(self.sampling.patch * scale)
@@ -126,36 +130,36 @@ class ClipSampler:
         )
 
     def _sample(self, side: int) -> Batch:
-        """One sample, whose tensors have no batch axis."""
+        """Draw one sample, without a batch axis, whose true frames have `side` pixels each way."""
         window, size = self.network.window, (self.sampling.patch, self.sampling.patch)
-        around, time = self._window(side)
-        margin = (around.shape[1] - side) // 2
+        crop, time = self._crop(side)
+        margin = (crop.shape[1] - side) // 2
         inner = slice(margin, margin + side)
-        true = around[:, inner, inner].astype(np.float32) / 255
-        frames, flows = network_inputs(self.network, shrunk(seen_frames(window, true), size), self.flow)
+        truth = crop[:, inner, inner].astype(np.float32) / 255
+        frames, flows = network_inputs(self.network, downscale(input_frames(window, truth), size), self.flow)
         if window.kind == "pair":
-            end = int(self.random.integers(2))
-            told = [
-                self.teacher.motion(around[0], around[index], around[2], moment)[:, inner, inner]
-                for index, moment in ((-end, float(end)), (1, time))
+            end = int(self.random.integers(2))  # the input whose own time is among the times of this sample
+            targets = [
+                self.teacher.motion(crop[0], crop[index], crop[2], t)[:, inner, inner]
+                for index, t in ((-end, float(end)), (1, time))
             ]
-            motion = F.interpolate(torch.from_numpy(np.stack(told)), size, mode="area")
+            motion = F.interpolate(torch.from_numpy(np.stack(targets)), size, mode="area")
             motion[:, :4] *= size[0] / side
-            return Batch(frames, _planes(true[[-end, 1]]), flows, torch.tensor((float(end), time)), motion)
-        moment = None if isinstance(self.network.time, FixedFactors) else torch.tensor(time)
-        return Batch(frames, _planes(wanted_frames(window, true)), flows, moment)
+            return Batch(frames, _to_planes(truth[[-end, 1]]), flows, torch.tensor((float(end), time)), motion)
+        network_time = None if isinstance(self.network.time, FixedFactors) else torch.tensor(time)
+        return Batch(frames, _to_planes(target_frames(window, truth)), flows, network_time)
 
-    def _window(self, side: int) -> tuple[NDArray[np.uint8], float]:
-        """The true frames of a sample, augmented, (T, N, N, 3), and the time of those that are made.
+    def _crop(self, side: int) -> tuple[NDArray[np.uint8], float]:
+        """Draw the augmented true frames of a sample, (T, n, n, 3), and the time of its output frames.
 
-        N is ``side``, and of a pair as much of the margin on all sides as the clip has room for.
+        n is `side`; for a pair, the margin is added on all sides as far as the clip has room for it.
         """
         window = self.network.window
         gaps, chances = zip(*self._gaps(), strict=True)
         while True:
             clip = self.clips[self.random.choice(len(self.clips), p=self.probability)]
             gap = int(self.random.choice(gaps, p=np.array(chances) / sum(chances)))
-            length = true_places(window, gap, 0)[-1] + 1
+            length = truth_offsets(window, gap, 0)[-1] + 1
             if len(clip) >= length and min(clip.shape[1:3]) >= side:
                 break
         start = int(self.random.integers(len(clip) - length + 1))
@@ -164,8 +168,8 @@ class ClipSampler:
             side += 2 * min(_MARGIN_PX, (min(clip.shape[1:3]) - side) // 2)
         top = int(self.random.integers(clip.shape[1] - side + 1))
         left = int(self.random.integers(clip.shape[2] - side + 1))
-        places = [start + place for place in true_places(window, gap, middle)]
-        frames = clip[places, top : top + side, left : left + side]
+        indices = [start + offset for offset in truth_offsets(window, gap, middle)]
+        frames = clip[indices, top : top + side, left : left + side]
         time = middle / gap
         reverse, flip_y, flip_x, transpose = self.random.integers(2, size=4)
         if reverse:
@@ -179,14 +183,17 @@ class ClipSampler:
         return np.ascontiguousarray(frames), time
 
     def _gaps(self) -> list[tuple[int, float]]:
-        """The gaps that have a true frame at the times that the network makes, each with its weight."""
+        """Return the gaps that have true frames at the network's output times, each with its probability."""
         if self.network.window.kind != "run":
             return list(self.sampling.gaps)
         fixed = isinstance(self.network.time, FixedFactors)
         return [(gap, chance) for gap, chance in self.sampling.gaps if (gap % 2 == 0 if fixed else gap > 1)]
 
     def _middle(self, gap: int) -> int:
-        """How many frames after an input a made one lies; a pair without frames between has one of its own made."""
+        """Draw the distance in frames from an input to the output frame after it.
+
+        A pair without frames between its inputs takes one of the inputs as the output frame.
+        """
         if isinstance(self.network.time, FixedFactors):
             return gap // 2
         return int(self.random.integers(1, gap)) if gap > 1 else int(self.random.integers(2))
@@ -195,27 +202,31 @@ class ClipSampler:
         net, s = self.network, self.sampling
         name = type(net).__name__
         if s.patch < net.size.minimum or s.patch % net.size.multiple_of:
-            raise ValueError(
-                f"a patch of {s.patch} pixels is not for {name}, which takes multiples of {net.size.multiple_of} from"
-                f" {net.size.minimum} on"
+            raise RequestError(
+                f"{name} does not take patches of {s.patch} pixels: choose a multiple of {net.size.multiple_of} that is"
+                f" at least {net.size.minimum}."
             )
         if not self._gaps():
-            raise ValueError(f"{name} makes frames between its inputs, and gaps of {s.gaps} have none there")
-        length = true_places(net.window, min(gap for gap, _ in self._gaps()), 0)[-1] + 1
+            raise RequestError(
+                f"{name} outputs frames between its inputs, and the gaps {s.gaps} have no true frames there: choose an"
+                " even gap."
+            )
+        length = truth_offsets(net.window, min(gap for gap, _ in self._gaps()), 0)[-1] + 1
         side = round(s.patch * (net.space.factors[0] if isinstance(net.space, FixedFactors) else s.scales[1]))
         if not any(len(clip) >= length and min(clip.shape[1:3]) >= side for clip in self.clips):
-            raise ValueError(
-                f"no clip has {length} frames of {side} pixels each way, which {name} needs for a patch of {s.patch}"
+            raise RequestError(
+                f"No clip has {length} frames of {side} pixels each way, which {name} needs for patches of {s.patch}"
+                " pixels: choose a smaller patch, or add larger or longer clips."
             )
 
 
-def _planes(frames: NDArray[np.floating]) -> Tensor:
+def _to_planes(frames: NDArray[np.floating]) -> Tensor:
     """(T, H, W, 3) -> (T, 3, H, W)"""
     return torch.from_numpy(frames).permute(0, 3, 1, 2)
 
 
-def _motion(clip: NDArray[np.uint8]) -> float:
-    """Mean frame difference in grey levels, over a few places of the clip."""
-    places = np.linspace(0, max(len(clip) - 2, 0), 8).astype(int)
-    pairs = [(clip[p, ::4, ::4].astype(float), clip[min(p + 1, len(clip) - 1), ::4, ::4]) for p in places]
+def _mean_motion(clip: NDArray[np.uint8]) -> float:
+    """Return the mean difference of neighbouring frames in grey levels, at a few positions in the clip."""
+    starts = np.linspace(0, max(len(clip) - 2, 0), 8).astype(int)
+    pairs = [(clip[p, ::4, ::4].astype(float), clip[min(p + 1, len(clip) - 1), ::4, ::4]) for p in starts]
     return float(np.mean([np.abs(a - b).mean() for a, b in pairs]))

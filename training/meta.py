@@ -1,10 +1,11 @@
-"""Meta-transfer learning of Ada-VSR: tasks of unknown degradation, inner and outer loop.
+"""Meta-transfer learning of Ada-VSR: random degradation tasks, the inner loop and the outer gradient.
 
-Gupta et al., "Ada-VSR", ACM Multimedia 2021, algorithm 1 and equations 3 to 9; model-agnostic meta-learning is Finn et
-al., ICML 2017. What the paper leaves open is chosen so:
-- Its algorithm judges the weights adapted to a task on that task, its equations 7 to 9 on another. Adaptation to a clip
-  is the former, which is what `sample_of` gives unless two tasks are named.
-- Frames beyond a video's ends are those at its ends, where three are averaged.
+Gupta et al., "Ada-VSR", ACM Multimedia 2021, algorithm 1 and equations 3 to 9. Model-agnostic meta-learning is from
+Finn et al., ICML 2017. Where the paper leaves a choice open:
+
+- Its algorithm tests the adapted weights on the task that they adapted to; its equations 7 to 9 test them on another
+  task. Adaptation to a clip is the former, so that is the default of `make_sample`.
+- Where three frames are averaged at the ends of a video, the first and last frame are repeated.
 - Losses are means over tasks, where the paper has sums.
 """
 
@@ -28,7 +29,7 @@ Loss = Callable[[Weights], Tensor]
 
 
 class Videos(NamedTuple):
-    """One video at the three sizes of a task; of T frames N are kept, T = 2N - 1."""
+    """One video at the three sizes of a task. The slow version keeps N of T frames, T = 2N - 1."""
 
     slow_small: Tensor  # (B, N, 3, h, w)
     small: Tensor  # (B, T, 3, h, w)
@@ -36,7 +37,7 @@ class Videos(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a task is learnt from and what it is judged by; the one's large video is the other's slow and small one."""
+    """The videos that weights adapt to, and the videos that test them. `train.large` is `test.slow_small`."""
 
     train: Videos
     test: Videos
@@ -44,7 +45,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """One degradation: a blur kernel, and alternate frames, each of which may be a mean of three."""
+    """One degradation: a blur kernel, and every second frame, either as it is or averaged with its neighbours."""
 
     kernel: Tensor  # (side, side)
     averaged: bool
@@ -55,31 +56,32 @@ class Task:
         return Videos(self.slow(small), small, large)
 
     def slow(self, video: Tensor) -> Tensor:
-        """Every second frame, or the mean of it and its neighbours. (B, 2N - 1, ...) -> (B, N, ...)"""
+        """Return every second frame, or the mean of it and its neighbours. (B, 2N - 1, ...) -> (B, N, ...)"""
         if not self.averaged:
             return video[:, ::2]
-        around = torch.cat((video[:, :1], video, video[:, -1:]), 1)
-        return (around[:, :-2:2] + around[:, 1:-1:2] + around[:, 2::2]) / 3
+        padded = torch.cat((video[:, :1], video, video[:, -1:]), 1)
+        return (padded[:, :-2:2] + padded[:, 1:-1:2] + padded[:, 2::2]) / 3
 
 
 def random_task(random: np.random.Generator) -> Task:
-    """Any of the kernels of `random_kernel`, and either way to lose frames, equally likely."""
+    """Draw a kernel from `random_kernel`, and one of the two ways to drop frames with equal chances."""
     return Task(random_kernel(random), bool(random.integers(2)))
 
 
-def sample_of(large: Tensor, task: Task, judged: Task | None = None) -> Sample:
-    """What ``task`` is learnt from, and what ``judged``, the same one unless it is named, is judged by.
+def make_sample(large: Tensor, task: Task, test_task: Task | None = None) -> Sample:
+    """Degrade a video to a sample of `task`, which is tested on `test_task`, or on `task` itself by default.
 
-    large: (B, T, 3, H, W) in [0, 1], T = 4n + 1, H and W multiples of 16. Seen videos have 8 bits.
+    `large` is (B, T, 3, H, W) in [0, 1], T = 4n + 1, H and W multiples of 16. The input videos of the network are
+    rounded to 8 bits, as in a file.
     """
-    test = (judged or task).videos(large)
-    test = test._replace(slow_small=_eight_bits(test.slow_small))
-    seen = test.slow_small if judged is None else _eight_bits(task.videos(large).slow_small)
-    return Sample(task.videos(seen), test)
+    test = (test_task or task).videos(large)
+    test = test._replace(slow_small=_round_to_8_bits(test.slow_small))
+    clip = test.slow_small if test_task is None else _round_to_8_bits(task.videos(large).slow_small)
+    return Sample(task.videos(clip), test)
 
 
-def loss_of(network: AdaVSR, videos: Videos) -> Loss:
-    """L of equation 4 as a function of both modules' weights, which are named as in the network's state dict."""
+def loss_function(network: AdaVSR, videos: Videos) -> Loss:
+    """Return the loss L of equation 4 as a function of the weights, by their names in the network's state dict."""
 
     def loss(weights: Weights) -> Tensor:
         temporal, spatial = (
@@ -92,31 +94,33 @@ def loss_of(network: AdaVSR, videos: Videos) -> Loss:
 
 
 def inner_loop(loss: Loss, weights: Weights, rate: float, steps: int, first_order: bool = False) -> Weights:
-    """Steps of gradient descent (equations 5 and 6), which gradients go through; with ``first_order`` around them."""
+    """Take steps of gradient descent (equations 5 and 6) and return the new weights.
+
+    The steps are differentiable; with `first_order` their gradients count as constants.
+    """
     for _ in range(steps):
-        slopes = grad(loss)(dict(weights))
-        weights = {k: w - rate * (slopes[k].detach() if first_order else slopes[k]) for k, w in weights.items()}
+        gradients = grad(loss)(dict(weights))
+        weights = {k: w - rate * (gradients[k].detach() if first_order else gradients[k]) for k, w in weights.items()}
     return weights
 
 
 def meta_gradient(
     network: AdaVSR, weights: Weights, samples: Iterable[Sample], rate: float, steps: int, first_order: bool = False
 ) -> tuple[dict[str, Tensor], float]:
-    """The gradient of equations 8 and 9 at ``weights``, and the loss of equation 7: the mean after adaptation."""
+    """Return the gradient of equations 8 and 9 at `weights`, and the loss of equation 7, the mean after adaptation."""
     gradients: dict[str, Tensor] = {name: torch.zeros_like(value) for name, value in weights.items()}
     total, count = 0.0, 0
     for sample in samples:
-        learnt, judged = loss_of(network, sample.train), loss_of(network, sample.test)
+        train_loss, test_loss = loss_function(network, sample.train), loss_function(network, sample.test)
 
-        def outer(weights: Weights, learnt: Loss = learnt, judged: Loss = judged) -> Tensor:
-            return judged(inner_loop(learnt, weights, rate, steps, first_order))
+        def adapted_loss(weights: Weights, train_loss: Loss = train_loss, test_loss: Loss = test_loss) -> Tensor:
+            return test_loss(inner_loop(train_loss, weights, rate, steps, first_order))
 
-        slopes, loss = grad_and_value(outer)(dict(weights))
-        gradients = {name: value + slopes[name] for name, value in gradients.items()}
+        sample_gradients, loss = grad_and_value(adapted_loss)(dict(weights))
+        gradients = {name: value + sample_gradients[name] for name, value in gradients.items()}
         total, count = total + float(loss), count + 1
     return {name: value / count for name, value in gradients.items()}, total / count
 
 
-def _eight_bits(video: Tensor) -> Tensor:
-    """Rounded to what a file holds."""
+def _round_to_8_bits(video: Tensor) -> Tensor:
     return (video.clamp(0, 1) * 255).round() / 255

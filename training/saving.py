@@ -1,4 +1,4 @@
-"""Files that appear whole, or not at all."""
+"""Write files that appear as a whole or not at all."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ import torch
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write to; the file takes its place, and that of one that was there, at the end.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and rename it to `path` when the block ends without an error.
 
-    The name is the writer's alone, so that several may write the same file at once. Nothing is left of a failed write.
+    An existing file is replaced. The temporary name is unique, so several processes can write the same file at the
+    same time. After an error the temporary file is removed and an existing file stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
@@ -25,6 +26,6 @@ def appearing(path: Path) -> Iterator[Path]:
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write what `torch.load` reads, whole."""
-    with appearing(path) as partial:
+    """Write a file for `torch.load`, atomically."""
+    with atomic_path(path) as partial:
         torch.save(content, partial)

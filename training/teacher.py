@@ -1,4 +1,7 @@
-"""A classical optical flow that teaches a network motion while its own is poor: DIS (Kroeger et al., ECCV 2016)."""
+"""Motion targets for training from a classical optical flow: DIS (Kroeger et al., ECCV 2016).
+
+They guide a network's own motion while it is still poor.
+"""
 
 import cv2
 import numpy as np
@@ -8,7 +11,7 @@ cv2.setNumThreads(1)  # crops are small, and the network's threads are busy
 
 
 class MotionTeacher:
-    """Motion from a frame to both frames of its window, by optical flow at full size."""
+    """Computes the motion from a frame to both input frames of a pair, by optical flow at full size."""
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
@@ -16,10 +19,12 @@ class MotionTeacher:
     def motion(
         self, first: NDArray[np.uint8], frame: NDArray[np.uint8], second: NDArray[np.uint8], time: float
     ) -> NDArray[np.float32]:
-        """What `stvsr.training.motion` should say of ``frame`` (H, W, 3) at ``time``, in pixels of this size.
+        """Return the motion target of `frame` (H, W, 3), which lies at `time`, 0 to 1, between `first` and `second`.
 
-        Returns (6, H, W): dx, dy to ``first`` over the whole interval, the same to ``second``, and for each whether it
-        is known (1) or not (0): a frame's flow to itself says nothing of the interval.
+        The result, (6, H, W), has the layout of `training.networks.motion`, in pixels of this size: (dx, dy) to `first`
+        over the whole interval, (dx, dy) to `second` over the whole interval, and for each of the two whether it is
+        known (1) or not (0). It is unknown where it points outside the frame, and for a frame compared with itself,
+        because its flow contains no information about the interval.
         """
         H, W = frame.shape[:2]
         motion = np.zeros((6, H, W), np.float32)

@@ -1,7 +1,7 @@
-"""Distillation at test time: a large network's results, made smaller, teach a small one what this clip looks like.
+"""Distillation at test time: frames restored by a large network are the training targets of a small one.
 
-Yoo and Kim, "Self-Supervised Adaptation for Video Super-Resolution", 2021, algorithm 2. The large network only restores
-the clip once; every step is the small one's, and costs as little as in its own adaptation.
+Yoo and Kim, "Self-Supervised Adaptation for Video Super-Resolution", 2021, algorithm 2. The large network restores the
+clip once; all training steps are steps of the small network, and cost as much as in its own adaptation.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from .selfsupervised import SelfSupervised
 
 @dataclass(frozen=True, kw_only=True)
 class Distillation(SelfSupervised):
-    """Algorithm 2: `SelfSupervised` with targets of a teacher, which is what restores the clip.
+    """Algorithm 2: `SelfSupervised` with targets that a teacher restored.
 
-    ``restore`` is `restoring(teacher)`, or a runtime's faster way to the same frames.
+    `restore` is `restorer(teacher)`, or a runtime's faster way to compute the same frames.
     """
 
     restore: Restore

@@ -1,10 +1,10 @@
-"""Internal learning: a network learns to restore a clip from its own smaller and slower version.
+"""Internal learning: a network learns to restore a clip from a smaller and slower version of the clip itself.
 
 Gupta et al., "Ada-VSR", ACM Multimedia 2021, algorithm 2 and equation 10. Both modules of Ada-VSR learn at once, as one
-`AdaVSR`; any other network that makes frames larger, or adds one in every gap, learns in the same way. What the paper
-leaves open is chosen so:
-- A step sees as many frames as the network's window has, and a crop of them, where the clip has more: its time and
-  memory do not grow with the clip.
+`AdaVSR`; any other network that enlarges frames, or adds one frame in every gap, learns in the same way. Choices that
+the paper leaves open:
+- A step takes as many frames as the network's window has, and a crop of them if the clip is larger, so that its time
+  and memory do not grow with the clip.
 - The loss is a mean where the paper has a sum, and the rate is that of the inner loop of meta-learning, whose steps
   these continue.
 """
@@ -27,18 +27,17 @@ from .blur import kernel_moments, shrink
 from .blur_estimation import estimate_kernel
 from .protocol import Adapted, Budget, OnStep, Record
 
-INNER_RATE = 1e-2  # of gradient descent: alpha of the paper
+INNER_RATE = 1e-2  # of gradient descent: the paper's alpha
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
 @dataclass(frozen=True)
 class InternalLearning:
-    """Gradient descent on the distance of a clip from what the network makes of it when it is degraded once more.
+    """Gradient descent on the distance of a clip from the network's restoration of its degraded version.
 
-    ``kernel``: the clip's blur, (side, side), as `shrink` takes it; it is estimated where it is not given.
-    ``optimizer``: gradient descent is the paper's; weights that were not meta-trained learn faster by Adam, whose rate
-    is to be some hundred times smaller. ``patch_px`` and ``batch``: side of the crops of the degraded clip, in its
-    pixels, and how many a step sees.
+    `kernel`: the clip's blur, (side, side), as `shrink` takes it; estimated from the clip if None. `optimizer`:
+    gradient descent as in the paper, or Adam, by which weights that were not meta-trained learn faster, at a rate some
+    hundred times smaller. `patch_px`: side of the crops of the degraded clip, in its pixels. `batch`: crops of a step.
     """
 
     kernel: Tensor | None = None
@@ -51,14 +50,14 @@ class InternalLearning:
     def adapt(
         self, network: Network, frames: Tensor, budget: Budget, seed: int = 0, on_step: OnStep | None = None
     ) -> Adapted:
-        """As `Method.adapt`; what the estimation of a kernel takes counts as seconds and not as a step."""
+        """Adapt a network as `Method.adapt`; the estimation of a kernel counts as seconds and not as a step."""
         clock = budget.start()
-        examples = Examples.of(network, frames, self.patch_px)
+        pairs = PairSampler.for_network(network, frames, self.patch_px)
         kernel = self.kernel
         details = {}
-        if examples.factor > 1:
+        if pairs.factor > 1:
             if kernel is None:
-                kernel = estimate_kernel(frames, examples.factor)
+                kernel = estimate_kernel(frames, pairs.factor)
             widths, angle = kernel_moments(kernel)
             details = {"kernel_widths_px": widths, "kernel_angle": angle, "kernel_given": self.kernel is not None}
         learner = copy.deepcopy(network).eval().requires_grad_()
@@ -66,11 +65,11 @@ class InternalLearning:
         random = np.random.default_rng(seed)
         losses: list[float] = []
         while not clock.done():
-            seen, truth = examples.draw(kernel, self.batch, random)
-            loss = F.l1_loss(learner(seen), truth)
+            inputs, targets = pairs.draw(kernel, self.batch, random)
+            loss = F.l1_loss(learner(inputs), targets)
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
-                raise AdaptationError(f"internal learning diverged at step {len(losses)}: take a smaller rate")
+                raise AdaptationError(f"Internal learning diverged at step {len(losses)}: take a lower learning rate.")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -82,57 +81,59 @@ class InternalLearning:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Where examples of one clip are cut: the truth of one has ``length`` frames of ``size`` (height, width)."""
+class PairSampler:
+    """Draws pairs of degraded inputs and their targets from one clip."""
 
     frames: Tensor  # (N, 3, h, w)
-    factor: int  # in space
-    run: bool  # every second frame is seen and all are made, or all are seen and the middle one is made
-    length: int
-    size: tuple[int, int]
+    factor: int  # spatial, between inputs and targets
+    run: bool  # every second frame is an input and all are targets; if not, all are inputs and the middle is the target
+    length: int  # frames of a crop
+    size: tuple[int, int]  # height and width of a crop
 
     @classmethod
-    def of(cls, network: Network, frames: Tensor, patch_px: int) -> "Examples":
-        """Examples for a network, at most ``patch_px`` of its input pixels each way; raises ``AdaptationError``."""
-        name, window, factors = type(network).__name__, network.window, _factors(network)
-        if factors is None or network.flows:
+    def for_network(cls, network: Network, frames: Tensor, patch_px: int) -> "PairSampler":
+        """Return a sampler of crops for a network, at most `patch_px` of its input pixels each way.
+
+        Raises AdaptationError if the method does not support the network, or the clip is too short or too small.
+        """
+        name, window, factor = type(network).__name__, network.window, _supported_factor(network)
+        if factor is None or network.flows:
             raise AdaptationError(
-                f"internal learning takes networks of fixed scale and without optical flow, which {name} is not:"
-                " choose another method"
+                f"Internal learning supports networks of fixed scale and without optical flow, which {name} is not:"
+                " choose another method."
             )
         run = window.kind == "run"
         length = min(2 * window.frames - 1, len(frames) - (len(frames) + 1) % 2) if run else window.frames
         if length < 3 or len(frames) < length:
-            least = 3 if run else length
-            raise AdaptationError(f"{name} learns from {least} frames or more, and the clip has {len(frames)}")
+            raise AdaptationError(
+                f"{name} learns from {3 if run else length} frames or more, and the clip has {len(frames)}: adapt to a"
+                " longer clip."
+            )
         multiple = network.size.multiple_of
-        small = [min(n // factors, patch_px) // multiple * multiple for n in frames.shape[-2:]]
+        small = [min(n // factor, patch_px) // multiple * multiple for n in frames.shape[-2:]]
         if min(small) < max(network.size.minimum, multiple):
             raise AdaptationError(
-                f"frames of {frames.shape[3]}x{frames.shape[2]} pixels are too small for {name} to learn from them made"
-                f" {factors} times smaller"
+                f"Frames of {frames.shape[3]}x{frames.shape[2]} pixels are too small for {name} after they are shrunk"
+                f" {factor} times: adapt to a larger clip."
             )
-        return cls(frames, factors, run, length, (small[0] * factors, small[1] * factors))
+        return cls(frames, factor, run, length, (small[0] * factor, small[1] * factor))
 
     def draw(self, kernel: Tensor | None, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """(B, N, 3, h, w) to see, and (B, M, 3, H, W) to make of it."""
-        truth = torch.stack([self._cut(random) for _ in range(count)])
-        seen = truth if kernel is None or self.factor == 1 else shrink(truth, kernel, self.factor)
-        return (seen[:, ::2], truth) if self.run else (seen, truth[:, self.length // 2][:, None])
+        """Draw inputs, (B, N, 3, h, w), and their targets, (B, M, 3, H, W)."""
+        crops = torch.stack([self._crop(random) for _ in range(count)])
+        inputs = crops if kernel is None or self.factor == 1 else shrink(crops, kernel, self.factor)
+        return (inputs[:, ::2], crops) if self.run else (inputs, crops[:, self.length // 2][:, None])
 
-    def _cut(self, random: np.random.Generator) -> Tensor:
-        starts = [
-            int(random.integers(whole - part + 1))
-            for whole, part in zip((len(self.frames), *self.frames.shape[-2:]), (self.length, *self.size), strict=True)
-        ]
-        t, y, x = starts
+    def _crop(self, random: np.random.Generator) -> Tensor:
+        lengths = zip((len(self.frames), *self.frames.shape[-2:]), (self.length, *self.size), strict=True)
+        t, y, x = (int(random.integers(whole - part + 1)) for whole, part in lengths)
         return self.frames[t : t + self.length, :, y : y + self.size[0], x : x + self.size[1]]
 
 
-def _factors(network: Network) -> int | None:
-    """The scale in space of a network that internal learning is for, or None."""
+def _supported_factor(network: Network) -> int | None:
+    """Return the spatial factor of a network that internal learning supports, or None."""
     window, space, time = network.window, network.space, network.time
     if not isinstance(space, FixedFactors) or not isinstance(time, FixedFactors) or len(space.factors) != 1:
         return None
-    known = (window.kind == "run" and time.factors == (2,)) or (window.kind == "sliding" and time.factors == (1,))
-    return space.factors[0] if known else None
+    supported = (window.kind == "run" and time.factors == (2,)) or (window.kind == "sliding" and time.factors == (1,))
+    return space.factors[0] if supported else None

@@ -1,4 +1,4 @@
-"""What every method of adaptation takes and gives."""
+"""The interface of all adaptation methods: budget, clock, record and result."""
 
 import math
 import time
@@ -8,25 +8,30 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...engine.contract.errors import AdaptationError
+from ...engine.contract.errors import AdaptationError, RequestError
 from ..networks.base import Network
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long an adaptation may learn: so many steps, or so many seconds; of both, what ends first."""
+    """The length of an adaptation, in steps, in seconds, or both: then the earlier end counts.
+
+    Raises RequestError if both are None, or one is not positive.
+    """
 
     steps: int | None = None
     seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps is None and self.seconds is None:
-            raise ValueError("an adaptation needs a number of steps or of seconds")
-        if (self.steps is not None and self.steps < 1) or (self.seconds is not None and self.seconds <= 0):
-            raise ValueError(f"an adaptation of {self.steps} steps or {self.seconds} seconds learns nothing")
+            raise RequestError("An adaptation without an end cannot be run: give a number of steps or of seconds.")
+        if self.steps is not None and self.steps < 1:
+            raise RequestError(f"An adaptation of {self.steps} steps learns nothing: give at least 1 step.")
+        if self.seconds is not None and self.seconds <= 0:
+            raise RequestError(f"An adaptation of {self.seconds:g} seconds learns nothing: give more than 0 seconds.")
 
     def start(self) -> "Clock":
-        """Begin to count."""
+        """Start a clock for this budget."""
         return Clock(self)
 
 
@@ -35,88 +40,89 @@ class Clock:
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._began = time.perf_counter()
+        self._start = time.perf_counter()
         self.steps = 0
 
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
-        return time.perf_counter() - self._began
+        return time.perf_counter() - self._start
 
     def done(self) -> bool:
-        """Whether the budget is used up."""
+        """Return whether the budget is used up."""
         steps, seconds = self._budget.steps, self._budget.seconds
         return (steps is not None and self.steps >= steps) or (seconds is not None and self.seconds >= seconds)
 
     def fraction(self) -> float:
-        """How much of the budget is used, 0 to 1."""
+        """Return the used share of the budget, 0 to 1."""
         steps, seconds = self._budget.steps, self._budget.seconds
         used = [0.0 if steps is None else self.steps / steps, 0.0 if seconds is None else self.seconds / seconds]
         return min(1.0, max(used))
 
 
-OnStep = Callable[[Clock, float], None]  # told after each step, with its loss
+OnStep = Callable[[Clock, float], None]  # called after each step, with its loss
 
 
-_DIVERGED = 4.0  # times the mean of the first losses: crops differ, but seldom by so much
-_JUDGED = 5  # losses that are averaged at the start and at the end
+_DIVERGED = 4.0  # times the mean of the first losses: the loss differs between crops, but seldom by so much
+_AVERAGED = 5  # losses that are averaged at the start and at the end
 
 
-def diverged(losses: Sequence[float]) -> str | None:
-    """Why a run's losses say that it went astray, or None."""
+def divergence(losses: Sequence[float]) -> str | None:
+    """Return a sentence that says how the losses of a run diverged, or None if they did not."""
     if not all(map(math.isfinite, losses)):
-        return "the loss is no longer a number: take a lower learning rate"
-    if len(losses) < 2 * _JUDGED:
+        return "The adaptation diverged, as the loss is no longer a number: take a lower learning rate."
+    if len(losses) < 2 * _AVERAGED:
         return None
-    first, last = sum(losses[:_JUDGED]) / _JUDGED, sum(losses[-_JUDGED:]) / _JUDGED
+    first, last = sum(losses[:_AVERAGED]) / _AVERAGED, sum(losses[-_AVERAGED:]) / _AVERAGED
     if last > _DIVERGED * first:
-        return f"the loss rose from {first:.2e} to {last:.2e}: take a lower learning rate"
+        return f"The adaptation diverged, as the loss rose from {first:.2e} to {last:.2e}: take a lower learning rate."
     return None
 
 
 @dataclass
 class Losses:
-    """Losses of the steps so far."""
+    """The losses of the steps so far."""
 
-    seen: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
 
     def add(self, loss: float) -> None:
-        """One more; raises ``AdaptationError`` when they diverge."""
-        self.seen.append(loss)
-        if reason := diverged(self.seen):
-            raise AdaptationError(f"The adaptation went astray, as {reason}.")
+        """Append the loss of one step; raises AdaptationError if the losses diverge."""
+        self.values.append(loss)
+        if reason := divergence(self.values):
+            raise AdaptationError(reason)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What happened in one adaptation."""
+    """The log of one adaptation."""
 
     method: str
     steps: int
     seconds: float
-    losses: tuple[float, ...]  # of each step
-    details: dict[str, Any] = field(default_factory=dict)  # what the method found, as JSON takes it
+    losses: tuple[float, ...]  # one for each step
+    details: dict[str, Any] = field(default_factory=dict)  # settings and findings of the method, as JSON values
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A network's weights after adaptation, under their names in its state dict."""
+    """The weights of a network after adaptation, by their names in its state dict, and the log."""
 
     weights: dict[str, Tensor]
     record: Record
 
 
 class Method(Protocol):
-    """One way to adapt a network to a clip; its options are its fields."""
+    """A way to adapt a network to a clip; its options are its fields."""
 
     @property
     def name(self) -> str:
-        """What records call it."""
+        """The method's name in records and on the command line."""
 
     def adapt(
         self, network: Network, frames: Tensor, budget: Budget, seed: int = 0, on_step: OnStep | None = None
     ) -> Adapted:
-        """Learn from the frames of one scene, (N, 3, h, w) in [0, 1], as they are given to the network.
+        """Learn from the frames of one scene, (N, 3, h, w) in [0, 1], at the size at which the network takes them.
 
-        The network is left as it was. The same seed and number of steps give the same weights. Raises AdaptationError.
+        The given network is not changed. The same seed and number of steps give the same weights. Raises
+        AdaptationError if the network or the clip cannot be adapted to, or the run diverges.
         """

@@ -1,4 +1,4 @@
-"""Pairs to learn from without the truth: restored frames made a little smaller are targets, and made small, inputs."""
+"""Training pairs without ground truth: restored frames, made a little smaller, are targets; shrunk, they are inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,42 +13,45 @@ from ...engine.contract.errors import AdaptationError
 from ...engine.contract.manifest import SlidingWindow
 from ...engine.contract.resize import resize_matrix
 from ...engine.contract.windows import window_numbers
-from ..data import Flow, seen_frames, true_places, wanted_frames
+from ..data import Flow, input_frames, target_frames, truth_offsets
 from ..networks.base import Network
 from .blur import shrink
-from .restore import enlargement, window_inputs
+from .restore import upscale_factor, window_inputs
 
-# (frames (N, 3, H, W) in [0, 1], factor) -> as the clip's camera would have taken them, (N, 3, H / factor, W / factor)
+# The degradation of the clip's camera: (frames (N, 3, H, W) in [0, 1], factor) -> (N, 3, H / factor, W / factor)
 Degrade = Callable[[Tensor, int], Tensor]
 
-_LEAST_PATCH_PX = 16  # input pixels; of smaller crops, networks see little but borders
+_MIN_PATCH_PX = 16  # input pixels; smaller crops are mostly borders to a network
 
 
 def bicubic(frames: Tensor, factor: int) -> Tensor:
-    """Antialiased bicubic shrinking, which the field's networks are trained to undo. (N, 3, H, W) -> (N, 3, h, w)"""
+    """Shrink frames by antialiased bicubic resizing, the degradation that the field's networks are trained to undo.
+
+    (N, 3, H, W) -> (N, 3, H // factor, W // factor), not clamped.
+    """
     rows, columns = (torch.tensor(resize_matrix(n, n // factor)).to(frames) for n in frames.shape[-2:])
     return rows @ frames @ columns.T
 
 
 def blurring(kernel: Tensor) -> Degrade:
-    """A camera with this blur (side, side), as `kernels.shrink` takes it."""
+    """Return the degradation by a blur kernel, (side, side), as `shrink` takes it."""
     return lambda frames, factor: shrink(frames, kernel, factor)
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a network takes, and what it should give."""
+    """The inputs of a network and their target."""
 
-    inputs: list[Tensor]  # frames (B, N, 3, h, w) in [0, 1], flows and time as the network asks for them
+    inputs: list[Tensor]  # frames (B, N, 3, h, w) in [0, 1], then flows and time if the network takes them
     target: Tensor  # (B, M, 3, H, W) in [0, 1]
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Where an example lies: a stretch and places in it, the size (H, W) it is shrunk to, the corner of the patch."""
+    """The position of an example: frames of a segment, the size (H, W) they are resized to, the corner of the patch."""
 
-    stretch: int
-    places: Sequence[int]
+    segment: int
+    indices: Sequence[int]  # frames in the segment
     size: tuple[int, int]
     top: int
     left: int
@@ -57,18 +60,18 @@ class Crop:
 class PseudoPairs:
     """Draws examples for a network from restored frames.
 
-    ``stretches`` are of neighbouring frames each, (N, H, W, 3), of 8 bits or in [0, 1]. A whole frame is shrunk by a
-    random factor of ``shrink``, in hundredths, then cut to ``patch`` input pixels a side, then degraded: the order of
-    the authors' demonstration. Of a sliding window the target is the middle frame. Of a run or a pair every second
-    frame is shown and all are targets, so that those in between are frames that the clip has, too.
+    Each of `segments` holds neighbouring frames, (N, H, W, 3), of 8 bits or in [0, 1]. A whole frame is resized by a
+    random factor from the range `shrink`, in hundredths, then cropped to `patch` input pixels a side, then degraded:
+    the order of the authors' demonstration. The target of a sliding window is the middle frame. For a run or a pair,
+    every second frame is an input and all are targets, so that the frames between inputs, too, are frames of the clip.
 
-    Raises ``AdaptationError`` for frames that are too few or too small.
+    Raises AdaptationError if the frames are too few or too small.
     """
 
     def __init__(
         self,
         network: Network,
-        stretches: Sequence[NDArray[Any]],
+        segments: Sequence[NDArray[Any]],
         patch: int,
         shrink: tuple[float, float],
         degrade: Degrade,
@@ -77,90 +80,91 @@ class PseudoPairs:
     ) -> None:
         self.network, self.degrade, self.flow = network, degrade, flow
         self.length = sample_length(network)
-        self.stretches = [stretch for stretch in stretches if len(stretch) >= self.length]
-        if not self.stretches:
+        self.segments = [segment for segment in segments if len(segment) >= self.length]
+        if not self.segments:
             raise AdaptationError(
                 f"{type(network).__name__} learns from {self.length} neighbouring frames, and the clip has fewer: adapt"
                 " to a longer scene."
             )
-        self.scale = enlargement(network)
-        self.least, self.most = (round(100 * factor) for factor in shrink)  # hundredths
-        self.side = self.scale * self._fitting(patch)
+        self.scale = upscale_factor(network)
+        self.min_percent, self.max_percent = (round(100 * factor) for factor in shrink)
+        self.side = self.scale * self._patch_px(patch)
         self.random = np.random.default_rng(seed)
 
     def draw(self) -> Crop:
-        """Where the next example lies; every start of one is as likely."""
-        starts = [len(stretch) - self.length + 1 for stretch in self.stretches]
+        """Draw the position of an example; all its starting frames are equally likely."""
+        starts = [len(segment) - self.length + 1 for segment in self.segments]
         index = int(self.random.choice(len(starts), p=np.array(starts) / sum(starts)))
-        stretch, start = self.stretches[index], int(self.random.integers(starts[index]))
+        segment, start = self.segments[index], int(self.random.integers(starts[index]))
         window = self.network.window
         if isinstance(window, SlidingWindow):
-            places = window_numbers(window, start, len(stretch) - 1)
+            indices = window_numbers(window, start, len(segment) - 1)
         else:
-            places = [start + place for place in true_places(window, 2, 1)]
-        hundredth = int(self.random.integers(self.least, self.most, endpoint=True))
-        height, width = (_shrunk(n, hundredth) for n in stretch.shape[1:3])
+            indices = [start + offset for offset in truth_offsets(window, 2, 1)]
+        percent = int(self.random.integers(self.min_percent, self.max_percent, endpoint=True))
+        height, width = (_resized_length(n, percent) for n in segment.shape[1:3])
         top, left = (int(self.random.integers(n - self.side, endpoint=True)) for n in (height, width))
-        return Crop(index, places, (height, width), top, left)
+        return Crop(index, indices, (height, width), top, left)
 
     def example(self, crop: Crop) -> Example:
-        """The example that lies there, of batch 1."""
-        window, stretch = self.network.window, self.stretches[crop.stretch]
-        true = np.stack([_cut(stretch[place], crop, self.side) for place in crop.places])
-        small = self.degrade(_planes(seen_frames(window, true)), self.scale).clamp(0, 1)
-        wanted, times = wanted_frames(window, true), torch.tensor(0.5)
+        """Return the example at a position, with a batch of 1."""
+        window, segment = self.network.window, self.segments[crop.segment]
+        true = np.stack([_resized_crop(segment[index], crop, self.side) for index in crop.indices])
+        small = self.degrade(_planes(input_frames(window, true)), self.scale).clamp(0, 1)
+        targets, times = target_frames(window, true), torch.tensor(0.5)
         if window.kind == "pair":
-            wanted, times = true[:2], torch.tensor([0.0, 0.5])
-        return Example(window_inputs(self.network, small, self.flow, times), _planes(wanted)[None])
+            targets, times = true[:2], torch.tensor([0.0, 0.5])
+        return Example(window_inputs(self.network, small, self.flow, times), _planes(targets)[None])
 
     def batch(self, count: int) -> Example:
-        """So many examples, drawn anew."""
-        drawn = [self.example(self.draw()) for _ in range(count)]
-        inputs = [torch.cat(parts) for parts in zip(*(one.inputs for one in drawn), strict=True)]
-        return Example(inputs, torch.cat([one.target for one in drawn]))
+        """Draw a batch of `count` examples."""
+        examples = [self.example(self.draw()) for _ in range(count)]
+        inputs = [torch.cat(parts) for parts in zip(*(example.inputs for example in examples), strict=True)]
+        return Example(inputs, torch.cat([example.target for example in examples]))
 
-    def _fitting(self, patch: int) -> int:
-        """The side of a patch in input pixels: as asked for, or what the smallest frame that may be drawn holds."""
+    def _patch_px(self, patch: int) -> int:
+        """Return the side of a patch in input pixels: `patch`, or less if the smallest resized frame has less room."""
         multiple = self.network.size.multiple_of
-        room = min(_shrunk(n, self.least) for s in self.stretches for n in s.shape[1:3]) // self.scale
+        sides = [n for segment in self.segments for n in segment.shape[1:3]]
+        room = min(_resized_length(n, self.min_percent) for n in sides) // self.scale
         side = min(patch, room) // multiple * multiple
-        least = max(_LEAST_PATCH_PX, self.network.size.minimum)
-        if side < min(patch, least):
-            short = min(n for s in self.stretches for n in s.shape[1:3]) // self.scale
+        minimum = max(_MIN_PATCH_PX, self.network.size.minimum)
+        if side < min(patch, minimum):
             raise AdaptationError(
-                f"{type(self.network).__name__} learns from crops of {least} pixels and more, and the clip, of {short}"
-                " pixels on its shorter side, has none when it is made smaller: adapt to a larger one."
+                f"{type(self.network).__name__} learns from crops of at least {minimum} pixels, which the clip, of"
+                f" {min(sides) // self.scale} pixels on its shorter side, does not have once it is resized: adapt to a"
+                " larger clip."
             )
         return side
 
 
 def sample_length(network: Network) -> int:
-    """How many neighbouring frames an example needs; for a sliding window, others stand in where there are none."""
-    return 1 if network.window.kind == "sliding" else len(true_places(network.window, 2, 1))
+    """Return how many neighbouring frames an example needs; a sliding window repeats frames if it lacks neighbours."""
+    return 1 if network.window.kind == "sliding" else len(truth_offsets(network.window, 2, 1))
 
 
-def _shrunk(n: int, hundredth: int) -> int:
-    """An axis at so many hundredths of its size, rounded up as ``imresize`` does."""
-    return -(-n * hundredth // 100)
+def _resized_length(n: int, percent: int) -> int:
+    """Return the length of an axis after resizing, rounded up as `imresize` does."""
+    return -(-n * percent // 100)
 
 
 def _planes(frames: NDArray[np.floating]) -> Tensor:
-    """(T, H, W, 3) -> (T, 3, H, W)"""
+    """(T, H, W, 3) -> (T, 3, H, W)."""
     return torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2)
 
 
-def _cut(frame: NDArray[Any], crop: Crop, side: int) -> NDArray[np.floating]:
-    """A patch of the frame when resized as a whole, of the pixels that it depends on alone. -> (side, side, 3)"""
-    rows, above = _rows(frame.shape[0], crop.size[0], crop.top, side)
-    columns, before = _rows(frame.shape[1], crop.size[1], crop.left, side)
-    piece = frame[above : above + rows.shape[1], before : before + columns.shape[1]]
-    piece = piece / 255 if piece.dtype == np.uint8 else piece
-    resized = np.tensordot(columns, np.tensordot(rows, piece, (1, 0)), (1, 1))
+def _resized_crop(frame: NDArray[Any], crop: Crop, side: int) -> NDArray[np.floating]:
+    """Return a patch, (side, side, 3), of the resized frame, computed from the pixels that it depends on only."""
+    rows, above = _crop_matrix(frame.shape[0], crop.size[0], crop.top, side)
+    columns, before = _crop_matrix(frame.shape[1], crop.size[1], crop.left, side)
+    region = frame[above : above + rows.shape[1], before : before + columns.shape[1]]
+    region = region / 255 if region.dtype == np.uint8 else region
+    resized = np.tensordot(columns, np.tensordot(rows, region, (1, 0)), (1, 1))
     return np.clip(np.moveaxis(resized, 0, 1), 0, 1)
 
 
-def _rows(n: int, size: int, first: int, side: int) -> tuple[NDArray[np.floating], int]:
-    """Some rows of the map that resizes an axis, without the columns that are zero around, and how many lay before."""
+def _crop_matrix(n: int, size: int, first: int, side: int) -> tuple[NDArray[np.floating], int]:
+    """Return some rows of the map that resizes an axis, without zero columns at both ends, and how many came before."""
     rows = resize_matrix(n, size)[first : first + side]
     used = np.flatnonzero(rows.any(0))
     return rows[:, used[0] : used[-1] + 1], int(used[0])

@@ -1,7 +1,7 @@
-"""Self-supervised adaptation: a network's own results, made smaller, teach it what this clip looks like.
+"""Self-supervised adaptation: a network's own results, made a little smaller, are its training targets.
 
-Yoo and Kim, "Self-Supervised Adaptation for Video Super-Resolution", 2021, algorithm 1. Things recur in a video at many
-sizes, and a large one that is made a little smaller shows more than a small one does as the network restores it.
+Yoo and Kim, "Self-Supervised Adaptation for Video Super-Resolution", 2021, algorithm 1. Objects recur in a video at
+many sizes, and a large one that is made a little smaller has more detail than a small one as the network restores it.
 """
 
 import copy
@@ -16,30 +16,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Flow
+from ..inference import run_network
 from ..networks.base import Network
-from ..trainer import made_frames
 from .blur import kernel_moments
 from .blur_estimation import estimate_kernel
 from .protocol import Adapted, Budget, Clock, Losses, OnStep, Record
 from .pseudo import Degrade, PseudoPairs, bicubic, blurring, sample_length
-from .restore import Restore, enlargement, picture, restoring
+from .restore import Restore, restorer, to_picture, upscale_factor
 
-_RESTORING = 0.5  # most of a budget of seconds that goes into restoring frames before the first step
+_RESTORING_SHARE = 0.5  # of a budget of seconds, at most, that restoring frames takes before the first step
 
 
 @dataclass(frozen=True)
 class SelfSupervised:
-    """Algorithm 1, with the paper's factors, and its authors' batch.
+    """Algorithm 1, with the factors of the paper and the batch of its authors.
 
-    ``degrade`` makes inputs of targets: with the clip's own blur in the place of bicubic shrinking, the network learns
-    to undo it; None estimates that from the clip, which harms where the clip was made small plainly. ``flow`` is for
-    networks that take optical flow. ``restore`` restores the clip in the network's place, faster or better. At most
-    ``restored`` frames are: of a longer scene, a few stretches of neighbours.
+    `degrade` makes inputs of targets: with the clip's own blur in place of bicubic resizing, the network learns to undo
+    that blur. None estimates it from the clip, which harms if the clip was shrunk by bicubic resizing. `flow` is for
+    networks that take optical flow. `restore` restores the clip in place of the network, faster or better. At most
+    `restored` frames are restored: of a longer scene, a few segments of neighbours.
     """
 
-    rate: float = 1e-4  # of Adam; the authors' 1e-5 is for a thousand steps, and a few seconds hold some tens
+    rate: float = 1e-4  # of Adam; the authors' 1e-5 is for a thousand steps, and a few seconds allow some tens
     batch: int = 4
-    patch: int = 32  # side of an input crop in pixels; the demonstration's is 64
+    patch: int = 32  # side of an input crop in pixels; 64 in the demonstration
     shrink: tuple[float, float] = (0.8, 0.95)
     restored: int = 32
     degrade: Degrade | None = bicubic
@@ -51,20 +51,20 @@ class SelfSupervised:
     def adapt(
         self, network: Network, frames: Tensor, budget: Budget, seed: int = 0, on_step: OnStep | None = None
     ) -> Adapted:
-        """Restore the frames, then learn; see `Method`. Raises AdaptationError."""
+        """Restore the frames, then learn from them; see `Method.adapt`."""
         clock = budget.start()
-        network = copy.deepcopy(network).eval()  # batch normalization keeps what many clips taught it
+        network = copy.deepcopy(network).eval()  # batch normalization keeps the statistics of its training data
         degrade = self.degrade
         details: dict[str, Any] = {}
         if degrade is None:
-            kernel = estimate_kernel(frames, enlargement(network))
+            kernel = estimate_kernel(frames, upscale_factor(network))
             widths, angle = kernel_moments(kernel)
             degrade = blurring(kernel)
             details = {"kernel_widths_px": list(widths), "kernel_angle": angle}
-        restore = self.restore or restoring(network, self.flow)
-        stretches = restored_stretches(network, frames, restore, self.restored, clock)
-        began = clock.seconds
-        pairs = PseudoPairs(network, stretches, self.patch, self.shrink, degrade, self.flow, seed)
+        restore = self.restore or restorer(network, self.flow)
+        segments = restored_segments(network, frames, restore, self.restored, clock)
+        restoring_seconds = clock.seconds
+        pairs = PseudoPairs(network, segments, self.patch, self.shrink, degrade, self.flow, seed)
         losses = learn(network, pairs, self.batch, self.rate, clock, on_step)
         details |= {
             "rate": self.rate,
@@ -72,8 +72,8 @@ class SelfSupervised:
             "patch": pairs.side // pairs.scale,
             "shrink": list(self.shrink),
             "frames": len(frames),
-            "restored": sum(map(len, stretches)),
-            "restoring_seconds": round(began, 3),
+            "restored": sum(map(len, segments)),
+            "restoring_seconds": round(restoring_seconds, 3),
             "seed": seed,
         }
         weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
@@ -83,9 +83,9 @@ class SelfSupervised:
 def learn(
     network: Network, pairs: PseudoPairs, batch: int, rate: float, clock: Clock, on_step: OnStep | None = None
 ) -> tuple[float, ...]:
-    """Steps of Adam on the mean squared error until the budget is used up, one at least; changes the network.
+    """Train a network in place by Adam on the mean squared error until the budget is used up, at least one step.
 
-    Returns the loss of each. Raises ``AdaptationError`` when they diverge.
+    Returns the loss of each step. Raises AdaptationError if the losses diverge.
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.Adam(network.parameters(), rate)
@@ -93,41 +93,41 @@ def learn(
     while True:
         example = pairs.batch(batch)
         target = example.target.to(device)
-        loss = F.mse_loss(made_frames(network, [x.to(device) for x in example.inputs], target.shape[-2:]), target)
+        loss = F.mse_loss(run_network(network, [x.to(device) for x in example.inputs], target.shape[-2:]), target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         clock.steps += 1
         losses.add(float(loss.detach()))
         if on_step:
-            on_step(clock, losses.seen[-1])
+            on_step(clock, losses.values[-1])
         if clock.done():
-            return tuple(losses.seen)
+            return tuple(losses.values)
 
 
-def restored_stretches(
-    network: Network, frames: Tensor, restore: Restore, most: int, clock: Clock
+def restored_segments(
+    network: Network, frames: Tensor, restore: Restore, limit: int, clock: Clock
 ) -> list[NDArray[np.uint8]]:
-    """Restored frames of a scene (N, 3, h, w), ``most`` at most, in stretches of neighbours: each (n, H, W, 3).
+    """Restore at most `limit` frames of a scene, (N, 3, h, w), in segments of neighbours: each (n, H, W, 3).
 
-    Fewer where half of the clock's budget is gone, but one example's at least.
+    Stops early when half of the clock's budget is used up, but not before the frames of one example are restored.
     """
-    enlargement(network)
+    upscale_factor(network)  # refuses a network that does not enlarge before any frame is restored
     length = max(sample_length(network), network.window.frames)
-    stretches: list[list[NDArray[np.uint8]]] = []
-    for stretch in spread(len(frames), most, length):
-        stretches.append([])
-        for frame in restore(frames, stretch):
-            stretches[-1].append(picture(frame))
-            if clock.fraction() > _RESTORING and (len(stretches) > 1 or len(stretches[0]) >= length):
-                return [np.stack(pictures) for pictures in stretches]
-    return [np.stack(pictures) for pictures in stretches]
+    segments: list[list[NDArray[np.uint8]]] = []
+    for indices in select_segments(len(frames), limit, length):
+        segments.append([])
+        for frame in restore(frames, indices):
+            segments[-1].append(to_picture(frame))
+            if clock.fraction() > _RESTORING_SHARE and (len(segments) > 1 or len(segments[0]) >= length):
+                return [np.stack(pictures) for pictures in segments]
+    return [np.stack(pictures) for pictures in segments]
 
 
-def spread(count: int, most: int, length: int) -> Sequence[range]:
-    """All places of ``count``, or where these are more than ``most``, stretches of ``length`` evenly over them."""
-    if count <= max(most, length):
+def select_segments(count: int, limit: int, length: int) -> Sequence[range]:
+    """Return the indices of all `count` frames, or, if they exceed `limit`, evenly spaced segments of `length`."""
+    if count <= max(limit, length):
         return [range(count)]
-    number = max(1, most // length)
+    number = max(1, limit // length)
     middles = (np.arange(number) + 0.5) * count / number
     return [range(first, first + length) for first in np.rint(middles - length / 2).astype(int)]

@@ -1,1 +1,1 @@
-"""The networks of the papers, their operators, losses and registry."""
+"""The networks of the published methods, with their operators, losses and registry."""

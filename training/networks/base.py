@@ -1,4 +1,4 @@
-"""The base of every network: frames in, frames out, and what a host must know to feed it."""
+"""The base class of every network: the contract between networks and the code that trains, exports and runs them."""
 
 from typing import Any
 
@@ -15,29 +15,49 @@ from ...engine.contract.manifest import (
 
 
 class Network(nn.Module):
-    """What training, export and the engine ask of a network.
+    """A network that turns a window of frames into output frames.
 
-    ``forward`` takes frames (B, N, 3, h, w), RGB in [0, 1], then each of ``flows`` as (B, P, 2, h, w), (dx, dy) in
-    input pixels, then, if its time is continuous, a time (B,) from 0 to 1; it returns (B, M, 3, s * h, s * w), not
-    clamped. M is 2N - 1 for a run, 1 for a sliding window and 2N for a doubled one. A network of a pair of frames has
-    ``encode`` and ``decode`` in its place.
+    The attributes below describe the network to training, to export, which writes them into the bundle's manifest,
+    and through the manifest to the engine.
+
+    `forward` takes, in this order:
+
+    - the frames, `(B, N, 3, h, w)`, RGB in [0, 1]. N is `window.frames`; run and doubled windows accept other numbers
+      from 2 on. h and w satisfy `size`.
+    - for each entry of `flows`, the optical flows of its P frame pairs, `(B, P, 2, h, w)`, (dx, dy) in input pixels.
+    - if `time` is `ContinuousTime`, the time of the new frames, `(B,)`, from 0 (the earlier input frame) to 1.
+
+    It returns frames `(B, M, 3, s * h, s * w)`, not clamped to [0, 1]. s is the factor of `space`, and M is 2N - 1 for
+    a run, 1 for a sliding window and 2N for a doubled window.
+
+    A network with a `PairWindow` is split for export, so that one encoding serves many times and target sizes:
+
+    - `encode(frames)` returns a tuple of feature maps, and `feature_names` names them in the same order.
+    - `decode(*features, time, y, x)` returns one frame, `(B, 3, Hout, Wout)`, at times `(B,)`; `y`, `(Hout,)`, and `x`,
+      `(Wout,)`, are the centres of the target pixels in input pixels.
+
+    Its `forward(frames, time, size)` combines the two for a target `size` of (height, width) and returns one frame.
+
+    A network with auxiliary losses also defines `loss(*inputs, truth)`, which returns `LossTerms`.
     """
 
-    config: Any  # the frozen dataclass that it was built from
-    window: Window
-    space: ContinuousSpace | FixedFactors = FixedFactors(factors=(4,))
-    time: ContinuousTime | FixedFactors = FixedFactors(factors=(1,))
-    flows: tuple[FlowInput, ...] = ()
-    size: SizeConstraint = SizeConstraint(minimum=2)  # input pixels
-    halo_px: int | None = None  # input pixels around a tile that its middle depends on; None: it cannot be tiled
+    config: Any  # the frozen dataclass that the network was built from
+    window: Window  # which input frames make up one call
+    space: ContinuousSpace | FixedFactors = FixedFactors(factors=(4,))  # output size over input size
+    time: ContinuousTime | FixedFactors = FixedFactors(factors=(1,))  # output frame rate over input frame rate
+    flows: tuple[FlowInput, ...] = ()  # optical flows that the host computes, in the order of the inputs
+    size: SizeConstraint = SizeConstraint(minimum=2)  # frame sizes that the network accepts, in input pixels
+    halo_px: int | None = None  # input pixels around a tile that affect its core; None: the network cannot be tiled
 
-    ignored: tuple[str, ...] = ()  # beginnings of names that official checkpoints may hold and that nothing reads
-    constants: tuple[str, ...] = ()  # names of what is the same in every checkpoint, and may be absent from one
+    ignored_prefixes: tuple[str, ...] = ()  # of names in official checkpoints that no layer uses
+    constants: tuple[
+        str, ...
+    ] = ()  # names of buffers with the same value in every checkpoint; a checkpoint may omit them
 
     def aliases(self) -> dict[str, str]:
-        """Other names that official checkpoints have for weights: other name -> name in the state dict."""
+        """Return other names of weights in official checkpoints, each with the name in this state dict."""
         return {}
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        """Frames, flows and time -> frames."""
+        """Return output frames; the class docstring describes inputs and result."""
         raise NotImplementedError

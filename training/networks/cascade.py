@@ -1,4 +1,8 @@
-"""Both modules of Ada-VSR as one network, which adapts as one."""
+"""Both modules of Ada-VSR as one network, so that they adapt together.
+
+Gupta et al., "Ada-VSR: Adaptive Video Super-Resolution with Meta-Learning", ACM Multimedia 2021; `adavsr.py` defines
+the modules.
+"""
 
 from collections.abc import Mapping
 
@@ -10,9 +14,10 @@ from .base import Network
 
 
 class AdaVSR(Network):
-    """S after F (Gupta et al. 2021): a run of N frames -> 2N - 1 frames, four times as large.
+    """The spatial module applied to the output of the temporal module.
 
-    Its weights are those of the modules, under ``temporal.`` and ``spatial.``.
+    A run of N frames becomes 2N - 1 frames of four times the size. The state dict contains the modules' weights, with
+    the prefixes `temporal.` and `spatial.`.
     """
 
     window = RunWindow(frames=4)
@@ -28,10 +33,10 @@ class AdaVSR(Network):
         self.halo_px = temporal.halo_px + spatial.halo_px
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, N, 3, h, w) in [0, 1], N of 2 or more -> (B, 2N - 1, 3, 4h, 4w), not clamped."""
+        """`(B, N, 3, h, w)` in [0, 1], N >= 2 -> `(B, 2N - 1, 3, 4h, 4w)`, not clamped"""
         return enlarge_video(self.spatial, self.temporal(frames))
 
 
 def weights_of(part: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of one module, "temporal" or "spatial", under the names that it has for them."""
+    """Return the weights of one module, "temporal" or "spatial", without its prefix."""
     return {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}

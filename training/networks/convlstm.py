@@ -1,4 +1,7 @@
-"""Bidirectional deformable ConvLSTM: each step first aligns the state to the frame it meets."""
+"""Bidirectional deformable ConvLSTM: each step aligns the state with the current frame before it updates the state.
+
+Xiang et al., "Zooming Slow-Mo: Fast and Accurate One-Stage Space-Time Video Super-Resolution", CVPR 2020, section 3.2.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +18,14 @@ class ConvLSTMCell(nn.Module):
         self.conv = conv3x3(2 * channels, 4 * channels)
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """All (B, C, H, W); returns the next hidden and cell state."""
+        """Return the next hidden and cell state. All tensors are `(B, C, H, W)`."""
         i, f, o, g = self.conv(torch.cat((x, hidden), dim=1)).chunk(4, dim=1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
 class DeformableConvLSTM(nn.Module):
-    """Reads frames in one direction."""
+    """A deformable ConvLSTM that reads frames in one direction."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -31,7 +34,7 @@ class DeformableConvLSTM(nn.Module):
         self.pcd_c = EasyPCD(channels, groups)
 
     def forward(self, frames: list[Tensor]) -> list[Tensor]:
-        """Frames of (B, C, H, W) -> the hidden state at each, (B, C, H, W)."""
+        """Return the hidden state after each frame. All tensors are `(B, C, H, W)`."""
         hidden = cell = torch.zeros_like(frames[0])
         out = []
         for frame in frames:
@@ -41,7 +44,7 @@ class DeformableConvLSTM(nn.Module):
 
 
 class BidirectionalDeformableConvLSTM(nn.Module):
-    """Reads frames both ways with the same weights, and fuses the two readings of each."""
+    """A deformable ConvLSTM that reads frames in both directions with the same weights and fuses both states."""
 
     def __init__(self, channels: int = 64, groups: int = 8) -> None:
         super().__init__()
@@ -49,10 +52,10 @@ class BidirectionalDeformableConvLSTM(nn.Module):
         self.conv_1x1 = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, C, H, W) -> (B, T, C, H, W)."""
+        """`(B, T, C, H, W)` -> `(B, T, C, H, W)`"""
         onward = frames.unbind(1)
-        # The two readings do not meet: they are one batch.
+        # Both directions run as one batch, because neither depends on the other.
         states = self.forward_net([torch.cat(ends) for ends in zip(onward, onward[::-1], strict=True)])
         halves = [state.unflatten(0, (2, -1)) for state in states]
-        readings = [torch.cat((a[0], b[1]), dim=1) for a, b in zip(halves, halves[::-1], strict=True)]
-        return over_frames(self.conv_1x1, torch.stack(readings, dim=1))
+        pairs = [torch.cat((a[0], b[1]), dim=1) for a, b in zip(halves, halves[::-1], strict=True)]
+        return over_frames(self.conv_1x1, torch.stack(pairs, dim=1))

@@ -1,7 +1,7 @@
-"""Back-projection: features are enlarged and shrunk in turns, and the error of each turn is projected back.
+"""Deep back-projection: features are enlarged and reduced in turn, and each stage corrects its projection error.
 
-Haris, Shakhnarovich and Ukita, "Deep Back-Projection Networks for Super-Resolution" (DBPN, CVPR 2018): plain in RBPN,
-dense in STINet.
+Haris, Shakhnarovich and Ukita, "Deep Back-Projection Networks for Super-Resolution" (DBPN, CVPR 2018), section 3. RBPN
+uses the plain form, STINet the dense form.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ from .blocks import LEAKY_SLOPE, initialize_weights
 
 Activation = Literal["prelu", "lrelu", "none"]
 
-_OVERLAP = 4  # pixels that a scaling kernel is larger than its stride
+_OVERLAP = 4  # pixels by which a scaling kernel is larger than its stride
 
 
 def _activation(kind: Activation) -> nn.Module:
@@ -24,7 +24,7 @@ def _activation(kind: Activation) -> nn.Module:
 
 
 class ConvBlock(nn.Module):
-    """A convolution that keeps the size or divides it by its stride, and an activation."""
+    """A convolution, which keeps the size or divides it by its stride, followed by an activation."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, act: Activation = "prelu"
@@ -36,17 +36,17 @@ class ConvBlock(nn.Module):
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out, H / stride, W / stride)."""
+        """`(B, C, H, W)` -> `(B, out, H / stride, W / stride)`"""
         return self.act(self.conv(x))
 
 
 def shrink(in_channels: int, out_channels: int, scale: int, act: Activation = "prelu") -> ConvBlock:
-    """(B, C, s * h, s * w) -> (B, out, h, w)."""
+    """Return a block that divides the size by `scale`. `(B, C, s * h, s * w)` -> `(B, out, h, w)`"""
     return ConvBlock(in_channels, out_channels, scale + _OVERLAP, scale, act)
 
 
 class DeconvBlock(nn.Module):
-    """A transposed convolution that multiplies the size by its stride, and an activation."""
+    """A transposed convolution, which multiplies the size by its stride, followed by an activation."""
 
     def __init__(self, in_channels: int, out_channels: int, scale: int, act: Activation = "prelu") -> None:
         super().__init__()
@@ -56,15 +56,16 @@ class DeconvBlock(nn.Module):
         nn.init.zeros_(self.deconv.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, out, s * h, s * w)."""
+        """`(B, C, h, w)` -> `(B, out, s * h, s * w)`"""
         return deconvolve(x, self.deconv, self.act)
 
 
 def deconvolve(x: Tensor, layer: nn.ConvTranspose2d, act: nn.Module) -> Tensor:
-    """A transposed convolution and an activation, as a convolution and a pixel shuffle, which runtimes do much faster.
+    """Apply a transposed convolution and an activation, as a convolution and a pixel shuffle.
 
-    Output pixel s * r + p - padding reads input pixel r - j by the kernel's place s * j + p. The activation comes
-    before the shuffle, where it fuses. (B, C, h, w) -> (B, out, s * h, s * w)
+    Runtimes are much faster at the latter. Output pixel s * r + p - padding reads input pixel r - j with the kernel's
+    element s * j + p. The activation comes before the shuffle, where runtimes fuse it.
+    `(B, C, h, w)` -> `(B, out, s * h, s * w)`
     """
     (scale, _), size, margin = layer.stride, layer.kernel_size[0], int(layer.padding[0])
     taps = -(-size // scale)
@@ -78,7 +79,7 @@ def deconvolve(x: Tensor, layer: nn.ConvTranspose2d, act: nn.Module) -> Tensor:
 
 
 class ResnetBlock(nn.Module):
-    """Two convolutions added to their input, with the same activation after each."""
+    """Two convolutions added to their input, with one shared activation after each."""
 
     def __init__(self, channels: int, act: Activation = "prelu") -> None:
         super().__init__()
@@ -88,14 +89,20 @@ class ResnetBlock(nn.Module):
         initialize_weights(self, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
+        """`(B, C, H, W)` -> `(B, C, H, W)`"""
         return self.act(x + self.conv2(self.act(self.conv1(x))))
 
 
-class UpBlock(nn.Module):
-    """Enlarges; what is lost when the result is shrunk again is enlarged too, and added.
+def _project(x: Tensor, scale: nn.Module, unscale: nn.Module, correct: nn.Module) -> Tensor:
+    """Scale features, and add the correction for what is lost when the result is scaled back."""
+    scaled = scale(x)
+    return scaled + correct(unscale(scaled) - x)
 
-    ``inputs`` is how many stages' features it mixes first.
+
+class UpBlock(nn.Module):
+    """An up-projection unit: enlarge, reduce again, enlarge the difference from the input and add it.
+
+    `inputs`: how many stages' features the unit receives; it mixes them first.
     """
 
     def __init__(self, channels: int, scale: int, inputs: int = 1) -> None:
@@ -106,14 +113,12 @@ class UpBlock(nn.Module):
         self.up_conv3 = DeconvBlock(channels, channels, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs * C, h, w) -> (B, C, s * h, s * w)."""
-        x = self.conv(x)
-        high = self.up_conv1(x)
-        return high + self.up_conv3(self.up_conv2(high) - x)
+        """`(B, inputs * C, h, w)` -> `(B, C, s * h, s * w)`"""
+        return _project(self.conv(x), self.up_conv1, self.up_conv2, self.up_conv3)
 
 
 class DownBlock(nn.Module):
-    """The mirror of `UpBlock`."""
+    """A down-projection unit, the mirror image of `UpBlock`."""
 
     def __init__(self, channels: int, scale: int, inputs: int = 1) -> None:
         super().__init__()
@@ -123,40 +128,45 @@ class DownBlock(nn.Module):
         self.down_conv3 = shrink(channels, channels, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs * C, s * h, s * w) -> (B, C, h, w)."""
-        x = self.conv(x)
-        low = self.down_conv1(x)
-        return low + self.down_conv3(self.down_conv2(low) - x)
+        """`(B, inputs * C, s * h, s * w)` -> `(B, C, h, w)`"""
+        return _project(self.conv(x), self.down_conv1, self.down_conv2, self.down_conv3)
 
 
 class BackProjection(nn.Module):
-    """``stages`` times up, and down between them. Dense: each unit sees all features of its own kind before it."""
+    """A chain of `stages` up-projections with down-projections between them.
+
+    In the dense form each unit receives the results of all earlier units of the opposite kind; otherwise only the
+    latest one.
+    """
 
     def __init__(self, channels: int, scale: int, stages: int, dense: bool) -> None:
         super().__init__()
         self.stages = stages
-        self.seen = stages if dense else 1  # of the latest features that a unit sees
+        self.most_inputs = stages if dense else 1  # of a unit, the latest first
         for i in range(1, stages + 1):
-            self.add_module(f"up{i}", UpBlock(channels, scale, max(1, min(i - 1, self.seen))))
+            self.add_module(f"up{i}", UpBlock(channels, scale, max(1, min(i - 1, self.most_inputs))))
             if i < stages:
-                self.add_module(f"down{i}", DownBlock(channels, scale, min(i, self.seen)))
+                self.add_module(f"down{i}", DownBlock(channels, scale, min(i, self.most_inputs)))
 
     def project(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> what every stage enlarged, the last stage first, (B, stages * C, s * h, s * w)."""
+        """Return the enlarged features of every stage, the last stage first.
+
+        `(B, C, h, w)` -> `(B, stages * C, s * h, s * w)`
+        """
         highs: list[Tensor] = [self.get_submodule("up1")(x)]
         lows: list[Tensor] = []
         for i in range(1, self.stages):
-            lows.insert(0, self.get_submodule(f"down{i}")(_joined(highs[: self.seen])))
-            highs.insert(0, self.get_submodule(f"up{i + 1}")(_joined(lows[: self.seen])))
-        return _joined(highs)
+            lows.insert(0, self.get_submodule(f"down{i}")(_concatenated(highs[: self.most_inputs])))
+            highs.insert(0, self.get_submodule(f"up{i + 1}")(_concatenated(lows[: self.most_inputs])))
+        return _concatenated(highs)
 
 
-def _joined(features: list[Tensor]) -> Tensor:
+def _concatenated(features: list[Tensor]) -> Tensor:
     return features[0] if len(features) == 1 else torch.cat(features, 1)
 
 
 class DBPN(BackProjection):
-    """Of RBPN: features in, larger features out."""
+    """The back-projection network of RBPN: features in, enlarged features out."""
 
     def __init__(self, in_channels: int, channels: int, scale: int, stages: int) -> None:
         super().__init__(channels, scale, stages, dense=False)
@@ -164,12 +174,12 @@ class DBPN(BackProjection):
         self.output = ConvBlock(stages * channels, channels, 1, act="none")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, h, w) -> (B, C, s * h, s * w)."""
+        """`(B, in, h, w)` -> `(B, C, s * h, s * w)`"""
         return self.output(self.project(self.feat1(x)))
 
 
 class DenseDBPN(BackProjection):
-    """Of STINet: a frame in, features of its larger version out."""
+    """The back-projection network of STINet: a frame in, features of the enlarged frame out."""
 
     def __init__(self, channels: int, scale: int, stages: int) -> None:
         super().__init__(channels, scale, stages, dense=True)
@@ -178,5 +188,5 @@ class DenseDBPN(BackProjection):
         self.output_conv1 = ConvBlock(stages * channels, channels, act="none")
 
     def forward(self, frame: Tensor) -> Tensor:
-        """(B, 3, h, w) -> (B, C, s * h, s * w)."""
+        """`(B, 3, h, w)` -> `(B, C, s * h, s * w)`"""
         return self.output_conv1(self.project(self.feat1(self.feat0(frame))))

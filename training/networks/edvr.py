@@ -1,6 +1,9 @@
-"""EDVR: neighbours' features are aligned to the middle frame by deformable convolutions, and fused by attention.
+"""EDVR: deformable alignment of neighbouring frames with the middle frame, and fusion by attention.
 
-Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks", 2019.
+Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional Networks", CVPR Workshops 2019: alignment
+in section 3.2, fusion in section 3.3.
+
+N frames `(B, N, 3, h, w)` become the middle one at four times the size, `(B, 1, 3, 4h, 4w)`.
 """
 
 import re
@@ -11,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWindow
-from .alignment import DeformConvPack, Pyramid, pyramid, pyramid_align
+from .alignment import DeformConvPack, Pyramid, pyramid, pyramid_align, pyramid_layers
 from .base import Network
 from .blocks import conv3x3, enlarge4, lrelu, over_frames, residual_stack, upsample2
 
-# Layers of a pyramid's alignment that have another name here.
+# The names that EDVR's state dict has for some layers of `pyramid_align`.
 _PCD_NAMES = {"dcnpack": "dcn_pack", "fea_conv": "feat_conv"}
 
-# From the names of this state dict, which are BasicSR's, to those of the authors' first code.
+# This state dict has the names of BasicSR. The rules lead to the names in the authors' first code.
 _FIRST_NAMES = (
     (r"^conv_l(\d)_(\d)", r"fea_L\1_conv\2"),
     (r"offset_conv(\d)\.l(\d)", r"L\2_offset_conv\1"),
@@ -39,14 +42,14 @@ _FIRST_NAMES = (
 
 @dataclass(frozen=True)
 class EDVRConfig:
-    """The size of an EDVR; the defaults are those of EDVR-M."""
+    """The size of an EDVR. The names are those of the official configuration; the defaults are EDVR-M."""
 
-    num_feat: int = 64
-    num_frame: int = 5
-    deformable_groups: int = 8
-    num_extract_block: int = 5
-    num_reconstruct_block: int = 10
-    with_tsa: bool = True
+    num_feat: int = 64  # channels of features
+    num_frame: int = 5  # input frames, an odd number
+    deformable_groups: int = 8  # groups of channels, each with its own deformable offsets
+    num_extract_block: int = 5  # residual blocks before alignment
+    num_reconstruct_block: int = 10  # residual blocks after fusion
+    with_tsa: bool = True  # fuse by temporal and spatial attention; False fuses by one convolution
 
 
 EDVR_M = EDVRConfig()
@@ -55,7 +58,7 @@ EDVR_S = EDVRConfig(num_feat=32, deformable_groups=4, num_extract_block=2, num_r
 
 
 class CascadingAlignment(nn.Module):
-    """The alignment of a pyramid, and one more deformable convolution upon it."""
+    """Pyramid alignment followed by one more deformable convolution, the cascade of PCD."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class CascadingAlignment(nn.Module):
         self.cas_dcnpack = DeformConvPack(channels, groups, "conv_offset")
 
     def forward(self, moving: Pyramid, fixed: Pyramid) -> Tensor:
-        """Levels of (B, C, H, W) -> ``moving`` as seen from ``fixed``, (B, C, H, W)."""
+        """Align `moving` with `fixed`. Levels of `(B, C, H, W)` -> `(B, C, H, W)`"""
         aligned = pyramid_align(moving, fixed, self._layer)
         offset = lrelu(self.cas_offset_conv1(torch.cat((aligned, fixed[0]), dim=1)))
         return lrelu(self.cas_dcnpack(aligned, lrelu(self.cas_offset_conv2(offset))))
@@ -85,7 +88,11 @@ class CascadingAlignment(nn.Module):
 
 
 class TSAFusion(nn.Module):
-    """Temporal and spatial attention: frames count by their likeness to the middle one, places by what they show."""
+    """Fusion by temporal and spatial attention (TSA).
+
+    Temporal attention weights each pixel of each frame by its similarity to the middle frame; spatial attention then
+    weights the pixels of the fused features.
+    """
 
     def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
@@ -104,13 +111,13 @@ class TSAFusion(nn.Module):
         self.spatial_attn_add2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, aligned: Tensor) -> Tensor:
-        """(B, N, C, H, W) -> (B, C, H, W)."""
+        """`(B, N, C, H, W)` -> `(B, C, H, W)`"""
         middle = self.temporal_attn1(aligned[:, aligned.shape[1] // 2])
-        likeness = over_frames(self.temporal_attn2, aligned) * middle.unsqueeze(1)
-        weighed = (aligned * torch.sigmoid(likeness.sum(2, keepdim=True))).flatten(1, 2)
-        fused = lrelu(self.feat_fusion(weighed))
+        similarity = over_frames(self.temporal_attn2, aligned) * middle.unsqueeze(1)
+        weighted = (aligned * torch.sigmoid(similarity.sum(2, keepdim=True))).flatten(1, 2)
+        fused = lrelu(self.feat_fusion(weighted))
 
-        half = lrelu(self.spatial_attn2(_pool(lrelu(self.spatial_attn1(weighed)))))
+        half = lrelu(self.spatial_attn2(_pool(lrelu(self.spatial_attn1(weighted)))))
         quarter = lrelu(self.spatial_attn_l2(_pool(lrelu(self.spatial_attn_l1(half)))))
         quarter = lrelu(self.spatial_attn_l3(quarter))
         half = lrelu(self.spatial_attn3(half)) + upsample2(quarter)
@@ -120,12 +127,12 @@ class TSAFusion(nn.Module):
 
 
 def _pool(x: Tensor) -> Tensor:
-    """Maxima and means at half the size. (B, C, H, W) -> (B, 2C, H/2, W/2)"""
+    """Concatenate maxima and means at half the size. `(B, C, H, W)` -> `(B, 2C, H/2, W/2)`"""
     return torch.cat((F.max_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 2, 1)), dim=1)
 
 
 class EDVR(Network):
-    """Makes the middle one of the frames four times as large."""
+    """A window of frames becomes its middle frame at four times the size."""
 
     space = FixedFactors(factors=(4,))
     size = SizeConstraint(minimum=4, multiple_of=4)
@@ -138,10 +145,7 @@ class EDVR(Network):
         nf, frames = config.num_feat, config.num_frame
         self.conv_first = conv3x3(3, nf)
         self.feature_extraction = residual_stack(nf, config.num_extract_block)
-        self.conv_l2_1 = conv3x3(nf, nf, stride=2)
-        self.conv_l2_2 = conv3x3(nf, nf)
-        self.conv_l3_1 = conv3x3(nf, nf, stride=2)
-        self.conv_l3_2 = conv3x3(nf, nf)
+        self.conv_l2_1, self.conv_l2_2, self.conv_l3_1, self.conv_l3_2 = pyramid_layers(nf)
         self.pcd_align = CascadingAlignment(nf, config.deformable_groups)
         self.fusion = TSAFusion(nf, frames) if config.with_tsa else nn.Conv2d(frames * nf, nf, 1)
         self.reconstruction = residual_stack(nf, config.num_reconstruct_block)
@@ -152,7 +156,7 @@ class EDVR(Network):
         self.conv_last = conv3x3(head, 3)
 
     def aliases(self) -> dict[str, str]:
-        """The names of the authors' first code, by rule."""
+        """Return the names of the weights in the authors' first code, each with the name in this state dict."""
         names = {}
         for own in self.state_dict():
             other = own
@@ -163,11 +167,11 @@ class EDVR(Network):
         return names
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, num_frame, 3, h, w) in [0, 1], h and w multiples of 4 -> (B, 1, 3, 4h, 4w)."""
+        """`(B, N, 3, h, w)` in [0, 1], h and w multiples of 4 -> `(B, 1, 3, 4h, 4w)`, not clamped"""
         middle = self.config.num_frame // 2
         level1 = self.feature_extraction(lrelu(self.conv_first(frames.flatten(0, 1))))
         moving = pyramid(level1, self.conv_l2_1, self.conv_l2_2, self.conv_l3_1, self.conv_l3_2)
-        # All frames at once, the middle one too, each with the middle one beside it.
+        # One batch aligns all frames with the middle one, including the middle frame itself.
         level1, level2, level3 = (_repeat(level.unflatten(0, frames.shape[:2]), middle) for level in moving)
         aligned = self.pcd_align(moving, (level1, level2, level3)).unflatten(0, frames.shape[:2])
         fused = self.fusion(aligned if self.config.with_tsa else aligned.flatten(1, 2))
@@ -177,5 +181,5 @@ class EDVR(Network):
 
 
 def _repeat(frames: Tensor, index: int) -> Tensor:
-    """One of N frames, N times over. (B, N, C, H, W) -> (B * N, C, H, W)"""
+    """Repeat one of N frames N times. `(B, N, C, H, W)` -> `(B * N, C, H, W)`"""
     return frames[:, index : index + 1].expand_as(frames).flatten(0, 1)

@@ -1,8 +1,11 @@
-"""Motion from a time between two frames to both of them, estimated coarse to fine.
+"""Motion estimation, from coarse to fine, from a time between two frames to both frames; part of VideoINR-S.
 
-Motion at a time t is (B, 5, H, W): channels 0 and 1 are (dx, dy) to frame 0 over the whole interval, in pixels of their
-own level, so that the flow is t times them; channels 2 and 3 are the same to frame 1, whose flow is 1 - t times them;
-channel 4 is the logit of frame 0's visibility.
+The motion at a time t is a tensor `(B, 5, H, W)`:
+
+- channels 0 and 1: (dx, dy) to frame 0 over the whole interval, in pixels of the motion's own pyramid level; the flow
+  from t to frame 0 is t times this;
+- channels 2 and 3: the same to frame 1; the flow from t to frame 1 is (1 - t) times this;
+- channel 4: the logit of the visibility of frame 0.
 """
 
 import torch
@@ -14,11 +17,14 @@ from .ops import warp
 
 
 def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
-    """Mean product of features at every displacement, 0 outside. (B, C, H, W) twice -> (B, (2*radius+1)**2, H, W)"""
+    """Return the mean product of two feature maps at every displacement of up to `radius` pixels in x and in y.
+
+    Both `(B, C, H, W)` -> `(B, (2 * radius + 1) ** 2, H, W)`, rows of displacements first. Features outside are 0.
+    """
     B, C, H, W = first.shape
     shifts = 2 * radius + 1
     padded = F.pad(second, (radius, radius, radius, radius))
-    # Two gathers rather than a slice for each displacement: graph runtimes pay for every node.
+    # Two gathers instead of a slice for each displacement: graph runtimes have a cost for every node.
     shift = torch.arange(shifts, device=first.device)[:, None]
     rows = (shift + torch.arange(H, device=first.device)).flatten()
     columns = (shift + torch.arange(W, device=first.device)).flatten()
@@ -27,7 +33,11 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
 
 
 def warp_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """Both frames, or their features, as seen from ``time``. (B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1)"""
+    """Warp both frames, or their features, to `time`.
+
+    `first`, `second`: `(B, C, H, W)`; `motion`: `(B, 5, H, W)`; `time`: `(B, 1, 1, 1)` in [0, 1]. Returns two tensors
+    `(B, C, H, W)`.
+    """
     return (
         warp(first, time * motion[:, 0:2], "clamp"),
         warp(second, (1 - time) * motion[:, 2:4], "clamp"),
@@ -35,23 +45,34 @@ def warp_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> tu
 
 
 def blend_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
-    """The mean of two warped frames by nearness in time and by visibility. (B, C, H, W) twice -> (B, C, H, W)"""
+    """Average two warped frames, weighted by their nearness in time and by their visibility.
+
+    Inputs as for `warp_pair`. Returns `(B, C, H, W)`.
+    """
     visible = torch.sigmoid(motion[:, 4:])
     near = (1 - time) * visible + 1e-4
     far = time * (1 - visible) + 1e-4
     return (near * first + far * second) / (near + far)
 
 
-def motion_error(motion: Tensor, told: Tensor) -> Tensor:
-    """Mean distance to the teacher's motion, where known, in input pixels. (B, 5, H/k, W/k), (B, 6, H, W) -> ()"""
-    k = told.shape[-1] // motion.shape[-1]
-    told = F.avg_pool2d(told, k)
-    known = (told[:, 4:] > 0.99).to(motion.dtype).repeat_interleave(2, 1)
-    return ((k * motion[:, :4] - told[:, :4]).abs() * known).mean()
+def motion_error(motion: Tensor, true_motion: Tensor) -> Tensor:
+    """Return the mean distance from a teacher's motion in input pixels, over the pixels where it is known.
+
+    `motion`: `(B, 5, H/k, W/k)`; `true_motion`: `(B, 6, H, W)` as `MotionTeacher` returns it, whose last two channels
+    are 1 where the motion to frame 0 and to frame 1 is known. Returns `()`.
+    """
+    k = true_motion.shape[-1] // motion.shape[-1]
+    true_motion = F.avg_pool2d(true_motion, k)
+    known = (true_motion[:, 4:] > 0.99).to(motion.dtype).repeat_interleave(2, 1)
+    return ((k * motion[:, :4] - true_motion[:, :4]).abs() * known).mean()
 
 
 class MotionStep(nn.Module):
-    """Refines the motion from time t to both frames, and the visibility of frame 0, at one pyramid level."""
+    """Refinement of the motion at one pyramid level.
+
+    `features`: channels of the features of each frame; `width`: channels of the step's own layers; `radius`: search
+    radius of the correlation in pixels of the level, 0 for no correlation.
+    """
 
     def __init__(self, features: int, width: int, radius: int) -> None:
         super().__init__()
@@ -65,16 +86,23 @@ class MotionStep(nn.Module):
         nn.init.zeros_(self.conv3.bias)
 
     def forward(self, first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> Tensor:
-        """(B, C, H, W) twice, (B, 5, H, W), (B, 1, 1, 1) -> (B, 5, H, W)"""
+        """Return the refined motion.
+
+        `first`, `second`: features `(B, C, H, W)`; `motion`: `(B, 5, H, W)`; `time`: `(B, 1, 1, 1)` in [0, 1]. Returns
+        `(B, 5, H, W)`.
+        """
         first, second = warp_pair(first, second, motion, time)
-        seen = [first, second, motion, time.expand_as(motion[:, :1])]
+        inputs = [first, second, motion, time.expand_as(motion[:, :1])]
         if self.radius:
-            seen.append(correlate(first, second, self.radius))
-        x = lrelu(self.conv1(torch.cat(seen, 1)))
+            inputs.append(correlate(first, second, self.radius))
+        x = lrelu(self.conv1(torch.cat(inputs, 1)))
         return motion + self.conv3(lrelu(self.conv2(x)))
 
 
 def finer(motion: Tensor) -> Tensor:
-    """Motion of the next finer level: twice the size, twice the pixels; the visibility stays. (B, 5, H, W)"""
+    """Carry motion to the next finer level: twice the size, twice the pixels; visibility logits keep their values.
+
+    `(B, 5, H, W)` -> `(B, 5, 2H, 2W)`
+    """
     motion = upsample2(motion)
     return torch.cat([2 * motion[:, :4], motion[:, 4:]], 1)

@@ -1,6 +1,7 @@
-"""Sampling operators in plain PyTorch: any device, any size, differentiable, and exported as standard ONNX operators.
+"""Sampling, resizing and deformable convolution in plain PyTorch.
 
-Positions are in pixels with 0 at the centre of the first pixel, and x (columns) is apart from y (rows).
+The operators run on any device and size, are differentiable, and export as standard ONNX operators. Positions are in
+pixels, with 0 at the centre of the first pixel; x runs along columns, y along rows.
 """
 
 from typing import Literal
@@ -12,35 +13,39 @@ from torch import Tensor
 
 from ...engine.contract.resize import cubic_kernel
 
-# Outside of the features: `zeros` reads 0 there, `clamp` repeats the nearest edge pixel.
+# What a read outside the features returns: `zeros` returns 0, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]
 _PADDING_MODES = {"zeros": "zeros", "clamp": "border"}
 
 
 def target_coordinates(n_in: int, n_out: int, device: torch.device | None = None) -> Tensor:
-    """Centres of n_out target pixels over n_in input pixels, in input pixels. -> (n_out,) float32."""
+    """Return the centres of `n_out` target pixels that cover `n_in` input pixels.
+
+    The result is `(n_out,)`, float32, in input pixels.
+    """
     centre = torch.arange(n_out, device=device, dtype=torch.float64) + 0.5
     return (centre * n_in / n_out - 0.5).float()
 
 
 def sample(features: Tensor, x: Tensor, y: Tensor, border: Border = "zeros") -> Tensor:
-    """Read features bilinearly at any positions.
+    """Sample features bilinearly at arbitrary positions.
 
-    features: (B, C, H, W); x, y: (B, Hout, Wout) in pixels. Returns (B, C, Hout, Wout).
+    `features`: `(B, C, H, W)`; `x`, `y`: `(B, Hout, Wout)` in pixels. Returns `(B, C, Hout, Wout)` in the features'
+    dtype.
     """
-    # Half a pixel is lost at column 1000 in half precision: positions, and so the sampling, take float32 at least.
+    # float16 rounds a position at column 1000 by half a pixel: compute positions and samples in float32 at least.
     dtype = torch.promote_types(x.dtype, torch.float32)
     height, width = features.shape[-2:]
-    # Corners are not aligned: this keeps a feature map of one row or one column well defined.
+    # With `align_corners=True` a map of one row or column would divide by zero.
     grid = torch.stack(((2 * x.to(dtype) + 1) / width - 1, (2 * y.to(dtype) + 1) / height - 1), dim=-1)
     padding_mode = _PADDING_MODES[border]
     return F.grid_sample(features.to(dtype), grid, "bilinear", padding_mode, align_corners=False).to(features.dtype)
 
 
 def warp(features: Tensor, flow: Tensor, border: Border = "zeros") -> Tensor:
-    """Warp backwards: each output pixel is read at its own position plus its flow.
+    """Warp features backwards: sample each output pixel at its own position plus its flow.
 
-    features: (B, C, H, W); flow: (B, 2, H, W) in pixels (dx, dy). Returns (B, C, H, W).
+    `features`: `(B, C, H, W)`; `flow`: `(B, 2, H, W)`, (dx, dy) in pixels. Returns `(B, C, H, W)`.
     """
     height, width = flow.shape[-2:]
     dtype = torch.promote_types(flow.dtype, torch.float32)
@@ -50,56 +55,56 @@ def warp(features: Tensor, flow: Tensor, border: Border = "zeros") -> Tensor:
 
 
 def sample_nearest(features: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Pick the nearest feature at every crossing of rows y and columns x; positions outside take the edge.
+    """Take the nearest pixel at every crossing of the rows `y` and the columns `x`.
 
-    features: (B, C, H, W); y: (Hout,), x: (Wout,) in pixels. Returns (B, C, Hout, Wout).
+    Positions outside take the edge pixel. `features`: `(B, C, H, W)`; `y`: `(Hout,)`, `x`: `(Wout,)` in pixels.
+    Returns `(B, C, Hout, Wout)`.
     """
     rows, columns = (nearest_index(p, n) for p, n in zip((y, x), features.shape[-2:], strict=True))
     return features.index_select(2, rows).index_select(3, columns)
 
 
 def nearest_index(position: Tensor, size: int) -> Tensor:
-    """Index of the pixel that is nearest to each position, the edge where it is outside. (N,) -> (N,) int64."""
+    """Return the index of the pixel nearest to each position, clamped to `size` pixels. `(N,)` -> `(N,)` int64"""
     return position.round().clamp(0, size - 1).long()
 
 
 def sample_bilinear(features: Tensor, y: Tensor, x: Tensor, border: Border = "clamp") -> Tensor:
-    """Read features bilinearly at every crossing of rows y and columns x.
+    """Sample features bilinearly at every crossing of the rows `y` and the columns `x`, one axis after the other.
 
-    features: (B, C, H, W); y: (Hout,), x: (Wout,) in pixels. Returns (B, C, Hout, Wout).
+    `features`: `(B, C, H, W)`; `y`: `(Hout,)`, `x`: `(Wout,)` in pixels. Returns `(B, C, Hout, Wout)`.
     """
     for dim, position in ((2, y), (3, x)):
         last = features.shape[dim] - 1
         inside = position.clamp(0, last)
         low = inside.floor()
-        share = (inside - low).to(features.dtype)
+        weight = (inside - low).to(features.dtype)
         if border == "zeros":
-            inner_share = _inner_share(position, features.shape[dim]).to(features.dtype)
-            low_share, high_share = (1 - share) * inner_share, share * inner_share
+            inner_weight = _inner_weight(position, features.shape[dim]).to(features.dtype)
+            low_weight, high_weight = (1 - weight) * inner_weight, weight * inner_weight
         else:
-            low_share, high_share = 1 - share, share
+            low_weight, high_weight = 1 - weight, weight
         column_shape = (-1, 1) if dim == 2 else (-1,)
         low_index = low.long()
         high_index = (low_index + 1).clamp(max=last)
-        features = features.index_select(dim, low_index) * low_share.view(column_shape) + features.index_select(
-            dim, high_index
-        ) * high_share.view(column_shape)
+        below = features.index_select(dim, low_index) * low_weight.view(column_shape)
+        features = below + features.index_select(dim, high_index) * high_weight.view(column_shape)
     return features
 
 
-def _inner_share(position: Tensor, size: int) -> Tensor:
-    """Weight, 0 to 1, that bilinear reading gives to pixels inside [0, size) rather than to the zeros outside."""
+def _inner_weight(position: Tensor, size: int) -> Tensor:
+    """Return the weight, 0 to 1, of a bilinear sample that falls on pixels of [0, size) rather than on zeros."""
     overshoot = F.relu(-position) + F.relu(position - (size - 1))
     return F.relu(1 - overshoot)
 
 
 def upsample_cubic(x: Tensor, dim: int, factor: int) -> Tensor:
-    """Longer by a whole factor along one axis, by cubic convolution (Keys 1981, a = -1/2).
+    """Enlarge one axis by a whole factor, by cubic convolution (Keys 1981, a = -1/2).
 
-    Pixel centres are half-way between edges, and the ends are mirrored with their edge pixels, as MATLAB's imresize
-    does. x: at least two long along ``dim``. Returns x's shape with ``factor`` times the length of ``dim``.
+    Pixel centres lie half-way between edges, and the ends are mirrored with their edge pixels, as in MATLAB's imresize.
+    `x` has a length of 2 or more along `dim`; the result has `factor` times that length.
     """
-    padded = torch.cat((_ends(x, dim, 0, 2), x, _ends(x, dim, -2, None)), dim)
+    padded = torch.cat((_mirrored(x, dim, 0, 2), x, _mirrored(x, dim, -2, None)), dim)
     length = x.shape[dim]
     phases = []
     for weights in cubic_phases(factor):
@@ -109,25 +114,25 @@ def upsample_cubic(x: Tensor, dim: int, factor: int) -> Tensor:
 
 
 def upsample_bicubic(x: Tensor, factor: int) -> Tensor:
-    """Both axes by `upsample_cubic`, as one convolution. (B, C, H, W) -> (B, C, factor * H, factor * W)"""
+    """Enlarge both axes as `upsample_cubic` does, by one convolution. `(B, C, H, W)` -> `(B, C, f * H, f * W)`"""
     B, C, H, W = x.shape
-    x = torch.cat((_ends(x, 2, 0, 2), x, _ends(x, 2, -2, None)), 2)
-    x = torch.cat((_ends(x, 3, 0, 2), x, _ends(x, 3, -2, None)), 3)
+    x = torch.cat((_mirrored(x, 2, 0, 2), x, _mirrored(x, 2, -2, None)), 2)
+    x = torch.cat((_mirrored(x, 3, 0, 2), x, _mirrored(x, 3, -2, None)), 3)
     phases = torch.tensor(cubic_phases(factor), dtype=x.dtype, device=x.device)
     weight = (phases[:, None, :, None] * phases[None, :, None, :]).view(factor * factor, 1, 5, 5)
     out = F.conv2d(x.reshape(B * C, 1, H + 4, W + 4), weight)
     return F.pixel_shuffle(out, factor).view(B, C, factor * H, factor * W)
 
 
-def _ends(x: Tensor, dim: int, start: int, stop: int | None) -> Tensor:
-    """Two slices of an end, mirrored."""
-    where = [slice(None)] * x.ndim
-    where[dim] = slice(start, stop)
-    return x[tuple(where)].flip(dim)
+def _mirrored(x: Tensor, dim: int, start: int, stop: int | None) -> Tensor:
+    """Return the slice [start, stop) along `dim` in reverse order."""
+    index = [slice(None)] * x.ndim
+    index[dim] = slice(start, stop)
+    return x[tuple(index)].flip(dim)
 
 
 def cubic_phases(factor: int) -> list[list[float]]:
-    """Weights of input pixels i - 2 to i + 2 in each of the ``factor`` output pixels that pixel i becomes."""
+    """Return the weights of input pixels i - 2 to i + 2 in each of the `factor` output pixels inside pixel i."""
     centres = (np.arange(factor)[:, None] + 0.5) / factor - 0.5
     return cubic_kernel(centres - np.arange(-2, 3)).tolist()
 
@@ -143,12 +148,14 @@ def modulated_deform_conv2d(
     dilation: int = 1,
     offset_groups: int = 1,
 ) -> Tensor:
-    """Deformable convolution, version 2: every tap k of offset group g reads at its own place, and is weighed.
+    """Apply a modulated deformable convolution (DCNv2): each kernel tap has its own offset and weight per pixel.
 
-    x: (B, C, H, W); weight: (O, C, kh, kw); bias: (O,); K = kh * kw taps, row by row.
-    offset: (B, 2 * G * K, Hout, Wout) in pixels, dy of a tap before its dx; mask: (B, G * K, Hout, Wout).
-    Returns (B, O, Hout, Wout). An export holds it as one `DeformConv`, for which it needs the translations of
-    `stvsr.export.translations`.
+    `x`: `(B, C, H, W)`; `weight`: `(O, C, kh, kw)`; `bias`: `(O,)`. With G offset groups of C / G channels each, and
+    K = kh * kw taps in row order:
+    `offset`: `(B, 2 * G * K, Hout, Wout)` in pixels, the dy of a tap before its dx; `mask`: `(B, G * K, Hout, Wout)`.
+    Returns `(B, O, Hout, Wout)`.
+
+    An exported graph contains the operator as one `DeformConv` node, which `stvsr.export.translations` defines.
     """
     operator = _deform_conv2d_node if torch.compiler.is_exporting() else _deform_conv2d
     return operator(x, offset, mask, weight, bias, stride, padding, dilation, offset_groups)
@@ -165,7 +172,7 @@ def _deform_conv2d(
     dilation: int,
     offset_groups: int,
 ) -> Tensor:
-    """One sampling of all taps, then one matrix product."""
+    """Sample all taps at once, then multiply by the weights as one matrix."""
     batch, channels = x.shape[:2]
     out_channels, _, kernel_h, kernel_w = weight.shape
     height, width = offset.shape[-2:]
@@ -178,14 +185,14 @@ def _deform_conv2d(
     tap = torch.arange(taps, device=x.device)
     tap_y = (torch.div(tap, kernel_w, rounding_mode="floor") * dilation)[:, None, None]
     tap_x = (tap % kernel_w * dilation)[:, None, None]
-    moved = offset.reshape(maps, taps, 2, height, width).to(dtype)
-    y = moved[:, :, 0] + (tap_y + row[:, None])
-    x_position = moved[:, :, 1] + (tap_x + column)
+    offset = offset.reshape(maps, taps, 2, height, width).to(dtype)
+    y_position = offset[:, :, 0] + (tap_y + row[:, None])
+    x_position = offset[:, :, 1] + (tap_x + column)
 
-    # (B * G, C / G, K * Hout, Wout)
     groups = x.reshape(maps, channels // offset_groups, *x.shape[2:])
-    places = (maps, taps * height, width)
-    columns = sample(groups, x_position.reshape(places), y.reshape(places))
+    positions_shape = (maps, taps * height, width)
+    # (B * G, C / G, K * Hout, Wout)
+    columns = sample(groups, x_position.reshape(positions_shape), y_position.reshape(positions_shape))
     columns = columns.view(batch, offset_groups, -1, taps, height * width)
     columns = columns * mask.reshape(batch, offset_groups, 1, taps, height * width)
     out = weight.reshape(out_channels, -1) @ columns.view(batch, channels * taps, height * width)
@@ -195,31 +202,9 @@ def _deform_conv2d(
 
 
 # The same operator as one node of an exported graph.
-@torch.library.custom_op("stvsr::deform_conv2d", mutates_args=())
-def _deform_conv2d_node(
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    dilation: int,
-    offset_groups: int,
-) -> Tensor:
-    return _deform_conv2d(x, offset, mask, weight, bias, stride, padding, dilation, offset_groups)
+_deform_conv2d_node = torch.library.custom_op("stvsr::deform_conv2d", _deform_conv2d, mutates_args=())
 
 
 @_deform_conv2d_node.register_fake
-def _(
-    x: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: int,
-    padding: int,
-    dilation: int,
-    offset_groups: int,
-) -> Tensor:
+def _(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, *_rest: object) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0], *offset.shape[-2:])

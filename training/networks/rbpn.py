@@ -1,9 +1,13 @@
-"""RBPN: a recurrent back-projection network, which restores a frame from its neighbours, one neighbour after another.
+"""RBPN: a recurrent back-projection network that restores a frame with one neighbour after another.
 
-Each neighbour, with its flow, gives features of a large frame; how they differ from those of the target so far is
-projected back, enlarged and added.
+Each neighbour, together with its optical flow, is turned into features of the enlarged frame. Their difference from the
+current features of the target is projected back, enlarged and added.
 
-Haris, Shakhnarovich and Ukita, "Recurrent Back-Projection Network for Video Super-Resolution" (CVPR 2019).
+Haris, Shakhnarovich and Ukita, "Recurrent Back-Projection Network for Video Super-Resolution", CVPR 2019, sections 3.1
+and 3.2.
+
+N frames `(B, N, 3, h, w)` and N - 1 flows `(B, N - 1, 2, h, w)` become the enlarged middle frame,
+`(B, 1, 3, s * h, s * w)`.
 """
 
 from dataclasses import dataclass
@@ -20,24 +24,24 @@ from .ops import upsample_bicubic
 
 @dataclass(frozen=True)
 class RBPNConfig:
-    """The size of an RBPN; the defaults are the official ones."""
+    """The size of an RBPN. The defaults are the official ones."""
 
     base_filter: int = 256  # channels at the size of the input
     feat: int = 64  # channels at the size of the output
-    num_stages: int = 3  # of back-projection
-    n_resblock: int = 5
-    frames: int = 7
-    scale: int = 4
-    residual: bool = False  # adds the enlarged target to the output, which the official test does not
+    num_stages: int = 3  # stages of back-projection
+    n_resblock: int = 5  # residual blocks in each of the three stacks
+    frames: int = 7  # input frames, an odd number
+    scale: int = 4  # output size over input size
+    residual: bool = False  # add the bicubic enlargement of the target to the output; the official test does not
 
 
 RBPN_S = RBPNConfig(base_filter=32, feat=16, n_resblock=2, frames=5, residual=True)
 
 
 class RBPN(Network):
-    """The middle one of a few frames, enlarged."""
+    """A window of frames, with optical flows, becomes its enlarged middle frame."""
 
-    # Official layers reach 85 pixels far, but from beyond 10 they change the output by less than 1e-5 of its range.
+    # The official layers reach 85 pixels, but pixels beyond 10 change the output by less than 1e-5 of its range.
     halo_px = 32
 
     def __init__(self, config: RBPNConfig | None = None) -> None:
@@ -59,16 +63,17 @@ class RBPN(Network):
         self.res_feat3 = nn.Sequential(*resnets(c.feat), shrink(c.feat, c.base_filter, c.scale))
         self.output = ConvBlock((c.frames - 1) * c.feat, 3, act="none")
         if c.residual:
-            initialize_weights(self.output, 0.1)  # training begins near the enlarged target
+            initialize_weights(self.output, 0.1)  # training starts near the enlarged target
 
     def forward(self, frames: Tensor, flow: Tensor) -> Tensor:
-        """frames: (B, N, 3, h, w) in [0, 1]; flow: (B, N - 1, 2, h, w), middle frame -> each other one in turn.
+        """Restore the middle frame.
 
-        Returns (B, 1, 3, s * h, s * w).
+        `frames`: `(B, N, 3, h, w)` in [0, 1]; `flow`: `(B, N - 1, 2, h, w)`, (dx, dy) in input pixels, from the middle
+        frame to each other frame in order. Returns `(B, 1, 3, s * h, s * w)`, not clamped.
         """
         middle = self.config.frames // 2
         target, others = frames[:, middle], torch.cat((frames[:, :middle], frames[:, middle + 1 :]), 1)
-        # The neighbours come first of all axes, and so each is one piece.
+        # The neighbours become the first axis, so that each is contiguous.
         pairs = torch.cat((target[:, None].expand_as(others), others, flow), 2).transpose(0, 1)
         enlarged = self.res_feat1(self.feat1(pairs.flatten(0, 1))).unflatten(0, (self.config.frames - 1, -1))
 

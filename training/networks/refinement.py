@@ -1,7 +1,8 @@
-"""Refinement of every frame's features: local, by the frames before and after it, and global, by a graph of all frames.
+"""Refinement of the features of all frames, in TMNet and STINet.
 
-The local one is of TMNet (Xu et al., CVPR 2021), and of STINet (Yue and Shi, 2022), which shares it between two sizes
-and adds the global one.
+Local refinement draws on the frames before and after each frame (the locally-temporal feature comparison of Xu et al.,
+TMNet, CVPR 2021, section 3.3). STINet (Yue and Shi, 2022) shares it between two resolutions, and adds a global
+refinement by a graph network over all frames.
 """
 
 import numpy as np
@@ -12,12 +13,18 @@ from .blocks import LEAKY_SLOPE, conv3x3
 
 
 def offset_layers(channels: int) -> nn.Sequential:
-    """A neighbour's and a frame's features, (B, 2C, H, W) -> features of the offsets between them, (B, C, H, W)."""
+    """Return layers that compute offset features from a neighbour's and a frame's features.
+
+    `(B, 2C, H, W)` -> `(B, C, H, W)`
+    """
     return nn.Sequential(conv3x3(2 * channels, channels), nn.LeakyReLU(LEAKY_SLOPE), conv3x3(channels, channels))
 
 
 def fusion_layers(channels: int) -> nn.Sequential:
-    """Three frames' aligned features, (B, 3C, H, W) -> what refines the middle one, (B, C, H, W)."""
+    """Return layers that compute a residual for the middle one of three aligned frames.
+
+    `(B, 3C, H, W)` -> `(B, C, H, W)`
+    """
     layers: list[nn.Module] = []
     for _ in range(3):
         layers += [nn.Conv2d(3 * channels, 3 * channels, 1), nn.LeakyReLU(LEAKY_SLOPE)]
@@ -25,15 +32,19 @@ def fusion_layers(channels: int) -> nn.Sequential:
 
 
 def neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """The frame before and the frame after each; the ends are their own. (B, T, C, H, W) -> two of the same shape"""
+    """Return the frame before and the frame after each frame; the first and last frame are their own neighbours.
+
+    `(B, T, C, H, W)` -> two tensors of the same shape
+    """
     return torch.cat((frames[:, :1], frames[:, :-1]), 1), torch.cat((frames[:, 1:], frames[:, -1:]), 1)
 
 
 def neighbourhood_means(frames: int, both_ways: bool) -> list[list[float]]:
-    """A matrix whose rows average each node of STINet's graph and those that have an edge to it.
+    """Return the matrix, 2T x 2T for T frames, that averages each node of STINet's graph with its predecessors.
 
-    The nodes are the high features of all frames, then the low ones. Edges lead from earlier frames to later ones of
-    the same size, and from a frame's high features to its low ones; or both ways. -> 2 * frames rows and columns
+    The nodes are the high-resolution features of all frames, then the low-resolution ones. Edges lead from earlier to
+    later frames at the same resolution, and from a frame's high-resolution to its low-resolution features; with
+    `both_ways`, edges lead in both directions.
     """
     earlier, same = np.tri(frames, k=-1), np.eye(frames)
     edges = np.block([[earlier, 0 * same], [same, earlier]])  # [to, from]
@@ -44,7 +55,10 @@ def neighbourhood_means(frames: int, both_ways: bool) -> list[list[float]]:
 
 
 class SAGEConv(nn.Module):
-    """A layer of GraphSAGE (Hamilton, Ying and Leskovec, 2017) that weighs the mean over each node's neighbourhood."""
+    """A GraphSAGE layer (Hamilton, Ying and Leskovec, 2017) with one weight for a node and its neighbours.
+
+    The layer applies its weight to the mean over each node's neighbourhood, which includes the node itself.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -53,5 +67,5 @@ class SAGEConv(nn.Module):
         nn.init.xavier_uniform_(self.fc_neigh.weight)
 
     def forward(self, nodes: Tensor, means: Tensor) -> Tensor:
-        """nodes: (B, V, C); means: (V, V). -> (B, V, out)."""
+        """Apply the layer to V nodes. `nodes`: `(B, V, C)`; `means`: `(V, V)`, rows that sum to 1. -> `(B, V, out)`"""
         return self.fc_neigh(means @ nodes) + self.bias

@@ -1,9 +1,10 @@
-"""The list of networks: name, class and configuration. A new network is one file and one line here."""
+"""The list of networks: name, class, configuration and origin of each. A new network adds one entry here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ...engine.contract.errors import RequestError
 from .adavsr import ADAVSR_SPATIAL, ADAVSR_SPATIAL_S, ADAVSR_TEMPORAL, ADAVSR_TEMPORAL_S, SpatialModule, TemporalModule
 from .base import Network
 from .dtsr import DTSR, DTSR_S, DeepTemporalSR
@@ -19,13 +20,13 @@ from .zsm import ZSM_S, ZoomingSlowMo, ZoomingSlowMoConfig
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """How a network of the list is made, and where it comes from."""
+    """A network of the list: how to build it and where it comes from."""
 
-    name: str
-    build: Callable[[Any], Network]
-    config: Any  # the frozen dataclass that ``build`` takes
-    source: str
-    published: str = ""  # official figures, with their source
+    name: str  # on the command line and in manifests
+    build: Callable[[Any], Network]  # from `config`
+    config: Any  # the frozen dataclass that configures the network
+    source: str  # the publication
+    published: str = ""  # PSNR (dB) / SSIM of the official weights, with the source of the figures
     licence: str = "that of the checkpoint"  # of the weights
 
 
@@ -38,7 +39,7 @@ _RBPN = "Haris et al., RBPN, CVPR 2019"
 _TOFLOW = "Xue et al., TOFlow, 2019"
 _DTSR = "Zuckerman et al., Across Scales & Across Dimensions, ECCV 2020"
 _ADAVSR = "Gupta et al., Ada-VSR, ACM MM 2021"
-_ADAPTED = "Yoo and Kim 2021"  # on self-supervised adaptation, with the public weights of other networks
+_YOO_KIM = "Yoo and Kim 2021"  # tables of public weights, in their paper on self-supervised adaptation
 
 NETWORKS = (
     NetworkEntry("videoinr-s", VideoINRS, VideoINRSConfig(), "this project, after VideoINR", licence=_OURS),
@@ -56,12 +57,12 @@ NETWORKS = (
     NetworkEntry("stinet-s", STINet, STINET_S, _STINET, licence=_OURS),
     NetworkEntry("stinet", STINet, STINetConfig(), _STINET, "Vid4 26.79 / 0.8049 (Yue and Shi 2022, table I)"),
     NetworkEntry("edvr-s", EDVR, EDVR_S, _EDVR, licence=_OURS),
-    NetworkEntry("edvr-m", EDVR, EDVR_M, _EDVR, f"Vid4 26.79 / 0.8087 ({_ADAPTED}, table 3)"),
-    NetworkEntry("edvr-l", EDVR, EDVR_L, _EDVR, f"Vid4 27.35 / 0.8264, of 7 frames ({_ADAPTED}, table 1)"),
+    NetworkEntry("edvr-m", EDVR, EDVR_M, _EDVR, f"Vid4 26.79 / 0.8087 ({_YOO_KIM}, table 3)"),
+    NetworkEntry("edvr-l", EDVR, EDVR_L, _EDVR, f"Vid4 27.35 / 0.8264, of 7 frames ({_YOO_KIM}, table 1)"),
     NetworkEntry("rbpn-s", RBPN, RBPN_S, _RBPN, licence=_OURS),
-    NetworkEntry("rbpn", RBPN, RBPNConfig(), _RBPN, f"Vid4 27.15 / 0.8208 ({_ADAPTED}, table 1)"),
+    NetworkEntry("rbpn", RBPN, RBPNConfig(), _RBPN, f"Vid4 27.15 / 0.8208 ({_YOO_KIM}, table 1)"),
     NetworkEntry("toflow-s", TOFlow, TOFLOW_S, _TOFLOW, licence=_OURS),
-    NetworkEntry("toflow", TOFlow, TOFLOW, _TOFLOW, f"Vid4 25.86 / 0.7625 ({_ADAPTED}, table 1)"),
+    NetworkEntry("toflow", TOFlow, TOFLOW, _TOFLOW, f"Vid4 25.86 / 0.7625 ({_YOO_KIM}, table 1)"),
     NetworkEntry("dtsr-s", DeepTemporalSR, DTSR_S, _DTSR, licence=_OURS),
     NetworkEntry(
         "dtsr",
@@ -90,31 +91,38 @@ NETWORKS = (
 
 
 def find_network(name: str) -> NetworkEntry:
-    """The entry of that name; raises ``KeyError`` with a sentence that lists the names there are."""
+    """Return the entry of a network by its name. Raises RequestError, with the known names, if there is none."""
     for entry in NETWORKS:
         if entry.name == name:
             return entry
-    raise KeyError(f"unknown network {name!r}; there are {', '.join(e.name for e in NETWORKS)}")
+    raise RequestError(f"There is no network '{name}': choose one of {', '.join(e.name for e in NETWORKS)}.")
 
 
 def configured(entry: NetworkEntry, changes: Mapping[str, str]) -> NetworkEntry:
-    """The entry with other values in its configuration, written as text.
+    """Return an entry with some fields of its configuration replaced.
 
-    Raises ``ValueError`` for a field that there is not, or a value that is none of its kind.
+    `changes` maps field names to new values as text. Raises RequestError for an unknown field, or for text that does
+    not convert to the field's type.
     """
     return replace(entry, config=with_changes(entry.config, changes, entry.name))
 
 
-def with_changes(config: Any, changes: Mapping[str, str], what: str) -> Any:
-    """A dataclass with other values, written as text; ``what`` names it in errors, which are `configured`'s."""
+def with_changes(config: Any, changes: Mapping[str, str], owner: str) -> Any:
+    """Return a dataclass with some fields replaced by values given as text.
+
+    `owner` names the dataclass in errors. Raises RequestError as `configured` does.
+    """
     values = {}
     for name, text in changes.items():
         known = [field.name for field in fields(config)]
         if name not in known:
-            raise ValueError(f"{what} has no '{name}' in its configuration; it has {', '.join(known)}")
+            raise RequestError(f"The configuration of {owner} has no field '{name}': choose among {', '.join(known)}.")
         kind = type(getattr(config, name))
         try:
             values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            raise ValueError(f"'{text}' is no value for '{name}' of {what}, which is a {kind.__name__}") from None
+            kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+            raise RequestError(
+                f"'{text}' is not a value for the field '{name}' of {owner}: write {kinds.get(kind, kind.__name__)}."
+            ) from None
     return replace(config, **values)

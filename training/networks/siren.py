@@ -1,4 +1,7 @@
-"""Implicit functions: small networks with sines between their layers (SIREN), applied at every pixel."""
+"""Implicit functions: multilayer perceptrons with sine activations (SIREN), applied at every pixel.
+
+Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions", NeurIPS 2020, section 3.
+"""
 
 import math
 from itertools import pairwise
@@ -8,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-OMEGA = 30.0  # radians per unit of a sine layer's input
+OMEGA = 30.0  # radians per unit of a sine layer's linear output
 
 
 class SineLayer(nn.Module):
-    """sin(OMEGA * (Wx + b))."""
+    """The layer sin(OMEGA * (Wx + b)) with the initialization of the paper."""
 
     def __init__(self, in_features: int, out_features: int, is_first: bool) -> None:
         super().__init__()
@@ -21,15 +24,15 @@ class SineLayer(nn.Module):
         nn.init.uniform_(self.linear.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H, W)."""
+        """`(B, in, H, W)` -> `(B, out, H, W)`"""
         return torch.sin(OMEGA * pointwise(x, self.linear.weight, self.linear.bias))
 
 
 class Siren(nn.Module):
-    """Sine layers and a linear layer after them.
+    """Sine layers followed by a linear layer.
 
-    Its first layer is linear before its sine, so it may be applied to parts of the input apart (`mix`), each at the
-    size and place where that is cheap, and summed by the caller (`finish`).
+    The first layer is linear up to its sine. A caller may apply it to parts of the input separately (`mix`), each at
+    the resolution where that is cheapest, sum the results, and pass the sum on (`finish`).
     """
 
     def __init__(self, in_features: int, hidden_features: tuple[int, ...], out_features: int) -> None:
@@ -42,16 +45,19 @@ class Siren(nn.Module):
         self.net = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H, W)."""
+        """`(B, in, H, W)` -> `(B, out, H, W)`"""
         return self.finish(self.mix(x, 0))
 
     def mix(self, x: Tensor, first_channel: int) -> Tensor:
-        """What a part of the input, from one channel on, adds to the first layer. (B, c, H, W) -> (B, h, H, W)."""
+        """Return the share of the first layer's sum that comes from input channels `first_channel` on.
+
+        `(B, c, H, W)` -> `(B, hidden, H, W)`
+        """
         weight = cast(SineLayer, self.net[0]).linear.weight
         return pointwise(x, weight[:, first_channel : first_channel + x.shape[1]])
 
     def finish(self, mixed: Tensor) -> Tensor:
-        """From the sum of all parts on. (B, h, H, W) -> (B, out, H, W)."""
+        """Apply the rest of the network to the sum of all shares. `(B, hidden, H, W)` -> `(B, out, H, W)`"""
         first, last = cast(SineLayer, self.net[0]), cast(nn.Linear, self.net[-1])
         x = torch.sin(OMEGA * (mixed + first.linear.bias[:, None, None]))
         x = self.net[1:-1](x)
@@ -59,5 +65,5 @@ class Siren(nn.Module):
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A linear layer at every pixel. (B, in, H, W), (out, in), (out,) -> (B, out, H, W)."""
+    """Apply a linear layer at every pixel. `(B, in, H, W)`, `(out, in)`, `(out,)` -> `(B, out, H, W)`"""
     return F.conv2d(x, weight[:, :, None, None], bias)

@@ -1,7 +1,7 @@
-"""SpyNet: optical flow from coarse to fine, each level adding to what the coarser ones found.
+"""SpyNet: optical flow from coarse to fine, where each pyramid level refines the flow of the coarser one.
 
-Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Network", 2017; in the form of Xue et al., "Video
-Enhancement with Task-Oriented Flow", 2019.
+Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVPR 2017, section 3, in the form of Xue et
+al., "Video Enhancement with Task-Oriented Flow", IJCV 2019, section 4: four levels, batch normalization.
 """
 
 from itertools import pairwise
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from .blocks import upsample2
 from .ops import Border, warp
 
-# Of ImageNet's pictures, R, G and B in [0, 1].
+# Statistics of ImageNet for R, G and B in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class BasicModule(nn.Module):
-    """What one level adds to the flow: five 7x7 convolutions."""
+    """The refinement of one level: five 7x7 convolutions that compute a residual flow."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -28,22 +28,23 @@ class BasicModule(nn.Module):
         for n_in, n_out in pairwise(sizes):
             layers += [nn.Conv2d(n_in, n_out, 7, padding=3, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
         last = nn.Conv2d(sizes[-1], 2, 7, padding=3)
-        # At first nothing moves.
+        # The untrained network estimates almost no motion.
         nn.init.normal_(last.weight, std=1e-3)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.basic_module = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fixed frame, warped frame and flow so far, (B, 8, H, W) -> (B, 2, H, W)."""
+        """Compute a residual from fixed frame, warped frame and coarse flow. `(B, 8, H, W)` -> `(B, 2, H, W)`"""
         return self.basic_module(x)
 
 
 class SpyNet(nn.Module):
-    """Flows between frames that were normalised by ImageNet's mean and deviation, and that 2 ** (levels - 1) divides.
+    """Optical flow between two frames.
 
-    ``official_sampling`` lays a coarser flow from corner pixel to corner pixel, up to half of its pixels away from
-    where it was found, and surrounds frames with their mean colour. Without it flows stay in place, and the edges of
-    frames are repeated.
+    `width`: channels of each level's first convolution; `levels`: levels of the pyramid; `official_sampling`: a quirk
+    of the official code. It enlarges coarse flows with aligned corners, which shifts them by up to half a pixel of the
+    finer level, and its warps read 0, the mean colour, outside the frame. False keeps flows at their positions and
+    repeats the edges of frames.
     """
 
     def __init__(self, width: int = 32, levels: int = 4, official_sampling: bool = True) -> None:
@@ -52,7 +53,11 @@ class SpyNet(nn.Module):
         self.official_sampling = official_sampling
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        """Where in ``moving`` each pixel of ``fixed`` is. (B, 3, H, W) twice -> (B, 2, H, W) in pixels (dx, dy)."""
+        """Return the position of each pixel of `fixed` in `moving`, relative to its own.
+
+        Both frames are `(B, 3, H, W)`, normalized by ImageNet's mean and standard deviation; H and W are multiples of
+        `2 ** (levels - 1)`. Returns `(B, 2, H, W)`, (dx, dy) in pixels.
+        """
         pyramid = [(fixed, moving)]
         for _ in self.basic_module[1:]:
             pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
@@ -67,7 +72,7 @@ class SpyNet(nn.Module):
 
     @property
     def border(self) -> Border:
-        """What frames are surrounded by where they are warped."""
+        """The border mode of warps."""
         return "zeros" if self.official_sampling else "clamp"
 
     def _enlarge(self, flow: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
-"""STINet: frames are enlarged, and new ones put between them, by features of two sizes that inform each other.
+"""STINet: frames are enlarged and new frames added between them, by features at two resolutions that interact.
 
-Low features have the size of the input, high ones that of the output. Both are interpolated in every gap, refined by
-the frames before and after, and modulated by a graph network over all frames.
+Low-resolution features have the size of the input, high-resolution features that of the output. Both are interpolated
+in every gap, refined by the frames before and after each frame, and modulated by a graph network over all frames.
 
-Yue, Shi and Ding, "Enhancing Space-time Video Super-resolution via Spatial-temporal Feature Interaction" (2022).
+Yue and Shi, "Enhancing Space-time Video Super-resolution via Spatial-temporal Feature Interaction", 2022; its losses
+(equations 2 to 4) are in `losses.py`.
+
+N frames `(B, N, 3, h, w)` and the flows between neighbours become 2N - 1 frames `(B, 2N - 1, 3, 4h, 4w)`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -20,30 +22,30 @@ from .alignment import DeformConvPack
 from .base import Network
 from .blocks import blend_gaps, conv3x3, enlarge4, initialize_weights, interleave, lrelu, over_frames
 from .dbpn import ConvBlock, DeconvBlock, DenseDBPN, ResnetBlock, shrink
-from .losses import Judged, both_resolutions, charbonnier
+from .losses import LossTerms, charbonnier, reconstruction_losses
 from .ops import upsample_bicubic
 from .refinement import SAGEConv, fusion_layers, neighbourhood_means, neighbours, offset_layers
 from .spynet import IMAGENET_MEAN, IMAGENET_STD
 
 _SCALE = 4
-_GLOBAL_SHARE = 0.1  # of the modulated features, beside the features themselves
+_GLOBAL_WEIGHT = 0.1  # of the features modulated by the graph network, relative to the features themselves
 
 
 @dataclass(frozen=True)
 class STINetConfig:
-    """The size of a STINet and whether it keeps official habits; the defaults are the official ones."""
+    """The size of a STINet and a switch for quirks of the official code. The defaults are the official ones."""
 
-    base_filter: int = 32  # channels that motion has at first
-    feat: int = 64
+    base_filter: int = 32  # channels of the first motion features
+    feat: int = 64  # channels of low- and high-resolution features
     hidden: int = 256  # channels inside the graph network
-    num_stages: int = 5  # of back-projection
-    n_resblock: int = 5  # that both sizes share
-    groups: int = 8
-    frames: int = 4
-    residual: bool = False  # adds the frames enlarged, and their means in the gaps, which the paper does not
-    # Officially the graph's edges lead from earlier frames to later ones and from high features to low ones alone,
-    # motion is enlarged from corner pixel to corner pixel, and some layers are never used. False takes edges both
-    # ways, as the paper does, enlarges motion about pixel centres, and has no such layers.
+    num_stages: int = 5  # stages of back-projection
+    n_resblock: int = 5  # residual blocks that both resolutions share
+    groups: int = 8  # groups of channels, each with its own deformable offsets
+    frames: int = 4  # input frames of an exported graph
+    residual: bool = False  # add the enlarged frames, and their means in the gaps, to the output; the paper does not
+    # True follows the official code: edges of the graph lead only from earlier to later frames and from high- to
+    # low-resolution features, motion is enlarged with aligned corners, and some layers are never used. False follows
+    # the paper, with edges in both directions, enlarges motion about pixel centres, and omits the unused layers.
     official: bool = True
 
 
@@ -53,19 +55,14 @@ STINET_S = STINetConfig(
 
 
 class Features(NamedTuple):
-    """Features of all frames in both sizes."""
+    """Features of all frames at both resolutions."""
 
     low: Tensor  # (B, T, C, h, w)
     high: Tensor  # (B, T, C, 4h, 4w)
 
 
-def per_frame(layer: Callable[[Tensor], Tensor], *features: Tensor) -> Tensor:
-    """A layer over every frame's features, those of several maps one after another. (B, T, C, ...) -> (B, T, ...)"""
-    return over_frames(layer, torch.cat(features, 2) if len(features) > 1 else features[0])
-
-
 class STINet(Network):
-    """A few frames -> their larger versions, and one more in every gap."""
+    """A run of N frames, with optical flows, becomes 2N - 1 frames of four times the size."""
 
     time = FixedFactors(factors=(2,))
 
@@ -112,79 +109,91 @@ class STINet(Network):
         self.upconv1, self.upconv2 = conv3x3(feat, 4 * feat), conv3x3(feat, 4 * feat)
         self.HRconv, self.conv_last = conv3x3(feat, feat), conv3x3(feat, 3)
         self.h_blending = nn.Conv2d(feat, 3, 1)
-        if c.residual:  # training begins near the enlarged frames
+        if c.residual:  # training starts near the enlarged frames
             for layer in (self.reconstruction_l, self.reconstruction_h, self.conv_last, self.h_blending):
                 initialize_weights(layer, 0.1)
-        if c.official:  # checkpoints hold them, nothing reads them
+        if c.official:  # official checkpoints contain these layers, but nothing uses them
             self.DBPN.output_conv2 = ConvBlock(feat, 3, act="none")
             self.h_down_gcn = shrink(feat, feat, _SCALE, "lrelu")
 
     def forward(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor) -> Tensor:
-        """frames: (B, N, 3, h, w) in [0, 1], N >= 2; flows: (B, N - 1, 2, h, w), frames i -> i + 1 and i + 1 -> i.
+        """Enlarge the frames and add one in every gap.
 
-        Returns (B, 2N - 1, 3, 4h, 4w).
+        `frames`: `(B, N, 3, h, w)` in [0, 1], N >= 2; flows: `(B, N - 1, 2, h, w)`, (dx, dy) in input pixels, from
+        frame i to i + 1 and from i + 1 to i. Returns `(B, 2N - 1, 3, 4h, 4w)`, not clamped.
         """
         features = self._interpolated(frames, forward_flow, backward_flow)
-        return self._colours(self._reconstructed(self._refined(features)), frames, _SCALE)
+        return self._to_rgb(self._reconstructed(self._refined(features)), frames, _SCALE)
 
     def reconstructions(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor) -> tuple[Tensor, ...]:
-        """What training compares with true frames; the inputs are those of ``forward``.
+        """Return all frames that training compares with the truth; the inputs are those of `forward`.
 
-        Returns frames of unrefined low features, (B, 2N - 1, 3, h, w), and of high ones, (B, 2N - 1, 3, 4h, 4w), and
-        what ``forward`` returns.
+        These are the frames of unrefined low-resolution features, `(B, 2N - 1, 3, h, w)`, those of unrefined
+        high-resolution features, `(B, 2N - 1, 3, 4h, 4w)`, and the result of `forward`.
         """
         features = self._interpolated(frames, forward_flow, backward_flow)
-        low, high = per_frame(self.reconstruction_l, features.low), per_frame(self.reconstruction_h, features.high)
+        low, high = over_frames(self.reconstruction_l, features.low), over_frames(self.reconstruction_h, features.high)
         final = self._reconstructed(self._refined(features))
-        return self._colours(low, frames, 1), self._colours(high, frames, _SCALE), self._colours(final, frames, _SCALE)
+        return self._to_rgb(low, frames, 1), self._to_rgb(high, frames, _SCALE), self._to_rgb(final, frames, _SCALE)
 
-    def loss(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, truth: Tensor) -> Judged:
-        """How far the output is from the truth, and unrefined features' frames at both sizes."""
+    def loss(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor, truth: Tensor) -> LossTerms:
+        """Return the loss of the output, and as auxiliary loss that of unrefined features' frames at both resolutions.
+
+        `truth`: `(B, 2N - 1, 3, 4h, 4w)`; the other inputs are those of `forward`.
+        """
         low, high, final = self.reconstructions(frames, forward_flow, backward_flow)
-        small = per_frame(partial(F.interpolate, scale_factor=1 / _SCALE, mode="bicubic", antialias=True), truth)
-        return Judged(*both_resolutions(final, high, low, truth, small, charbonnier), final)
+        small = over_frames(partial(F.interpolate, scale_factor=1 / _SCALE, mode="bicubic", antialias=True), truth)
+        return LossTerms(*reconstruction_losses(final, high, low, truth, small, charbonnier), final)
 
     def _interpolated(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor) -> Features:
-        """N frames and the flows between them -> features of 2N - 1 frames."""
-        high = per_frame(self.DBPN, (frames - _colour(IMAGENET_MEAN, frames)) / _colour(IMAGENET_STD, frames))
-        low = per_frame(self.motion_down, high)
-        # From the middle of a gap it is half as far.
-        motion = per_frame(self.motion, per_frame(self.motion_feat, 0.5 * forward_flow, 0.5 * backward_flow))
-        between_low = per_frame(self.interp_l, low[:, :-1], low[:, 1:], motion)
-        between_high = per_frame(self.interp_h, high[:, :-1], high[:, 1:], per_frame(self._enlarged, motion))
+        """Return the features of 2N - 1 frames from N frames and the flows between them."""
+        mean, std = _per_channel(IMAGENET_MEAN, frames), _per_channel(IMAGENET_STD, frames)
+        high = over_frames(self.DBPN, (frames - mean) / std)
+        low = over_frames(self.motion_down, high)
+        # The flows from the middle of a gap are half as long.
+        motion = over_frames(self.motion, over_frames(self.motion_feat, 0.5 * forward_flow, 0.5 * backward_flow))
+        between_low = over_frames(self.interp_l, low[:, :-1], low[:, 1:], motion)
+        between_high = over_frames(self.interp_h, high[:, :-1], high[:, 1:], over_frames(self._enlarged, motion))
         return Features(interleave(low, between_low.flatten(0, 1)), interleave(high, between_high.flatten(0, 1)))
 
     def _enlarged(self, motion: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, 4h, 4w)."""
+        """`(B, C, h, w)` -> `(B, C, 4h, 4w)`"""
         return F.interpolate(motion, scale_factor=_SCALE, mode="bilinear", align_corners=self.config.official)
 
     def _refined(self, features: Features) -> Features:
-        """Features that draw on their neighbours', then on those of all frames."""
+        """Refine features locally, by their neighbours, then globally, by all frames."""
         low, high = features
-        small = per_frame(self.h_down, high)
+        small = over_frames(self.h_down, high)
         befores, afters = zip(neighbours(low), neighbours(small), neighbours(high), strict=True)
         before = self._aligned(features, *befores, self.layersAtBOffset, self.layersAtB)
         after = self._aligned(features, *afters, self.layersCtBOffset, self.layersCtB)
-        low = low + per_frame(self.layersFusion, before.low, low, after.low)
-        high = high + per_frame(self.layersFusion, before.high, high, after.high)
+        low = low + over_frames(self.layersFusion, before.low, low, after.low)
+        high = high + over_frames(self.layersFusion, before.high, high, after.high)
         gain_low, gain_high = self._global_gains(Features(low, high))
-        return Features(low + _GLOBAL_SHARE * low * gain_low, high + _GLOBAL_SHARE * high * gain_high)
+        return Features(low + _GLOBAL_WEIGHT * low * gain_low, high + _GLOBAL_WEIGHT * high * gain_high)
 
     def _aligned(
         self, features: Features, low: Tensor, small: Tensor, high: Tensor, offsets: nn.Module, align: nn.Module
     ) -> Features:
-        """Each frame's neighbour aligned to it: low features, and high ones by way of what is made small of them."""
-        from_low = per_frame(offsets, low, features.low)
-        from_high = per_frame(self.offsetdown, per_frame(offsets, high, features.high))
-        both = per_frame(self.conv11AtB, from_low, from_high)
-        offset_features = torch.cat((per_frame(self.l_conv11AtB, both), per_frame(self.h_conv11AtB, both)), 1)
-        moved = lrelu(align(torch.cat((low, small), 1).flatten(0, 1), offset_features.flatten(0, 1)))
+        """Align each frame's neighbour with the frame.
+
+        `low`, `high`: the neighbours' features; `small`: their high-resolution features at the size of the input, at
+        which both are aligned. All are `(B, T, C, ...)`.
+        """
+        from_low = over_frames(offsets, low, features.low)
+        from_high = over_frames(self.offsetdown, over_frames(offsets, high, features.high))
+        both = over_frames(self.conv11AtB, from_low, from_high)
+        offset_features = torch.cat((over_frames(self.l_conv11AtB, both), over_frames(self.h_conv11AtB, both)), 1)
+        aligned = lrelu(align(torch.cat((low, small), 1).flatten(0, 1), offset_features.flatten(0, 1)))
         frames = low.shape[1]
-        moved = moved.unflatten(0, (-1, 2 * frames))
-        return Features(moved[:, :frames], per_frame(self.h_up, moved[:, frames:]))
+        aligned = aligned.unflatten(0, (-1, 2 * frames))
+        return Features(aligned[:, :frames], over_frames(self.h_up, aligned[:, frames:]))
 
     def _global_gains(self, features: Features) -> Features:
-        """What the graph network makes of each frame's mean features. -> (B, T, C, 1, 1) of both sizes"""
+        """Return the graph network's gain of each channel of each frame, `(B, T, C, 1, 1)` at both resolutions.
+
+        The nodes of the graph are the features' means over each frame.
+        """
         low, high = features
         frames = low.shape[1]
         nodes = torch.cat((high.mean((3, 4)), low.mean((3, 4))), 1)
@@ -195,23 +204,26 @@ class STINet(Network):
         return Features(gains[:, frames:], gains[:, :frames])
 
     def _reconstructed(self, features: Features) -> Tensor:
-        """Both sizes' refined features -> normalized frames (B, T, 3, 4h, 4w)."""
+        """Return normalized frames `(B, T, 3, 4h, 4w)` from refined features at both resolutions."""
 
         def enlarged(low: Tensor) -> Tensor:
             return enlarge4(low, self.upconv1, self.upconv2, self.HRconv, self.conv_last)
 
-        return per_frame(enlarged, features.low) + per_frame(self.h_blending, features.high)
+        return over_frames(enlarged, features.low) + over_frames(self.h_blending, features.high)
 
-    def _colours(self, out: Tensor, frames: Tensor, scale: int) -> Tensor:
-        """Normalized frames, or what they add to the given ones, so many times as large -> frames in [0, 1]."""
-        out = out * _colour(IMAGENET_STD, out)
+    def _to_rgb(self, out: Tensor, frames: Tensor, scale: int) -> Tensor:
+        """Return frames in [0, 1] from normalized frames.
+
+        With `residual`, `out` is a residual instead, to the input `frames` enlarged by `scale` and their blends.
+        """
+        out = out * _per_channel(IMAGENET_STD, out)
         if not self.config.residual:
-            return out + _colour(IMAGENET_MEAN, out)
+            return out + _per_channel(IMAGENET_MEAN, out)
         if scale > 1:
-            frames = per_frame(partial(upsample_bicubic, factor=scale), frames)
+            frames = over_frames(partial(upsample_bicubic, factor=scale), frames)
         return out + blend_gaps(frames)
 
 
-def _colour(value: tuple[float, ...], like: Tensor) -> Tensor:
-    """-> (3, 1, 1)"""
+def _per_channel(value: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return one value for each of R, G and B, as `(3, 1, 1)`."""
     return like.new_tensor(value).view(3, 1, 1)

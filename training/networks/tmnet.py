@@ -1,9 +1,11 @@
-"""TMNet: Zooming Slow-Mo whose made frames lie at any times between the given ones.
+"""TMNet: Zooming Slow-Mo with new frames at any time between the input frames.
 
-Time modulates the offsets that align two neighbours, and each frame's features are refined by those before and after
-it, ahead of the ConvLSTM.
+The time modulates the offsets that align two neighbours (section 3.2), and each frame's features are refined by those
+before and after it (section 3.3), ahead of the ConvLSTM.
 
 Xu et al., "Temporal Modulation Network for Controllable Space-Time Video Super-Resolution", CVPR 2021.
+
+N frames `(B, N, 3, h, w)` and a time in [0, 1] become 2N - 1 frames of four times the size, `(B, 2N - 1, 3, 4h, 4w)`.
 """
 
 from dataclasses import dataclass
@@ -22,14 +24,17 @@ from .zsm import SlowMoNetwork, ZoomingSlowMoConfig
 
 @dataclass(frozen=True)
 class TMNetConfig(ZoomingSlowMoConfig):
-    """The size of a TMNet; the defaults are the official ones."""
+    """The size of a TMNet; the fields are those of Zooming Slow-Mo. The defaults are the official ones."""
 
 
 TMNET_S = TMNetConfig(nf=32, groups=4, front_blocks=2, back_blocks=6, residual=True)
 
 
 class TimeModulation(nn.Module):
-    """Features weighed, channel by channel, by a function of time that vanishes at time 0."""
+    """Modulation of each channel of features by a learned function of time that is zero at time 0.
+
+    The layers on time have no biases, which makes their output zero for a time of zero.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,12 +47,12 @@ class TimeModulation(nn.Module):
         self.f_process = nn.Sequential(*features)
 
     def forward(self, features: Tensor, time: Tensor) -> Tensor:
-        """features: (B, C, H, W); time: (B, 1, 1, 1) from -1 to 1. Returns (B, C, H, W)."""
+        """`features`: `(B, C, H, W)`; `time`: `(B, 1, 1, 1)` from -1 to 1. Returns `(B, C, H, W)`."""
         return self.f_process(features) * self.t_process(time)
 
 
 class TimeModulatedPCDAlign(PCDAlign):
-    """Aligns two feature maps to any moment between them."""
+    """Alignment of two feature maps with any time between them."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(channels, groups)
@@ -56,7 +61,10 @@ class TimeModulatedPCDAlign(PCDAlign):
                 self.add_module(f"TMB_{side}_l{level}", TimeModulation(channels))
 
     def forward(self, first: Pyramid, second: Pyramid, time: Tensor) -> Tensor:  # type: ignore[override]
-        """Levels of (B, C, H, W); time: (B, 1, 1, 1) from 0, the first's, to 1. Returns (B, 2C, H, W)."""
+        """Align both with `time` and concatenate them.
+
+        Levels of `(B, C, H, W)`; `time`: `(B, 1, 1, 1)` from 0, that of the first, to 1. Returns `(B, 2C, H, W)`.
+        """
 
         def modulation(side: str, from_middle: Tensor) -> Modulation:
             return lambda level, features: self.get_submodule(f"TMB_{side}_l{level}")(features, from_middle)
@@ -66,7 +74,7 @@ class TimeModulatedPCDAlign(PCDAlign):
 
 
 class TMNet(SlowMoNetwork):
-    """A run of N frames and a time -> those frames and one at that time in every gap, four times as large."""
+    """A run of frames and a time become those frames, and one at that time in every gap, at four times the size."""
 
     time = ContinuousTime()
     halo_px = 32
@@ -84,29 +92,29 @@ class TMNet(SlowMoNetwork):
         self.layersFusion = fusion_layers(nf)
 
     def forward(self, frames: Tensor, time: Tensor | None = None) -> Tensor:
-        """Frames at times 0, 1, ..., N - 1, and between two at their time + ``time``.
+        """Enlarge the frames at times 0, 1, ..., N - 1 and add frames between them, each at `time` within its gap.
 
-        frames: (B, N, 3, h, w) in [0, 1], N of 2 or more; time: (B,) from 0 to 1, or (B, K) for K frames in every gap;
-        None is the middle, as 1/2 is. Returns (B, N + K * (N - 1), 3, 4h, 4w), not clamped.
+        `frames`: `(B, N, 3, h, w)` in [0, 1], N >= 2; `time`: `(B,)` from 0 to 1, or `(B, K)` for K frames in every
+        gap; None is the middle, 1/2. Returns `(B, N + K * (N - 1), 3, 4h, 4w)`, not clamped.
         """
         if time is None:
             time = frames.new_full(frames.shape[:1], 0.5)
         given, before, after = self.pairs(frames)
         times = (time,) if time.ndim == 1 else time.unbind(1)
-        made = []
+        between = []
         for moment in times:
             of_pairs = moment.repeat_interleave(frames.shape[1] - 1).view(-1, 1, 1, 1)
-            made.append(self.fusion(self.pcd_align(before, after, of_pairs)))
-        sequence = interleave(given, *made)
+            between.append(self.fusion(self.pcd_align(before, after, of_pairs)))
+        sequence = interleave(given, *between)
         out = self.enlarge(self.reconstruct(self.refine(sequence)) + sequence)
         if self.config.residual:
             out = out + over_frames(partial(upsample_bicubic, factor=4), blend_gaps(frames, *times))
         return out
 
     def refine(self, sequence: Tensor) -> Tensor:
-        """Features of a sequence, each with what it found in the two beside it. (B, T, C, h, w) -> the same"""
-        here, previous, following = (x.flatten(0, 1) for x in (sequence, *neighbours(sequence)))
-        before = lrelu(self.layersAtB(previous, self.layersAtBOffset(torch.cat((previous, here), dim=1))))
-        after = lrelu(self.layersCtB(following, self.layersCtBOffset(torch.cat((following, here), dim=1))))
-        added = self.layersFusion(torch.cat((before, here, after), dim=1))
-        return (here + added).unflatten(0, sequence.shape[:2])
+        """Add to each frame's features what its aligned neighbours contribute. `(B, T, C, h, w)` -> the same shape"""
+        current, previous, following = (x.flatten(0, 1) for x in (sequence, *neighbours(sequence)))
+        before = lrelu(self.layersAtB(previous, self.layersAtBOffset(torch.cat((previous, current), dim=1))))
+        after = lrelu(self.layersCtB(following, self.layersCtBOffset(torch.cat((following, current), dim=1))))
+        added = self.layersFusion(torch.cat((before, current, after), dim=1))
+        return (current + added).unflatten(0, sequence.shape[:2])

@@ -1,10 +1,14 @@
 """VideoINR: an implicit function of space and time over the features of two frames.
 
-The encoder is that of Zooming Slow-Mo. The decoder answers for one time and any target size: one implicit function
-gives features at every target pixel, one gives the flows to where they were at two moments, and one reads colours
-from what is found there.
+The encoder is that of Zooming Slow-Mo. The decoder renders one time at any target size with three implicit functions
+(section 3): the first computes features at every target pixel (SpatialINR), the second computes the flows from the
+target pixel to its positions at two other times (TemporalINR), and the third computes the colour from the features
+sampled at those positions.
 
-Chen et al., "VideoINR: Learning Video Implicit Neural Representation for Continuous Space-Time Super-Resolution".
+Chen et al., "VideoINR: Learning Video Implicit Neural Representation for Continuous Space-Time Super-Resolution", CVPR
+2022.
+
+Two frames `(B, 2, 3, H, W)` and a time in [0, 1] become one frame `(B, 3, Hout, Wout)`.
 """
 
 from dataclasses import dataclass
@@ -19,41 +23,44 @@ from .siren import Siren
 from .zsm import SlowMoConfig, SlowMoNetwork
 
 _FRAME_CHANNELS = 6  # two RGB frames
-_EDGE = 1 - 1e-6  # official warping stays inside of this, where the frame is -1 to 1
-_TIE_BIAS = 1e-3  # input pixels; more than float32 errs by, so that ties go to the lower pixel at every size
-_WHOLE = 1e-2  # target pixels; a size this near to a whole number is one
+_EDGE = 1 - 1e-6  # to which official warping clamps positions, in a frame that spans -1 to 1
+_TIE_BIAS = 1e-3  # input pixels, above float32's rounding error: ties go to the lower pixel at every size
+_WHOLE_TOLERANCE = 1e-2  # target pixels: a size this close to a whole number is rounded to it
 
 
 @dataclass(frozen=True)
 class VideoINRConfig(SlowMoConfig):
-    """The size of a VideoINR and which of the official habits it keeps; the defaults are those of the official test."""
+    """The size of a VideoINR and switches for quirks of the official code.
 
-    # Officially, pixels without motion are read from a place up to half a pixel further out, and all around the frame
-    # is black. False reads them from their own place, and repeats the frame's edge.
+    The defaults are those of the official test.
+    """
+
+    # True reads pixels without motion from positions up to half a pixel further out, and black outside the frame, as
+    # the official code does. False reads them from their own positions and repeats the edges of frames.
     official_sampling: bool = True
-    # Frames are enlarged so many times before the decoder reads them: 4 in the official test, 1 in official training.
+    # By how much frames are enlarged before the decoder reads them: 4 in the official test, 1 in official training.
     frame_upsample: int = 4
 
 
 @dataclass(frozen=True)
 class TargetAxis:
-    """Rows or columns to be decoded; they may be a part of a whole target."""
+    """The rows or the columns to decode, which may be part of a larger target."""
 
-    position: Tensor  # (N,) in input pixels
-    index: Tensor  # (N,) in target pixels
-    size: Tensor  # () rows or columns of the whole target
+    position: Tensor  # (N,), in input pixels
+    index: Tensor  # (N,), in target pixels
+    size: Tensor  # (), rows or columns of the whole target
 
 
 def target_axis(position: Tensor, n_in: int) -> TargetAxis:
-    """Two positions or more, (N,), over n_in input pixels."""
+    """Derive the whole target from two or more evenly spaced positions, `(N,)`, over `n_in` input pixels."""
     spacing = (position[-1] - position[0]) / (position.shape[0] - 1)
     return TargetAxis(position, (position + 0.5) / spacing - 0.5, n_in / spacing)
 
 
 class VideoINR(SlowMoNetwork):
-    """Two frames at times 0 and 1 -> a frame of any size at any time.
+    """Two frames at times 0 and 1 become a frame of any size at any time.
 
-    Of the layers that it shares with Zooming Slow-Mo, it has no use for those that enlarge.
+    Of the layers shared with Zooming Slow-Mo it does not use those that enlarge; official checkpoints contain them.
     """
 
     feature_names: tuple[str, ...] = ("features",)
@@ -70,21 +77,28 @@ class VideoINR(SlowMoNetwork):
         self.encode_imnet = Siren(2 * (nf + encoded + _FRAME_CHANNELS) + 1, (64, 64, 256, 256), 3)
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
-        """frames: (B, 2, 3, H, W) in [0, 1]; time: (B,). Returns (B, 3, *size), not clamped."""
+        """Render the frame at `time`.
+
+        `frames`: `(B, 2, 3, H, W)` in [0, 1]; `time`: `(B,)` from 0 to 1; `size`: height and width of the target.
+        Returns `(B, 3, *size)`, not clamped.
+        """
         height, width = frames.shape[-2:]
         y = target_coordinates(height, size[0], frames.device)
         x = target_coordinates(width, size[1], frames.device)
         return self.decode(*self.encode(frames), time=time, y=y, x=x)
 
     def encode(self, frames: Tensor) -> tuple[Tensor]:
-        """(B, 2, 3, H, W) in [0, 1] -> (B, 3 * nf + 6, H, W): features at times 0, 1/2 and 1, and the frames."""
+        """Encode the frames: features at times 0, 1/2 and 1, and the frames themselves.
+
+        `(B, 2, 3, H, W)` in [0, 1] -> `(B, 3 * nf + 6, H, W)`
+        """
         return (torch.cat((self.moments(frames).flatten(1, 2), frames.flatten(1, 2)), dim=1),)
 
     def decode(self, features: Tensor, time: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """One time per batch item, at every crossing of rows y and columns x.
+        """Render one time of each batch item at every crossing of the rows `y` and the columns `x`.
 
-        features: (B, 3 * nf + 6, H, W); time: (B,); y: (Hout,), x: (Wout,): target pixel centres in input pixels, two
-        or more and evenly spaced. Returns (B, 3, Hout, Wout), not clamped.
+        `features`: `(B, 3 * nf + 6, H, W)`; `time`: `(B,)` from 0 to 1; `y`: `(Hout,)`, `x`: `(Wout,)`: centres of the
+        target pixels in input pixels, two or more and evenly spaced. Returns `(B, 3, Hout, Wout)`, not clamped.
         """
         encoded, frames = self.split(features)
         moment = time.to(features.dtype).view(-1, 1, 1, 1)
@@ -94,38 +108,47 @@ class VideoINR(SlowMoNetwork):
         return self._colours(target, flows, encoded, frames, moment, rows, columns)
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoded features, (B, 3 * nf, H, W), and enlarged frames, (B, 6, f * H, f * W)."""
+        """Split the output of `encode` into encoded features and enlarged frames.
+
+        `(B, 3 * nf + 6, H, W)` -> `(B, 3 * nf, H, W)`, `(B, 6, f * H, f * W)` with f = `frame_upsample`
+        """
         frames, factor = features[:, -_FRAME_CHANNELS:], self.config.frame_upsample
         if factor > 1:
             frames = F.interpolate(frames, scale_factor=factor, mode="bilinear", align_corners=False)
         return features[:, :-_FRAME_CHANNELS], frames
 
     def nearest_position(self, axis: TargetAxis, n_in: int) -> Tensor:
-        """Positions whose nearest input pixels are wanted, with a rule for those halfway between two. (N,) -> (N,)."""
+        """Return positions to round to the nearest input pixel, with a rule for ties. `(N,)` -> `(N,)`"""
         if not self.config.official_sampling:
             return axis.position - _TIE_BIAS
-        # The official pick hangs on how float32 rounds, so the official steps are taken one by one.
+        # The official choice depends on float32 rounding, so this repeats the official steps one by one.
         whole = axis.size.round()
-        size = torch.where((axis.size - whole).abs() < _WHOLE, whole, axis.size)
+        size = torch.where((axis.size - whole).abs() < _WHOLE_TOLERANCE, whole, axis.size)
         pixel = 1 / size
         grid = (pixel - 1) + 2 * pixel * axis.index.round()
         return ((grid + 1) * n_in - 1) / 2
 
     def target_features(self, features: Tensor, moment: Tensor, rows: TargetAxis, columns: TargetAxis) -> Tensor:
-        """Features at every target pixel, from the nearest input pixel and the way to it. -> (B, nf, Hout, Wout)."""
+        """Compute features at every target pixel from the nearest input pixel and the offset from it.
+
+        `features`: `(B, 3 * nf + 6, H, W)`; `moment`: `(B, 1, 1, 1)`. Returns `(B, nf, Hout, Wout)`.
+        """
         siren, channels = self.feat_imnet, features.shape[1]
         y, x = self.nearest_position(rows, features.shape[2]), self.nearest_position(columns, features.shape[3])
-        # Twice the distance: the unit is half an input pixel.
-        way_y = 2 * (rows.position - nearest_index(y, features.shape[2])).to(features.dtype)
-        way_x = 2 * (columns.position - nearest_index(x, features.shape[3])).to(features.dtype)
+        # The unit of the offset is half an input pixel, hence the factor 2.
+        offset_y = 2 * (rows.position - nearest_index(y, features.shape[2])).to(features.dtype)
+        offset_x = 2 * (columns.position - nearest_index(x, features.shape[3])).to(features.dtype)
         mixed = sample_nearest(siren.mix(features, 0), y, x)
-        mixed = mixed + (siren.mix(way_y[None, None, :, None], channels) + siren.mix(moment, channels + 2))
-        return siren.finish(mixed + siren.mix(way_x[None, None, None, :], channels + 1))
+        mixed = mixed + (siren.mix(offset_y[None, None, :, None], channels) + siren.mix(moment, channels + 2))
+        return siren.finish(mixed + siren.mix(offset_x[None, None, None, :], channels + 1))
 
     def target_flows(
         self, target: Tensor, encoded: Tensor, frames: Tensor, moment: Tensor, rows: TargetAxis, columns: TargetAxis
     ) -> Tensor:
-        """Two flows (dx, dy, dx, dy) in target pixels. -> (B, 4, Hout, Wout)."""
+        """Compute two flows (dx, dy, dx, dy) in target pixels.
+
+        `target`: the result of `target_features`; `encoded`, `frames`: that of `split`. Returns `(B, 4, Hout, Wout)`.
+        """
         siren, y, x, border = self.flow_imnet, rows.position, columns.position, self._border
         start = target.shape[1]
         mixed = siren.mix(target, 0)
@@ -144,28 +167,28 @@ class VideoINR(SlowMoNetwork):
         rows: TargetAxis,
         columns: TargetAxis,
     ) -> Tensor:
-        """Colours from all that both flows lead to. -> (B, 3, Hout, Wout)."""
+        """Compute colours from all features and frames, sampled where both flows lead. -> `(B, 3, Hout, Wout)`"""
         siren, border = self.encode_imnet, self._border
         on_target, on_encoded = 0, 2 * target.shape[1]
         on_frames = on_encoded + 2 * encoded.shape[1]
         mixed = siren.mix(moment, on_frames + 2 * _FRAME_CHANNELS)
         for side in (0, 1):
-            # Places in pixels of the whole target, (B, Hout, Wout), and from there in input pixels.
-            x = self._moved(columns.index, columns.size, flows[:, 2 * side])
-            y = self._moved(rows.index[:, None], rows.size, flows[:, 2 * side + 1])
+            # Positions in pixels of the whole target, (B, Hout, Wout), then in input pixels.
+            x = self._displaced(columns.index, columns.size, flows[:, 2 * side])
+            y = self._displaced(rows.index[:, None], rows.size, flows[:, 2 * side + 1])
             x_in = (x + 0.5) * (encoded.shape[3] / columns.size) - 0.5
             y_in = (y + 0.5) * (encoded.shape[2] / rows.size) - 0.5
 
-            found = sample(target, x - columns.index[0], y - rows.index[0], "clamp")
+            sampled = sample(target, x - columns.index[0], y - rows.index[0], "clamp")
             if self.config.official_sampling:
-                # Black begins where the whole target ends; a part of it just repeats its edge.
-                found = found * (_inside(x, columns.size) * _inside(y, rows.size)).to(found.dtype)[:, None]
-            mixed = mixed + siren.mix(found, on_target + side * target.shape[1])
-            here = siren.mix(encoded, on_encoded + side * encoded.shape[1])
-            mixed = mixed + sample(here, x_in, y_in, border)
+                # Black starts at the edges of the whole target; at the edges of a part the pixels are repeated.
+                sampled = sampled * (_inside(x, columns.size) * _inside(y, rows.size)).to(sampled.dtype)[:, None]
+            mixed = mixed + siren.mix(sampled, on_target + side * target.shape[1])
+            encoded_share = siren.mix(encoded, on_encoded + side * encoded.shape[1])
+            mixed = mixed + sample(encoded_share, x_in, y_in, border)
             y_frames, x_frames = self._on_frames(y_in, x_in)
-            found = sample(frames, x_frames, y_frames, border)
-            mixed = mixed + siren.mix(found, on_frames + side * _FRAME_CHANNELS)
+            sampled = sample(frames, x_frames, y_frames, border)
+            mixed = mixed + siren.mix(sampled, on_frames + side * _FRAME_CHANNELS)
         return siren.finish(mixed)
 
     @property
@@ -173,20 +196,23 @@ class VideoINR(SlowMoNetwork):
         return "zeros" if self.config.official_sampling else "clamp"
 
     def _on_frames(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions in input pixels -> in pixels of the enlarged frames."""
+        """Convert positions from input pixels to pixels of the enlarged frames."""
         factor = self.config.frame_upsample
         return (y + 0.5) * factor - 0.5, (x + 0.5) * factor - 0.5
 
-    def _moved(self, index: Tensor, size: Tensor, flow: Tensor) -> Tensor:
-        """Where a flow leads to, all in target pixels. (N,) or (N, 1), (), (B, Hout, Wout) -> (B, Hout, Wout)."""
-        place = index + flow.to(index.dtype)
+    def _displaced(self, index: Tensor, size: Tensor, flow: Tensor) -> Tensor:
+        """Return the positions to which a flow leads, all in target pixels.
+
+        `index`: `(N,)` or `(N, 1)`; `size`: `()`; `flow`: `(B, Hout, Wout)`. Returns `(B, Hout, Wout)`.
+        """
+        position = index + flow.to(index.dtype)
         if not self.config.official_sampling:
-            return place
-        # From a grid whose corners are pixel centres to one whose corners are pixel corners.
-        grid = 2 * place / (size - 1) - 1
+            return position
+        # The official code computes the grid with aligned corners and samples it without.
+        grid = 2 * position / (size - 1) - 1
         return ((grid.clamp(-_EDGE, _EDGE) + 1) * size - 1) / 2
 
 
-def _inside(place: Tensor, size: Tensor) -> Tensor:
-    """Share, 0 to 1, of a bilinear reading that is inside of [0, size)."""
-    return F.relu(1 - F.relu(-place) - F.relu(place - (size - 1)))
+def _inside(position: Tensor, size: Tensor) -> Tensor:
+    """Return the share, 0 to 1, of a bilinear sample that lies inside [0, size)."""
+    return F.relu(1 - F.relu(-position) - F.relu(position - (size - 1)))

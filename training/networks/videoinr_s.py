@@ -1,14 +1,17 @@
 """VideoINR-S: a compact continuous space-time network that runs in real time on a few CPU cores.
 
-The idea is VideoINR's (Chen et al., CVPR 2022): one encoding of two frames is decoded at any time between them and at
-any target size, by implicit functions of time and of space. What differs, and why:
+It follows the idea of VideoINR (Chen et al., CVPR 2022, section 3): implicit functions of time and space decode one
+encoding of two frames at any time between them and at any target size. The differences, with their reasons:
 
-- motion is estimated at time t itself, coarse to fine from 1/8 of the input's size, by a small convolutional function
-  of features and t: large motion costs little, and the flow from t to an input frame vanishes at that frame's own time;
-- features are fused and refined at the input's size, where a pixel is 16 times cheaper than at the target's;
-- only the last step, a SIREN, runs per target pixel: it reads features sampled bilinearly from a grid twice as fine as
-  the input, and the target pixel's phase within that grid, which is periodic, so nothing jumps from cell to cell;
-- samples are taken at pixel centres and clamped at the border, and the frames enter at their true scale.
+- Motion is estimated at time t itself, from coarse to fine starting at 1/8 of the input's size, by a small
+  convolutional function of features and t. Large motion costs little, and the flow from t to an input frame vanishes at
+  that frame's own time.
+- Features are fused and refined at the input's size, where a pixel costs 1/16 of the work at the target's size.
+- Only the last step, a SIREN, runs per target pixel. It reads features sampled bilinearly from a grid twice as fine as
+  the input, and the target pixel's phase within that grid, which is periodic, so the output is continuous across cells.
+- Samples are taken at pixel centres and clamped at the border, and the frames enter at their true scale.
+
+Two frames `(B, 2, 3, H, W)` and a time in [0, 1] become one frame `(B, 3, Hout, Wout)`.
 """
 
 import math
@@ -21,26 +24,26 @@ from torch import Tensor, nn
 from ...engine.contract.manifest import ContinuousSpace, ContinuousTime, PairWindow, SizeConstraint
 from .base import Network
 from .blocks import conv3x3, lrelu, residual_stack
-from .losses import Judged, charbonnier
+from .losses import LossTerms, charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
 from .ops import target_coordinates
 
-MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, beside colour errors in [0, 1]
+MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
 
 @dataclass(frozen=True)
 class VideoINRSConfig:
-    """Size of a VideoINR-S. Widths are channels, blocks are counts of residual blocks."""
+    """The size of a VideoINR-S."""
 
-    width: int = 48
-    encoder_blocks: int = 3
-    trunk_blocks: int = 8
-    search_radius: int = 2
-    decoder_width: int = 32
+    width: int = 48  # channels of features
+    encoder_blocks: int = 3  # residual blocks of each frame's encoder
+    trunk_blocks: int = 8  # residual blocks after the fusion of both frames
+    search_radius: int = 2  # of the correlation at 1/8 and 1/4 of the input's size, in pixels of that level
+    decoder_width: int = 32  # channels of the implicit decoder
 
 
 def _lerp(x: Tensor, at: Tensor, dim: int) -> Tensor:
-    """Linear interpolation along ``dim`` at positions (N,) in cells, clamped to the ends."""
+    """Interpolate linearly along `dim` at positions `(N,)` in cells, clamped to the ends."""
     last = x.shape[dim] - 1
     at = at.clamp(0, last)
     low = at.floor()
@@ -51,7 +54,7 @@ def _lerp(x: Tensor, at: Tensor, dim: int) -> Tensor:
 
 
 def _cubic(x: Tensor, at: Tensor, dim: int) -> Tensor:
-    """Cubic interpolation (a = -0.5) along ``dim`` at positions (N,) in cells, taps clamped to the ends."""
+    """Interpolate by cubic convolution (a = -1/2) along `dim` at positions `(N,)` in cells; taps clamp to the ends."""
     last = x.shape[dim] - 1
     low = at.floor()
     d = (at - low).view(-1, *[1] * (x.ndim - 1 - dim))
@@ -67,12 +70,12 @@ def _cubic(x: Tensor, at: Tensor, dim: int) -> Tensor:
 
 
 def _spacing(at: Tensor) -> Tensor:
-    """Mean distance between target pixels in input pixels; 0 for a single one. (N,) -> ()"""
+    """Return the mean distance between target pixels in input pixels; 0 for a single one. `(N,)` -> `()`"""
     return (at[-1] - at[0]) / max(at.shape[0] - 1, 1)
 
 
 class SpatialINR(nn.Module):
-    """A SIREN that turns features and the phase of a target pixel into its colour, at any target size."""
+    """A SIREN that computes the colour of a target pixel from features and from its phase, at any target size."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -85,34 +88,37 @@ class SpatialINR(nn.Module):
             self.colour.bias.zero_()
 
     def forward(self, grid: Tensor, y: Tensor, x: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
-        """(B, H, W, C) pre-activations of the first layer, positions (Hout,), (Wout,) -> (B, Hout, Wout, 3)"""
+        """Compute the colours of a target.
+
+        `grid`: `(B, H, W, C)`, the share of the first layer's sum that comes from features; `y`: `(Hout,)`, `x`:
+        `(Wout,)`, target pixel centres in cells of the grid; `cell_y`, `cell_x`: `()`, their spacing in input pixels.
+        Returns `(B, Hout, Wout, 3)`.
+        """
         grid = _lerp(_lerp(grid, y, 1), x, 2)
         grid = torch.sin(grid + self._phase(y, x, cell_y, cell_x))
         grid = torch.sin(self.hidden(grid))
         return self.colour(grid)
 
     def _phase(self, y: Tensor, x: Tensor, cell_y: Tensor, cell_x: Tensor) -> Tensor:
-        """What the first layer adds for a pixel's place in its cell and for its size, (Hout, Wout, C).
+        """Return the share of the first layer's sum that comes from a pixel's phase in its cell and from its size.
 
         The layer's inputs are sin y, cos y, cell y, sin x, cos x, cell x, sin y sin x, cos y cos x and sin y cos x, all
-        of period one cell. They factor into functions of y and of x, so that one thin matrix product makes the sum.
+        with a period of one cell. They factor into functions of y and of x, so one thin matrix product computes the
+        sum. Returns `(Hout, Wout, C)`.
         """
         ty, tx = 2 * math.pi * y, 2 * math.pi * x
         rows = torch.stack([ty.sin(), ty.cos(), torch.ones_like(ty)], 1)
-        sin, cos, one, no = tx.sin(), tx.cos(), torch.ones_like(tx), torch.zeros_like(tx)
-        of_sin_y = torch.stack([one, no, no, no, no, no, sin, no, cos], 1)
-        of_cos_y = torch.stack([no, one, no, no, no, no, no, cos, no], 1)
-        alone = torch.stack([no, no, cell_y * one, sin, cos, cell_x * one, no, no, no], 1)
+        sin, cos, one, zero = tx.sin(), tx.cos(), torch.ones_like(tx), torch.zeros_like(tx)
+        of_sin_y = torch.stack([one, zero, zero, zero, zero, zero, sin, zero, cos], 1)
+        of_cos_y = torch.stack([zero, one, zero, zero, zero, zero, zero, cos, zero], 1)
+        alone = torch.stack([zero, zero, cell_y * one, sin, cos, cell_x * one, zero, zero, zero], 1)
         columns = F.linear(torch.stack([of_sin_y, of_cos_y, alone]), self.phase.weight)  # (3, Wout, C)
         columns = torch.cat([columns[:2], columns[2:] + self.phase.bias])
         return (rows @ columns.flatten(1)).unflatten(1, (x.shape[0], -1))
 
 
 class VideoINRS(Network):
-    """VideoINR-S: two frames to one frame at any time in [0, 1] and any size.
-
-    Frames are RGB in [0, 1]; outputs are unclamped.
-    """
+    """Two frames at times 0 and 1 become a frame of any size at any time."""
 
     feature_names = ("features", "half", "quarter", "eighth")
     window = PairWindow()
@@ -140,10 +146,10 @@ class VideoINRS(Network):
         self.decoder = SpatialINR(c.decoder_width)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features of both frames and their pyramid.
+        """Return the features of both frames at four sizes.
 
-        ``frames``: (B, 2, 3, H, W). Returns the features and frames, (B, 2*C+6, H, W), then the features at 1/2, 1/4
-        and 1/8 of the size, (B, 2*C, H/k, W/k).
+        `frames`: `(B, 2, 3, H, W)`, RGB in [0, 1]. Returns the features and the frames, `(B, 2 * C + 6, H, W)`, then
+        the features at 1/2, 1/4 and 1/8 of the size, `(B, 2 * C, H/k, W/k)`.
         """
         B = frames.shape[0]
         flat = frames.flatten(0, 1)
@@ -158,15 +164,16 @@ class VideoINRS(Network):
     def decode(
         self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor, y: Tensor, x: Tensor
     ) -> Tensor:
-        """The frame at ``time`` (B,) in [0, 1]; ``y`` (Hout,), ``x`` (Wout,): target pixel centres in input pixels.
+        """Render the frame at a time; the feature maps are those that `encode` returns.
 
-        Returns (B, 3, Hout, Wout).
+        `time`: `(B,)` from 0 to 1; `y`: `(Hout,)`, `x`: `(Wout,)`, target pixel centres in input pixels. Returns
+        `(B, 3, Hout, Wout)`, not clamped.
         """
         refined, base, _ = self.refine(features, half, quarter, eighth, time)
         return self.render(refined, base, y, x)
 
     def render(self, refined: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """What `refine` returned, drawn at target pixel centres (Hout,), (Wout,). -> (B, 3, Hout, Wout)"""
+        """Render the results of `refine` at target pixel centres `(Hout,)`, `(Wout,)`. -> `(B, 3, Hout, Wout)`"""
         up = F.pixel_shuffle(self.up1(refined), 2)
         up = self.up2(lrelu(up)).permute(0, 2, 3, 1)
         detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, _spacing(y), _spacing(x)).permute(0, 3, 1, 2)
@@ -175,10 +182,10 @@ class VideoINRS(Network):
     def refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """What can be said of the frame at ``time`` (B,) at the input's size.
+        """Estimate the frame at `time`, `(B,)`, at the input's size.
 
-        Returns its features (B, C, H, W), the blend of both warped frames (B, 3, H, W), and the motion, as `MotionStep`
-        says it, at 1/8, 1/4, 1/2 and all of the size, (B, 5, H/k, W/k).
+        Returns its features `(B, C, H, W)`, the blend of both warped frames `(B, 3, H, W)`, and the motion at 1/8, 1/4,
+        1/2 and all of the size, `(B, 5, H/k, W/k)` each, with the channels that `motion.py` defines.
         """
         w = self.config.width
         t = time.view(-1, 1, 1, 1)
@@ -195,31 +202,37 @@ class VideoINRS(Network):
         first, second = warp_pair(first, second, motion, t)
         base = blend_pair(first[:, w:], second[:, w:], motion, t)
         visible = torch.sigmoid(motion[:, 4:])
-        seen = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
-        x = lrelu(self.fuse(torch.cat(seen, 1)))
+        inputs = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
+        x = lrelu(self.fuse(torch.cat(inputs, 1)))
         return self.trunk(x) + x, base, motions
 
-    def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> Judged:
-        """The loss of the output, and that of what it rests on: the blended frame, and the motion at every size.
+    def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> LossTerms:
+        """Return the loss of the output, and as auxiliary loss those of the blended frame and of the motion.
 
-        ``frames``: (B, 2, 3, H, W), ``time``: (B, K), ``truth``: (B, K, 3, Hout, Wout), ``motion``: (B, K, 6, H, W) as
-        `MotionTeacher` says it.
+        `frames`: `(B, 2, 3, H, W)`; `time`: `(B, K)`; `truth`: `(B, K, 3, Hout, Wout)`; `motion`: `(B, K, 6, H, W)` as
+        `MotionTeacher` returns it. The motion is compared at every size.
         """
         H, W = frames.shape[-2:]
         y = target_coordinates(H, truth.shape[-2], frames.device)
         x = target_coordinates(W, truth.shape[-1], frames.device)
         features, half, quarter, eighth = self.encode(frames)
-        made, support = [], frames.new_zeros(())
+        outputs, auxiliary = [], frames.new_zeros(())
         for k in range(time.shape[1]):
             refined, base, motions = self.refine(features, half, quarter, eighth, time[:, k])
-            made.append(self.render(refined, base, y, x))
-            support = support + charbonnier(base, F.interpolate(truth[:, k], (H, W), mode="bicubic", antialias=True))
-            support = support + MOTION_WEIGHT * sum(motion_error(m, motion[:, k]) for m in motions) / len(motions)
-        output = torch.stack(made, 1)
-        return Judged(charbonnier(output, truth), support / time.shape[1], output)
+            outputs.append(self.render(refined, base, y, x))
+            small = F.interpolate(truth[:, k], (H, W), mode="bicubic", antialias=True)
+            auxiliary = auxiliary + charbonnier(base, small)
+            errors = sum(motion_error(m, motion[:, k]) for m in motions)
+            auxiliary = auxiliary + MOTION_WEIGHT * errors / len(motions)
+        output = torch.stack(outputs, 1)
+        return LossTerms(charbonnier(output, truth), auxiliary / time.shape[1], output)
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, 2, 3, H, W), (B,), target (height, width) -> (B, 3, height, width)"""
+        """Render the frame at `time`.
+
+        `frames`: `(B, 2, 3, H, W)` in [0, 1]; `time`: `(B,)` from 0 to 1; `size`: height and width of the target.
+        Returns `(B, 3, *size)`, not clamped.
+        """
         y = target_coordinates(frames.shape[-2], size[0], frames.device)
         x = target_coordinates(frames.shape[-1], size[1], frames.device)
         return self.decode(*self.encode(frames), time, y, x)

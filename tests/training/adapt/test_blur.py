@@ -1,4 +1,4 @@
-"""Blur kernels: their shapes and directions, how they make frames small, and what is told of them by a clip."""
+"""Blur kernels: shapes and directions, shrinking by a kernel, and estimation from a clip."""
 
 import math
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from stvsr.engine.contract.errors import AdaptationError
+from stvsr.engine.contract.resize import cubic_kernel
 from stvsr.training.adapt.blur import (
     KERNEL_SIDE_PX,
     KERNEL_WIDTHS_PX,
-    bicubic_kernel,
     gaussian_kernel,
     kernel_moments,
     random_kernel,
@@ -24,14 +24,21 @@ from tests.support.paths import SHARED
 VALIDATION = SHARED / "data" / "val"
 
 
-def difference(estimate, kernel):
-    """Distance of two kernels, relative to the second's size."""
+def relative_error(estimate, kernel):
+    """Return the norm of the difference of two kernels over that of the second."""
     return ((estimate - kernel).norm() / kernel.norm()).item()
+
+
+def bicubic_kernel(factor):
+    """Return the weights of antialiased bicubic shrinking, (4 * factor, 4 * factor), sum 1."""
+    taps = cubic_kernel((np.arange(4 * factor) - (4 * factor - 1) / 2) / factor)
+    kernel = torch.from_numpy(np.outer(taps, taps))
+    return (kernel / kernel.sum()).float()
 
 
 @pytest.mark.parametrize("side", [23, 24])
 @pytest.mark.parametrize(("widths", "angle"), [((2.5, 1.0), 0.0), ((3.0, 1.2), 0.6), ((2.0, 1.5), -1.2)])
-def test_a_gaussian_has_its_widths_and_direction(widths, angle, side):
+def test_gaussian_kernel_has_its_widths_and_direction(widths, angle, side):
     kernel = gaussian_kernel(widths, angle, side)
     assert kernel.shape == (side, side)
     assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
@@ -41,7 +48,7 @@ def test_a_gaussian_has_its_widths_and_direction(widths, angle, side):
     assert direction == pytest.approx(angle, abs=0.01)
 
 
-def test_a_quarter_turn_is_from_x_towards_y():
+def test_kernel_angle_is_from_x_towards_y():
     along_x, along_y = gaussian_kernel((3, 1), 0), gaussian_kernel((3, 1), math.pi / 2)
     assert along_x[12, 20] > 100 * along_x[20, 12]
     torch.testing.assert_close(along_y, along_x.T)
@@ -49,7 +56,7 @@ def test_a_quarter_turn_is_from_x_towards_y():
     assert down_right[17, 17] > 100 * down_right[17, 6]
 
 
-def test_the_logarithm_of_a_covariance_gives_its_gaussian():
+def test_gaussian_of_a_logarithm_has_that_covariance():
     covariance = torch.tensor([[4.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
     values, axes = torch.linalg.eigh(covariance)
     log = axes @ values.log().diag() @ axes.T
@@ -58,13 +65,13 @@ def test_the_logarithm_of_a_covariance_gives_its_gaussian():
     torch.testing.assert_close(gaussian_of(torch.stack((log[0, 0], log[0, 1], log[1, 1])), 24).float(), expected)
 
 
-def test_kernels_are_drawn_evenly_and_by_seed():
+def test_random_kernels_are_uniform_and_reproducible():
     random = np.random.default_rng(0)
     moments = [kernel_moments(random_kernel(random, 32)) for _ in range(600)]
     widths = np.array([w for w, _ in moments])
     low, high = KERNEL_WIDTHS_PX
     assert low * 0.98 < widths.min() < widths.max() < high * 1.02
-    # Of two uniform numbers the larger is 2/3 of the way on average, the smaller 1/3.
+    # The larger of two uniform numbers is 2/3 of the way on average, the smaller one 1/3.
     assert widths.mean(0) == pytest.approx((low + (high - low) * 2 / 3, low + (high - low) / 3), abs=0.1)
     quarters = np.histogram([a for _, a in moments], 4, (-math.pi / 2, math.pi / 2))[0]
     assert ((quarters - 150) ** 2 / 150).sum() < 16.3  # chi-square of 3 degrees at 0.001
@@ -72,7 +79,7 @@ def test_kernels_are_drawn_evenly_and_by_seed():
     assert torch.equal(first, second)
 
 
-def test_making_small_weighs_pixels_around_each_centre():
+def test_shrink_weighs_the_pixels_around_each_centre():
     generator = torch.Generator().manual_seed(0)
     kernel, frames = torch.rand(6, 6, generator=generator), torch.rand(2, 3, 12, 20, generator=generator)
     small = shrink(frames, kernel, 4)
@@ -83,7 +90,7 @@ def test_making_small_weighs_pixels_around_each_centre():
     torch.testing.assert_close(small[:, :, 0, 0], (edge * kernel).sum((2, 3)))
 
 
-def test_small_pixels_lie_where_bicubic_resizing_puts_them():
+def test_shrunk_pixels_are_aligned_with_bicubic_resizing():
     frame = torch.rand(1, 1, 80, 96, generator=torch.Generator().manual_seed(0))
     expected = torch.from_numpy(imresize(frame[0, 0].numpy(), (20, 24)))
     inner = (slice(2, -2), slice(2, -2))  # borders are mirrored there and repeated here
@@ -95,21 +102,21 @@ def test_small_pixels_lie_where_bicubic_resizing_puts_them():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "size", "said"),
+    ("kernel", "size", "words"),
     [
         ((7, 7), (8, 8), "an even number more"),
         ((8, 6), (8, 8), "make it square"),
-        ((2, 2), (8, 8), "of side 4"),
-        ((8, 8), (8, 10), "10x8 are not whole multiples of 4"),
+        ((2, 2), (8, 8), "with side 4"),
+        ((8, 8), (8, 10), "10x8 pixels are not whole multiples of 4"),
     ],
 )
-def test_what_has_no_centre_is_an_error(kernel, size, said):
-    with pytest.raises(ValueError, match=said):
+def test_shrink_refuses_kernels_and_frames_of_wrong_size(kernel, size, words):
+    with pytest.raises(ValueError, match=words):
         shrink(torch.zeros(1, 3, *size), torch.zeros(kernel), 4)
 
 
-def alike_at_all_scales(seed, side=512):
-    """Two pictures whose power falls with the square of frequency, as that of natural ones does. (2, 3, side, side)"""
+def natural_noise(seed, side=512):
+    """Return noise whose power falls with the square of frequency, as in natural images: (2, 3, side, side)."""
     noise = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(seed))
     y, x = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
     frequency = torch.hypot(y, x)
@@ -119,13 +126,13 @@ def alike_at_all_scales(seed, side=512):
 
 
 @pytest.mark.parametrize(("widths", "angle"), [((1.5, 1.5), 0.0), ((3.5, 1.5), 0.6), ((3.0, 2.0), -1.1)])
-def test_a_kernel_is_estimated_from_what_it_made_small(widths, angle):
+def test_kernel_is_estimated_from_frames_that_it_shrank(widths, angle):
     kernel = gaussian_kernel(widths, angle)
-    clip = (shrink(alike_at_all_scales(seed=1), kernel, 4) * 255).round() / 255
+    clip = (shrink(natural_noise(seed=1), kernel, 4) * 255).round() / 255
     estimate = estimate_kernel(clip, 4)
     assert estimate.shape == (KERNEL_SIDE_PX, KERNEL_SIDE_PX)
     assert estimate.sum().item() == pytest.approx(1, abs=1e-5)
-    assert difference(estimate, kernel) < 0.2
+    assert relative_error(estimate, kernel) < 0.2
     assert kernel_moments(estimate)[0] == pytest.approx(widths, rel=0.2)
     if widths[0] > widths[1]:
         assert kernel_moments(estimate)[1] == pytest.approx(angle, abs=0.15)
@@ -143,15 +150,15 @@ def test_kernels_of_real_clips_are_estimated_better_than_by_assuming_bicubic():
         for _ in range(6):
             kernel = random_kernel(random)
             small = (shrink(large, kernel, 4) * 255).round() / 255
-            errors.append(difference(estimate_kernel(small, 4), kernel))
-            assumed.append(difference(torch.nn.functional.pad(bicubic_kernel(4), (4,) * 4), kernel))
+            errors.append(relative_error(estimate_kernel(small, 4), kernel))
+            assumed.append(relative_error(torch.nn.functional.pad(bicubic_kernel(4), (4,) * 4), kernel))
     print(f"relative error {np.mean(errors):.3f} in the mean, {np.median(errors):.3f} median; {np.mean(assumed):.3f}")
     assert np.mean(errors) < 0.25
     assert np.mean(errors) < 0.4 * np.mean(assumed)
 
 
-def test_what_tells_nothing_of_its_blur_is_an_error():
+def test_flat_and_small_frames_are_refused():
     with pytest.raises(AdaptationError, match="are flat"):
         estimate_kernel(torch.full((2, 3, 90, 160), 0.3), 4)
-    with pytest.raises(AdaptationError, match=r"160x40 pixels .* 48 pixels or more"):
+    with pytest.raises(AdaptationError, match=r"160x40 pixels .* at least 48 pixels"):
         estimate_kernel(torch.rand(2, 3, 40, 160), 4)

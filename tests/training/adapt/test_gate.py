@@ -1,29 +1,29 @@
-"""The gate: what helps is kept, what harms or fails is not, and the original weights serve."""
+"""The gate: adaptations that help are kept; adaptations that harm or fail are not."""
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from stvsr.engine.contract.errors import AdaptationError
 from stvsr.engine.contract.manifest import FixedFactors, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel
-from stvsr.training.adapt.gate import Consistency, Verdict, guarded, kept_out, self_consistency
+from stvsr.training.adapt.gate import Consistency, Verdict, adapt_guarded, self_consistency, split_scene
 from stvsr.training.adapt.protocol import Adapted, Budget, Method, OnStep, Record
 from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
 from stvsr.training.adapt.selfsupervised import SelfSupervised
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR
-from test_selfsupervised import small_edvr, small_networks, video
 from torch import Tensor, nn
+
+from tests.support.small_networks import moving_blobs, small_edvr, small_networks, zero_flow
 
 
 class Sharpener(Network):
-    """Enlarges the middle of three frames, with as much sharpening as its only weight says."""
+    """A network that enlarges the middle of three frames, sharpened by the amount of its only weight."""
 
     def __init__(self, amount: float = 0.0) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class Sharpener(Network):
 
 
 @dataclass(frozen=True)
-class Setting:
-    """A method that sets weights, or does what it is told to."""
+class FixedResult:
+    """A method that calls `act` and returns fixed weights and losses."""
 
     weights: dict[str, Tensor]
     losses: tuple[float, ...] = (1.0,)
     act: Callable[[], Any] = lambda: None
     degrade: Degrade | None = bicubic
-    name: str = "setting"
+    name: str = "fixed"
 
     def adapt(
         self, network: Network, frames: Tensor, budget: Budget, seed: int = 0, on_step: OnStep | None = None
@@ -53,13 +53,14 @@ class Setting:
         return Adapted(self.weights, Record(self.name, len(self.losses), 0.5, self.losses, {"frames": len(frames)}))
 
 
-def judged(amount: float, scene: Tensor | None = None, **changes: Any) -> Verdict:
-    method: Method = Setting({"amount": torch.tensor(amount)}, **changes)
-    return guarded(method, Sharpener(), video(12, 48, 64) if scene is None else scene, Budget(steps=1))
+def judge(amount: float, scene: Tensor | None = None, **changes: Any) -> Verdict:
+    """Return the verdict on an adaptation that sets the sharpening to `amount`."""
+    method: Method = FixedResult({"amount": torch.tensor(amount)}, **changes)
+    return adapt_guarded(method, Sharpener(), moving_blobs(12, 48, 64) if scene is None else scene, Budget(steps=1))
 
 
-def test_what_helps_is_kept_and_what_harms_is_not() -> None:
-    better, worse = judged(0.4), judged(-0.9)
+def test_gain_is_kept_and_loss_is_not() -> None:
+    better, worse = judge(0.4), judge(-0.9)
     assert better.kept
     assert better.gain_db is not None
     assert better.gain_db > 0.1
@@ -69,13 +70,13 @@ def test_what_helps_is_kept_and_what_harms_is_not() -> None:
     assert "did not rise (from" in worse.reason
 
 
-def test_what_changes_nothing_is_not_kept() -> None:
-    verdict = judged(0.0)
+def test_unchanged_weights_are_not_kept() -> None:
+    verdict = judge(0.0)
     assert (verdict.kept, verdict.gain_db) == (False, 0.0)
 
 
-def test_more_blur_asks_for_more_sharpening() -> None:
-    frames = video(6, 48, 64)
+def test_consistency_prefers_more_sharpening_under_more_blur() -> None:
+    frames = moving_blobs(6, 48, 64)
     blur = blurring(gaussian_kernel((2.0, 2.0), 0.0, 12))
     for degrade, better in ((bicubic, False), (blur, True)):
         measure = self_consistency(degrade)
@@ -83,50 +84,50 @@ def test_more_blur_asks_for_more_sharpening() -> None:
         assert (sharper.below_db > softer.below_db) == better
 
 
-def test_the_verdict_is_on_frames_that_were_not_learned_from() -> None:
-    seen: list[Tensor] = []
+def test_verdict_is_on_held_out_frames() -> None:
+    learned: list[Tensor] = []
 
-    class Watching(Setting):
+    class RecordingResult(FixedResult):
         def adapt(self, network: Network, frames: Tensor, *rest: Any, **named: Any) -> Adapted:
-            seen.append(frames)
+            learned.append(frames)
             return super().adapt(network, frames, *rest, **named)
 
-    judged_by: list[Tensor] = []
+    held_out: list[Tensor] = []
 
     def measure(_: Network, frames: Tensor) -> Consistency:
-        judged_by.append(frames)
+        held_out.append(frames)
         return Consistency(0.0)
 
-    scene = video(12, 24, 32)
-    method = Watching({"amount": torch.tensor(0.1)})
-    guarded(method, Sharpener(), scene, Budget(steps=1), measure=measure)
-    assert [len(frames) for frames in judged_by] == [3, 3]
-    assert torch.equal(torch.cat((seen[0], judged_by[0])), scene)
+    scene = moving_blobs(12, 24, 32)
+    method = RecordingResult({"amount": torch.tensor(0.1)})
+    adapt_guarded(method, Sharpener(), scene, Budget(steps=1), measure=measure)
+    assert [len(frames) for frames in held_out] == [3, 3]
+    assert torch.equal(torch.cat((learned[0], held_out[0])), scene)
 
 
-def test_the_record_says_what_happened() -> None:
-    told = judged(0.4, losses=(3.0, 2.0)).record()
-    assert json.loads(json.dumps(told)) == told
-    assert (told["kept"], told["method"], told["steps"], told["frames"]) == (True, "setting", 2, 9)
-    assert (told["first_loss"], told["last_loss"]) == (3.0, 2.0)
-    assert told["gain_db"] == pytest.approx(told["after"]["below_db"] - told["before"]["below_db"], abs=2e-4)
+def test_record_is_json_with_first_and_last_loss() -> None:
+    record = judge(0.4, losses=(3.0, 2.0)).record()
+    assert json.loads(json.dumps(record)) == record
+    assert (record["kept"], record["method"], record["steps"], record["frames"]) == (True, "fixed", 2, 9)
+    assert (record["first_loss"], record["last_loss"]) == (3.0, 2.0)
+    assert record["gain_db"] == pytest.approx(record["after"]["below_db"] - record["before"]["below_db"], abs=2e-4)
 
 
-def test_an_estimated_blur_is_judged_by_another_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Tensor] = []
+def test_estimated_blur_is_judged_under_another_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated_from: list[Tensor] = []
 
     def estimate(frames: Tensor, factor: int) -> Tensor:
-        asked.append(frames)
+        estimated_from.append(frames)
         return gaussian_kernel((2.0, 2.0), 0.0, 12)
 
     monkeypatch.setattr("stvsr.training.adapt.gate.estimate_kernel", estimate)
-    scene = video(12, 48, 64)
-    verdict = judged(1.0, scene, degrade=None)
-    assert [len(frames) for frames in asked] == [3]
-    assert torch.equal(asked[0], scene[-3:])
-    given = judged(1.0, scene, degrade=blurring(gaussian_kernel((2.0, 2.0), 0.0, 12)))
-    assert len(asked) == 1
-    assert verdict.after == given.after != judged(1.0, scene).after
+    scene = moving_blobs(12, 48, 64)
+    verdict = judge(1.0, scene, degrade=None)
+    assert [len(frames) for frames in estimated_from] == [3]
+    assert torch.equal(estimated_from[0], scene[-3:])
+    given = judge(1.0, scene, degrade=blurring(gaussian_kernel((2.0, 2.0), 0.0, 12)))
+    assert len(estimated_from) == 1
+    assert verdict.after == given.after != judge(1.0, scene).after
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -141,32 +142,32 @@ def raising(error: BaseException) -> Callable[[], None]:
     [
         ({"losses": (1.0, float("nan"))}, "the loss is no longer a number"),
         ({"losses": (1.0,) * 5 + (9.0,) * 5}, "the loss rose from 1.00e+00 to 9.00e+00"),
-        ({"act": raising(AdaptationError("the clip is odd"))}, "The clip is odd."),
-        ({"act": raising(MemoryError())}, "memory does not hold"),
-        ({"act": raising(torch.OutOfMemoryError("CUDA out of memory."))}, "memory does not hold"),
+        ({"act": raising(AdaptationError("The clip is odd."))}, "The clip is odd."),
+        ({"act": raising(MemoryError())}, "memory does not suffice"),
+        ({"act": raising(torch.OutOfMemoryError("CUDA out of memory."))}, "memory does not suffice"),
         (
             {"act": raising(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))},
-            "memory does not hold",
+            "memory does not suffice",
         ),
     ],
 )
-def test_what_fails_is_a_verdict(changes: dict[str, Any], words: str) -> None:
-    verdict = judged(0.4, **changes)
+def test_failure_is_a_verdict(changes: dict[str, Any], words: str) -> None:
+    verdict = judge(0.4, **changes)
     assert not verdict.kept
     assert words in verdict.reason
     assert verdict.before is not None
     assert verdict.reason.endswith(".")
 
 
-def test_weights_that_are_no_numbers_are_not_kept() -> None:
-    verdict = judged(float("inf"))
+def test_weights_that_are_not_finite_are_not_kept() -> None:
+    verdict = judge(float("inf"))
     assert not verdict.kept
-    assert "amount holds what is no number" in verdict.reason
+    assert "amount has values that are not finite" in verdict.reason
 
 
-def test_an_error_that_is_a_bug_is_raised() -> None:
+def test_other_runtime_errors_are_raised() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
-        judged(0.4, act=raising(RuntimeError("shapes do not match")))
+        judge(0.4, act=raising(RuntimeError("shapes do not match")))
 
 
 @pytest.mark.parametrize(
@@ -174,26 +175,25 @@ def test_an_error_that_is_a_bug_is_raised() -> None:
     [
         (torch.zeros(12, 3, 24, 32), "flat or black"),
         (torch.full((12, 3, 24, 32), 0.7) + 0.004 * torch.rand(12, 3, 24, 32), "flat or black"),
-        (video(3, 24, 32), "has 3 frames, and Sharpener takes 3 to learn from and 1 to be judged by"),
-        (video(12, 3, 32), "too small to be made 2 times smaller"),
+        (moving_blobs(3, 24, 32), "has 3 frames, and Sharpener needs 3 to learn from and 1 to be judged by"),
+        (moving_blobs(12, 3, 32), "too small to be shrunk 2 times"),
     ],
 )
-def test_scenes_that_hold_nothing_to_learn_are_verdicts(scene: Tensor, words: str) -> None:
-    verdict = judged(0.4, scene)
+def test_flat_short_and_small_scenes_are_verdicts(scene: Tensor, words: str) -> None:
+    verdict = judge(0.4, scene)
     assert not verdict.kept
     assert words in verdict.reason
 
 
-def test_a_scene_that_fades_in_from_black_is_learned_from() -> None:
-    scene = torch.cat((torch.zeros(6, 3, 24, 32), video(6, 24, 32)))
-    assert len(kept_out(Sharpener(), scene)[0]) == 9
+def test_scene_that_fades_in_from_black_is_accepted() -> None:
+    scene = torch.cat((torch.zeros(6, 3, 24, 32), moving_blobs(6, 24, 32)))
+    assert len(split_scene(Sharpener(), scene)[0]) == 9
 
 
 @pytest.mark.parametrize("name", ["edvr", "rbpn", "toflow", "tmnet", "videoinr-s"])
 def test_networks_of_every_window_are_judged(name: str) -> None:
     network = small_networks()[name].eval()
-    flow = lambda a, b, method: np.zeros((2, *a.shape[:2]), np.float32)  # noqa: E731
-    measure, frames = self_consistency(flow=flow), video(8, 64, 64)
+    measure, frames = self_consistency(flow=zero_flow), moving_blobs(8, 64, 64)
     first = measure(network, frames)
     assert first.again_db is not None
     assert 5 < first.below_db < first.again_db < 80
@@ -201,8 +201,8 @@ def test_networks_of_every_window_are_judged(name: str) -> None:
     assert measure(network, 1 - frames) != first
 
 
-def test_in_time_halves_of_an_exposure_are_judged() -> None:
-    frames = video(9, 24, 32)
+def test_doubled_rate_is_judged_by_the_halves_of_exposures() -> None:
+    frames = moving_blobs(9, 24, 32)
     network = DeepTemporalSR(DTSR_S).eval()
     moving = self_consistency()(network, frames)
     still = self_consistency()(network, frames[:1].expand_as(frames))
@@ -213,10 +213,12 @@ def test_in_time_halves_of_an_exposure_are_judged() -> None:
 @pytest.mark.parametrize(
     ("below", "again", "kept"), [(0.01, -0.9, True), (0.01, -1.1, False), (-0.01, 5.0, False), (float("nan"), 0, False)]
 )
-def test_both_measures_are_asked(below: float, again: float, kept: bool) -> None:
-    found = iter((Consistency(20.0, 40.0), Consistency(20.0 + below, 40.0 + again)))
-    method: Method = Setting({"amount": torch.tensor(0.1)})
-    verdict = guarded(method, Sharpener(), video(12, 24, 32), Budget(steps=1), measure=lambda *_: next(found))
+def test_verdict_takes_both_measures(below: float, again: float, kept: bool) -> None:
+    results = iter((Consistency(20.0, 40.0), Consistency(20.0 + below, 40.0 + again)))
+    method: Method = FixedResult({"amount": torch.tensor(0.1)})
+    verdict = adapt_guarded(
+        method, Sharpener(), moving_blobs(12, 24, 32), Budget(steps=1), measure=lambda *_: next(results)
+    )
     assert verdict.kept == kept
     assert verdict.adapted is not None
 
@@ -225,11 +227,11 @@ def test_self_supervised_adaptation_under_a_blur_is_kept() -> None:
     torch.manual_seed(0)
     network = small_edvr()
     blur = blurring(gaussian_kernel((3.0, 1.5), 0.4))
-    frames = blur(video(10, 192, 256, seed=3), 4).clamp(0, 1)
+    frames = blur(moving_blobs(10, 192, 256, seed=3), 4).clamp(0, 1)
     method = SelfSupervised(rate=1e-3, batch=2, patch=16, degrade=blur)
-    verdict = guarded(method, network, frames, Budget(steps=25))
+    verdict = adapt_guarded(method, network, frames, Budget(steps=25))
     assert verdict.kept
     assert verdict.gain_db is not None
     assert verdict.gain_db > 0.05
     wild = SelfSupervised(rate=10.0, batch=1, patch=16, degrade=blur)
-    assert "went astray" in guarded(wild, network, frames, Budget(steps=40)).reason
+    assert "diverged" in adapt_guarded(wild, network, frames, Budget(steps=40)).reason

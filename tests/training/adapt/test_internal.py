@@ -1,4 +1,4 @@
-"""Internal learning: what is learnt from, the steps of the paper, and when it refuses."""
+"""Internal learning: training pairs, the steps of the paper, and refused networks and clips."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from stvsr.engine.contract.errors import AdaptationError
 from stvsr.engine.contract.manifest import DoubledWindow, FixedFactors, FlowInput, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel, shrink
-from stvsr.training.adapt.internal import Examples, InternalLearning
+from stvsr.training.adapt.internal import InternalLearning, PairSampler
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.networks.adavsr import (
     SpatialModule,
@@ -22,7 +22,7 @@ from stvsr.training.networks.cascade import AdaVSR, weights_of
 KERNEL = gaussian_kernel((2.5, 1.2), 0.5)
 
 
-def tiny():
+def small_adavsr():
     torch.manual_seed(0)
     network = AdaVSR(
         TemporalModule(TemporalModuleConfig(width=4, blocks=1)), SpatialModule(SpatialModuleConfig(width=4, blocks=1))
@@ -33,27 +33,27 @@ def tiny():
     return network
 
 
-def stripes(frames=9, height=32, width=48):
-    """A pattern that moves by half a pixel a frame. (N, 3, h, w)"""
+def moving_stripes(frames=9, height=32, width=48):
+    """Return a pattern that moves by half a pixel a frame, (N, 3, h, w)."""
     t, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (frames, height, width)), indexing="ij")
     waves = [0.5 + 0.4 * torch.sin(0.25 * (x - 0.5 * t) + 0.1 * k * y) for k in range(3)]
     return torch.stack(waves, 1)
 
 
-def test_both_modules_are_one_network():
-    network, frames = tiny(), torch.rand(2, 3, 3, 6, 8)
+def test_adavsr_runs_both_modules_as_one_network():
+    network, frames = small_adavsr(), torch.rand(2, 3, 3, 6, 8)
     with torch.no_grad():
-        made = network(frames)
-        assert made.shape == (2, 5, 3, 24, 32)
-        torch.testing.assert_close(made, enlarge_video(network.spatial, network.temporal(frames)))
+        output = network(frames)
+        assert output.shape == (2, 5, 3, 24, 32)
+        torch.testing.assert_close(output, enlarge_video(network.spatial, network.temporal(frames)))
     parts = {part: weights_of(part, network.state_dict()) for part in ("temporal", "spatial")}
     assert parts["temporal"].keys() == network.temporal.state_dict().keys()
     assert parts["spatial"].keys() == network.spatial.state_dict().keys()
     assert sum(map(len, parts.values())) == len(network.state_dict())
 
 
-def test_a_step_goes_against_the_gradient_of_equation_10():
-    network, clip = tiny(), stripes(frames=7)
+def test_step_descends_the_gradient_of_equation_10():
+    network, clip = small_adavsr(), moving_stripes(frames=7)
     adapted = InternalLearning(KERNEL, rate=0.3, patch_px=64).adapt(network, clip, Budget(steps=1))
     degraded = shrink(clip, KERNEL, 4)[::2]  # the whole clip, as it is no larger than the patch
     loss = (network(degraded[None])[0] - clip).abs().mean()
@@ -64,18 +64,18 @@ def test_a_step_goes_against_the_gradient_of_equation_10():
     assert adapted.record.losses == (pytest.approx(loss.item()),)
 
 
-def test_the_loss_of_the_clip_falls_and_the_network_stays_as_it_was():
-    network, clip = tiny(), stripes()
+def test_loss_on_the_clip_falls_and_the_network_is_not_changed():
+    network, clip = small_adavsr(), moving_stripes()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    told = []
+    reported = []
     method = InternalLearning(KERNEL, rate=0.1, patch_px=8)
     first, second = (
-        method.adapt(network, clip, Budget(steps=40), seed, lambda clock, loss: told.append((clock.steps, loss)))
+        method.adapt(network, clip, Budget(steps=40), seed, lambda clock, loss: reported.append((clock.steps, loss)))
         for seed in (3, 3)
     )
     record = first.record
     assert (record.method, record.steps, len(record.losses)) == ("internal", 40, 40)
-    assert told[:40] == [*enumerate(record.losses, 1)]
+    assert reported[:40] == [*enumerate(record.losses, 1)]
     assert np.mean(record.losses[-5:]) < 0.9 * np.mean(record.losses[:5])
     assert record.details["kernel_given"]
     assert record.details["kernel_widths_px"] == pytest.approx((2.5, 1.2), rel=0.02)
@@ -83,7 +83,7 @@ def test_the_loss_of_the_clip_falls_and_the_network_stays_as_it_was():
     assert all(torch.equal(first.weights[name], second.weights[name]) for name in before)
     other = method.adapt(network, clip, Budget(steps=40), 4).weights
     assert any(not torch.equal(first.weights[name], other[name]) for name in before)
-    # Judged on the whole clip, not on the crops that were learnt from.
+    # The loss is of the whole clip, not of the crops that were learned from.
     degraded = shrink(clip, KERNEL, 4)[None, ::2]
     with torch.no_grad():
         untouched = F.l1_loss(network(degraded)[0], clip)
@@ -91,59 +91,62 @@ def test_the_loss_of_the_clip_falls_and_the_network_stays_as_it_was():
         assert F.l1_loss(network(degraded)[0], clip) < 0.9 * untouched
 
 
-def test_a_kernel_that_is_not_given_is_estimated():
+def test_kernel_is_estimated_if_not_given():
     noise = torch.rand(3, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     clip = F.avg_pool2d(noise, 5, 1, 2)
-    details = InternalLearning(patch_px=8).adapt(tiny(), clip, Budget(steps=1)).record.details
+    details = InternalLearning(patch_px=8).adapt(small_adavsr(), clip, Budget(steps=1)).record.details
     assert not details["kernel_given"]
     assert details["kernel_widths_px"][0] >= details["kernel_widths_px"][1] > 0
 
 
-def test_adam_may_take_the_place_of_gradient_descent():
-    adapted = InternalLearning(KERNEL, 1e-3, "adam", patch_px=8).adapt(tiny(), stripes(), Budget(steps=1))
-    steps = torch.cat([(adapted.weights[name] - value).flatten() for name, value in tiny().named_parameters()])
+def test_adam_replaces_gradient_descent():
+    adapted = InternalLearning(KERNEL, 1e-3, "adam", patch_px=8).adapt(
+        small_adavsr(), moving_stripes(), Budget(steps=1)
+    )
+    steps = torch.cat([(adapted.weights[name] - value).flatten() for name, value in small_adavsr().named_parameters()])
     assert (steps.abs() > 0.9e-3).float().mean() > 0.9  # its first step is as long as its rate, whatever the gradient
     assert steps.abs().max() < 1.1e-3
 
 
-def test_a_budget_of_seconds_ends():
-    record = InternalLearning(KERNEL, patch_px=8).adapt(tiny(), stripes(), Budget(seconds=0.3)).record
+def test_budget_of_seconds_ends():
+    record = InternalLearning(KERNEL, patch_px=8).adapt(small_adavsr(), moving_stripes(), Budget(seconds=0.3)).record
     assert 1 <= record.steps == len(record.losses)
     assert record.seconds < 5
 
 
-def numbered(frames, side=32):
+def numbered_frames(frames, side=32):
+    """Return a clip whose frame n has the value n."""
     return torch.arange(float(frames)).view(-1, 1, 1, 1).expand(frames, 3, side, side)
 
 
-@pytest.mark.parametrize(("length", "given"), [(9, 4), (7, 4), (6, 3), (3, 2)])
-def test_a_run_sees_every_second_frame_and_makes_all(length, given):
-    examples = Examples.of(tiny(), numbered(length), 4)
+@pytest.mark.parametrize(("length", "count"), [(9, 4), (7, 4), (6, 3), (3, 2)])
+def test_run_takes_every_second_frame_and_its_targets_are_all(length, count):
+    pairs = PairSampler.for_network(small_adavsr(), numbered_frames(length), 4)
     for seed in range(5):
-        seen, truth = examples.draw(KERNEL, 2, np.random.default_rng(seed))
-        assert seen.shape == (2, given, 3, 4, 4)
-        assert truth.shape == (2, 2 * given - 1, 3, 16, 16)
-        torch.testing.assert_close(seen.mean((2, 3, 4)), truth[:, ::2].mean((2, 3, 4)))
-        assert (truth.diff(dim=1) == 1).all()
+        inputs, targets = pairs.draw(KERNEL, 2, np.random.default_rng(seed))
+        assert inputs.shape == (2, count, 3, 4, 4)
+        assert targets.shape == (2, 2 * count - 1, 3, 16, 16)
+        torch.testing.assert_close(inputs.mean((2, 3, 4)), targets[:, ::2].mean((2, 3, 4)))
+        assert (targets.diff(dim=1) == 1).all()
 
 
-def test_a_module_alone_learns_its_own_part():
-    temporal, spatial = tiny().temporal, tiny().spatial
+def test_single_module_learns_its_own_part():
+    temporal, spatial = small_adavsr().temporal, small_adavsr().spatial
     random = np.random.default_rng(0)
-    seen, truth = Examples.of(temporal, numbered(9), 4).draw(None, 1, random)
-    assert (seen.shape, truth.shape) == ((1, 4, 3, 4, 4), (1, 7, 3, 4, 4))
-    assert torch.equal(seen, truth[:, ::2])
-    seen, truth = Examples.of(spatial, numbered(9), 4).draw(KERNEL, 1, random)
-    assert (seen.shape, truth.shape) == ((1, 3, 3, 4, 4), (1, 1, 3, 16, 16))
-    torch.testing.assert_close(seen[:, 1].mean(), truth.mean())
+    inputs, targets = PairSampler.for_network(temporal, numbered_frames(9), 4).draw(None, 1, random)
+    assert (inputs.shape, targets.shape) == ((1, 4, 3, 4, 4), (1, 7, 3, 4, 4))
+    assert torch.equal(inputs, targets[:, ::2])
+    inputs, targets = PairSampler.for_network(spatial, numbered_frames(9), 4).draw(KERNEL, 1, random)
+    assert (inputs.shape, targets.shape) == ((1, 3, 3, 4, 4), (1, 1, 3, 16, 16))
+    torch.testing.assert_close(inputs[:, 1].mean(), targets.mean())
     for network in (temporal, spatial):
-        adapted = InternalLearning(KERNEL, patch_px=4).adapt(network, stripes(), Budget(steps=2))
+        adapted = InternalLearning(KERNEL, patch_px=4).adapt(network, moving_stripes(), Budget(steps=2))
         assert adapted.weights.keys() == network.state_dict().keys()
         assert ("kernel_given" in adapted.record.details) == (network is spatial)
 
 
 class Other(Network):
-    """A network that internal learning is not for."""
+    """A network that internal learning does not support."""
 
     def __init__(self, window, time, flows=()):
         super().__init__()
@@ -151,28 +154,32 @@ class Other(Network):
 
 
 @pytest.mark.parametrize(
-    ("network", "frames", "said"),
+    ("network", "frames", "words"),
     [
-        (Other(DoubledWindow(frames=4, overlap=1), FixedFactors(factors=(2,))), numbered(9), "Other is not"),
+        (Other(DoubledWindow(frames=4, overlap=1), FixedFactors(factors=(2,))), numbered_frames(9), "Other is not"),
         (
             Other(
                 SlidingWindow(frames=3, padding="replicate"),
                 FixedFactors(factors=(1,)),
                 (FlowInput(name="flow", pairs=((0, 1),)),),
             ),
-            numbered(9),
+            numbered_frames(9),
             "optical flow",
         ),
-        (tiny(), numbered(2), "3 frames or more, and the clip has 2"),
-        (tiny().spatial, numbered(2), "3 frames or more, and the clip has 2"),
-        (tiny(), numbered(9, side=7), "7x7 pixels are too small for AdaVSR"),
+        (small_adavsr(), numbered_frames(2), "3 frames or more, and the clip has 2"),
+        (small_adavsr().spatial, numbered_frames(2), "3 frames or more, and the clip has 2"),
+        (
+            small_adavsr(),
+            numbered_frames(9, side=7),
+            "Frames of 7x7 pixels are too small for AdaVSR after they are shrunk 4 times",
+        ),
     ],
 )
-def test_what_cannot_be_learnt_from_is_an_error(network, frames, said):
-    with pytest.raises(AdaptationError, match=said):
+def test_unsupported_networks_and_clips_are_refused(network, frames, words):
+    with pytest.raises(AdaptationError, match=words):
         InternalLearning(KERNEL).adapt(network, frames, Budget(steps=1))
 
 
-def test_a_run_that_diverges_is_an_error():
-    with pytest.raises(AdaptationError, match=r"diverged at step .*: take a smaller rate"):
-        InternalLearning(KERNEL, rate=1e30, patch_px=8).adapt(tiny(), stripes(), Budget(steps=20))
+def test_diverging_run_is_refused():
+    with pytest.raises(AdaptationError, match=r"diverged at step .*: take a lower learning rate"):
+        InternalLearning(KERNEL, rate=1e30, patch_px=8).adapt(small_adavsr(), moving_stripes(), Budget(steps=20))

@@ -1,4 +1,4 @@
-"""Ada-VSR's modules: what they start from, the planes they look at, their losses, and gradients of gradients."""
+"""Ada-VSR's modules: initial output, convolutions over planes, halo, losses, and second-order gradients."""
 
 import pytest
 import torch
@@ -14,19 +14,19 @@ from stvsr.training.networks.adavsr import (
     enlarge_video,
     spatial_loss,
     task_loss,
-    temporal_loss,
 )
 from stvsr.training.networks.ops import upsample_bicubic
 from torch.func import functional_call, grad
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import untrained_parameters
 
 TINY_TEMPORAL, TINY_SPATIAL = TemporalModuleConfig(width=4, blocks=2), SpatialModuleConfig(width=4, blocks=1)
 TINY = [(TemporalModule, TINY_TEMPORAL, 4), (SpatialModule, TINY_SPATIAL, 3)]
 
 
-def trained(build, config):
-    """A module past its start at an interpolation."""
+def perturbed(build, config):
+    """Return a module whose output is no longer its initial interpolation."""
     torch.manual_seed(0)
     module = build(config)
     with torch.no_grad():
@@ -38,15 +38,15 @@ def trained(build, config):
 @torch.no_grad()
 def test_untrained_modules_interpolate():
     frames = torch.rand(2, 3, 3, 7, 10)
-    made = TemporalModule(ADAVSR_TEMPORAL_S)(frames)
-    assert torch.equal(made[:, ::2], frames)
+    doubled = TemporalModule(ADAVSR_TEMPORAL_S)(frames)
+    assert torch.equal(doubled[:, ::2], frames)
     first, second, third = frames.unbind(1)
-    torch.testing.assert_close(made[:, 1], (9 * (first + second) - first - third) / 16)
+    torch.testing.assert_close(doubled[:, 1], (9 * (first + second) - first - third) / 16)
     large = SpatialModule(ADAVSR_SPATIAL_S)(frames)
     torch.testing.assert_close(large, upsample_bicubic(second, 4)[:, None])
 
 
-def test_middles_are_cubic_inside_and_means_at_the_ends_of_two():
+def test_cubic_middles_interpolate_cubics_exactly_and_average_two_frames():
     ramp = torch.arange(6.0).view(1, 6, 1, 1, 1)
     middles = cubic_middles(ramp**3).flatten()
     torch.testing.assert_close(middles[1:-1], torch.tensor([1.5, 2.5, 3.5]) ** 3)
@@ -54,21 +54,20 @@ def test_middles_are_cubic_inside_and_means_at_the_ends_of_two():
 
 
 @pytest.mark.parametrize(("build", "config", "frames"), TINY)
-def test_any_batch_and_size_and_gradients_to_every_parameter(build, config, frames):
-    module = trained(build, config)
+def test_modules_accept_any_batch_and_size_and_every_parameter_has_a_gradient(build, config, frames):
+    module = perturbed(build, config)
     scale = module.space.factors[0]
     out = module(torch.rand(2, frames, 3, 5, 9))
     assert out.shape == (2, 2 * frames - 1 if build is TemporalModule else 1, 3, 5 * scale, 9 * scale)
     out.square().mean().backward()
-    idle = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    assert untrained_parameters(module) == []
 
 
 @torch.no_grad()
-def test_a_profile_block_looks_at_planes():
+def test_profile_block_convolves_planes():
     torch.manual_seed(0)
     block, x = ProfileBlock(3), torch.randn(2, 4, 3, 5, 7)
-    # Each plane as a picture: (B * rows, C, T, W), (B * columns, C, T, H), (B * T, C, H, W).
+    # Each plane as an image: (B * rows, C, T, W), (B * columns, C, T, H), (B * T, C, H, W).
     over_tx = block.temporal(x.permute(0, 3, 2, 1, 4).flatten(0, 1)).unflatten(0, (2, 5)).permute(0, 3, 2, 1, 4)
     over_ty = block.temporal(x.permute(0, 4, 2, 1, 3).flatten(0, 1)).unflatten(0, (2, 7)).permute(0, 3, 2, 4, 1)
     over_yx = block.spatial(x.flatten(0, 1)).unflatten(0, (2, 4))
@@ -78,39 +77,41 @@ def test_a_profile_block_looks_at_planes():
 
 @pytest.mark.parametrize(("build", "config", "frames"), TINY)
 @torch.no_grad()
-def test_what_lies_beyond_the_halo_does_not_matter(build, config, frames):
-    module = trained(build, config).double()
+def test_pixels_beyond_the_halo_do_not_affect_the_output(build, config, frames):
+    module = perturbed(build, config).double()
     video = torch.rand(1, frames, 3, 4, 40).double()
     scale, halo = module.space.factors[0], module.halo_px
     error = (module(video[..., 10:]) - module(video)[..., 10 * scale :]).abs().amax((0, 1, 2, 3))
-    assert error[halo * scale :].max() < 1e-12 < 1e-9 < error[(halo - 2) * scale :].max()  # one pixel to spare at most
+    # The halo is at most one pixel larger than necessary.
+    assert error[halo * scale :].max() < 1e-12 < 1e-9 < error[(halo - 2) * scale :].max()
 
 
 @torch.no_grad()
-def test_a_video_is_enlarged_window_by_window():
-    module, video = trained(SpatialModule, TINY_SPATIAL), torch.rand(2, 4, 3, 5, 6)
+def test_enlarge_video_applies_the_module_to_every_window():
+    module, video = perturbed(SpatialModule, TINY_SPATIAL), torch.rand(2, 4, 3, 5, 6)
     out = enlarge_video(module, video)
     for t, window in enumerate(((0, 0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 3))):
         torch.testing.assert_close(out[:, t], module(video[:, window])[:, 0])
 
 
-def test_losses_are_mean_distances():
-    def repeat(windows):  # a spatial module: the middle frame, every pixel 16 times
+def test_losses_are_mean_absolute_errors():
+    def repeat(windows):  # as spatial module: the middle frame, every pixel 16 times
         return windows[:, 1:2].repeat_interleave(4, 3).repeat_interleave(4, 4)
 
-    def hold(frames):  # a temporal one: every frame twice, the last once
+    def hold(frames):  # as temporal module: every frame twice, the last once
         return frames.repeat_interleave(2, 1)[:, :-1]
 
     slow = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 2, 2)
     small = torch.tensor([0.0, 0.5, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 2, 2)
     large = torch.tensor([0.0, 0.5, 0.4]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 8, 8)
-    assert temporal_loss(hold, slow, small).item() == pytest.approx(0.5 / 3)  # 0 0 1 for 0 .5 1
-    assert spatial_loss(repeat, small, large).item() == pytest.approx(0.6 / 3)  # 0 .5 1 for 0 .5 .4
+    # Output 0 .5 1 for the truth 0 .5 .4.
+    assert spatial_loss(repeat, small, large).item() == pytest.approx(0.6 / 3)
+    # Output 0 0 1 of the temporal module for the truth 0 .5 1, then of the spatial module for 0 .5 .4.
     assert task_loss(hold, repeat, slow, small, large).item() == pytest.approx(0.5 / 3 + (0.5 + 0.6) / 3)
 
 
-def test_an_inner_step_can_be_differentiated():
-    temporal, spatial = (trained(build, config).double() for build, config, _ in TINY)
+def test_gradients_pass_through_an_inner_gradient_step():
+    temporal, spatial = (perturbed(build, config).double() for build, config, _ in TINY)
     weights = {"f": dict(temporal.named_parameters()), "s": dict(spatial.named_parameters())}
     generator = torch.Generator().manual_seed(1)
     shapes = ((1, 2, 3, 4, 4), (1, 3, 3, 4, 4), (1, 3, 3, 16, 16))
@@ -122,16 +123,16 @@ def test_an_inner_step_can_be_differentiated():
         )
 
     def adapted(w):
-        """The loss after a step of 0.1 against its gradient."""
+        """Return the loss after one step of gradient descent with rate 0.1."""
         steps = grad(loss)(w)
         return loss({part: {k: v - 0.1 * steps[part][k] for k, v in w[part].items()} for part in w})
 
     meta = grad(adapted)(weights)
     for part, name in (("f", "blocks.0.temporal.weight"), ("s", "trunk.0.conv1.weight")):
         direction = torch.randn(weights[part][name].shape, generator=generator, dtype=torch.float64)
-        moved = [
+        losses = [
             adapted({**weights, part: {**weights[part], name: weights[part][name] + e * direction}})
             for e in (1e-6, -1e-6)
         ]
-        slope = ((moved[0] - moved[1]) / 2e-6).item()
+        slope = ((losses[0] - losses[1]) / 2e-6).item()
         assert slope == pytest.approx((meta[part][name] * direction).sum().item(), rel=1e-4, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Deep temporal super-resolution: the official network, and what its 2-D convolutions stand for."""
+"""Deep temporal super-resolution: agreement with the official network, and with 3-D convolutions."""
 
 import onnxruntime
 import pytest
@@ -11,19 +11,20 @@ from torch import Tensor
 from torch.export import Dim
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict, untrained_parameters
 from tests.support.oracle import load_oracle
 
 TINY = DeepTemporalSRConfig(width=6)
 
 
-def network(config=TINY, seed: int = 0) -> DeepTemporalSR:
-    """One whose last layer is past its start at zero."""
-    torch.manual_seed(seed)
-    made = DeepTemporalSR(config)
+def network() -> DeepTemporalSR:
+    """Return a small network whose last layer is no longer zero."""
+    torch.manual_seed(0)
+    net = DeepTemporalSR(TINY)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def oracle():
 
 @pytest.mark.parametrize(("upsampling", "case"), [("cubic", "resize"), ("duplicate", "duplicate"), ("zero_gap",) * 2])
 @torch.no_grad()
-def test_official_weights_give_the_official_output(oracle, upsampling, case):
+def test_agrees_with_the_official_network(oracle, upsampling, case):
     net = DeepTemporalSR(DeepTemporalSRConfig(upsampling=upsampling)).eval()
     load_official(net, oracle.weights)
     out = net(oracle.tensor("in/x").transpose(1, 2)).transpose(1, 2)
@@ -41,7 +42,7 @@ def test_official_weights_give_the_official_output(oracle, upsampling, case):
 
 
 @torch.no_grad()
-def test_official_weights_refine_frames_made_four_times_as_many(oracle):
+def test_refine_agrees_with_the_official_network_at_four_times_the_rate(oracle):
     net = DeepTemporalSR().eval()
     load_official(net, oracle.weights)
     out = net.refine(upsample_cubic(oracle.tensor("in/x").transpose(1, 2), 1, 4)).transpose(1, 2)
@@ -49,28 +50,25 @@ def test_official_weights_refine_frames_made_four_times_as_many(oracle):
 
 
 @torch.no_grad()
-def test_training_normalizes_as_officially(oracle):
+def test_training_mode_updates_batch_statistics_as_the_official_network(oracle):
     net = DeepTemporalSR().train()
-    unread = {key: torch.zeros(4, 12) for key in oracle.record["extra_state_keys_after_a_forward"]}
-    load_official(net, {f"module.{key}": value for key, value in (oracle.weights | unread).items()})
+    ignored = {key: torch.zeros(4, 12) for key in oracle.record["extra_state_keys_after_a_forward"]}
+    load_official(net, {f"module.{key}": value for key, value in (oracle.weights | ignored).items()})
     out = net(oracle.tensor("in/xb_train").transpose(1, 2)).transpose(1, 2)
     assert_close_to_range(out, oracle.tensor("out/train_mode_resize"), mean=1e-6, max=1e-5)
     state = net.state_dict()
-    kept = [name for name in oracle.arrays if name.startswith("sd_after_train_fwd/")]
-    assert len(kept) == 3 * 7
-    for name in kept:
+    statistics = [name for name in oracle.arrays if name.startswith("sd_after_train_fwd/")]
+    assert len(statistics) == 3 * 7
+    for name in statistics:
         torch.testing.assert_close(state[name.removeprefix("sd_after_train_fwd/")], oracle.tensor(name))
 
 
 def test_state_dict_is_the_official_one(oracle):
-    net = DeepTemporalSR()
-    shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
-    assert shapes == {key: entry["shape"] for key, entry in oracle.record["keys"].items()}
-    assert sum(p.numel() for p in net.parameters()) == oracle.record["param_count"]
+    assert_official_state_dict(DeepTemporalSR(), oracle.record)
 
 
 def reference(net: DeepTemporalSR, frames: Tensor) -> Tensor:
-    """The network by 3-D convolutions. (B, T, 3, h, w) -> (B, 2T, 3, h, w)"""
+    """Run the network by 3-D convolutions. `(B, T, 3, h, w)` -> `(B, 2T, 3, h, w)`"""
     doubled = upsample_cubic(frames, 1, 2).transpose(1, 2)
     x = F.pad(doubled, (1,) * 6, "replicate")
     for n in range(1, 9):
@@ -85,27 +83,27 @@ def reference(net: DeepTemporalSR, frames: Tensor) -> Tensor:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 3, 7, 10), (1, 2, 3, 2, 5)])
 @torch.no_grad()
-def test_it_is_a_stack_of_3d_convolutions(training, shape):
-    net, again = network().train(training), network().train(training)  # statistics move as they are used
+def test_output_equals_that_of_3d_convolutions(training, shape):
+    # Two networks, because training mode updates the statistics.
+    net, again = network().train(training), network().train(training)
     frames = torch.rand(shape)
     assert_close_to_range(net(frames), reference(again, frames), mean=1e-6, max=1e-5)
 
 
 @torch.no_grad()
-def test_untrained_it_interpolates():
+def test_untrained_network_interpolates():
     frames = torch.rand(2, 4, 3, 5, 7)
     assert torch.equal(DeepTemporalSR(DTSR_S).eval()(frames), upsample_cubic(frames, 1, 2))
 
 
 def test_gradients_reach_every_parameter():
-    net = network().eval()  # batch statistics would take the biases out again
+    net = network().eval()  # batch statistics would cancel the biases
     net(torch.rand(2, 3, 3, 7, 9)).square().mean().backward()
-    idle = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    assert untrained_parameters(net) == []
 
 
 @torch.no_grad()
-def test_what_lies_beyond_the_overlap_and_the_halo_does_not_matter():
+def test_frames_beyond_the_overlap_and_pixels_beyond_the_halo_do_not_affect_the_output():
     net = network().double().eval()
     video = torch.rand(1, 10, 3, 6, 40).double()
     whole, overlap, halo = net(video), net.window.overlap, net.halo_px
@@ -117,7 +115,7 @@ def test_what_lies_beyond_the_overlap_and_the_halo_does_not_matter():
 
 
 @torch.no_grad()
-def test_exported_it_takes_any_number_of_frames(tmp_path):
+def test_exported_graph_accepts_any_number_of_frames(tmp_path):
     net = network().eval()
     free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC, 3: Dim.DYNAMIC, 4: Dim.DYNAMIC}
     frames = torch.rand(2, 5, 3, 7, 9)

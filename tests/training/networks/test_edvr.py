@@ -1,14 +1,16 @@
+"""EDVR: agreement with the official network, checkpoints of both official codes, halo and gradients."""
+
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from stvsr.training.checkpoints import load_official
-from stvsr.training.networks.alignment import DeformConvPack
 from stvsr.training.networks.edvr import EDVR, EDVR_L, EDVR_M, EDVR_S, EDVRConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict, random_clip, randomize_offsets, untrained_parameters
 from tests.support.oracle import Oracle, load_oracle
 
 SIZES = {"edvr_m": (EDVR_M, 1.0, 16.0), "edvr_l_procedural": (EDVR_L, 0.8, 12.0)}
@@ -23,30 +25,24 @@ def official(request: pytest.FixtureRequest) -> tuple[Oracle, EDVR]:
     return oracle, network
 
 
-def moving(config: EDVRConfig) -> EDVR:
-    """A network whose offsets are about a pixel rather than zero."""
+def network_with_offsets(config: EDVRConfig) -> EDVR:
     torch.manual_seed(0)
     network = EDVR(config)
-    for module in network.modules():
-        if isinstance(module, DeformConvPack):
-            nn.init.normal_(module.get_submodule("conv_offset").weight, std=0.3)
+    randomize_offsets(network)
     return network
 
 
 def clip(batch: int, config: EDVRConfig, height: int, width: int) -> Tensor:
-    shape = (batch, config.num_frame, 3, height, width)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    return random_clip(batch, config.num_frame, height, width, seed=1)
 
 
-def test_official_state_dict(official: tuple[Oracle, EDVR]) -> None:
+def test_state_dict_is_the_official_one(official: tuple[Oracle, EDVR]) -> None:
     oracle, network = official
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    assert shapes == {name: entry["shape"] for name, entry in oracle.record["keys"].items()}
-    assert sum(p.numel() for p in network.parameters()) == oracle.record["param_count"]
+    assert_official_state_dict(network, oracle.record)
 
 
 @pytest.mark.parametrize("inner", ["params", "params_ema", "state_dict"])
-def test_official_checkpoints_hold_their_weights_one_level_down(inner: str, tmp_path: Path) -> None:
+def test_checkpoints_with_nested_weights_load(inner: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     source, network = EDVR(EDVR_S), EDVR(EDVR_S)
     torch.save({inner: {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "c.pth")
@@ -54,7 +50,7 @@ def test_official_checkpoints_hold_their_weights_one_level_down(inner: str, tmp_
     assert all(torch.equal(value, source.state_dict()[name]) for name, value in network.state_dict().items())
 
 
-def test_checkpoints_of_the_first_code_load() -> None:
+def test_checkpoints_with_the_names_of_the_first_code_load() -> None:
     oracle = load_oracle("edvr_m")
     names = oracle.record["key_map_basicsr_to_original"]
     network = EDVR()
@@ -64,25 +60,24 @@ def test_checkpoints_of_the_first_code_load() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"with_tsa": False}, {"num_frame": 7}])
-def test_every_parameter_is_trained(changes: dict[str, int]) -> None:
+def test_every_parameter_has_a_gradient(changes: dict[str, int]) -> None:
     config = replace(EDVR_S, **changes)
-    network = moving(config)
+    network = network_with_offsets(config)
     out = network(clip(2, config, 12, 20))
     assert out.shape == (2, 1, 3, 48, 80)
     out.square().mean().backward()
-    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    assert untrained_parameters(network) == []
 
 
-def test_size_without_attention_is_the_official_one() -> None:
+def test_parameter_count_without_attention_is_the_official_one() -> None:
     assert sum(p.numel() for p in EDVR(replace(EDVR_M, with_tsa=False)).parameters()) == 2996259
 
 
 @torch.no_grad()
-def test_beyond_the_halo_a_cut_changes_nothing(official: tuple[Oracle, EDVR]) -> None:
+def test_tile_equals_the_whole_frame_beyond_the_halo(official: tuple[Oracle, EDVR]) -> None:
     _, network = official
     frames = clip(1, network.config, 16, 80)
     whole, part = network(frames), network(frames[..., :64])
-    seen = 4 * (64 - network.halo_px)
-    assert_close_to_range(part[..., :seen], whole[..., :seen], mean=1e-5, max=1e-4)
+    unaffected = 4 * (64 - network.halo_px)
+    assert_close_to_range(part[..., :unaffected], whole[..., :unaffected], mean=1e-5, max=1e-4)
     assert (part - whole[..., :256]).abs().max() > 1e-2

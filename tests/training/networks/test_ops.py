@@ -1,3 +1,5 @@
+"""Sampling operators and deformable convolution: values, gradients and exported graphs."""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -44,15 +46,15 @@ def test_deform_conv_agrees_with_the_official_kernel(number: int) -> None:
     assert np.abs(out.numpy() - expected).max() < 1e-5
 
 
-def test_deform_conv_without_offsets_is_a_convolution() -> None:
+def test_deform_conv_with_zero_offsets_is_a_convolution() -> None:
     x, weight = random(2, 6, 9, 7), random(4, 6, 3, 3, seed=1)
-    # Channels of a larger tensor, as a network hands them over: not contiguous.
+    # Slices of a larger tensor, as in a network, so they are not contiguous.
     offset, mask = torch.zeros(2, 54, 5, 4).split((36, 18), dim=1)
     out = modulated_deform_conv2d(x, offset, mask + 1, weight, None, stride=2, padding=1, offset_groups=2)
     torch.testing.assert_close(out, F.conv2d(x, weight, None, 2, 1), rtol=1e-5, atol=1e-5)
 
 
-def test_deform_conv_has_right_gradients() -> None:
+def test_deform_conv_passes_gradcheck() -> None:
     shapes = ((2, 4, 4, 5), (2, 36, 4, 5), (2, 18, 4, 5), (3, 4, 3, 3), (3,))
     inputs = [random(*shape, seed=i).double().requires_grad_() for i, shape in enumerate(shapes)]
 
@@ -62,13 +64,13 @@ def test_deform_conv_has_right_gradients() -> None:
     assert torch.autograd.gradcheck(operator, inputs)
 
 
-def test_warp_without_flow_is_the_identity() -> None:
+def test_warp_with_zero_flow_is_the_identity() -> None:
     features = random(2, 3, 5, 8)
     for border in ("zeros", "clamp"):
         torch.testing.assert_close(warp(features, torch.zeros(2, 2, 5, 8), border), features, rtol=0, atol=1e-5)
 
 
-def test_warp_reads_where_the_flow_points() -> None:
+def test_warp_samples_where_the_flow_points() -> None:
     features = random(1, 3, 5, 8)
     flow = torch.zeros(1, 2, 5, 8)
     flow[:, 0], flow[:, 1] = 2, -1  # two columns to the right, one row up
@@ -80,13 +82,13 @@ def test_warp_reads_where_the_flow_points() -> None:
     torch.testing.assert_close(clamped[:, :, 0, :-2], features[:, :, 0, 2:], rtol=0, atol=1e-5)
 
 
-def test_warp_has_right_gradients() -> None:
+def test_warp_passes_gradcheck() -> None:
     features, flow = (random(1, 2, 4, 5, seed=i).double().requires_grad_() for i in (0, 1))
     for border in ("zeros", "clamp"):
         assert torch.autograd.gradcheck(lambda f, v, border=border: warp(f, v, border), (features, flow))
 
 
-def test_half_precision_positions_lose_nothing() -> None:
+def test_warp_computes_float16_positions_in_float32() -> None:
     features = torch.arange(2048, dtype=torch.float16).view(1, 1, 1, -1) / 2048
     out = warp(features, torch.full((1, 2, 1, 2048), 0.5).half() * torch.tensor([1.0, 0.0]).half().view(1, 2, 1, 1))
     assert out.dtype == torch.float16
@@ -95,7 +97,7 @@ def test_half_precision_positions_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [(5, 8), (10, 24), (7, 13), (3, 20)])
-def test_bilinear_at_target_coordinates_is_resizing(size: tuple[int, int]) -> None:
+def test_bilinear_sampling_at_target_coordinates_equals_interpolate(size: tuple[int, int]) -> None:
     features = random(2, 3, 5, 8)
     y, x = target_coordinates(5, size[0]), target_coordinates(8, size[1])
     expected = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
@@ -103,15 +105,15 @@ def test_bilinear_at_target_coordinates_is_resizing(size: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize("border", ["zeros", "clamp"])
-def test_separable_bilinear_agrees_with_sampling(border: Border) -> None:
+def test_separable_bilinear_sampling_agrees_with_sample(border: Border) -> None:
     features = random(2, 3, 5, 8)
     y, x = torch.linspace(-2, 6, 11), torch.linspace(-1.5, 9, 17)
-    everywhere = (x.expand(2, 11, 17), y[:, None].expand(2, 11, 17))
-    expected = sample(features, *everywhere, border)
+    positions = (x.expand(2, 11, 17), y[:, None].expand(2, 11, 17))
+    expected = sample(features, *positions, border)
     torch.testing.assert_close(sample_bilinear(features, y, x, border), expected, rtol=0, atol=1e-5)
 
 
-def test_nearest_picks_whole_pixels_and_stays_inside() -> None:
+def test_nearest_sampling_takes_whole_pixels_and_clamps() -> None:
     features = random(1, 2, 5, 8)
     y, x = torch.tensor([-3.0, 0.4, 1.6, 9.0]), torch.tensor([0.0, 2.6, 7.3])
     assert nearest_index(y, 5).tolist() == [0, 0, 2, 4]
@@ -120,7 +122,7 @@ def test_nearest_picks_whole_pixels_and_stays_inside() -> None:
 
 
 class EveryOperator(nn.Module):
-    """One of each, as a graph of its own."""
+    """A network with one of each operator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +160,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Any, 
     return network, program.model, path
 
 
-def test_operators_export_as_standard_ones(exported: tuple[nn.Module, Any, Path]) -> None:
+def test_operators_export_as_standard_onnx(exported: tuple[nn.Module, Any, Path]) -> None:
     _, model, _ = exported
     operators = Counter(node.op_type for node in model.graph)
     assert operators["DeformConv"] == 1
@@ -173,7 +175,7 @@ def test_exported_operators_agree_at_other_sizes(
 ) -> None:
     network, _, path = exported
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    # Positions a little off the ties, which rounding could break either way.
+    # Positions slightly off the ties, where rounding could go either way.
     y, x = target_coordinates(height, target[0]) + 1e-3, target_coordinates(width, target[1]) + 1e-3
     inputs = (random(batch, 4, height, width, seed=3), y, x)
     with torch.no_grad():

@@ -1,3 +1,5 @@
+"""RBPN: agreement with the official network, description, batches, gradients, residual and halo."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from stvsr.training.networks.rbpn import RBPN, RBPN_S, RBPNConfig
 from torch import Tensor, nn
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict
 from tests.support.oracle import Oracle, load_oracle
 
 CONFIGS = {
@@ -33,17 +36,15 @@ def tiny(seed: int = 0, **changes: Any) -> RBPN:
 
 
 def clip(config: RBPNConfig, batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Frames, and flows of about two pixels."""
+    """Return frames, and flows of about two pixels."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.rand(batch, config.frames, 3, height, width, generator=generator)
     return frames, 2 * torch.randn(batch, config.frames - 1, 2, height, width, generator=generator)
 
 
-def test_official_state_dict(official: tuple[Oracle, RBPN]) -> None:
+def test_state_dict_is_the_official_one(official: tuple[Oracle, RBPN]) -> None:
     oracle, network = official
-    keys = {name: entry["shape"] for name, entry in oracle.record["keys"].items()}
-    assert {name: list(value.shape) for name, value in network.state_dict().items()} == keys
-    assert sum(p.numel() for p in network.parameters()) == oracle.record["param_count"]
+    assert_official_state_dict(network, oracle.record)
 
 
 def test_agrees_with_the_official_network(official: tuple[Oracle, RBPN]) -> None:
@@ -55,7 +56,7 @@ def test_agrees_with_the_official_network(official: tuple[Oracle, RBPN]) -> None
     assert_close_to_range(out[:, 0], oracle.arrays["out/y"], mean=1e-6, max=1e-5)
 
 
-def test_says_what_it_takes() -> None:
+def test_network_describes_its_inputs() -> None:
     network = RBPN(RBPN_S)
     assert network.window == SlidingWindow(frames=5, padding="replicate")
     assert network.flows == (FlowInput(name="flow", pairs=((2, 0), (2, 1), (2, 3), (2, 4)), method="farneback"),)
@@ -64,7 +65,7 @@ def test_says_what_it_takes() -> None:
 
 
 @pytest.mark.parametrize(("scale", "kernel"), [(2, 6), (4, 8), (8, 12)])
-def test_batch_items_do_not_meet(scale: int, kernel: int) -> None:
+def test_batch_items_are_independent(scale: int, kernel: int) -> None:
     network = tiny(scale=scale, residual=True)
     assert network.DBPN.up1.up_conv1.deconv.weight.shape[2:] == (kernel, kernel)
     frames, flow = clip(TINY, 2, 9, 7)
@@ -75,7 +76,7 @@ def test_batch_items_do_not_meet(scale: int, kernel: int) -> None:
     assert_close_to_range(together, alone, mean=1e-6, max=1e-5)
 
 
-def test_gradients_reach_every_weight() -> None:
+def test_every_parameter_has_a_finite_gradient() -> None:
     network = RBPN(RBPN_S)
     network(*clip(RBPN_S, 2, 7, 9)).square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -93,7 +94,7 @@ def test_residual_is_added_to_the_enlarged_target() -> None:
     assert_close_to_range(added[:, 0], upsample_bicubic(frames[:, 1], 4), mean=1e-6, max=1e-5)
 
 
-def test_a_tile_is_right_beyond_its_halo() -> None:
+def test_tile_equals_the_whole_frame_beyond_the_halo() -> None:
     network = tiny(n_resblock=2, frames=5)
     frames, flow = clip(network.config, 1, 6, 60)
     cut = 44
@@ -101,7 +102,7 @@ def test_a_tile_is_right_beyond_its_halo() -> None:
         whole, part = network(frames, flow), network(frames[..., :cut], flow[..., :cut])
     inside = 4 * (cut - network.halo_px)
     assert_close_to_range(part[..., :inside], whole[..., :inside], mean=1e-6, max=1e-5)
-    assert not torch.allclose(part, whole[..., : 4 * cut], atol=1e-3)  # nearer to the cut it is not
+    assert not torch.allclose(part, whole[..., : 4 * cut], atol=1e-3)  # within the halo it differs
 
 
 def test_training_lowers_the_loss() -> None:

@@ -1,3 +1,5 @@
+"""STINet: official state dict, description, graph, batches, gradients, residual and loss."""
+
 from dataclasses import replace
 from typing import Any
 
@@ -6,7 +8,6 @@ import pytest
 import torch
 from stvsr.engine.contract.manifest import FixedFactors, FlowInput, RunWindow
 from stvsr.training.checkpoints import load_official
-from stvsr.training.networks.alignment import DeformConvPack
 from stvsr.training.networks.ops import upsample_bicubic
 from stvsr.training.networks.refinement import neighbourhood_means
 from stvsr.training.networks.spynet import IMAGENET_MEAN, IMAGENET_STD
@@ -14,6 +15,7 @@ from stvsr.training.networks.stinet import STINET_S, STINet, STINetConfig
 from torch import Tensor, nn
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict, randomize_offsets
 from tests.support.oracle import Oracle, load_oracle
 
 TINY = STINetConfig(base_filter=4, feat=8, hidden=16, num_stages=2, n_resblock=1, groups=2)
@@ -32,33 +34,28 @@ def official() -> tuple[Oracle, STINet]:
 
 
 def tiny(config: STINetConfig = TINY, **changes: Any) -> STINet:
-    """A network with offsets of about a pixel."""
     torch.manual_seed(0)
     network = STINet(replace(config, **changes)).eval()
-    for module in network.modules():
-        if isinstance(module, DeformConvPack):
-            nn.init.normal_(module.conv_offset_mask.weight, std=0.3)
+    randomize_offsets(network)
     return network
 
 
 def clip(batch: int, frames: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames, and flows of about two pixels."""
+    """Return frames, and flows of about two pixels."""
     generator = torch.Generator().manual_seed(0)
     forward, backward = 2 * torch.randn(2, batch, frames - 1, 2, height, width, generator=generator)
     return torch.rand(batch, frames, 3, height, width, generator=generator), forward, backward
 
 
-def test_official_state_dict(official: tuple[Oracle, STINet]) -> None:
+def test_state_dict_is_the_official_one_with_shared_layers(official: tuple[Oracle, STINet]) -> None:
     oracle, network = official
-    keys = {name: entry["shape"] for name, entry in oracle.record["keys"].items()}
+    assert_official_state_dict(network, oracle.record)
     state = network.state_dict()
-    assert {name: list(value.shape) for name, value in state.items()} == keys
-    assert sum(p.numel() for p in network.parameters()) == oracle.record["param_count"]
     for alias, name in oracle.record["aliases"].items():
         assert state[alias].data_ptr() == state[name].data_ptr()
 
 
-def test_says_what_it_takes() -> None:
+def test_network_describes_its_inputs() -> None:
     network = STINet(STINET_S)
     assert network.window == RunWindow(frames=4)
     assert network.time == FixedFactors(factors=(2,))
@@ -70,7 +67,7 @@ def test_says_what_it_takes() -> None:
     assert sum(p.numel() for p in network.parameters()) < 1e6
 
 
-def test_means_over_neighbourhoods_of_two_frames() -> None:
+def test_neighbourhood_means_of_two_frames() -> None:
     third = 1 / 3
     onward = [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0.5, 0], [0, third, third, third]]
     both = [[third, third, third, 0], [third, third, 0, third], [third, 0, third, third], [0, third, third, third]]
@@ -80,7 +77,7 @@ def test_means_over_neighbourhoods_of_two_frames() -> None:
 
 @pytest.mark.parametrize("config", [TINY, STINET_S], ids=["official", "compact"])
 @pytest.mark.parametrize("frames", [2, 4])
-def test_batch_items_do_not_meet(config: STINetConfig, frames: int) -> None:
+def test_batch_items_are_independent(config: STINetConfig, frames: int) -> None:
     network, inputs = tiny(config), clip(2, frames, 5, 7)
     with torch.no_grad():
         together = network(*inputs)
@@ -92,11 +89,11 @@ def test_batch_items_do_not_meet(config: STINetConfig, frames: int) -> None:
 
 
 @pytest.mark.parametrize("config", [TINY, STINET_S], ids=["official", "compact"])
-def test_gradients_reach_every_weight_in_use(config: STINetConfig) -> None:
+def test_every_used_parameter_has_a_finite_gradient(config: STINetConfig) -> None:
     network = tiny(config)
     inputs = clip(2, 3, 4, 6)
-    judged = network.loss(*inputs, truth=torch.rand(2, 5, 3, 16, 24))
-    (judged.reconstruction + judged.auxiliary).backward()
+    terms = network.loss(*inputs, truth=torch.rand(2, 5, 3, 16, 24))
+    (terms.reconstruction + terms.auxiliary).backward()
     unused = [name for name, p in network.named_parameters() if name.startswith(UNUSED)]
     assert len(unused) == (4 if config.official else 0)
     for name, parameter in network.named_parameters():
@@ -122,13 +119,13 @@ def test_residual_is_added_to_enlarged_frames_and_their_means() -> None:
         assert_close_to_range(out[0], upsample_bicubic(expected, 4), mean=1e-6, max=1e-5)
 
 
-def test_loss_is_of_the_output_and_of_early_frames_at_both_sizes() -> None:
+def test_loss_compares_the_output_and_early_frames_at_both_resolutions() -> None:
     network, inputs = tiny(STINET_S), clip(1, 3, 4, 6)
     truth = torch.rand(1, 5, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         low, early, final = network.reconstructions(*inputs)
-        reconstruction, auxiliary, made = network.loss(*inputs, truth=truth)
-    assert torch.equal(made, final)
+        reconstruction, auxiliary, output = network.loss(*inputs, truth=truth)
+    assert torch.equal(output, final)
     small = nn.functional.interpolate(truth[0], scale_factor=0.25, mode="bicubic", antialias=True)
     assert reconstruction.item() == pytest.approx((final - truth).abs().mean().item(), abs=1e-4)
     errors = (early - truth).abs().mean() + (low[0] - small).abs().mean()

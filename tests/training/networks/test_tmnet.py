@@ -1,13 +1,13 @@
-"""TMNet against the official one, and what it promises of times, batches and weights."""
+"""TMNet: official state dict, times and batches, gradients and halo."""
 
 import pytest
 import torch
 from stvsr.engine.contract.manifest import RunWindow
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.tmnet import TMNET_S, TMNet, TMNetConfig
-from torch import Tensor
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict, random_clip, untrained_parameters
 from tests.support.oracle import Oracle, load_oracle
 from tests.support.procedural import filled
 
@@ -19,30 +19,22 @@ def official() -> Oracle:
     return load_oracle("tmnet_full_procedural", gain=0.8, offset_gain=16.0)
 
 
-def made(config: TMNetConfig = TINY) -> Network:
-    """A network with offsets of about a pixel."""
+def network_with_offsets(config: TMNetConfig = TINY) -> Network:
     return filled(TMNet(config), gain=0.8)
 
 
-def clip(batch: int, frames: int, height: int, width: int) -> Tensor:
-    return torch.rand(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(0))
-
-
-def test_official_state_dict(official: Oracle) -> None:
-    network = TMNet()
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    assert shapes == {name: entry["shape"] for name, entry in official.record["keys"].items()}
-    assert sum(p.numel() for p in network.parameters()) == official.record["param_count"]
+def test_state_dict_is_the_official_one(official: Oracle) -> None:
+    assert_official_state_dict(TMNet(), official.record)
 
 
 @pytest.mark.parametrize(
     ("config", "frames", "times", "height", "width"),
     [(TINY, 3, 3, 4, 20), (TINY, 2, 1, 12, 8), (TMNET_S, 3, 1, 20, 12)],
 )
-def test_batch_items_have_times_of_their_own(
+def test_batch_items_have_independent_times(
     config: TMNetConfig, frames: int, times: int, height: int, width: int
 ) -> None:
-    network, run = made(config), clip(2, frames, height, width)
+    network, run = network_with_offsets(config), random_clip(2, frames, height, width)
     time = torch.linspace(0, 1, 2 * times).view(2, times)
     with torch.no_grad():
         together = network(run, time)
@@ -52,8 +44,8 @@ def test_batch_items_have_times_of_their_own(
     assert_close_to_range(together, alone, mean=1e-6, max=1e-5)
 
 
-def test_one_time_needs_no_axis_and_none_is_the_middle() -> None:
-    network, run = made(), clip(2, 2, 8, 12)
+def test_time_may_lack_the_axis_of_times_and_defaults_to_the_middle() -> None:
+    network, run = network_with_offsets(), random_clip(2, 2, 8, 12)
     with torch.no_grad():
         early, middle = (network(run, torch.full((2,), t)) for t in (0.2, 0.5))
         assert torch.equal(network(run, torch.full((2, 1), 0.2)), early)
@@ -61,15 +53,15 @@ def test_one_time_needs_no_axis_and_none_is_the_middle() -> None:
     assert (early - middle).abs().max() > 1e-3 * (middle.max() - middle.min())
 
 
-def test_gradients_reach_every_weight() -> None:
-    network = made().train()
-    network(clip(2, 3, 8, 12), torch.tensor([0.3, 1.0])).square().mean().backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+def test_every_parameter_has_a_gradient() -> None:
+    network = network_with_offsets().train()
+    network(random_clip(2, 3, 8, 12), torch.tensor([0.3, 1.0])).square().mean().backward()
+    assert untrained_parameters(network) == []
 
 
-def test_halo_is_enough() -> None:
-    network, run, kept = made(TMNET_S), clip(1, 2, 16, 64), 12
+def test_tile_with_its_halo_equals_the_whole_frame() -> None:
+    network, run, core = network_with_offsets(TMNET_S), random_clip(1, 2, 16, 64), 12
     with torch.no_grad():
         time = torch.tensor([0.3])
-        whole, tile = network(run, time), network(run[..., : kept + network.halo_px], time)
-    assert_close_to_range(tile[..., : 4 * kept], whole[..., : 4 * kept], mean=1e-4, max=1e-3)
+        whole, tile = network(run, time), network(run[..., : core + network.halo_px], time)
+    assert_close_to_range(tile[..., : 4 * core], whole[..., : 4 * core], mean=1e-4, max=1e-3)

@@ -1,3 +1,5 @@
+"""TOFlow: agreement with the official network, checkpoints, sizes, flows, gradients, batches and halo."""
+
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,7 @@ from stvsr.training.networks.toflow import TOFLOW, TOFLOW_S, TOFlow, TOFlowConfi
 from torch import Tensor, nn
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import assert_official_state_dict, random_clip, untrained_parameters
 from tests.support.oracle import Oracle, load_oracle
 
 TINY = replace(TOFLOW_S, frames=5, width=8, flow_width=4)
@@ -20,8 +23,8 @@ def oracle() -> Oracle:
     return load_oracle("tof_basicsr")
 
 
-def moving(config: TOFlowConfig) -> TOFlow:
-    """A network whose flows are about a pixel."""
+def network_with_flows(config: TOFlowConfig) -> TOFlow:
+    """Return a network with flows of about a pixel."""
     torch.manual_seed(0)
     network = TOFlow(config).eval()
     for module in network.spynet.basic_module:
@@ -30,7 +33,7 @@ def moving(config: TOFlowConfig) -> TOFlow:
 
 
 def clip(batch: int, frames: int, height: int, width: int) -> Tensor:
-    return torch.rand(batch, frames, 3, height, width, generator=torch.Generator().manual_seed(1))
+    return random_clip(batch, frames, height, width, seed=1)
 
 
 @pytest.mark.parametrize("adapt", [True, False])
@@ -52,14 +55,11 @@ def test_flows_agree_with_the_official_network(oracle: Oracle) -> None:
     assert_close_to_range(flow, oracle.arrays["tap/flows_nbr0_1_2_4_5_6"][0], mean=1e-6, max=5e-6)
 
 
-def test_official_state_dict(oracle: Oracle) -> None:
-    network = TOFlow()
-    shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-    assert shapes == {name: entry["shape"] for name, entry in oracle.record["keys"].items()}
-    assert sum(p.numel() for p in network.parameters()) == oracle.record["param_count"]
+def test_state_dict_is_the_official_one(oracle: Oracle) -> None:
+    assert_official_state_dict(TOFlow(), oracle.record)
 
 
-def test_checkpoints_of_another_copy_load(oracle: Oracle) -> None:
+def test_checkpoints_with_the_names_of_dynavsr_load(oracle: Oracle) -> None:
     names = oracle.record["key_map_basicsr_to_dynavsr"]
     network = TOFlow()
     load_official(network, {names[own]: value for own, value in oracle.weights.items() if own in names})
@@ -67,16 +67,16 @@ def test_checkpoints_of_another_copy_load(oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize(("config", "multiple"), [(TOFLOW, 4), (ENLARGED, 16), (TOFLOW_S, 8)])
-def test_sizes(config: TOFlowConfig, multiple: int) -> None:
+def test_size_constraint_and_scale_follow_the_configuration(config: TOFlowConfig, multiple: int) -> None:
     network = TOFlow(config)
     assert network.size.multiple_of == multiple
     assert network.space.factors == (config.enlarge,)
 
 
 @torch.no_grad()
-def test_small_frames_are_enlarged_first() -> None:
+def test_enlarging_inside_equals_enlarged_input() -> None:
     config = replace(TINY, official_sampling=True, flow_of_small_frames=False)
-    inside, outside = moving(config), moving(replace(config, enlarge=1))
+    inside, outside = network_with_flows(config), network_with_flows(replace(config, enlarge=1))
     frames = clip(2, 5, 8, 12)
     large = upsample_bicubic(frames.flatten(0, 1), 4).unflatten(0, (2, 5))
     assert torch.allclose(inside(frames), outside(large), atol=1e-5)
@@ -95,8 +95,8 @@ class ConstantFlow(nn.Module):
 
 
 @torch.no_grad()
-def test_flows_of_small_frames_lead_as_far() -> None:
-    of_small, of_large = moving(TINY), moving(replace(TINY, flow_of_small_frames=False))
+def test_flows_of_small_frames_are_scaled_to_the_enlarged_frames() -> None:
+    of_small, of_large = network_with_flows(TINY), network_with_flows(replace(TINY, flow_of_small_frames=False))
     of_small.spynet, of_large.spynet = ConstantFlow(0.25, -0.75), ConstantFlow(1, -3)
     frames = clip(2, 5, 8, 12)
     assert torch.allclose(of_small(frames), of_large(frames), atol=1e-6)
@@ -106,7 +106,7 @@ def test_flows_of_small_frames_lead_as_far() -> None:
 
 @pytest.mark.parametrize("official_sampling", [True, False])
 @torch.no_grad()
-def test_a_coarser_flow_is_as_many_more_pixels(official_sampling: bool) -> None:
+def test_flow_of_each_coarser_level_counts_twice(official_sampling: bool) -> None:
     network = SpyNet(width=4, levels=3, official_sampling=official_sampling).eval()
     for level, module in enumerate(network.basic_module):
         last = module.basic_module[-1]
@@ -118,28 +118,27 @@ def test_a_coarser_flow_is_as_many_more_pixels(official_sampling: bool) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_every_parameter_is_trained(training: bool) -> None:
-    network = moving(TINY).train(training)
+def test_every_parameter_has_a_gradient(training: bool) -> None:
+    network = network_with_flows(TINY).train(training)
     before = network.spynet.basic_module[0].basic_module[1].running_mean.clone()
     out = network(clip(2, 5, 24, 40))
     assert out.shape == (2, 1, 3, 96, 160)
     out.square().mean().backward()
-    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert idle == []
+    assert untrained_parameters(network) == []
     assert training != torch.equal(before, network.spynet.basic_module[0].basic_module[1].running_mean)
 
 
 @torch.no_grad()
-def test_clips_of_a_batch_are_apart() -> None:
-    network, frames = moving(TINY), clip(2, 5, 16, 24)
+def test_batch_items_are_independent() -> None:
+    network, frames = network_with_flows(TINY), clip(2, 5, 16, 24)
     assert torch.allclose(network(frames), torch.cat([network(frames[:1]), network(frames[1:])]), atol=1e-6)
 
 
 @torch.no_grad()
-def test_beyond_the_halo_a_cut_changes_nothing() -> None:
-    network = moving(TINY)
+def test_tile_equals_the_whole_frame_beyond_the_halo() -> None:
+    network = network_with_flows(TINY)
     frames = clip(1, 5, 8, 176)
     whole, part = network(frames), network(frames[..., :160])
-    seen = 4 * (160 - network.halo_px)
-    assert_close_to_range(part[..., :seen], whole[..., :seen], mean=1e-6, max=1e-5)
+    unaffected = 4 * (160 - network.halo_px)
+    assert_close_to_range(part[..., :unaffected], whole[..., :unaffected], mean=1e-6, max=1e-5)
     assert (part - whole[..., :640]).abs().max() > 1e-2

@@ -1,6 +1,7 @@
+"""VideoINR: agreement with the official network, targets and batches, gradients, quirks and checkpoints."""
+
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,67 +9,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from stvsr.engine.backends.session import open_session
+from stvsr.engine.backends.onnxruntime import open_session
 from stvsr.engine.contract.bundle import Bundle
 from stvsr.engine.contract.errors import CheckpointError
 from stvsr.export.exporter import export_bundle
 from stvsr.training.checkpoints import load_official, read_state_dict
-from stvsr.training.networks.alignment import DeformConvPack
-from stvsr.training.networks.ops import nearest_index, target_coordinates
+from stvsr.training.networks.ops import target_coordinates
 from stvsr.training.networks.registry import find_network
 from stvsr.training.networks.videoinr import VideoINR, VideoINRConfig, target_axis
 from torch import Tensor, nn
 
 from tests.support.compare import assert_close_to_range
-from tests.support.paths import ORACLES, SHARED
-from tests.support.procedural import videoinr_weights
+from tests.support.networks import assert_official_state_dict, random_clip
+from tests.support.oracle import LARGE_ORACLES
+from tests.support.paths import ORACLES
+from tests.support.videoinr import BOUNDS, FULL, Oracle, tiny
 
-FULL = "videoinr_full_procedural"
 SMALL = "videoinr_small"
-SMALL_ORACLES = SHARED / "oracles"
-TINY = VideoINRConfig(nf=8, groups=2, front_blocks=1, back_blocks=1)
 
 FULL_CASES: dict[str, dict[str, Any]] = json.loads((ORACLES / f"{FULL}.json").read_text())["cases"]
-# Of the output's range; the official float32 is off its own float64 by about 1e-5 (mean) and 2e-4 (max).
-BOUNDS = {"mean": 2e-5, "max": 1e-3}
-
-
-class Oracle:
-    """Official outputs, and networks with the official weights of the test path and of the training path."""
-
-    def __init__(self, folder: Path, name: str, config: VideoINRConfig) -> None:
-        self.record = json.loads((folder / f"{name}.json").read_text())
-        with np.load(folder / f"{name}.npz") as arrays:
-            self.arrays = dict(arrays)
-        shapes = {key: tuple(entry["shape"]) for key, entry in self.record["keys"].items()}
-        stored = {k.removeprefix("sd/"): torch.from_numpy(v) for k, v in self.arrays.items() if k.startswith("sd/")}
-        self.weights = stored or videoinr_weights(shapes)
-        self.tested, self.trained = (VideoINR(replace(config, frame_upsample=factor)).eval() for factor in (4, 1))
-        for network in (self.tested, self.trained):
-            load_official(network, self.weights)
-        with torch.no_grad():
-            self.features = {
-                name: self.tested.encode(torch.from_numpy(self.arrays[f"in/{name}"]))[0] for name in ("x", "x36")
-            }
-
-    def check(self, case: str) -> None:
-        record = self.record["cases"][case]
-        network = self.tested if record["test"] else self.trained
-        features = self.features["x36" if case.startswith("x36") else "x"]
-        rows, columns = record["out_shape"][2:]
-        y, x = target_coordinates(features.shape[2], rows), target_coordinates(features.shape[3], columns)
-        for time in record["times"]:
-            with torch.no_grad():
-                out = network.decode(features, torch.tensor([time]), y, x)
-            assert_close_to_range(out, self.arrays[f"out/{case}/t{time:.6f}"], **BOUNDS)
-
-    def check_picks(self, case: str) -> None:
-        features = self.features["x36" if case.startswith("x36") else "x"]
-        for axis, n_in, n_out in zip(
-            ("row", "col"), features.shape[2:], self.record["cases"][case]["out_shape"][2:], strict=True
-        ):
-            place = self.tested.nearest_position(target_axis(target_coordinates(n_in, n_out), n_in), n_in)
-            np.testing.assert_array_equal(nearest_index(place, n_in), self.arrays[f"nearest/{case}/{axis}"])
 
 
 @pytest.fixture(scope="module")
@@ -78,36 +37,23 @@ def full() -> Oracle:
 
 @pytest.fixture(scope="module")
 def small() -> Oracle:
-    if not (SMALL_ORACLES / f"{SMALL}.npz").is_file():
-        pytest.skip(f"the weights of {SMALL}, 35 MB, are not beside this checkout")
-    return Oracle(SMALL_ORACLES, SMALL, VideoINRConfig(back_blocks=1))
+    if not (LARGE_ORACLES / f"{SMALL}.npz").is_file():
+        pytest.skip(f"the weights of {SMALL} (35 MB) are not next to the checkout")
+    return Oracle(LARGE_ORACLES, SMALL, VideoINRConfig(back_blocks=1))
 
 
 def small_cases() -> list[str]:
-    path = SMALL_ORACLES / f"{SMALL}.json"
+    path = LARGE_ORACLES / f"{SMALL}.json"
     return list(json.loads(path.read_text())["cases"]) if path.is_file() else ["s4"]
 
 
-def tiny(seed: int = 0, **changes: Any) -> VideoINR:
-    """A network with offsets and flows of about a pixel."""
-    torch.manual_seed(seed)
-    network = VideoINR(replace(TINY, **changes)).eval()
-    for module in network.modules():
-        if isinstance(module, DeformConvPack):
-            nn.init.normal_(module.conv_offset_mask.weight, std=0.3)
-    nn.init.normal_(network.flow_imnet.net[-1].weight, std=0.2)
-    return network
+def clip(batch: int, height: int, width: int) -> Tensor:
+    return random_clip(batch, 2, height, width)
 
 
-def clip(batch: int, height: int, width: int, seed: int = 0) -> Tensor:
-    return torch.rand(batch, 2, 3, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def test_official_state_dict_at_full_size(full: Oracle) -> None:
-    state = full.tested.state_dict()
-    assert {k: list(v.shape) for k, v in state.items()} == {k: v["shape"] for k, v in full.record["keys"].items()}
-    assert len(state) == 442
-    assert sum(p.numel() for p in full.tested.parameters()) == full.record["param_count"]
+def test_state_dict_is_the_official_one(full: Oracle) -> None:
+    assert_official_state_dict(full.tested, full.record)
+    assert len(full.tested.state_dict()) == 442
 
 
 @pytest.mark.parametrize("case", FULL_CASES)
@@ -116,17 +62,17 @@ def test_full_size_agrees_with_the_official_network(full: Oracle, case: str) -> 
 
 
 @pytest.mark.parametrize("case", small_cases())
-def test_small_agrees_with_the_official_network(small: Oracle, case: str) -> None:
+def test_small_size_agrees_with_the_official_network(small: Oracle, case: str) -> None:
     small.check(case)
 
 
 @pytest.mark.parametrize("case", small_cases())
-def test_nearest_picks_are_the_official_ones(small: Oracle, case: str) -> None:
+def test_nearest_pixels_are_the_official_ones(small: Oracle, case: str) -> None:
     small.check_picks(case)
 
 
-def test_stages_agree_with_the_official_ones(small: Oracle) -> None:
-    with np.load(SMALL_ORACLES / f"{SMALL}_taps.npz") as arrays:
+def test_intermediate_results_agree_with_the_official_network(small: Oracle) -> None:
+    with np.load(LARGE_ORACLES / f"{SMALL}_taps.npz") as arrays:
         taps = dict(arrays)
     network, features = small.tested, small.features["x"]
     encoded = features[:, :192].unflatten(1, (3, 64))
@@ -140,7 +86,7 @@ def test_stages_agree_with_the_official_ones(small: Oracle) -> None:
         assert_close_to_range(out[0].flatten(1).T, taps[f"s2_t0.5/{name}"], mean=1e-6, max=2e-5)
 
 
-def test_forward_is_decode_of_encode() -> None:
+def test_forward_decodes_the_encoded_frames() -> None:
     network, frames, time = tiny(), clip(1, 8, 12), torch.tensor([0.3])
     with torch.no_grad():
         features = network.encode(frames)
@@ -153,7 +99,7 @@ def test_forward_is_decode_of_encode() -> None:
 
 
 @pytest.mark.parametrize("official", [True, False])
-def test_batch_items_do_not_meet(official: bool) -> None:
+def test_batch_items_are_independent(official: bool) -> None:
     network, frames, times = tiny(official_sampling=official), clip(3, 8, 12), torch.tensor([0.0, 0.4, 1.0])
     with torch.no_grad():
         together = network(frames, times, (18, 33))
@@ -162,13 +108,13 @@ def test_batch_items_do_not_meet(official: bool) -> None:
 
 
 @pytest.mark.parametrize("official", [True, False])
-def test_part_of_a_target_is_that_part(official: bool) -> None:
+def test_part_of_a_target_equals_that_part_of_the_whole(official: bool) -> None:
     network, frames, time = tiny(official_sampling=official), clip(1, 16, 24), torch.tensor([0.4])
     y, x = target_coordinates(16, 40), target_coordinates(24, 60)
     with torch.no_grad():
         (features,) = network.encode(frames)
         whole = network.decode(features, time, y, x)
-        moved = network.target_flows(
+        flows = network.target_flows(
             network.target_features(features, time.view(1, 1, 1, 1), target_axis(y, 16), target_axis(x, 24)),
             *network.split(features),
             time.view(1, 1, 1, 1),
@@ -176,13 +122,13 @@ def test_part_of_a_target_is_that_part(official: bool) -> None:
             target_axis(x, 24),
         )
         part = network.decode(features, time, y[5:30], x[:45])
-    reach = int(moved.abs().max().ceil()) + 2  # target pixels; nearer to a cut, flows lead out of the part
+    reach = int(flows.abs().max().ceil()) + 2  # target pixels from a cut within which flows lead out of the part
     assert reach < 10
     whole, part = whole[:, :, 5 + reach : 30 - reach, : 45 - reach], part[:, :, reach:-reach, :-reach]
     assert_close_to_range(part, whole, mean=1e-5, max=1e-4)
 
 
-def test_gradients_reach_every_weight_in_use() -> None:
+def test_every_used_parameter_has_a_finite_gradient() -> None:
     network = tiny().train()
     network(clip(2, 8, 12), torch.tensor([0.2, 0.7]), (20, 28)).square().mean().backward()
     unused = {"upconv1", "upconv2", "HRconv", "conv_last"}
@@ -196,12 +142,12 @@ def test_gradients_reach_every_weight_in_use() -> None:
 
 
 def still(official: bool) -> VideoINR:
-    """No flow anywhere, and colours that are the first frame's, read at the first place."""
+    """Return a network without flow that returns the first frame's colours at the first sampled position."""
     network = tiny(official_sampling=official, frame_upsample=1)
     nn.init.zeros_(network.flow_imnet.net[-1].weight)
     nn.init.zeros_(network.flow_imnet.net[-1].bias)
     with torch.no_grad():
-        # Small numbers pass the sines almost unchanged.
+        # The sine of a small number is almost that number.
         for layer in network.encode_imnet.net:
             linear = layer if isinstance(layer, nn.Linear) else layer.linear
             linear.weight.zero_()
@@ -214,21 +160,21 @@ def still(official: bool) -> VideoINR:
     return network
 
 
-def test_right_sampling_keeps_still_frames_and_their_borders() -> None:
+def test_corrected_sampling_preserves_still_frames_and_their_borders() -> None:
     frames, time = clip(1, 8, 12), torch.tensor([0.5])
     with torch.no_grad():
-        same = still(False)(frames, time, (8, 12))
-        official = still(True)(frames, time, (8, 12))
+        corrected = still(False)(frames, time, (8, 12))
+        stretched = still(True)(frames, time, (8, 12))
         grey = torch.full_like(frames, 0.5)
-        bright, dark = (still(way)(grey, time, (24, 36)) for way in (False, True))
-    assert (same - frames[:, 0]).abs().max() < 1e-4
+        bright, dark = (still(official)(grey, time, (24, 36)) for official in (False, True))
+    assert (corrected - frames[:, 0]).abs().max() < 1e-4
     assert (bright - 0.5).abs().max() < 1e-4
-    # The official way: stretched, and half as bright at the edge.
-    assert (official - frames[:, 0]).abs().max() > 0.1
+    # The official sampling stretches the frame and halves the brightness at its edge.
+    assert (stretched - frames[:, 0]).abs().max() > 0.1
     assert dark[..., 0].max() < 0.3
 
 
-def test_checkpoint_of_parallel_training_loads(tmp_path: Path) -> None:
+def test_checkpoint_of_data_parallel_training_loads(tmp_path: Path) -> None:
     source, network = tiny(seed=1), tiny(seed=2)
     path = tmp_path / "parallel.pth"
     torch.save({f"module.{k}": v for k, v in source.state_dict().items()}, path)
@@ -243,11 +189,11 @@ def wrong_checkpoints() -> Iterator[Any]:
     yield pytest.param({**state, "extra.weight": torch.zeros(1)}, "unexpected: extra.weight", id="unexpected")
     wrong = {**state, "conv_first.weight": torch.zeros(8, 1, 3, 3)}
     yield pytest.param(wrong, r"conv_first.weight is \(8, 1, 3, 3\) and should be \(8, 3, 3, 3\)", id="shape")
-    yield pytest.param({"state": state}, "holds tensors alone, and these are not: state", id="nested")
+    yield pytest.param({"state": state}, "only tensors, and these entries are none: state", id="nested")
 
 
 @pytest.mark.parametrize(("state", "message"), list(wrong_checkpoints()))
-def test_wrong_checkpoint_says_what_is_wrong(state: dict[str, Any], message: str) -> None:
+def test_mismatched_checkpoint_is_refused_and_changes_nothing(state: dict[str, Any], message: str) -> None:
     network = tiny(seed=5)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(CheckpointError, match=message):
@@ -255,11 +201,11 @@ def test_wrong_checkpoint_says_what_is_wrong(state: dict[str, Any], message: str
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-def test_unreadable_checkpoint_says_so(tmp_path: Path) -> None:
+def test_unreadable_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         read_state_dict(tmp_path / "absent.pth")
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(CheckpointError, match="holds a list"):
+    with pytest.raises(CheckpointError, match="contains a list"):
         read_state_dict(tmp_path / "list.pth")
     (tmp_path / "text.pth").write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -267,7 +213,7 @@ def test_unreadable_checkpoint_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_exported_full_size_network_agrees_with_the_official_one(full: Oracle, tmp_path: Path) -> None:
+def test_exported_full_size_network_agrees_with_the_official_one(full: Oracle, tmp_path: Path) -> None:
     bundle = Bundle.load(export_bundle(find_network("videoinr"), full.tested, tmp_path / "videoinr"))
     operators = {n.op_type for g in bundle.manifest.graphs for n in onnx.load(bundle.path(g.role)).graph.node}
     assert {"DeformConv", "GridSample"} <= operators
@@ -284,6 +230,6 @@ def test_the_exported_full_size_network_agrees_with_the_official_one(full: Oracl
 
 
 @pytest.mark.slow
-def test_the_corrected_network_exports_too(tmp_path: Path) -> None:
+def test_network_with_corrected_sampling_exports(tmp_path: Path) -> None:
     network = tiny(official_sampling=False, frame_upsample=1)
     assert Bundle.load(export_bundle(find_network("videoinr"), network, tmp_path / "bundle")).manifest.halo_px is None

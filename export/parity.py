@@ -1,0 +1,89 @@
+"""The parity gate: graphs must compute what their network computes in PyTorch."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.backends.onnxruntime import OrtSession
+from ..engine.backends.session import Session
+from ..engine.contract.errors import ExportError
+from ..engine.contract.manifest import Role
+from ..training.networks.base import Network
+
+TOLERANCE = 1e-4  # largest difference between graphs and network, for frames in [0, 1]
+
+Inputs = Mapping[str, Tensor]  # of a network, by the names of its graphs' inputs and in the order of its arguments
+
+
+def measure_parity(
+    network: Network,
+    graphs: Mapping[Role, Path | bytes],
+    examples: Sequence[Inputs],
+    *,
+    subject: str,
+    remedy: str,
+    with_error: bool = False,
+) -> dict[str, float]:
+    """Run graphs in ONNX Runtime beside their network, which is on the CPU, and return the largest difference.
+
+    The result also has the network's own error in float32, measured against float64, if `with_error` is true or if the
+    difference is above `TOLERANCE`. Large arguments of sines magnify rounding, so two correct programs can differ by
+    more than `TOLERANCE`: up to twice this error is allowed.
+
+    Raises ExportError if the difference is larger, or if any value is not a finite number. `subject` names the graphs
+    in the error, and `remedy` says what to do.
+    """
+    with ExitStack() as stack:
+        sessions = {role: stack.enter_context(OrtSession(graph)) for role, graph in graphs.items()}
+        actual = [run_graphs(sessions, inputs) for inputs in examples]
+    expected = [network_output(network, inputs) for inputs in examples]
+    parity = {"difference": _largest_difference(actual, expected, network, remedy)}
+    allowed = TOLERANCE
+    if with_error or parity["difference"] > TOLERANCE:
+        precise_network = copy.deepcopy(network).double()
+        precise = [network_output(precise_network, inputs) for inputs in examples]
+        parity["float32_error"] = _largest_difference(expected, precise, network, remedy)
+        allowed = max(TOLERANCE, 2 * parity["float32_error"])
+    if parity["difference"] > allowed:
+        raise ExportError(
+            f"{subject} differ from {type(network).__name__} in PyTorch by {parity['difference']:.2e}, and at most"
+            f" {allowed:.1e} is allowed: {remedy}."
+        )
+    return parity
+
+
+def run_graphs(sessions: Mapping[Role, Session], inputs: Inputs) -> np.ndarray:
+    """Run the open graphs of a bundle on the inputs of its network, and return the output frames."""
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    if "network" in sessions:
+        return np.asarray(sessions["network"].run(arrays)["upscaled"])
+    features = sessions["encoder"].run({"frames": arrays.pop("frames")})
+    return np.asarray(sessions["decoder"].run({**features, **arrays})["frame"])
+
+
+@torch.no_grad()
+def network_output(network: Network, inputs: Inputs) -> np.ndarray:
+    """Run a network on its inputs, in the dtype of its weights, and return the output frames."""
+    net: Any = network
+    dtype = next(net.parameters()).dtype
+    frames, *others = (value.to(dtype) for value in inputs.values())
+    if network.window.kind != "pair":
+        return net(frames, *others).numpy()
+    time, y, x = others
+    return net.decode(*net.encode(frames), time=time, y=y, x=x).numpy()
+
+
+def _largest_difference(
+    actual: Sequence[np.ndarray], expected: Sequence[np.ndarray], network: Network, remedy: str
+) -> float:
+    if not all(np.isfinite(values).all() for values in (*actual, *expected)):
+        raise ExportError(
+            f"{type(network).__name__} computes values that are not finite numbers: check its weights; {remedy}."
+        )
+    return max(float(np.abs(a - e).max()) for a, e in zip(actual, expected, strict=True))

@@ -1,0 +1,55 @@
+"""Evaluation: bicubic resizing scores as bicubic resizing, and clips that cannot be judged are refused."""
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stvsr.engine.contract.errors import MediaError, RequestError
+from stvsr.training.clips import read_clip
+from stvsr.training.evaluation import Protocol, evaluate
+from stvsr.training.metrics import luma, psnr
+from stvsr.training.resize import imresize, to_uint8
+
+from tests.support.paths import SAMPLE
+
+
+def bicubic(frames: Iterable[np.ndarray], factor: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Upscale by bicubic resizing, and blend in time."""
+    large = [imresize(frame.transpose(1, 2, 0).astype(float), size).transpose(2, 0, 1) for frame in frames]
+    for first, second in pairwise([*large, large[-1]]):
+        yield from ((1 - k / factor) * first + k / factor * second for k in range(factor))
+
+
+def test_bicubic_scores_as_bicubic() -> None:
+    scores = evaluate([SAMPLE], bicubic, Protocol(scale=4, factor=2))
+    for when in ("at", "between"):
+        figures = scores["clips"]["sample_bee_240"][when]
+        assert figures["stvsr"]["psnr_y_db"] == pytest.approx(figures["bicubic+blend"]["psnr_y_db"], abs=2e-3)
+        assert figures["stvsr"]["frames"] == figures["bicubic+repeat"]["frames"]
+    assert abs(scores["gain_db"]["at"]) < 2e-3
+
+    frames = list(read_clip(SAMPLE))[:3]
+    small = to_uint8(imresize(frames[0] / 255.0, (34, 60))) / 255.0
+    first_db = psnr(luma(to_uint8(imresize(small, (136, 240)))), luma(frames[0]))
+    count = scores["clips"]["sample_bee_240"]["at"]["stvsr"]["frames"]
+    assert count == len(list(read_clip(SAMPLE))[::2])
+    assert first_db == pytest.approx(scores["clips"]["sample_bee_240"]["at"]["bicubic+repeat"]["psnr_y_db"], abs=3)
+
+
+def test_a_clip_that_is_too_short_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"sample_bee_240\.mp4 has fewer than 1001 frames, too short"):
+        evaluate([SAMPLE], lambda *_: [], Protocol(scale=4, factor=1000))
+
+
+def test_a_clip_that_is_too_small_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"sample_bee_240\.mp4 have fewer than 11 pixels"):
+        evaluate([SAMPLE], bicubic, Protocol(scale=200, factor=2))
+
+
+def test_a_clip_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("not a video")
+    with pytest.raises(MediaError, match=r"text\.mp4"):
+        evaluate([path], bicubic, Protocol())

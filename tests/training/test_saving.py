@@ -1,0 +1,28 @@
+"""Files that appear as a whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+from stvsr.training.saving import atomic_path
+
+
+def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("weights.pt", "old")]
+
+
+def test_a_write_replaces_the_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "weights.pt"
+    for text in ("old", "new"):
+        with atomic_path(path) as partial:
+            partial.write_text(text)
+    assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("weights.pt", "new")]

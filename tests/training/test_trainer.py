@@ -1,0 +1,185 @@
+"""The training loop: learning rates, losses, checkpoints that resume, and runs that are refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stvsr.engine.contract.errors import BackendError, CheckpointError, MediaError, RequestError
+from stvsr.engine.contract.manifest import SlidingWindow
+from stvsr.training.data import ClipSampler, Sampling
+from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
+from stvsr.training.networks.losses import LossTerms, MotionConsistency
+from stvsr.training.networks.spynet import SpyNet
+from stvsr.training.networks.videoinr_s import VideoINRS
+from stvsr.training.run import Schedule, TrainingRun
+from stvsr.training.trainer import Trainer
+from torch import Tensor
+
+from tests.support.paths import SAMPLE
+from tests.support.toy_networks import QUICK, TINY_PAIR, TOYS, ToyNetwork, brightness_flow
+
+
+def quick_run(folder: Path, schedule: Schedule | None = None, **options: Any) -> TrainingRun:
+    """Return a run on the sample clip."""
+    return TrainingRun(SAMPLE.parent, folder, schedule=schedule or Schedule(), **{"sampling": QUICK, **options})
+
+
+def test_the_rate_warms_up_and_then_falls_until_the_end() -> None:
+    schedule = Schedule(steps=100, warmup=10, learning_rate=1e-3, final_rate=1e-6)
+    rates = [schedule.rate(step) for step in range(101)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[9] == pytest.approx(1e-3)
+    assert rates[100] == pytest.approx(1e-6)
+
+
+def pair_trainer(run: Path, steps: int, cache: Path, validation: Path | None = None) -> Trainer:
+    torch.manual_seed(0)
+    schedule = Schedule(
+        steps=steps, stage_two_at=6, learning_rate=2e-3, warmup=2, checkpoint_every=4, validate_every=8, ema=0.9
+    )
+    return Trainer(VideoINRS(TINY_PAIR), {"width": 8}, quick_run(run, schedule, validation=validation, cache=cache))
+
+
+def test_a_stopped_run_resumes_at_its_last_checkpoint(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    losses: list[float] = []
+    trainer = pair_trainer(folder, 8, cache, SAMPLE.parent)
+    scores = trainer.fit(lambda step, loss: losses.append(loss))
+    assert trainer.step == len(losses) == 8
+    assert scores.keys() == {"psnr_at", "psnr_between"}
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log] == [4, 8]
+
+    resumed = pair_trainer(folder, 12, cache)
+    assert resumed.step == 8
+    assert all(torch.equal(a, b) for a, b in zip(resumed.average.values(), trainer.average.values(), strict=True))
+    steps: list[int] = []
+    resumed.fit(lambda step, loss: steps.append(step))
+    assert steps == [9, 10, 11, 12]
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("kind", TOYS)
+def test_each_kind_of_network_learns_and_is_validated(kind: str, tmp_path: Path, clip: np.ndarray) -> None:
+    torch.manual_seed(0)
+    network = ToyNetwork(*TOYS[kind])
+    schedule = Schedule(steps=30, learning_rate=2e-2, warmup=2, checkpoint_every=15, validate_every=30, ema=0.8)
+    run = quick_run(tmp_path, schedule, validation=SAMPLE.parent)
+    trainer = Trainer(network, {}, run, flow=brightness_flow)
+    untrained = trainer.validate([clip])
+    losses: list[float] = []
+    scores = trainer.fit(lambda step, loss: losses.append(loss))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+    names = {"run": {"psnr_at", "psnr_between"}, "sliding": {"psnr_at"}, "doubled": {"psnr_between"}}
+    assert scores.keys() == names[network.window.kind]
+    assert all(scores[name] > untrained[name] + 3 for name in scores)
+    # Counters are not averaged, both names of a weight have the same value, and the network is in training mode.
+    assert trainer.average["norm.num_batches_tracked"] == 30
+    assert torch.equal(trainer.average["mix.weight"], trainer.average["again.weight"])
+    assert network.training
+
+    resumed = Trainer(ToyNetwork(*TOYS[kind]), {}, run, flow=brightness_flow)
+    assert resumed.step == 30
+    assert resumed.validate([clip]) == scores
+
+
+def test_a_network_with_weights_of_five_axes_trains(tmp_path: Path) -> None:
+    network = DeepTemporalSR(DeepTemporalSRConfig(width=4))
+    losses: list[float] = []
+    run = quick_run(tmp_path, Schedule(steps=2, warmup=0), sampling=Sampling(patch=16, batch=1))
+    Trainer(network, {}, run).fit(lambda step, loss: losses.append(loss))
+    assert len(losses) == 2
+    assert network.get_parameter("L8.weight").abs().max() > 0  # the layer starts at zero
+
+
+def test_a_network_with_flows_needs_a_flow_function(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="ToyNetwork takes optical flow"):
+        Trainer(ToyNetwork(*TOYS["run with flows"]), {}, quick_run(tmp_path))
+
+
+class AuxiliaryNetwork(ToyNetwork):
+    """A network with an auxiliary loss of 1."""
+
+    def loss(self, frames: Tensor, truth: Tensor) -> LossTerms:
+        output = self(frames)
+        return LossTerms((output - truth).abs().mean(), output.new_ones(()), output)
+
+
+def test_the_auxiliary_loss_fades_out(tmp_path: Path, clip: np.ndarray) -> None:
+    trainer = Trainer(AuxiliaryNetwork(*TOYS["run"]), {}, quick_run(tmp_path, Schedule(steps=4)))
+    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch()
+    losses = []
+    for trainer.step in (0, 2):
+        losses.append(trainer._loss(batch).item())
+    assert losses[0] - losses[1] == pytest.approx(0.5 - 0.125)  # halved every quarter of the steps
+
+
+@pytest.mark.parametrize("network", [ToyNetwork, AuxiliaryNetwork])
+def test_penalties_compare_the_output_with_the_truth(
+    network: type[ToyNetwork], tmp_path: Path, clip: np.ndarray
+) -> None:
+    schedule = Schedule(steps=4)
+    trainer = Trainer(network(*TOYS["run"]), {}, quick_run(tmp_path / "plain", schedule))
+    penalties = [(torch.nn.L1Loss(), 0.25)]
+    penalized = Trainer(trainer.network, {}, quick_run(tmp_path / "penalized", schedule), penalties=penalties)
+    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch()
+    added = penalized._loss(batch) - trainer._loss(batch)
+    assert added.item() == pytest.approx(0.25 * (trainer.network(batch.frames) - batch.truth).abs().mean().item())
+
+
+def test_motion_consistency_trains_a_run(tmp_path: Path, clip: np.ndarray) -> None:
+    penalties = [(MotionConsistency(SpyNet(width=4, levels=2)), 0.1)]
+    trainer = Trainer(ToyNetwork(*TOYS["run"]), {}, quick_run(tmp_path, Schedule(steps=4)), penalties=penalties)
+    loss = trainer._loss(ClipSampler([clip], trainer.network, QUICK, seed=0).batch())
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_motion_consistency_refuses_single_frames(tmp_path: Path, clip: np.ndarray) -> None:
+    penalties = [(MotionConsistency(SpyNet(width=4, levels=2)), 0.1)]
+    network = ToyNetwork(SlidingWindow(frames=3, padding="replicate"))
+    trainer = Trainer(network, {}, quick_run(tmp_path), penalties=penalties)
+    with pytest.raises(RequestError, match="three frames or more, and the network outputs 1"):
+        trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch())
+
+
+def test_a_network_overfits_one_batch(clip: np.ndarray) -> None:
+    torch.manual_seed(0)
+    network = VideoINRS(TINY_PAIR)
+    batch = ClipSampler([clip], network, QUICK, seed=0).batch()
+    assert batch.time is not None
+    assert batch.motion is not None
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        terms = network.loss(batch.frames, batch.time, batch.truth, batch.motion)
+        optimizer.zero_grad()
+        (terms.reconstruction + terms.auxiliary).backward()
+        optimizer.step()
+        losses.append(float(terms.reconstruction.detach()))
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+
+
+def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    pair_trainer(tmp_path, 4, tmp_path / "cache").fit()
+    with pytest.raises(RequestError, match="run of another configuration"):
+        Trainer(VideoINRS(TINY_PAIR), {"width": 9}, quick_run(tmp_path))
+    (tmp_path / "last.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"last\.pt cannot be read"):
+        Trainer(VideoINRS(TINY_PAIR), {"width": 8}, quick_run(tmp_path))
+
+
+def test_a_device_that_pytorch_does_not_have_is_refused(tmp_path: Path) -> None:
+    for device in ("magic", "cuda:99"):
+        with pytest.raises(BackendError, match=f"PyTorch cannot use the device '{device}'"):
+            Trainer(ToyNetwork(*TOYS["run"]), {}, quick_run(tmp_path, device=device))
+
+
+def test_training_without_clips_is_refused(tmp_path: Path) -> None:
+    run = TrainingRun(tmp_path / "gone", tmp_path, sampling=QUICK)
+    with pytest.raises(MediaError, match="gone does not exist"):
+        Trainer(ToyNetwork(*TOYS["run"]), {}, run).fit()

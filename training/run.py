@@ -1,0 +1,63 @@
+"""The settings of a training run."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..engine.contract.errors import BackendError
+from .data import Sampling
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of steps, learning rates and the random seed.
+
+    From step `stage_two_at` on, a network of any spatial scale trains at uniform scales, x1 to x4, instead of at x4.
+    """
+
+    steps: int = 40_000
+    stage_two_at: int = 32_000
+    learning_rate: float = 1e-3
+    final_rate: float = 1e-6
+    warmup: int = 200  # steps
+    auxiliary_weight: float = 0.5  # of a network's auxiliary loss at step 0; halved every quarter of the steps
+    ema: float = 0.999  # decay of the exponential moving average of the weights
+    validate_every: int = 1000  # steps; validation happens only at a checkpoint
+    checkpoint_every: int = 500  # steps
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate at a step: a linear warm-up, then a cosine down to `final_rate`."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.final_rate + (self.learning_rate - self.final_rate) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Everything that a training run needs to know: its clips, its folder, its schedule and its device."""
+
+    data: Path  # a clip, or a folder of clips
+    folder: Path  # of the run: checkpoints, weights and log
+    validation: Path | None = None  # a clip or a folder of clips to validate on
+    cache: Path | None = None  # folder of decoded clips; None: `cache` in the run's folder
+    schedule: Schedule = field(default_factory=Schedule)
+    sampling: Sampling = field(default_factory=Sampling)
+    device: str = "cpu"  # of PyTorch: cpu or cuda:0
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of decoded clips."""
+        return self.cache or self.folder / "cache"
+
+
+def check_device(device: str) -> None:
+    """Raise BackendError unless PyTorch can use the device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
+        raise BackendError(f"PyTorch cannot use the device '{device}' ({reason}): train on cpu or cuda:0.") from error
