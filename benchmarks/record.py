@@ -1,17 +1,15 @@
-"""What every benchmark shares: a real clip of any size, the machine's description, and JSON lines."""
+"""JSON lines of measurements, with the machine and the versions, and the tables that are written from them."""
 
 import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample_bee_240.mp4"
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
     *("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "triton", "cupy-cuda13x", "tensorrt"),
@@ -19,26 +17,8 @@ _PACKAGES = (
 )
 
 
-def make_clip(path: Path, width: int, height: int, frames: int) -> Path:
-    """The shipped sample at another size, repeated to a length, near lossless at 24 frames a second."""
-    import av  # not every benchmark needs it
-
-    with av.open(str(SAMPLE)) as source:
-        pictures = [
-            f.reformat(width, height, "yuv420p", interpolation="BICUBIC", threads=1) for f in source.decode(video=0)
-        ]
-    with av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=24, options={"crf": "8", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number, picture in enumerate(islice(cycle(pictures), frames)):
-            picture.pts, picture.time_base = number, Fraction(1, 24)
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
-
-
 def hardware() -> dict[str, Any]:
-    """The processor, the cores that this process may use, and the GPU if there is one."""
+    """Return the processor, the number of cores that this process may use, and the GPU if there is one."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -47,30 +27,30 @@ def hardware() -> dict[str, Any]:
         ]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found: dict[str, Any] = {"cpu": model, "cores": cores}
+    machine: dict[str, Any] = {"cpu": model, "cores": cores}
     try:
         import torch
 
         if torch.cuda.is_available():
-            found["gpu"] = torch.cuda.get_device_name()
+            machine["gpu"] = torch.cuda.get_device_name()
     except ImportError:
         pass
-    return found
+    return machine
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages that figures depend on."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def record(name: str, folder: Path, command: str, *, show: bool = True, **figures: Any) -> None:
-    """Appends one JSON line to ``folder/NAME.jsonl`` and, unless told not to, prints the figures."""
+    """Append one JSON line to `folder/NAME.jsonl`, and print the figures unless `show` is False."""
     line = {
         "benchmark": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -86,8 +66,8 @@ def record(name: str, folder: Path, command: str, *, show: bool = True, **figure
         print(json.dumps({"benchmark": name, **figures}, indent=1))
 
 
-def timed(call: Any, runs: int) -> list[float]:
-    """Seconds of each run after one that warms up."""
+def timed(call: Callable[[], Any], runs: int) -> list[float]:
+    """Return the seconds of each run, after one run for warm-up."""
     call()
     seconds = []
     for _ in range(runs):
@@ -95,3 +75,12 @@ def timed(call: Any, runs: int) -> list[float]:
         call()
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def write_between(path: Path, begin: str, end: str, table: str) -> None:
+    """Replace the text between two markers of a file; raises ValueError if the file lacks them."""
+    before, has_begin, rest = path.read_text().partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise ValueError(f"{path} has no line {begin} with {end} after it: add both where the table belongs")
+    path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")

@@ -1,4 +1,4 @@
-"""The wheel holds what the source tree does: every module of every room, and the shipped bundles."""
+"""The wheel contains every module and data file of the source tree, and works when it is installed."""
 
 import os
 import shutil
@@ -19,10 +19,13 @@ DATA = (".onnx", ".json", ".cu", ".cuh", ".cpp", ".hpp", ".cmake", ".in", ".txt"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel from a copy of the tree, so that nothing is left in it, and install it in a folder."""
+    """Build a wheel, install it in a folder of its own, and return the folder.
+
+    The build runs on a copy of the tree, because setuptools leaves files in the tree that it builds.
+    """
     if not (ROOT / "pyproject.toml").is_file():
-        pytest.skip("the tests run on an installed package, and no source tree is here to build")
-    pytest.importorskip("setuptools", "77", reason="a wheel is built without the network, so with this setuptools")
+        pytest.skip("the tests run on an installed package, without the source tree that a wheel is built from")
+    pytest.importorskip("setuptools", "77", reason="the build has no network, so it needs this setuptools installed")
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
     source.mkdir()
@@ -42,56 +45,59 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "target"
 
 
-def sources(*suffixes: str) -> set[str]:
-    """Return the files of the package in the tree, by their path in it."""
+def source_files(*suffixes: str) -> set[str]:
+    """Return the package's files with these suffixes in the source tree, relative to its root."""
     files = [*ROOT.glob("*"), *(path for room in ROOMS for path in (ROOT / room).rglob("*"))]
     return {path.relative_to(ROOT).as_posix() for path in files if path.suffix in suffixes and path.is_file()}
 
 
-def from_wheel(installed: Path) -> str:
-    """Return code that puts the wheel ahead of the source tree and of the hook of an editable install."""
-    return (
+def run_python(code: str, installed: Path) -> str:
+    """Run code in a process that imports `stvsr` from the wheel, and return its standard output.
+
+    The wheel comes before the source tree and before the import hook of an editable install.
+    """
+    prefix = (
         f"import sys; sys.path.insert(0, {os.fspath(installed)!r})\n"
         "sys.meta_path = [finder for finder in sys.meta_path if 'Editable' not in getattr(finder, '__name__', '')]\n"
     )
+    done = subprocess.run([sys.executable, "-c", prefix + code], capture_output=True, text=True, cwd=installed)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_every_module_and_every_data_file_is_inside(installed: Path) -> None:
+def test_the_wheel_contains_every_module_and_data_file(installed: Path) -> None:
     package = installed / "stvsr"
-    inside = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert sources(".py", *DATA) - inside == set()
-    assert "py.typed" in inside
-    assert not [name for name in inside if name.startswith(("tests", "benchmarks", "shared"))]
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert source_files(".py", *DATA) - files == set()
+    assert "py.typed" in files
+    assert not [name for name in files if name.startswith(("tests", "benchmarks", "shared"))]
 
 
 def test_every_module_imports_from_the_wheel(installed: Path) -> None:
-    names = sorted(name.removesuffix(".py").replace("/", ".") for name in sources(".py"))
+    names = sorted(name.removesuffix(".py").replace("/", ".") for name in source_files(".py"))
     modules = [f"stvsr.{name}".removesuffix(".__init__") for name in names if name != "__main__"]
     code = (
-        f"{from_wheel(installed)}import importlib\n"
+        "import importlib\n"
         f"for name in {modules}:\n"
         "    module = importlib.import_module(name)\n"
         f"    assert module.__file__.startswith({os.fspath(installed)!r}), module.__file__\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=installed)
-    assert done.returncode == 0, done.stderr
+    run_python(code, installed)
 
 
 def test_the_shipped_bundles_load_from_the_wheel(installed: Path) -> None:
     code = (
-        f"{from_wheel(installed)}"
         "from stvsr.engine.contract.bundle import Bundle, shipped_bundles\n"
         "for folder in shipped_bundles().values(): print(Bundle.load(folder).folder.name)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=installed)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == sorted(path.parent.name for path in ROOT.glob("engine/models/*/manifest.json"))
+    names = run_python(code, installed).split()
+    assert names == sorted(path.parent.name for path in ROOT.glob("engine/models/*/manifest.json"))
 
 
-def test_the_base_asks_for_no_torch(installed: Path) -> None:
-    (found,) = Distribution.discover(name="stvsr", path=[str(installed)])
-    base = [line for line in found.requires or [] if "extra ==" not in line]
+def test_the_base_installation_needs_no_torch_and_no_onnx(installed: Path) -> None:
+    (distribution,) = Distribution.discover(name="stvsr", path=[str(installed)])
+    base = [line for line in distribution.requires or [] if "extra ==" not in line]
     assert base
     assert not [line for line in base if line.startswith(("torch", "onnx>", "onnxscript"))]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert found.version == version
+    assert distribution.version == version

@@ -1,1 +1,1 @@
-"""What adaptation gains on clips whose truth is known: `python -m benchmarks.adaptation`."""
+"""The gains of adaptation on clips with known ground truth: `python -m benchmarks.adaptation`."""

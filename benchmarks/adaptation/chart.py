@@ -1,4 +1,4 @@
-"""A line chart as SVG: values over steps, on an axis that gives every doubling the same room."""
+"""A line chart as SVG: values over steps, on a logarithmic axis."""
 
 import math
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ _WIDTH, _HEIGHT = 720, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 44, 96
 _COLOURS = ("#7a7a7a", "#1f6fb4", "#c8401e", "#2b8a3e")
 _STEP_DB = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_MOST_LINES = 8
+_MAX_GRID_LINES = 8
 
 
 def chart(curves: Mapping[str, Mapping[int, float]], title: str) -> str:
-    """Curves by name, each of steps (0 and more) -> dB, with a legend."""
+    """Draw curves by name, each a map of steps (0 or more) to dB, with a legend."""
     steps = sorted({step for curve in curves.values() for step in curve})
     values = [value for curve in curves.values() for value in curve.values()]
-    unit = next((u for u in _STEP_DB if (max(values) - min(values)) / u <= _MOST_LINES), _STEP_DB[-1])
+    unit = next((u for u in _STEP_DB if (max(values) - min(values)) / u <= _MAX_GRID_LINES), _STEP_DB[-1])
     low, high = math.floor(min(values) / unit), math.ceil(max(values) / unit)
     high = max(high, low + 1)
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM

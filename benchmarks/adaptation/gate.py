@@ -1,8 +1,8 @@
-"""Whether the gate's verdict agrees with the truth: adaptations that help and that harm, on clips whose truth is known.
+"""Agreement of the gate's verdict with the truth, for adaptations that help and that harm.
 
-Each trial is a clip, the blur that makes it small, the blur that the adaptation assumes, a learning rate and a number
-of steps. `stvsr.training.adapt.gate.guarded` sees the small frames alone; the true gain is that of Y-PSNR on the frames
-that it kept out. A part of `adaptation.py`.
+Each trial is a clip, the blur that shrinks it, the blur that the adaptation assumes, a learning rate and a number of
+steps. `stvsr.training.adapt.gate.adapt_guarded` has the small frames only; the true gain is the Y-PSNR gain on its
+held-out frames.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.training.adapt.blur import gaussian_kernel
-from stvsr.training.adapt.gate import guarded, kept_out
+from stvsr.training.adapt.gate import adapt_guarded, split_scene
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
 from stvsr.training.adapt.restore import restored_frames
@@ -26,20 +26,20 @@ from stvsr.training.clips import find_clips
 from stvsr.training.data import Flow
 from stvsr.training.networks.base import Network
 
-from .trials import WHOLE, Lines, Trained, middle, pictures_of, scores, shown, trained
+from .trials import WHOLE, Lines, Trained, degraded, load_trained, middle_crop, scores, to_pictures
 
 BLURS: dict[str, Degrade | None] = {
-    "estimated": None,  # from the clip, to adapt, and from the frames that are kept out, to judge
+    "estimated": None,  # from the clip for the adaptation, and from the held-out frames for the verdict
     "bicubic": bicubic,
     "anisotropic": blurring(gaussian_kernel((3.0, 1.2), 0.6)),
     "wide": blurring(gaussian_kernel((2.6, 2.2), 1.2)),
 }
-KINDS = ("right or plain", "estimated", "wrong")  # of assumed blurs
+KINDS = ("correct or bicubic", "estimated", "wrong")  # of assumed blurs
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a clip is made small, and how a network adapts to it."""
+    """The blur that shrinks a clip, and the adaptation to it."""
 
     blur: str
     assumed: str
@@ -55,80 +55,82 @@ TRIALS = (
     Trial("wide", "wide", 1e-4, 30),
     Trial("anisotropic", "estimated", 1e-4, 30),
     Trial("bicubic", "estimated", 1e-4, 15),
-    Trial("bicubic", "bicubic", 2e-3, 10),  # too fast: it harms
-    Trial("bicubic", "anisotropic", 1e-4, 10),  # a wrong blur, which the gate cannot see
+    Trial("bicubic", "bicubic", 2e-3, 10),  # the rate is too high: it harms
+    Trial("bicubic", "anisotropic", 1e-4, 10),  # the blur is wrong, which the gate cannot detect
 )
 
 
 def gate(lines: Lines, options: argparse.Namespace) -> None:
-    """A line for each network, clip and trial."""
+    """Measure a line for each network, clip and trial."""
     for name in options.gated:
         path = options.runs / name / "weights.pt"
-        if (found := trained(name, path)) is None:
-            lines.missing("gate", name, path)
+        if (trained := load_trained(name, path)) is None:
+            lines.record_missing("gate", name, path)
             continue
         for clip in find_clips(options.val)[: options.clips]:
             for trial in TRIALS[: options.trials]:
-                size = "whole" if trial.assumed == "estimated" else options.size  # a part tells too little of a blur
-                settings = {"network": name, "weights": found.sha256, "clip": clip.stem, **asdict(trial)}
+                # A crop is too small for an estimate of the blur.
+                size = "whole" if trial.assumed == "estimated" else options.size
+                settings = {"network": name, "weights": trained.sha256, "clip": clip.stem, **asdict(trial)}
                 settings |= {"frames": options.frames, "size": size, "seed": options.seed}
-                lines.once("gate", settings, partial(_trial, found, clip, trial, options))
+                lines.measure_once("gate", settings, partial(_trial, trained, clip, trial, options))
 
 
-def _trial(found: Trained, clip: Path, trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
+def _trial(trained: Trained, clip: Path, trial: Trial, options: argparse.Namespace) -> dict[str, Any]:
     size = WHOLE if trial.assumed == "estimated" else options.size
-    true = middle(clip, options.cache, options.frames, size)
-    return {**gate_trial(found.network, true, trial, picture_flow, options.seed), "trained": found.told}
+    true = middle_crop(clip, options.cache, options.frames, size)
+    return {**gate_trial(trained.network, true, trial, picture_flow, options.seed), "trained": trained.training}
 
 
 def gate_trial(
     network: Network, true: NDArray[np.uint8], trial: Trial, flow: Flow | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """The verdict's record and, where the run came to its end, the true gain on the frames that were kept out.
+    """Return the record of the verdict and, if the run was completed, the true gain on the held-out frames.
 
-    true: (N, H, W, 3), of which the network sees what the trial's blur leaves.
+    `true` is (N, H, W, 3); the network has these frames shrunk by the blur of the trial.
     """
-    small = shown(true, BLURS[trial.blur] or bicubic)
+    small = degraded(true, BLURS[trial.blur] or bicubic)
     method = SelfSupervised(rate=trial.rate, degrade=BLURS[trial.assumed], flow=flow)
-    verdict = guarded(method, network, small, Budget(steps=trial.steps), seed)
-    told = verdict.record()
+    verdict = adapt_guarded(method, network, small, Budget(steps=trial.steps), seed)
+    figures = verdict.record()
     if verdict.adapted is not None:
         adapted = copy.deepcopy(network)
         adapted.load_state_dict(verdict.adapted.weights)
-        held = kept_out(network, small)[1]
-        made = (pictures_of(restored_frames(net, held, range(len(held)), flow)) for net in (network, adapted))
-        before, after = (scores(pictures, true[-len(held) :])["psnr_y_db"] for pictures in made)
-        told |= {"true_before_db": before, "true_gain_db": round(after - before, 4)}
-    return told
+        held_out = split_scene(network, small)[1]
+        indices = range(len(held_out))
+        results = (to_pictures(restored_frames(net, held_out, indices, flow)) for net in (network, adapted))
+        before, after = (scores(pictures, true[-len(held_out) :])["psnr_y_db"] for pictures in results)
+        figures |= {"true_before_db": before, "true_gain_db": round(after - before, 4)}
+    return figures
 
 
 def agreement(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How often the gate was right, by the kind of blur that was assumed; records: of the trial and of its verdict.
+    """Count how often the gate was right, by the kind of the assumed blur; a record holds a trial and its verdict.
 
-    ``kept_db`` is the mean true gain with the gate, ``always_db`` without one; ``largest_miss_db`` the largest true
-    gain, or loss, of a verdict that was not right.
+    `kept_db` is the mean true gain with the gate and `always_db` without it; `largest_miss_db` is the largest true gain
+    or loss of a wrong verdict.
     """
-    found = {}
-    for name in KINDS:
-        some = [r for r in records if "true_gain_db" in r and _kind(r) == name]
-        if not some:
+    summary = {}
+    for kind in KINDS:
+        judged = [r for r in records if "true_gain_db" in r and _kind(r) == kind]
+        if not judged:
             continue
-        gains = np.array([r["true_gain_db"] for r in some])
-        kept = np.array([r["kept"] for r in some])
-        missed = [r["true_gain_db"] for r in some if r["kept"] != (r["true_gain_db"] > 0)]
-        judged = np.array([(r["true_gain_db"], r["gain_db"]) for r in some if "gain_db" in r])
-        found[name] = {
-            "trials": len(some),
+        gains = np.array([r["true_gain_db"] for r in judged])
+        kept = np.array([r["kept"] for r in judged])
+        missed = [r["true_gain_db"] for r in judged if r["kept"] != (r["true_gain_db"] > 0)]
+        pairs = np.array([(r["true_gain_db"], r["gain_db"]) for r in judged if "gain_db" in r])
+        summary[kind] = {
+            "trials": len(judged),
             "agree": int(((gains > 0) == kept).sum()),
             "largest_miss_db": round(max(map(abs, missed), default=0.0), 4),
             "always_db": round(float(gains.mean()), 4),
             "kept_db": round(float((gains * kept).mean()), 4),
-            "correlation": round(float(np.corrcoef(judged.T)[0, 1]), 4) if len(judged) > 2 else None,
+            "correlation": round(float(np.corrcoef(pairs.T)[0, 1]), 4) if len(pairs) > 2 else None,
         }
-    return found
+    return summary
 
 
 def _kind(record: dict[str, Any]) -> str:
     if record["assumed"] == "estimated":
         return "estimated"
-    return "right or plain" if record["assumed"] in (record["blur"], "bicubic") else "wrong"
+    return "correct or bicubic" if record["assumed"] in (record["blur"], "bicubic") else "wrong"

@@ -1,7 +1,7 @@
-"""Seconds until new weights serve: those of some three million in a bundle, and in a live ONNX Runtime session.
+"""Seconds to replace about three million weights in a bundle, and in a live ONNX Runtime session.
 
-The network is `edvr-m`, of random weights; the new ones differ from them everywhere. A session takes them as the edited
-graph's bytes, from which it is opened: ONNX Runtime has no way to replace initializers in one that is open.
+The network is `edvr-m` with random weights; all new weights differ from them. A session is opened anew from the edited
+bytes of the graph, since ONNX Runtime cannot replace the initializers of an open session.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from stvsr.engine.backends.device import Host
-from stvsr.engine.backends.session import OrtSession
-from stvsr.engine.contract.bundle import Bundle
+from stvsr import Bundle
+from stvsr.engine.backends.device import CpuDevice
+from stvsr.engine.backends.onnxruntime import OrtSession
 from stvsr.engine.contract.weights import edit_graphs, read_weights, replace_weights
-from stvsr.export.bundle_network import network_of, write_adapted
+from stvsr.export.bundle_network import load_network, write_adapted
 from stvsr.export.exporter import export_bundle
 from stvsr.training.checkpoints import random_weights
 from stvsr.training.networks.registry import find_network
@@ -27,9 +27,9 @@ from .trials import Figures, Lines
 
 
 def reweight(lines: Lines, options: argparse.Namespace) -> None:
-    """One line."""
+    """Measure one line."""
     trial = {"network": options.reweighted, "runs": options.timings}
-    lines.once("reweight", trial, lambda: _timed(options))
+    lines.measure_once("reweight", trial, lambda: _timed(options))
 
 
 def _timed(options: argparse.Namespace) -> Figures:
@@ -46,30 +46,30 @@ def _timed(options: argparse.Namespace) -> Figures:
         }
         window = {"frames": np.random.default_rng(0).random((1, bundle.manifest.window.frames, 3, 64, 64), np.float32)}
 
-        def into_bundle(turn: int) -> Bundle:
-            return replace_weights(bundle, weights, folder / f"bundle-{turn}")
+        def write_bundle(run: int) -> Bundle:
+            return replace_weights(bundle, weights, folder / f"bundle-{run}")
 
-        def into_session(turn: int) -> OrtSession:
-            return OrtSession(edit_graphs(bundle, weights)[role], Host(), options.threads)
+        def open_session(run: int) -> OrtSession:
+            return OrtSession(edit_graphs(bundle, weights)[role], CpuDevice(), options.threads)
 
-        def checked(turn: int) -> Bundle:
-            held = network_of(bundle)
-            new = held.state_dict() | {name: torch.from_numpy(value) for name, value in weights.items()}
+        def write_checked(run: int) -> Bundle:
+            loaded = load_network(bundle)
+            new = loaded.state_dict() | {name: torch.from_numpy(value) for name, value in weights.items()}
             return write_adapted(
-                bundle, held, new, torch.from_numpy(window["frames"][0]), folder / f"checked-{turn}", {}
+                bundle, loaded, new, torch.from_numpy(window["frames"][0]), folder / f"checked-{run}", {}
             )
 
-        made, bundle_seconds = _median(into_bundle, options.timings)
-        session, session_seconds = _median(into_session, options.timings)
-        _, checked_seconds = _median(checked, options.timings)
+        written, bundle_seconds = _median(write_bundle, options.timings)
+        session, session_seconds = _median(open_session, options.timings)
+        _, checked_seconds = _median(write_checked, options.timings)
         with (
             session,
-            OrtSession(made.path(role), Host(), options.threads) as other,
-            OrtSession(bundle.path(role)) as old,
+            OrtSession(written.path(role), CpuDevice(), options.threads) as bundled,
+            OrtSession(bundle.path(role)) as original,
         ):
-            outputs = [some.run(window)["upscaled"] for some in (session, other, old)]
+            outputs = [opened.run(window)["upscaled"] for opened in (session, bundled, original)]
     if not np.array_equal(outputs[0], outputs[1]) or np.array_equal(outputs[0], outputs[2]):
-        raise RuntimeError("a session and a bundle of the same new weights differ, or do not have them")
+        raise RuntimeError("the session and the bundle differ, or do not have the new weights")
     return {
         "weights": sum(value.size for value in weights.values()),
         "bundle_seconds": bundle_seconds,
@@ -79,10 +79,10 @@ def _timed(options: argparse.Namespace) -> Figures:
 
 
 def _median(call: Callable[[int], Any], runs: int) -> tuple[Any, float]:
-    """The last result and the median of seconds."""
+    """Return the last result and the median of the seconds."""
     seconds, result = [], None
-    for turn in range(runs):
+    for run in range(runs):
         start = time.perf_counter()
-        result = call(turn)
+        result = call(run)
         seconds.append(time.perf_counter() - start)
     return result, round(statistics.median(seconds), 4)

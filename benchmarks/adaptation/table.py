@@ -1,4 +1,4 @@
-"""The tables of README.md, from the lines: each bar, what was reached, by how much it was missed; then the figures."""
+"""The tables of the README, from the lines: each goal with the measured figure, then the figures of all parts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .bars import KERNELS, bars, coverage, decibels, latest, mean, meta_lines
+from ..record import write_between
 from .gate import KINDS, TRIALS, agreement
+from .goals import KERNELS, coverage, decibels, goals, latest, mean, meta_lines
 from .meta import curves
+from .spatial import CASES, LEARNERS
 from .temporal import METHODS
 from .trials import Figures
 
@@ -16,10 +18,10 @@ BEGIN, END = "<!-- adaptation: python -m benchmarks.adaptation table OUT -->", "
 
 
 def table(lines: Sequence[Figures]) -> str:
-    """Markdown of all parts."""
-    head = ["| what | bar | reached | | of |", "|---|---|---|---|---|"]
-    tables = ["\n".join([*head, *(bar.row for bar in bars(lines))])]
-    for rows in (_space_rows(lines), _meta_rows(lines), _zero_shot_rows(lines), _gate_rows(lines)):
+    """Return the tables of all parts as Markdown."""
+    head = ["| goal | limit | measured | | clips, training |", "|---|---|---|---|---|"]
+    tables = ["\n".join([*head, *(goal.row for goal in goals(lines))])]
+    for rows in (_spatial_rows(lines), _meta_rows(lines), _zero_shot_rows(lines), _gate_rows(lines)):
         if rows:
             tables.append("\n".join(rows))
     if failed := [line for line in lines if "failed" in line]:
@@ -30,41 +32,36 @@ def table(lines: Sequence[Figures]) -> str:
 
 
 def write_table(lines: Sequence[Figures], readme: Path) -> None:
-    """Put the tables between the markers of a file; raises ``ValueError`` where it has none."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} has no line {BEGIN} with {END} after it: add both where the table is to be")
-    readme.write_text(f"{before}{BEGIN}\n\n{table(lines)}\n\n{END}{after}")
+    """Write the tables between the markers of a file; raises ValueError if it lacks them."""
+    write_between(readme, BEGIN, END, table(lines))
 
 
-def _space_rows(lines: Sequence[Figures]) -> list[str]:
+def _spatial_rows(lines: Sequence[Figures]) -> list[str]:
     rows = []
     for part, name, value in [
-        *(("self-supervised", "case", case) for case in ("bicubic", "estimated", "given")),
-        *(("distilled", "learner", who) for who in ("student", "distilled", "teacher")),
+        *(("self-supervised", "case", case) for case in CASES),
+        *(("distilled", "learner", learner) for learner in LEARNERS),
     ]:
         networks = dict.fromkeys(
             line["trial"]["network"] for line in lines if line["part"] == part and line["trial"].get(name) == value
         )
         for network in networks:
-            some = latest(lines, part, network=network, **{name: value})
-            if not some:
+            measured = latest(lines, part, network=network, **{name: value})
+            if not measured:
                 continue
             psnr, tof = (
-                f"{mean(some, 'before', key):{form}} to {mean(some, 'after', key):{form}}"
+                f"{mean(measured, 'before', key):{form}} to {mean(measured, 'after', key):{form}}"
                 for key, form in (("psnr_y_db", ".2f"), ("tof_px", ".3f"))
             )
-            gains = ", ".join(f"{line['gain_db']:+.2f}" for line in some)
-            trial = some[0]["trial"]
-            seconds = mean(some, "seconds")
+            gains = ", ".join(f"{line['gain_db']:+.2f}" for line in measured)
+            trial = measured[0]["trial"]
+            seconds = mean(measured, "seconds")
             rows.append(
                 f"| {part} | {network} | {value} | {trial['steps']} at {trial['rate']:g} | {psnr} | {gains} | {tof} |"
                 f" {'' if seconds is None else format(seconds, '.0f')} |"
             )
     head = [
-        "| part | network | blur, or who learns | steps, rate | Y-PSNR, dB | gain of each clip | tOF, px | seconds |",
+        "| part | network | blur or learner | steps, rate | Y-PSNR, dB | gain of each clip, dB | tOF, px | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     return [*head, *rows] if rows else []
@@ -73,43 +70,52 @@ def _space_rows(lines: Sequence[Figures]) -> list[str]:
 def _meta_rows(lines: Sequence[Figures]) -> list[str]:
     rows: list[str] = []
     for kind in KERNELS:
-        found = curves(meta_lines(lines, kind))
-        steps = sorted({step for curve in found.values() for step in curve})
-        if found and not rows:
-            rows = [f"| start, blur | {' | '.join(map(str, steps))} |", f"|---|{'---|' * len(steps)}"]
-        for name, curve in found.items():
+        measured = curves(meta_lines(lines, kind))
+        steps = sorted({step for curve in measured.values() for step in curve})
+        if measured and not rows:
+            rows = [
+                f"| start, optimizer, blur: Y-PSNR in dB after steps | {' | '.join(map(str, steps))} |",
+                f"|---|{'---|' * len(steps)}",
+            ]
+        for name, curve in measured.items():
             cells = (f"{curve[step]:.2f}" if step in curve else "" for step in steps)
             rows.append(f"| {name}, {kind} | {' | '.join(cells)} |")
     return rows
 
 
 def _zero_shot_rows(lines: Sequence[Figures]) -> list[str]:
-    some = latest(lines, "zero-shot")
-    if not some:
+    measured = latest(lines, "zero-shot")
+    if not measured:
         return []
-    rows = [f"| clip | motion, px | seen smaller by | {' | '.join(METHODS)} |", f"|---|---|---|{'---|' * len(METHODS)}"]
-    for line in some:
+    rows = [
+        f"| clip: Y-PSNR in dB | motion, px | frames shrunk by | {' | '.join(METHODS)} |",
+        f"|---|---|---|{'---|' * len(METHODS)}",
+    ]
+    for line in measured:
         cells = (f"{decibels(line, name):.2f}" for name in METHODS)
         rows.append(f"| {line['trial']['clip']} | {line['motion_px']:.1f} | {line['coarse']} | {' | '.join(cells)} |")
-    means = (f"{np.mean([decibels(line, name) for line in some]):.2f}" for name in METHODS)
+    means = (f"{np.mean([decibels(line, name) for line in measured]):.2f}" for name in METHODS)
     return [*rows, f"| mean | | | {' | '.join(means)} |"]
 
 
 def _gate_rows(lines: Sequence[Figures]) -> list[str]:
     networks = dict.fromkeys(line["trial"]["network"] for line in lines if line["part"] == "gate")
-    some = [line for n in networks for trial in TRIALS for line in latest(lines, "gate", network=n, **asdict(trial))]
-    found = agreement([{**line, **line["trial"]} for line in some])
-    if not found:
+    measured = [
+        line for n in networks for trial in TRIALS for line in latest(lines, "gate", network=n, **asdict(trial))
+    ]
+    summary = agreement([{**line, **line["trial"]} for line in measured])
+    if not summary:
         return []
     rows = [
-        "| gate: blur that is assumed | agrees with the truth | largest miss, dB | mean gain with it | without | of |",
+        "| gate: assumed blur | right verdicts | largest miss, dB | mean gain with the gate, dB | without, dB |"
+        " clips, training |",
         "|---|---|---|---|---|---|",
     ]
-    for name in KINDS:
-        if name in found:
-            of = found[name]
+    for kind in KINDS:
+        if kind in summary:
+            figures = summary[kind]
             rows.append(
-                f"| {name} | {of['agree']} of {of['trials']} | {of['largest_miss_db']:.2f} | {of['kept_db']:+.3f} |"
-                f" {of['always_db']:+.3f} | {coverage(some)} |"
+                f"| {kind} | {figures['agree']} of {figures['trials']} | {figures['largest_miss_db']:.2f} |"
+                f" {figures['kept_db']:+.3f} | {figures['always_db']:+.3f} | {coverage(measured)} |"
             )
     return rows

@@ -1,19 +1,17 @@
-"""What the parts of `adaptation.py` share: lines that are measured once, clips and what is shown of them, scores."""
+"""Trials of all parts: JSON lines that are measured once, trained networks, degraded clips and scores."""
 
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stvsr.engine.contract.errors import AdaptationError
+from stvsr import AdaptationError
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.training.adapt.blur import kernel_moments
 from stvsr.training.adapt.pseudo import Degrade
@@ -30,32 +28,32 @@ from ..record import record
 NAME = "adaptation"  # of the file of lines
 FACTOR = 4
 WHOLE = (1 << 16, 1 << 16)  # a size that no frame exceeds
-_MOST_DB = 100.0  # of frames that are given back unchanged
+_MAX_DB = 100.0  # PSNR of identical frames
 _FLOW = "farneback"
 
 Figures = dict[str, Any]
 
 
 class Lines:
-    """The lines of ``FOLDER/adaptation.jsonl``; a trial that has one, of the same settings, is not measured again.
+    """The lines of `FOLDER/adaptation.jsonl`; a trial with a line of the same settings is not measured again.
 
-    Lines that are ``untimed``, as the machine has other work, are without seconds; a timed run measures them anew.
+    With `untimed`, for a machine that has other work, lines have no seconds; a timed run measures such trials again.
     """
 
     def __init__(self, folder: Path, command: str, untimed: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._command, self._untimed = folder, command, untimed
         self.all: list[Figures] = read_lines(folder)
-        self._done = {
+        self._measured = {
             _key(line["part"], line["trial"])
             for line in self.all
             if "missing" not in line and (untimed or not line.get("untimed"))
         }
-        self._told = {_key(line["part"], line["trial"]) for line in self.all}
+        self._recorded = {_key(line["part"], line["trial"]) for line in self.all}
 
-    def once(self, part: str, trial: Mapping[str, Any], measure: Callable[[], Figures]) -> None:
-        """Measure a trial, unless that was done, and append its line; what cannot adapt is a line that says why."""
-        if (key := _key(part, trial)) in self._done:
+    def measure_once(self, part: str, trial: Mapping[str, Any], measure: Callable[[], Figures]) -> None:
+        """Measure a trial and append its line, unless it was measured; a failed adaptation is a line with its error."""
+        if (key := _key(part, trial)) in self._measured:
             return
         try:
             figures = measure()
@@ -64,14 +62,14 @@ class Lines:
         if self._untimed:
             figures = {"untimed": True} | {k: v for k, v in figures.items() if not k.endswith("seconds")}
         self._append(part, trial, {"threads": torch.get_num_threads(), **figures})
-        self._done.add(key)
+        self._measured.add(key)
 
-    def missing(self, part: str, network: str, path: Path) -> None:
-        """Say, once, that there are no weights of a network."""
+    def record_missing(self, part: str, network: str, path: Path) -> None:
+        """Append, once, a line that says which weights of a network are missing."""
         trial = {"network": network}
-        if _key(part, trial) not in self._told:
+        if _key(part, trial) not in self._recorded:
             self._append(part, trial, {"missing": f"{path.parent.name}/{path.name}"})
-            self._told.add(_key(part, trial))
+            self._recorded.add(_key(part, trial))
 
     def _append(self, part: str, trial: Mapping[str, Any], figures: Figures) -> None:
         record(NAME, self.folder, self._command, show=False, part=part, trial=dict(trial), **figures)
@@ -80,7 +78,7 @@ class Lines:
 
 
 def read_lines(folder: Path) -> list[Figures]:
-    """Every line of a folder, in the order in which they were measured."""
+    """Return all lines of a folder, in the order in which they were measured."""
     path = folder / f"{NAME}.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -91,89 +89,80 @@ def _key(part: str, trial: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with the weights of a run, their sha256, and what the run's files say of their training."""
+    """A network with the weights of a training run, their sha256, and the facts of their training."""
 
     network: Network
     sha256: str
-    told: Figures
+    training: Figures
 
 
-def trained(name: str, path: Path) -> Trained | None:
-    """A network of the list with the weights of a file that `stvsr train` wrote, or None where there is none."""
+def load_trained(name: str, path: Path) -> Trained | None:
+    """Return a registered network with the weights that `stvsr train` wrote to a file, or None if it does not exist."""
     if not path.is_file():
         return None
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    network, told = load_weights(find_network(name), path)
-    told.pop("checkpoint", None)
-    if "meta" not in told and (last := path.with_name("last.pt")).is_file():
-        told["schedule"] = torch.load(last, map_location="cpu", weights_only=True, mmap=True).get("schedule")
-    return Trained(network.eval(), sha256, told)
+    network, training = load_weights(find_network(name), path)
+    training.pop("checkpoint", None)
+    if "meta" not in training and (last := path.with_name("last.pt")).is_file():
+        training["schedule"] = torch.load(last, map_location="cpu", weights_only=True, mmap=True).get("schedule")
+    return Trained(network.eval(), sha256, training)
 
 
-def middle(path: Path, cache: Path, frames: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """So many frames of a clip's middle, cut to ``size`` (H, W) around it: (N, H, W, 3), fewer where it has fewer.
+def middle_crop(path: Path, cache: Path, frames: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the middle of a clip, at most `frames` frames of at most `size` (H, W): (N, H, W, 3).
 
-    Both sides are whole multiples of 4 pixels.
+    Both sides are multiples of 4 pixels.
     """
     clip = cached_clip(path, cache)
-    wanted = (frames, *(min(n, m) // FACTOR * FACTOR for n, m in zip(clip.shape[1:3], size, strict=True)))
+    lengths = (frames, *(min(n, m) // FACTOR * FACTOR for n, m in zip(clip.shape[1:3], size, strict=True)))
     cut = (
         slice(max(0, n - m) // 2, max(0, n - m) // 2 + m)
-        for n, m in zip(clip.shape, map(min, clip.shape, wanted), strict=False)
+        for n, m in zip(clip.shape, map(min, clip.shape, lengths), strict=False)
     )
     return np.array(clip[tuple(cut)])
 
 
-def planes(pictures: NDArray[np.uint8]) -> Tensor:
-    """(N, H, W, 3) of 8 bits -> (N, 3, H, W) in [0, 1]"""
+def to_planes(pictures: NDArray[np.uint8]) -> Tensor:
+    """Return 8-bit pictures, (N, H, W, 3), as frames, (N, 3, H, W) in [0, 1]."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
 
 
-def eight_bits(frames: Tensor) -> Tensor:
-    """Rounded to what a file holds, in [0, 1]."""
+def round_to_8_bits(frames: Tensor) -> Tensor:
+    """Round frames in [0, 1] to the values that an 8-bit file can hold."""
     return (frames.clamp(0, 1) * 255).round() / 255
 
 
-def shown(true: NDArray[np.uint8], degrade: Degrade) -> Tensor:
-    """What a network is given of true frames, (N, H, W, 3) -> (N, 3, H / 4, W / 4) in [0, 1], of 8 bits."""
-    return eight_bits(degrade(planes(true), FACTOR))
+def degraded(true: NDArray[np.uint8], degrade: Degrade) -> Tensor:
+    """Shrink true pictures to the input of a network: (N, H, W, 3) -> (N, 3, H / 4, W / 4) in [0, 1], of 8 bits."""
+    return round_to_8_bits(degrade(to_planes(true), FACTOR))
 
 
-def pictures_of(frames: Iterable[Tensor]) -> NDArray[np.uint8]:
-    """Frames (3, H, W) in [0, 1] as a file has them, (N, H, W, 3)."""
+def to_pictures(frames: Iterable[Tensor]) -> NDArray[np.uint8]:
+    """Return frames, (3, H, W) in [0, 1], as 8-bit pictures, (N, H, W, 3)."""
     return np.stack([to_uint8(frame.permute(1, 2, 0).cpu().numpy()) for frame in frames])
 
 
-def told_kernel(name: str, kernel: Tensor) -> Figures:
-    """A blur's widths, in large pixels, and the angle of the first of them from x to y, for a line."""
+def kernel_figures(name: str, kernel: Tensor) -> Figures:
+    """Return, for a line, the widths of a blur in large pixels, and the angle of the wider axis from x to y."""
     widths, angle = kernel_moments(kernel)
     return {f"{name}_widths_px": [round(width, 3) for width in widths], f"{name}_angle": round(angle, 3)}
 
 
-def scores(made: NDArray[np.uint8], true: NDArray[np.uint8]) -> Figures:
-    """Mean Y-PSNR in dB, and tOF in pixels, of all frames, (N, H, W, 3).
+def scores(actual: NDArray[np.uint8], true: NDArray[np.uint8]) -> Figures:
+    """Return the mean Y-PSNR in dB and tOF in pixels of all frames, (N, H, W, 3).
 
     tOF (Chu et al., TecoGAN, 2020) compares the optical flows (Farnebäck's) from each frame to the next with those of
     the truth: the mean over pixels of the absolute differences of dx and dy, added.
     """
-    found = [min(_MOST_DB, psnr(luma(a), luma(b))) for a, b in zip(made, true, strict=True)]
-    flows = [np.stack([picture_flow(a, b, _FLOW) for a, b in pairwise(v)]) for v in (made, true)]
+    decibels = [min(_MAX_DB, psnr(luma(a), luma(b))) for a, b in zip(actual, true, strict=True)]
+    flows = [np.stack([picture_flow(a, b, _FLOW) for a, b in pairwise(v)]) for v in (actual, true)]
     return {
-        "psnr_y_db": round(float(np.mean(found)), 4),
+        "psnr_y_db": round(float(np.mean(decibels)), 4),
         "tof_px": round(float(np.abs(flows[0] - flows[1]).sum(1).mean()), 5),
     }
 
 
 def motion_px(true: NDArray[np.uint8]) -> float:
-    """Mean length of the optical flow from each frame to the next."""
+    """Return the mean length of the optical flow from each frame to the next, in pixels."""
     flows = np.stack([picture_flow(a, b, _FLOW) for a, b in pairwise(true)])
     return float(np.sqrt((flows**2).sum(1)).mean())
-
-
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """A picture, (H, W, 3), as a file."""
-    encoder = av.CodecContext.create("png", "w")
-    encoder.height, encoder.width, encoder.pix_fmt = *picture.shape[:2], "rgb24"  # type: ignore[attr-defined]
-    encoder.time_base = Fraction(1)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
-    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
