@@ -79,6 +79,7 @@ def test_upscale_reads_a_folder_of_images(short: Path, toy: Path, tmp_path: Path
         for number, frame in enumerate(video.decode(video=0)):
             encoder = av.CodecContext.create("png", "w")
             encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "rgb24"
+            assert frame.time_base is not None
             encoder.time_base = frame.time_base
             rgb = frame.reformat(format="rgb24", threads=1)
             (folder / f"{number}.png").write_bytes(b"".join(map(bytes, [*encoder.encode(rgb), *encoder.encode(None)])))

@@ -118,7 +118,11 @@ class EngineGraphs(Graphs):
         )
         session = TensorRtSession(path, graph, self._library, self._cuda)
         if weights:
-            session.refit(weights)
+            try:
+                session.refit(weights)
+            except BaseException:
+                session.close()
+                raise
         return session
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:

@@ -149,7 +149,7 @@ def test_every_thread_of_every_block_runs_once(probe: Probe) -> None:
     assert_array_equal(out, np.arange(24)[:, None] * 100 + np.arange(30))
 
 
-def test_lanes_exchange_values(probe: Probe) -> None:
+def test_threads_of_a_warp_exchange_values(probe: Probe) -> None:
     values, out = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
     probe("sum_of_a_warp", values, out)
     assert_array_equal(out.reshape(2, 32), values.reshape(2, 32).sum(1, keepdims=True).repeat(32, 1))

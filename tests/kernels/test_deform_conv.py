@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from stvsr.kernels.deform_conv import DeformConv
 
 from tests.support.compare import assert_close_to_range
-from tests.support.cuda_cpu import assert_errs_at_most_twice, everywhere
+from tests.support.cuda_cpu import Run, assert_errs_at_most_twice, everywhere
 from tests.support.kernel_scenes import DEFORM_CONVS, deform_conv_in_plain_half, deform_conv_scene, deform_conv_truth
 from tests.support.paths import ORACLES
 
@@ -29,7 +29,15 @@ def oracle(number: int) -> tuple[DeformConv, list[np.ndarray], np.ndarray]:
     return DeformConv(*shape, offset_groups=case["dg"]), inputs, expected
 
 
-def convolve(run, conv: DeformConv, x, offset, mask, weight, bias=None) -> np.ndarray:
+def convolve(
+    run: Run,
+    conv: DeformConv,
+    x: np.ndarray,
+    offset: np.ndarray,
+    mask: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+) -> np.ndarray:
     return run(lambda x, o, m, w, b: conv(x, o, m, conv.pack(w), b), x, offset, mask, weight, bias)
 
 
@@ -50,7 +58,7 @@ def test_the_reference_supports_groups() -> None:
 
 @everywhere
 @pytest.mark.parametrize("number", range(len(CASES)))
-def test_the_kernel_agrees_with_the_official_one(run, number: int) -> None:
+def test_the_kernel_agrees_with_the_official_one(run: Run, number: int) -> None:
     conv, inputs, expected = oracle(number)
     out = convolve(run, conv, *inputs)
     assert out.dtype == np.float32
@@ -59,7 +67,7 @@ def test_the_kernel_agrees_with_the_official_one(run, number: int) -> None:
 
 @everywhere
 @pytest.mark.parametrize("name", DEFORM_CONVS)
-def test_the_kernel_agrees_with_the_reference(run, name: str) -> None:
+def test_the_kernel_agrees_with_the_reference(run: Run, name: str) -> None:
     size, conv = DEFORM_CONVS[name]
     inputs = deform_conv_scene(conv, size)
     for given in (inputs, inputs[:-1]):  # with and without a bias
@@ -68,7 +76,7 @@ def test_the_kernel_agrees_with_the_reference(run, name: str) -> None:
 
 @everywhere
 @pytest.mark.parametrize("name", ["official 2", *DEFORM_CONVS])
-def test_half_precision_rounds_only_columns_and_results(run, name: str) -> None:
+def test_half_precision_rounds_only_columns_and_results(run: Run, name: str) -> None:
     if name in DEFORM_CONVS:
         size, conv = DEFORM_CONVS[name]
         x, offset, mask, weight, bias = deform_conv_scene(conv, size)
@@ -82,7 +90,7 @@ def test_half_precision_rounds_only_columns_and_results(run, name: str) -> None:
 
 
 @everywhere
-def test_zero_offsets_give_an_ordinary_convolution(run) -> None:
+def test_zero_offsets_give_an_ordinary_convolution(run: Run) -> None:
     conv = DeformConv(40, 70, padding=(1, 1), offset_groups=1)
     x, offset, mask, weight, bias = deform_conv_scene(conv, (6, 13), batch=1)
     out = convolve(run, conv, x, 0 * offset, 0 * mask + 1, weight, bias)
@@ -91,7 +99,7 @@ def test_zero_offsets_give_an_ordinary_convolution(run) -> None:
 
 
 @everywhere
-def test_nan_and_infinite_offsets_read_zero(run) -> None:
+def test_nan_and_infinite_offsets_read_zero(run: Run) -> None:
     conv = DeformConv(8, 4, (1, 1))
     x, offset, mask, weight, bias = deform_conv_scene(conv, (5, 6))
     offset[0, :, 2, 3], offset[1, :, 1, 1] = np.nan, -np.inf

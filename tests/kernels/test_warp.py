@@ -13,7 +13,7 @@ from stvsr.kernels.warp import Border, Layout, channels_launch, planes_launch, w
 from stvsr.training.networks import ops
 from stvsr.training.networks.videoinr import VideoINR
 
-from tests.support.cuda_cpu import assert_errs_at_most_twice, everywhere
+from tests.support.cuda_cpu import Run, assert_errs_at_most_twice, everywhere
 from tests.support.kernel_scenes import GRID_LIMIT, from_layout, to_layout, warp_scene
 
 
@@ -40,7 +40,7 @@ def test_the_reference_supports_both_corner_conventions(align_corners: bool, lim
 
 
 @everywhere
-def test_two_warps_in_one_pass_read_the_same_as_videoinr(run) -> None:
+def test_two_warps_in_one_pass_read_the_same_as_videoinr(run: Run) -> None:
     features, flows = warp_scene(count=2)
     network, (height, width) = VideoINR(), features.shape[2:]
     expected = []
@@ -59,7 +59,7 @@ def test_two_warps_in_one_pass_read_the_same_as_videoinr(run) -> None:
 @pytest.mark.parametrize(("align_corners", "limit"), [(True, None), (False, None), (False, GRID_LIMIT), (True, 0.8)])
 @pytest.mark.parametrize("channels", [5, 8])
 def test_the_kernel_agrees_with_the_reference(
-    run, layout: Layout, border: Border, align_corners: bool, limit: float | None, channels
+    run: Run, layout: Layout, border: Border, align_corners: bool, limit: float | None, channels: int
 ) -> None:
     features, flows = warp_scene(channels=channels, count=2)
     options: dict[str, Any] = {"align_corners": align_corners, "grid_limit": limit}
@@ -75,7 +75,9 @@ def test_the_kernel_agrees_with_the_reference(
     ("channels", "size", "out"),
     [(1, (1, 9), (1, 9)), (3, (9, 1), (9, 1)), (37, (5, 34), (5, 34)), (16, (4, 6), (11, 35)), (4, (20, 33), (3, 2))],
 )
-def test_sizes_that_do_not_fill_a_block_agree(run, layout: Layout, channels: int, size, out) -> None:
+def test_sizes_that_do_not_fill_a_block_agree(
+    run: Run, layout: Layout, channels: int, size: tuple[int, int], out: tuple[int, int]
+) -> None:
     features, flows = warp_scene(1, channels, size, out)
     warped = run(warp, to_layout(features, layout), to_layout(flows, layout), "clamp", layout=layout)
     assert_allclose(from_layout(warped, layout), reference.warp(features, flows, "clamp"), rtol=0, atol=1e-5)
@@ -84,7 +86,7 @@ def test_sizes_that_do_not_fill_a_block_agree(run, layout: Layout, channels: int
 @everywhere
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("channels", [5, 16])
-def test_half_precision_rounds_once(run, layout: Layout, channels: int) -> None:
+def test_half_precision_rounds_once(run: Run, layout: Layout, channels: int) -> None:
     features, flows = warp_scene(channels=channels)
     half = features.astype(np.float16)
     truth = reference.warp(half, flows)
@@ -94,7 +96,7 @@ def test_half_precision_rounds_once(run, layout: Layout, channels: int) -> None:
 
 
 @everywhere
-def test_half_precision_reads_the_right_position_in_wide_frames(run) -> None:
+def test_half_precision_reads_the_right_position_in_wide_frames(run: Run) -> None:
     features = np.arange(4096, dtype=np.float32)[None, None, None].astype(np.float16) / 2048
     flows = np.zeros((1, 2, 1, 4096), np.float32)
     flows[:, 0] = 0.5
@@ -103,7 +105,7 @@ def test_half_precision_reads_the_right_position_in_wide_frames(run) -> None:
 
 
 @everywhere
-def test_nan_and_infinite_flows_read_zero_or_the_edge(run) -> None:
+def test_nan_and_infinite_flows_read_zero_or_the_edge(run: Run) -> None:
     features, flows = warp_scene()
     flows[0, :, 2, 3] = np.nan
     flows[1, :, 4, 5] = np.inf
@@ -115,11 +117,11 @@ def test_nan_and_infinite_flows_read_zero_or_the_edge(run) -> None:
 
 
 @everywhere
-def test_the_result_is_written_into_out(run) -> None:
+def test_the_result_is_written_into_out(run: Run) -> None:
     features, flows = warp_scene()
     out = np.empty_like(features)
 
-    def into(features, flows, out):
+    def into(features: np.ndarray, flows: np.ndarray, out: np.ndarray) -> tuple[bool, np.ndarray]:
         return warp(features, flows, out=out) is out, out
 
     is_out, written = run(into, features, flows, out)

@@ -42,7 +42,10 @@ def save_edvr(folder: Path, seed: int, step: int) -> None:
 
 def save_adavsr(runs: Path) -> None:
     """Write the weights of both small modules of Ada-VSR, plain and meta-trained, as `stvsr train` does."""
-    configs = {"temporal": TemporalModuleConfig(width=4, blocks=1), "spatial": SpatialModuleConfig(width=4, blocks=1)}
+    configs: dict[str, TemporalModuleConfig | SpatialModuleConfig] = {
+        "temporal": TemporalModuleConfig(width=4, blocks=1),
+        "spatial": SpatialModuleConfig(width=4, blocks=1),
+    }
     for number, (part, config) in enumerate(configs.items()):
         entry = replace(find_network(f"adavsr-{part}-s"), config=config)
         for path in (runs / f"adavsr/{part}/weights.pt", runs / f"adavsr/meta/{part}.pt"):

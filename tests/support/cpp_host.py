@@ -73,7 +73,7 @@ def build(root: Path, cmake: str, compiler: str) -> None:
     run_checked(cmake, "--build", root / "hosts", "--parallel", "2")
 
 
-DTYPES = {"rgb24": np.dtype("u1"), "rgb48le": np.dtype("<u2")}
+DTYPES: dict[str, np.dtype[np.unsignedinteger]] = {"rgb24": np.dtype("u1"), "rgb48le": np.dtype("<u2")}
 
 
 def random_clip(count: int, size: tuple[int, int], format: str) -> np.ndarray:

@@ -174,7 +174,9 @@ def on_gpu(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any
     return download(function(*(upload(argument) for argument in arguments), **uploaded))
 
 
-# Gives a test the argument `run`: run(function, *arrays, **options) -> arrays, on the CPU and on a GPU.
+Run = Callable[..., Any]
+
+# Gives a test the argument `run: Run`: run(function, *arrays, **options) -> arrays, on the CPU and on a GPU.
 everywhere = pytest.mark.parametrize(
     "run", [pytest.param(on_cpu, id="cpu"), pytest.param(on_gpu, id="gpu", marks=pytest.mark.gpu)]
 )

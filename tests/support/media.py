@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.media.writer import VideoWriter
 
@@ -52,7 +53,7 @@ def pan(count: int, shape: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
     return [wide[:, :, 2 * i : 2 * i + shape[1]] for i in range(count)]
 
 
-def sample_frames(count: int, size: tuple[int, int], pix_fmt: str = "yuv420p") -> list[Any]:
+def sample_frames(count: int, size: tuple[int, int], pix_fmt: str = "yuv420p") -> list[av.VideoFrame]:
     """Return decoded frames of the sample, resized to (width, height); they repeat after the sample's end."""
     with av.open(str(SAMPLE)) as sample:
         decoded = list(islice(sample.decode(video=0), count))
@@ -106,6 +107,7 @@ def make_clip(
     timescale = {"movie_timescale": str(ticks)} if path.suffix in (".mp4", ".mov") else {}
     with av.open(str(path), "w", container_options=timescale) as output, av.open(str(SAMPLE)) as sample:
         stream = output.add_stream(codec, rate=NTSC, width=size[0], height=size[1], options=options)
+        assert isinstance(stream, av.VideoStream)
         context = stream.codec_context
         context.pix_fmt, context.time_base, stream.time_base = pix_fmt, time_base, time_base
         if codec == "libx265":
@@ -136,12 +138,17 @@ def make_clip(
         for packet in packets:
             if packet.stream.index == 0:
                 packet.duration = durations[pts.index(packet.pts)]
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(packets, key=_decoding_time):
             output.mux(packet)
     return path
 
 
-def _aac_packets(sample: Any, output: Any, languages: Sequence[str]) -> list[Any]:
+def _decoding_time(packet: av.Packet) -> Fraction:  # seconds
+    assert packet.dts is not None
+    return packet.dts * packet.time_base
+
+
+def _aac_packets(sample: InputContainer, output: OutputContainer, languages: Sequence[str]) -> list[av.Packet]:
     """Add an audio stream for each language, and return the sample's first third of a second for each."""
     packets = []
     for language in languages:
@@ -149,13 +156,13 @@ def _aac_packets(sample: Any, output: Any, languages: Sequence[str]) -> list[Any
         target.metadata["language"] = language
         sample.seek(0)
         for packet in sample.demux(sample.streams.audio[0]):
-            if packet.dts is not None and packet.pts * packet.time_base < Fraction(1, 3):
+            if packet.dts is not None and packet.pts is not None and packet.pts * packet.time_base < Fraction(1, 3):
                 packet.stream = target
                 packets.append(packet)
     return packets
 
 
-def _pcm_packets(output: Any) -> list[Any]:
+def _pcm_packets(output: OutputContainer) -> list[av.Packet]:
     stream = output.add_stream("pcm_s16le", rate=48000, layout="mono")
     tone = (np.sin(np.arange(9600) / 20) * 9000).astype(np.int16)[None]
     frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
@@ -163,7 +170,7 @@ def _pcm_packets(output: Any) -> list[Any]:
     return [*stream.encode(frame), *stream.encode()]
 
 
-def _subtitle_packets(output: Any, lines: Sequence[tuple[int, int, str]]) -> list[Any]:
+def _subtitle_packets(output: OutputContainer, lines: Sequence[tuple[int, int, str]]) -> list[av.Packet]:
     if not lines:
         return []
     stream = output.add_mux_stream("subrip", time_base=Fraction(1, 1000))
@@ -186,7 +193,7 @@ def make_folder(folder: Path, count: int = 3, *, pix_fmt: str = "rgb24", size: t
     return folder
 
 
-def write_png(path: Path, frame: Any) -> None:
+def write_png(path: Path, frame: av.VideoFrame) -> None:
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, frame.format.name
     encoder.time_base = Fraction(1, 25)

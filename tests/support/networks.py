@@ -17,7 +17,9 @@ def randomize_offsets(network: nn.Module) -> None:
     """Initialize deformable convolutions with offsets of about a pixel instead of zero."""
     for module in network.modules():
         if isinstance(module, DeformConvPack):
-            nn.init.normal_(module.get_submodule(module.offset_name).weight, std=0.3)
+            offsets = module.get_submodule(module.offset_name)
+            assert isinstance(offsets, nn.Conv2d)
+            nn.init.normal_(offsets.weight, std=0.3)
 
 
 def untrained_parameters(network: nn.Module) -> list[str]:

@@ -20,7 +20,12 @@ PluginArgType = Enum("PluginArgType", "INT")
 PluginArgDataType = Enum("PluginArgDataType", "INT8 INT16 INT32")
 TensorRTPhase = Enum("TensorRTPhase", "BUILD RUNTIME")
 QuickPluginCreationRequest = Enum("QuickPluginCreationRequest", "UNKNOWN PREFER_JIT PREFER_AOT STRICT_JIT STRICT_AOT")
-NUMPY_TYPES = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT32: np.int32}
+NumpyType = type[np.generic]
+NUMPY_TYPES: dict[DataType, NumpyType] = {
+    DataType.FLOAT: np.float32,
+    DataType.HALF: np.float16,
+    DataType.INT32: np.int32,
+}
 
 _OPERATIONS: dict[Any, Callable[[int, int], int]] = {
     DimensionOperation.SUM: lambda a, b: a + b,
@@ -145,7 +150,9 @@ class LaunchParams:
         return [getattr(self, name).expr.value for name in self.names]
 
 
-def build(trt: Any, name: str, attributes: dict[str, Any], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any]):
+def build(
+    trt: Any, name: str, attributes: dict[str, Any], shapes: Sequence[tuple[int, ...]], dtypes: Sequence[Any]
+) -> tuple[tuple[int, ...], NumpyType, str, str, list[int], list[int]]:
     """Take a plugin through the steps of an engine's build, with fields as the ONNX parser passes them.
 
     Returns (shape of the output, its NumPy type, kernel name, PTX, launch parameters, integers).

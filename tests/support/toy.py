@@ -1,5 +1,6 @@
 """A bundle without weights: its encoder copies frames, and its decoder blends in time and samples bilinearly."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stvsr.engine.contract.manifest import (
 )
 
 Axes = tuple[str | int, ...]
+Constants = Mapping[str, np.ndarray | np.float32]
 FRAMES: Axes = ("B", 2, 3, "h", "w")
 DECODER_CONSTANTS = {
     "zero": np.array(0),

@@ -18,7 +18,7 @@ from stvsr.engine.contract.manifest import (
     SizeConstraint,
 )
 
-from tests.support.toy import DECODER_CONSTANTS, Axes, decoder_nodes, save_graph, specs
+from tests.support.toy import DECODER_CONSTANTS, Axes, Constants, decoder_nodes, save_graph, specs
 
 SHAPES = {"batch": (1, 1, 1), "frames": (2, 4, 32), "height": (4, 8, 32), "width": (4, 8, 32)}
 SHAPES |= {"target_height": (2, 16, 96), "target_width": (2, 16, 96)}
@@ -45,7 +45,7 @@ def mix_nodes() -> list[Any]:
     return nodes
 
 
-CONSTANTS = {
+CONSTANTS: Constants = {
     "zero": np.array([0]),
     "one": np.array([1]),
     "end": np.array([1 << 30]),
@@ -68,7 +68,7 @@ def lerp_nodes(first: str, second: str, weight: str, result: str) -> list[Any]:
     ]
 
 
-def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[str, Any]]:
+def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], Constants]:
     """Return the nodes from `mixed` to `small`, the frames before upscaling, and their constants."""
     indices = {f"number{i}": np.array([i]) for i in range(frames + 1)}
     if kind == "run":
@@ -102,7 +102,8 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], dict[
             helper.make_node("Reshape", ["pairs", "flat"], ["small"]),
         ]
         return nodes, {"quarter": np.float32(0.25)}
-    nodes, constants, total = [], dict(indices), ""
+    constants: dict[str, np.ndarray | np.float32] = dict(indices)
+    nodes, total = [], ""
     for i in range(frames):
         nodes.append(helper.make_node("Gather", ["mixed", f"number{i}"], [f"frame{i}"], axis=1))
         nodes.append(helper.make_node("Mul", [f"frame{i}", f"weight{i}"], [f"part{i}"]))
@@ -163,6 +164,8 @@ def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bo
     graphs_folder = folder / "graphs"
     graphs_folder.mkdir(parents=True)
     kind = window["kind"]
+    graphs: dict[str, tuple[list[Any], dict[str, Axes], dict[str, Axes]]]
+    constants: dict[str, Constants]
     base: dict[str, Any] = {
         "format": FORMAT,
         "name": f"toy-{kind}",
@@ -221,7 +224,7 @@ def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bo
     return folder
 
 
-PAIR = {"kind": "pair", "frames": 2}
+PAIR: dict[str, Any] = {"kind": "pair", "frames": 2}
 WINDOWS: dict[str, dict[str, Any]] = {
     "pair": PAIR,
     "run 2": {"kind": "run", "frames": 2},

@@ -147,8 +147,8 @@ class STINet(Network):
 
     def _interpolated(self, frames: Tensor, forward_flow: Tensor, backward_flow: Tensor) -> Features:
         """Return the features of 2N - 1 frames from N frames and the flows between them."""
-        mean, std = _per_channel(IMAGENET_MEAN, frames), _per_channel(IMAGENET_STD, frames)
-        high = over_frames(self.DBPN, (frames - mean) / std)
+        normalized = (frames - _per_channel(IMAGENET_MEAN, frames)) / _per_channel(IMAGENET_STD, frames)
+        high = over_frames(self.DBPN, normalized)
         low = over_frames(self.motion_down, high)
         # The flows from the middle of a gap are half as long.
         motion = over_frames(self.motion, over_frames(self.motion_feat, 0.5 * forward_flow, 0.5 * backward_flow))

@@ -9,7 +9,7 @@ from stvsr.engine.contract.picture import FULL_SCALE, as_frame, to_float, to_uin
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_float_frames_become_float32(dtype: type) -> None:
+def test_float_frames_become_float32(dtype: type[np.floating]) -> None:
     frame = np.linspace(0, 1, 3 * 4 * 5).reshape(3, 4, 5).astype(dtype)
     actual = as_frame(frame)
     assert actual.dtype == np.float32
@@ -22,7 +22,7 @@ def test_float32_frames_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "white"), [(np.uint8, 255), (np.uint16, 65535)])
-def test_integer_frames_are_scaled_by_the_maximum_of_their_dtype(dtype: type, white: int) -> None:
+def test_integer_frames_are_scaled_by_the_maximum_of_their_dtype(dtype: type[np.unsignedinteger], white: int) -> None:
     frame = np.array([0, 1, white // 2, white - 1, white, white], dtype).reshape(3, 1, 2)
     actual = as_frame(frame)
     assert actual.dtype == np.float32

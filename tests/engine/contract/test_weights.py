@@ -224,7 +224,7 @@ def test_a_truncated_graph_is_refused() -> None:
 )
 def test_weights_that_do_not_fit_are_refused_by_name(weights: dict[str, np.ndarray], message: str) -> None:
     nodes = [helper.make_node("LeakyRelu", ["x"], ["out"], name="act.weight", alpha=0.25)]
-    stored = {"conv.weight": np.ones((3, 2), np.float32), "half": np.ones(1, np.float16)}
+    stored: dict[str, np.ndarray] = {"conv.weight": np.ones((3, 2), np.float32), "half": np.ones(1, np.float16)}
     with pytest.raises(BundleError, match=message):
         edit_graph(graph_of(nodes, stored), weights)
 
@@ -295,15 +295,15 @@ def test_replacing_three_million_weights_takes_one_second_and_opening_a_session_
         out = replace_weights(bundle, new, tmp_path / f"out{attempt}")
         write_seconds.append(time.process_time() - start)
         start = time.process_time()
-        session = OrtSession(edit_graphs(bundle, new)["encoder"], "cpu", threads=1)
+        session = OrtSession(edit_graphs(bundle, new)["encoder"], threads=1)
         open_seconds.append(time.process_time() - start)
     assert min(write_seconds) < 1
     assert min(open_seconds) < 2
     frames = {"frames": np.random.default_rng(1).normal(size=(1, 2, 3, 1, 512)).astype(np.float32)}
     with (
         session,
-        OrtSession(out.path("encoder"), "cpu", threads=1) as written,
-        OrtSession(bundle.path("encoder"), "cpu", threads=1) as before,
+        OrtSession(out.path("encoder"), threads=1) as written,
+        OrtSession(bundle.path("encoder"), threads=1) as before,
     ):
         actual = session.run(frames)["features"]
         np.testing.assert_array_equal(actual, written.run(frames)["features"])

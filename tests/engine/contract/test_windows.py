@@ -1,7 +1,9 @@
 """Every kind of window requests each output once, in order, from frames of one scene."""
 
 import json
+from collections.abc import Iterator
 from fractions import Fraction
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -105,7 +107,9 @@ def test_sliding_windows_restore_every_frame_once(
 
 
 @pytest.mark.parametrize("padding", ["replicate", "reflection", "reflection_circle"])
-def test_padding_agrees_with_the_official_tests(padding: str) -> None:
+def test_padding_agrees_with_the_official_tests(
+    padding: Literal["replicate", "reflection", "reflection_circle"],
+) -> None:
     for case, expected in TABLE[padding].items():
         position, count = case.split(",")
         centre, length = map(int, position.split("/"))
@@ -122,7 +126,7 @@ def test_windows_of_a_long_scene_do_not_wait_for_its_end() -> None:
         read = 0
         frames = iter(stream([[HALF[:1]] * 100]))
 
-        def counted(frames=frames):
+        def counted(frames: Iterator[InputFrame] = frames) -> Iterator[InputFrame]:
             nonlocal read
             for frame in frames:
                 read += 1

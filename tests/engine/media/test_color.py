@@ -43,9 +43,10 @@ def exact_yuv(rgb: np.ndarray, coding: Coding, bits: int) -> np.ndarray:
 
 
 def planes(frame: av.VideoFrame, bits: int) -> list[np.ndarray]:
-    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    dtype: np.dtype[np.unsignedinteger] = np.dtype("u1" if bits == 8 else "u2")
     return [
-        np.frombuffer(p, dtype).reshape(p.height, p.line_size // dtype.itemsize)[:, : p.width] for p in frame.planes
+        np.frombuffer(memoryview(p), dtype).reshape(p.height, p.line_size // dtype.itemsize)[:, : p.width]
+        for p in frame.planes
     ]
 
 

@@ -52,7 +52,8 @@ def test_all_streams_and_metadata_are_kept(tmp_path: Path, source: str, target: 
         assert subtitles[0].codec == ("subrip" if target == "out.mkv" else "mov_text")
         assert len(writer.warnings) == (0 if target == "out.mkv" else 1)
         lines = [(pts, data) for pts, data in packets_of(out, "subtitle")[0] if len(data) > 2]
-        assert [abs(a - b) < Fraction(1, 100) for (a, _), b in zip(lines, (0, Fraction(12, 100)), strict=True)]
+        starts = (Fraction(0), Fraction(12, 100))
+        assert [abs(a - b) < Fraction(1, 100) for (a, _), b in zip(lines, starts, strict=True)]
         assert "ü".encode() in lines[1][1]
     else:
         assert writer.warnings == []

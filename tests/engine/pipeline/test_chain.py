@@ -162,7 +162,7 @@ def test_tiles_do_not_change_the_frames(bundle: Bundle, runs: list[dict[str, np.
     for tile in (0, 12):
         with Chain(passes, tile=tile) as chain:
             results.append(list(chain.frames(ramp(4, even_times(factor)))))
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
     assert {inputs["frames"].shape[-1] for inputs in runs} == {W, 12}
 
 

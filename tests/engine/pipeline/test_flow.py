@@ -39,6 +39,7 @@ def test_flow_measures_motion_at_any_size(method: str, size: tuple[int, int]) ->
 def test_flow_without_opencv_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     flow._opencv.cache_clear()
+    first, second = np.zeros((2, 3, 20, 20), np.float32)
     with pytest.raises(BackendError, match=r'pip install "stvsr\[flow\]"'):
-        optical_flow(*np.zeros((2, 3, 20, 20), np.float32), "dis")
+        optical_flow(first, second, "dis")
     flow._opencv.cache_clear()

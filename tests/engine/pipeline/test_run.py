@@ -203,7 +203,7 @@ def test_a_time_factor_that_the_bundle_lacks_is_refused(clip: Path, tmp_path: Pa
     fixed = write_toy(tmp_path / "fixed", time=FixedFactors(factors=(2,)))
     for options in ({"time_factor": 3}, {"fps": Fraction(48)}):
         with pytest.raises(RequestError, match="by x2, and by repetition x4 and x8"):
-            upscale(UpscaleRequest(input=clip, model=fixed, backend=CPU, **options))  # type: ignore[arg-type]
+            upscale(UpscaleRequest(input=clip, model=fixed, backend=CPU, **options))
 
 
 @pytest.mark.parametrize("name", [None, "out.mp4"])

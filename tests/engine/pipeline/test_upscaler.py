@@ -17,6 +17,7 @@ from tests.support.toy import blend_and_sample, write_toy
 
 H, W = 37, 53  # neither is a multiple of 8
 CPU = Backend(device="cpu")
+Pair = tuple[np.ndarray, np.ndarray]  # two frames (3, H, W)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,9 @@ def untileable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair() -> np.ndarray:
-    return np.random.default_rng(0).random((2, 3, H, W), dtype=np.float32)
+def pair() -> Pair:
+    first, second = np.random.default_rng(0).random((2, 3, H, W), dtype=np.float32)
+    return first, second
 
 
 def rounded(frame: np.ndarray) -> np.ndarray:
@@ -66,7 +68,7 @@ def record_roles(upscaler: Upscaler) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [(H, W), (2 * H, 2 * W), (100, 131), (8 * H, 8 * W), (H, 3 * W)])
-def test_frames_equal_those_of_the_network(toy: Path, pair: np.ndarray, size: tuple[int, int]) -> None:
+def test_frames_equal_those_of_the_network(toy: Path, pair: Pair, size: tuple[int, int]) -> None:
     times = (0.0, 0.25, 1 / 3, 1.0)
     with Upscaler(toy, CPU) as upscaler:
         frames = list(upscaler.between(*pair, times, size))
@@ -77,13 +79,13 @@ def test_frames_equal_those_of_the_network(toy: Path, pair: np.ndarray, size: tu
         assert levels_apart(frame, rounded(blend_and_sample(*pair, time, size))) <= 1
 
 
-def test_the_first_frame_is_exact_at_its_own_time_and_size(toy: Path, pair: np.ndarray) -> None:
+def test_the_first_frame_is_exact_at_its_own_time_and_size(toy: Path, pair: Pair) -> None:
     with Upscaler(toy, CPU) as upscaler:
         (frame,) = upscaler.between(*pair, [0.0], (H, W))
     np.testing.assert_array_equal(frame, rounded(pair[0]))
 
 
-def test_each_frame_is_computed_when_it_is_requested(toy: Path, pair: np.ndarray) -> None:
+def test_each_frame_is_computed_when_it_is_requested(toy: Path, pair: Pair) -> None:
     with Upscaler(toy, CPU) as upscaler:
         roles = record_roles(upscaler)
         frames = upscaler.between(*pair, (0.0, 0.5), (H, W))
@@ -92,7 +94,7 @@ def test_each_frame_is_computed_when_it_is_requested(toy: Path, pair: np.ndarray
         assert roles.count("decoder") == 1
 
 
-def test_value_ranges_of_networks_do_not_change_the_frames(tmp_path: Path, toy: Path, pair: np.ndarray) -> None:
+def test_value_ranges_of_networks_do_not_change_the_frames(tmp_path: Path, toy: Path, pair: Pair) -> None:
     signed = write_toy(tmp_path / "signed", value_range=(-1.0, 1.0), space=ContinuousSpace(minimum=1, maximum=2))
     with Upscaler(Bundle.load(signed), CPU) as other, Upscaler(toy, CPU) as plain:
         (one,), (two,) = (upscaler.between(*pair, [0.5], (2 * H, 2 * W)) for upscaler in (other, plain))
@@ -115,7 +117,7 @@ def test_positions_are_exact_far_from_the_origin() -> None:
 
 @pytest.mark.parametrize("tile", [24, 32, 40])
 @pytest.mark.parametrize("size", [(2 * H, 2 * W), (100, 131), (H, W)])
-def test_tiles_leave_no_trace(blurred: Path, pair: np.ndarray, tile: int, size: tuple[int, int]) -> None:
+def test_tiles_leave_no_trace(blurred: Path, pair: Pair, tile: int, size: tuple[int, int]) -> None:
     times = (0.0, 0.4)
     with Upscaler(blurred, CPU, tile=0) as whole, Upscaler(blurred, CPU, tile=tile) as tiled:
         roles = record_roles(whole), record_roles(tiled)
@@ -124,7 +126,7 @@ def test_tiles_leave_no_trace(blurred: Path, pair: np.ndarray, tile: int, size: 
     assert roles[0].count("encoder") == 1 < roles[1].count("encoder")
 
 
-def test_tiles_with_too_small_a_halo_leave_traces(tmp_path: Path, pair: np.ndarray) -> None:
+def test_tiles_with_too_small_a_halo_leave_traces(tmp_path: Path, pair: Pair) -> None:
     """`test_tiles_leave_no_trace` fails for a bundle with a wrong halo."""
     folder = write_toy(tmp_path / "wrong", blur_px=3, halo_px=0)
     with Upscaler(folder, CPU, tile=0) as whole, Upscaler(folder, CPU, tile=24) as tiled:
@@ -132,9 +134,7 @@ def test_tiles_with_too_small_a_halo_leave_traces(tmp_path: Path, pair: np.ndarr
     assert levels_apart(one, other) > 500
 
 
-def test_bands_and_groups_of_times_leave_no_trace(
-    blurred: Path, pair: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bands_and_groups_of_times_leave_no_trace(blurred: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     times = (0.0, 0.2, 0.4, 0.6, 0.8)
     with Upscaler(blurred, CPU, tile=32) as upscaler:
         at_once = list(upscaler.between(*pair, times, (2 * H, 2 * W)))
@@ -193,14 +193,14 @@ def test_tiles_that_do_not_suit_the_bundle_are_refused(blurred: Path, untileable
 # --- refused sizes and times ---
 
 
-def test_scales_outside_the_range_are_refused(toy: Path, pair: np.ndarray) -> None:
+def test_scales_outside_the_range_are_refused(toy: Path, pair: Pair) -> None:
     with Upscaler(toy, CPU) as upscaler:
         for size in ((H - 1, W), (9 * H, 9 * W), (0, 0)):
             with pytest.raises(RequestError, match="x1 to x8"):
                 upscaler.between(*pair, [0.0], size)
 
 
-def test_factors_other_than_the_fixed_ones_are_refused(tmp_path: Path, pair: np.ndarray) -> None:
+def test_factors_other_than_the_fixed_ones_are_refused(tmp_path: Path, pair: Pair) -> None:
     folder = write_toy(tmp_path / "fixed", space=FixedFactors(factors=(2, 4)), time=FixedFactors(factors=(2,)))
     with Upscaler(folder, CPU) as upscaler:
         assert len(list(upscaler.between(*pair, [0, 0.5], (2 * H, 2 * W)))) == 2
@@ -210,6 +210,6 @@ def test_factors_other_than_the_fixed_ones_are_refused(tmp_path: Path, pair: np.
             upscaler.between(*pair, [0.25], (2 * H, 2 * W))
 
 
-def test_times_outside_the_pair_are_refused(toy: Path, pair: np.ndarray) -> None:
+def test_times_outside_the_pair_are_refused(toy: Path, pair: Pair) -> None:
     with Upscaler(toy, CPU) as upscaler, pytest.raises(RequestError, match="from 0 to 1"):
         upscaler.between(*pair, [1.5], (H, W))

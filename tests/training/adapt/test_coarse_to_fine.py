@@ -67,5 +67,5 @@ def test_other_factors_are_refused(factor):
 
 @pytest.mark.parametrize("coarse", [3, 0, -2])
 def test_coarse_must_be_a_power_of_two(coarse):
-    with pytest.raises(ValueError, match="times smaller"):
+    with pytest.raises(ValueError, match="'coarse' must be a power of two"):
         small_dtsr(coarse=coarse)

@@ -34,7 +34,15 @@ class DeformConvNode(OpRun):
 
     op_domain = "stvsr"
 
-    def _run(self, x, weight, offset, mask, bias, **attributes):
+    def _run(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        offset: np.ndarray,
+        mask: np.ndarray,
+        bias: np.ndarray,
+        **attributes: Any,
+    ) -> tuple[np.ndarray]:
         assert attributes.pop("plugin_namespace") == "stvsr"
         assert attributes.pop("plugin_version") == "1"
         assert set(attributes) == set(PLUGINS["deform_conv2d"].attributes)
@@ -59,7 +67,7 @@ DeformConvNode.__name__ = "deform_conv2d"
 def kernel_node(name: str) -> type[OpRun]:
     """Return the operator of a plugin, computed by its kernel on the CPU."""
 
-    def _run(self, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
+    def _run(self: OpRun, *inputs: np.ndarray, **attributes: Any) -> tuple[np.ndarray]:
         plugin, dtype = PLUGINS[name], inputs[0].dtype
         assert [array.dtype for array in inputs] == [FIXED_TYPES.get(kind, dtype) for kind in plugin.inputs.values()]
         own = {key: attributes[key] for key in plugin.attributes}
