@@ -1,4 +1,4 @@
-"""How kernels are compiled on first use and launched, with an imitation of CuPy."""
+"""Compilation of kernels on first use and their launch, with an imitation of CuPy."""
 
 import sys
 from types import ModuleType, SimpleNamespace

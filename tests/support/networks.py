@@ -1,10 +1,11 @@
 """Inputs, initial values and checks that the tests of several networks share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from stvsr.training.networks.alignment import DeformConvPack
+from stvsr.training.networks.spynet import BasicModule, SpyNet
 from torch import Tensor, nn
 
 
@@ -20,6 +21,15 @@ def randomize_offsets(network: nn.Module) -> None:
             offsets = module.get_submodule(module.offset_name)
             assert isinstance(offsets, nn.Conv2d)
             nn.init.normal_(offsets.weight, std=0.3)
+
+
+def flow_layers(network: SpyNet) -> Iterator[nn.Conv2d]:
+    """Yield the last convolution of each level of a flow network, which computes the level's flow."""
+    for level in network.basic_module:
+        assert isinstance(level, BasicModule)
+        last = level.basic_module[-1]
+        assert isinstance(last, nn.Conv2d)
+        yield last
 
 
 def untrained_parameters(network: nn.Module) -> list[str]:

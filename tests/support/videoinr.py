@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from stvsr.kernels import reference, videoinr_decoder
 from stvsr.training.checkpoints import load_official
-from stvsr.training.networks.alignment import DeformConvPack
 from stvsr.training.networks.ops import nearest_index, target_coordinates
 from stvsr.training.networks.videoinr import VideoINR, VideoINRConfig, target_axis
 from torch import nn
 
 from tests.support.compare import assert_close_to_range
+from tests.support.networks import randomize_offsets
 from tests.support.procedural import videoinr_weights
 
 FULL = "videoinr_full_procedural"
@@ -67,7 +67,8 @@ class Oracle:
 
 def randomize_flows(network: VideoINR, std: float) -> None:
     """Draw the last weight of the flows' SIREN anew; flows are about 10 * std pixels long."""
-    last: Any = network.flow_imnet.net[-1]
+    last = network.flow_imnet.net[-1]
+    assert isinstance(last, nn.Linear)
     nn.init.normal_(last.weight, std=std)
 
 
@@ -75,10 +76,7 @@ def tiny(seed: int = 0, **changes: Any) -> VideoINR:
     """Return a tiny network whose offsets and flows are about a pixel; `changes` are those of its configuration."""
     torch.manual_seed(seed)
     network = VideoINR(replace(TINY, **changes)).eval()
-    for module in network.modules():
-        if isinstance(module, DeformConvPack):
-            offsets: Any = module.conv_offset_mask
-            nn.init.normal_(offsets.weight, std=0.3)
+    randomize_offsets(network)
     randomize_flows(network, 0.2)
     return network
 

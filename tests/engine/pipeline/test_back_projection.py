@@ -1,4 +1,4 @@
-"""Back-projection from coarse to fine: the engine agrees with the method in PyTorch, and bundles say how coarse."""
+"""Back-projection from coarse to fine: agreement with the method in PyTorch, and the record of `coarse` in bundles."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction

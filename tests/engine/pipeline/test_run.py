@@ -33,16 +33,6 @@ from tests.support.toy import blend_and_sample, write_toy
 CPU = Backend(device="cpu")
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("bundles") / "toy")
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return make_video(tmp_path / "clip.mp4", pan(7))
-
-
 def run(source: Path, toy: Path, **options: Any) -> tuple[Report, list[Frame]]:
     """Upscale without loss, and read the output back."""
     options = {"scale": 2, "crf": 0, "encoder_options": {"preset": "ultrafast"}, **options}

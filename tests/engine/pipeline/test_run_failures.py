@@ -24,21 +24,8 @@ from stvsr.engine.media.frame import Frame
 from stvsr.engine.pipeline import run as pipeline
 from stvsr.engine.pipeline.runners import PairRunner
 
-from tests.support.media import make_video, pan
-from tests.support.toy import write_toy
-
 RATE = Fraction(24)
 CPU = Backend(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("bundles") / "toy")
-
-
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return make_video(tmp_path / "clip.mp4", pan(7))
 
 
 def workers() -> list[str]:

@@ -21,11 +21,6 @@ Pair = tuple[np.ndarray, np.ndarray]  # two frames (3, H, W)
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("bundles") / "toy")
-
-
-@pytest.fixture(scope="module")
 def blurred(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy whose halo is 4 px, and whose smallest tile is therefore 16 px."""
     return write_toy(tmp_path_factory.mktemp("bundles") / "blurred", blur_px=3)

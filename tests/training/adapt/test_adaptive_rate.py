@@ -9,7 +9,7 @@ def noisy_losses(start: float, slope: float, noise: float, count: int, seed: int
     return start + slope * np.arange(count) + noise * np.random.default_rng(seed).standard_normal(count)
 
 
-def test_rate_stays_while_the_loss_falls():
+def test_rate_stays_while_the_loss_falls() -> None:
     rate = AdaptiveRate(1e-3)
     for loss in noisy_losses(1.0, -1e-3, 0.05, 600):
         rate.add(loss)
@@ -17,7 +17,7 @@ def test_rate_stays_while_the_loss_falls():
 
 
 @pytest.mark.parametrize("slope", [0.0, 1e-3])
-def test_rate_falls_when_the_loss_stops_falling(slope):
+def test_rate_falls_when_the_loss_stops_falling(slope: float) -> None:
     rate = AdaptiveRate(1e-3, every=50, window=200)
     for k, loss in enumerate(noisy_losses(1.0, slope, 0.05, 400)):
         rate.add(loss)
@@ -26,7 +26,7 @@ def test_rate_falls_when_the_loss_stops_falling(slope):
     assert not rate.spent
 
 
-def test_rate_is_spent_when_it_reaches_the_final_rate():
+def test_rate_is_spent_when_it_reaches_the_final_rate() -> None:
     rate = AdaptiveRate(1e-4, final=1e-6, every=50, window=100)
     for loss in noisy_losses(1.0, 0.0, 0.05, 199):
         rate.add(loss)

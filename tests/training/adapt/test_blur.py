@@ -18,18 +18,19 @@ from stvsr.training.adapt.blur import (
 from stvsr.training.adapt.blur_estimation import estimate_kernel, gaussian_of
 from stvsr.training.clips import find_clips, read_clip
 from stvsr.training.resize import imresize
+from torch import Tensor
 
 from tests.support.paths import SHARED
 
 VALIDATION = SHARED / "data" / "val"
 
 
-def relative_error(estimate, kernel):
+def relative_error(estimate: Tensor, kernel: Tensor) -> float:
     """Return the norm of the difference of two kernels over that of the second."""
     return ((estimate - kernel).norm() / kernel.norm()).item()
 
 
-def bicubic_kernel(factor):
+def bicubic_kernel(factor: int) -> Tensor:
     """Return the weights of antialiased bicubic shrinking, (4 * factor, 4 * factor), sum 1."""
     taps = cubic_kernel((np.arange(4 * factor) - (4 * factor - 1) / 2) / factor)
     kernel = torch.from_numpy(np.outer(taps, taps))
@@ -38,7 +39,7 @@ def bicubic_kernel(factor):
 
 @pytest.mark.parametrize("side", [23, 24])
 @pytest.mark.parametrize(("widths", "angle"), [((2.5, 1.0), 0.0), ((3.0, 1.2), 0.6), ((2.0, 1.5), -1.2)])
-def test_gaussian_kernel_has_its_widths_and_direction(widths, angle, side):
+def test_gaussian_kernel_has_its_widths_and_direction(widths: tuple[float, float], angle: float, side: int) -> None:
     kernel = gaussian_kernel(widths, angle, side)
     assert kernel.shape == (side, side)
     assert kernel.sum().item() == pytest.approx(1, abs=1e-6)
@@ -48,7 +49,7 @@ def test_gaussian_kernel_has_its_widths_and_direction(widths, angle, side):
     assert direction == pytest.approx(angle, abs=0.01)
 
 
-def test_kernel_angle_is_from_x_towards_y():
+def test_kernel_angle_is_from_x_towards_y() -> None:
     along_x, along_y = gaussian_kernel((3, 1), 0), gaussian_kernel((3, 1), math.pi / 2)
     assert along_x[12, 20] > 100 * along_x[20, 12]
     torch.testing.assert_close(along_y, along_x.T)
@@ -56,7 +57,7 @@ def test_kernel_angle_is_from_x_towards_y():
     assert down_right[17, 17] > 100 * down_right[17, 6]
 
 
-def test_gaussian_of_a_logarithm_has_that_covariance():
+def test_gaussian_of_a_logarithm_has_that_covariance() -> None:
     covariance = torch.tensor([[4.0, 1.5], [1.5, 2.0]], dtype=torch.float64)
     values, axes = torch.linalg.eigh(covariance)
     log = axes @ values.log().diag() @ axes.T
@@ -65,7 +66,7 @@ def test_gaussian_of_a_logarithm_has_that_covariance():
     torch.testing.assert_close(gaussian_of(torch.stack((log[0, 0], log[0, 1], log[1, 1])), 24).float(), expected)
 
 
-def test_random_kernels_are_uniform_and_reproducible():
+def test_random_kernels_are_uniform_and_reproducible() -> None:
     random = np.random.default_rng(0)
     moments = [kernel_moments(random_kernel(random, 32)) for _ in range(600)]
     widths = np.array([w for w, _ in moments])
@@ -79,7 +80,7 @@ def test_random_kernels_are_uniform_and_reproducible():
     assert torch.equal(first, second)
 
 
-def test_shrink_weighs_the_pixels_around_each_centre():
+def test_shrink_weighs_the_pixels_around_each_centre() -> None:
     generator = torch.Generator().manual_seed(0)
     kernel, frames = torch.rand(6, 6, generator=generator), torch.rand(2, 3, 12, 20, generator=generator)
     small = shrink(frames, kernel, 4)
@@ -90,7 +91,7 @@ def test_shrink_weighs_the_pixels_around_each_centre():
     torch.testing.assert_close(small[:, :, 0, 0], (edge * kernel).sum((2, 3)))
 
 
-def test_shrunk_pixels_are_aligned_with_bicubic_resizing():
+def test_shrunk_pixels_are_aligned_with_bicubic_resizing() -> None:
     frame = torch.rand(1, 1, 80, 96, generator=torch.Generator().manual_seed(0))
     expected = torch.from_numpy(imresize(frame[0, 0].numpy(), (20, 24)))
     inner = (slice(2, -2), slice(2, -2))  # borders are mirrored there and repeated here
@@ -110,12 +111,14 @@ def test_shrunk_pixels_are_aligned_with_bicubic_resizing():
         ((8, 8), (8, 10), "10x8 pixels are not whole multiples of 4"),
     ],
 )
-def test_shrink_refuses_kernels_and_frames_of_wrong_size(kernel, size, words):
+def test_shrink_refuses_kernels_and_frames_of_wrong_size(
+    kernel: tuple[int, int], size: tuple[int, int], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         shrink(torch.zeros(1, 3, *size), torch.zeros(kernel), 4)
 
 
-def natural_noise(seed, side=512):
+def natural_noise(seed: int, side: int = 512) -> Tensor:
     """Return noise whose power falls with the square of frequency, as in natural images: (2, 3, side, side)."""
     noise = torch.randn(2, 1, side, side, generator=torch.Generator().manual_seed(seed))
     y, x = torch.fft.fftfreq(side)[:, None], torch.fft.rfftfreq(side)[None]
@@ -126,7 +129,7 @@ def natural_noise(seed, side=512):
 
 
 @pytest.mark.parametrize(("widths", "angle"), [((1.5, 1.5), 0.0), ((3.5, 1.5), 0.6), ((3.0, 2.0), -1.1)])
-def test_kernel_is_estimated_from_frames_that_it_shrank(widths, angle):
+def test_kernel_is_estimated_from_frames_that_it_shrank(widths: tuple[float, float], angle: float) -> None:
     kernel = gaussian_kernel(widths, angle)
     clip = (shrink(natural_noise(seed=1), kernel, 4) * 255).round() / 255
     estimate = estimate_kernel(clip, 4)
@@ -140,7 +143,7 @@ def test_kernel_is_estimated_from_frames_that_it_shrank(widths, angle):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not VALIDATION.is_dir(), reason="needs the validation clips of ../shared")
-def test_kernels_of_real_clips_are_estimated_better_than_by_assuming_bicubic():
+def test_kernels_of_real_clips_are_estimated_better_than_by_assuming_bicubic() -> None:
     random = np.random.default_rng(3)
     errors, assumed = [], []
     for path in find_clips(VALIDATION):
@@ -157,7 +160,7 @@ def test_kernels_of_real_clips_are_estimated_better_than_by_assuming_bicubic():
     assert np.mean(errors) < 0.4 * np.mean(assumed)
 
 
-def test_flat_and_small_frames_are_refused():
+def test_flat_and_small_frames_are_refused() -> None:
     with pytest.raises(AdaptationError, match="are flat"):
         estimate_kernel(torch.full((2, 3, 90, 160), 0.3), 4)
     with pytest.raises(AdaptationError, match=r"160x40 pixels .* at least 48 pixels"):

@@ -13,7 +13,7 @@ SIDE = 8
 
 
 @pytest.mark.parametrize("symmetry", range(16))
-def test_symmetries_permute_samples_and_have_a_finite_order(symmetry):
+def test_symmetries_permute_samples_and_have_a_finite_order(symmetry: int) -> None:
     cubes = torch.arange(2 * 4 * 3 * 5 * 5).view(2, 4, 3, 5, 5)
     out = apply_symmetry(cubes, symmetry)
     assert torch.equal(out.flatten(1).sort(1).values, cubes.flatten(1))
@@ -26,19 +26,19 @@ def test_symmetries_permute_samples_and_have_a_finite_order(symmetry):
     assert torch.equal(repeated, cubes)
 
 
-def test_no_two_symmetries_are_the_same():
+def test_no_two_symmetries_are_the_same() -> None:
     cube = torch.rand(4, 3, 5, 5)
     results = [apply_symmetry(cube, symmetry) for symmetry in range(16)]
     assert all(not torch.equal(a, b) for k, a in enumerate(results) for b in results[:k])
 
 
 @pytest.mark.parametrize("symmetry", range(16))
-def test_symmetry_and_exposure_commute(symmetry):
+def test_symmetry_and_exposure_commute(symmetry: int) -> None:
     cube = torch.rand(4, 3, 5, 5)
     torch.testing.assert_close(expose(apply_symmetry(cube, symmetry), 2), apply_symmetry(expose(cube, 2), symmetry))
 
 
-def test_gradient_magnitude_of_a_ramp():
+def test_gradient_magnitude_of_a_ramp() -> None:
     t, y, x = torch.meshgrid(*(torch.arange(n).double() for n in (5, 6, 7)), indexing="ij")
     grey = (0.02 * t + 0.03 * y + 0.06 * x)[:, None].expand(-1, 3, -1, -1)
     expected = torch.full((5, 6, 7), 0.07).double()
@@ -46,7 +46,7 @@ def test_gradient_magnitude_of_a_ramp():
 
 
 @pytest.mark.parametrize(("axis", "slower"), [(0, 1), (0, 2), (2, 1), (3, 1), (3, 2)])
-def test_cube_is_the_clip_read_along_its_axis(axis, slower):
+def test_cube_is_the_clip_read_along_its_axis(axis: int, slower: int) -> None:
     video = noise_clip()
     volume = Volume(video, axis, slower, SIDE)
     position = (2, 4, 2)
@@ -64,7 +64,7 @@ def test_cube_is_the_clip_read_along_its_axis(axis, slower):
 
 
 @pytest.mark.parametrize(("axis", "slower"), [(0, 1), (0, 2), (3, 1)])
-def test_cubes_are_drawn_in_proportion_to_their_gradient(axis, slower):
+def test_cubes_are_drawn_in_proportion_to_their_gradient(axis: int, slower: int) -> None:
     video = noise_clip()
     volume = Volume(video, axis, slower, SIDE)
     magnitude = gradient_magnitude(expose(video, slower, axis))
@@ -93,7 +93,7 @@ def test_cubes_are_drawn_in_proportion_to_their_gradient(axis, slower):
     assert float(((counts - uniform).square() / uniform).sum()) > bound
 
 
-def test_inputs_are_the_targets_exposed_for_twice_as_long():
+def test_inputs_are_the_targets_exposed_for_twice_as_long() -> None:
     generator = torch.Generator().manual_seed(0)
     sources = Sources(side=SIDE, scales=(1.0, 0.66), within=(1, 2), across=(1, 2))
     inputs, targets = Examples(noise_clip(), sources).draw(5, generator)
@@ -104,7 +104,7 @@ def test_inputs_are_the_targets_exposed_for_twice_as_long():
 
 
 @pytest.mark.parametrize(("share", "step"), [(0.0, 1), (1.0, 2)])
-def test_across_share_selects_the_dimensions_of_examples(share, step):
+def test_across_share_selects_the_dimensions_of_examples(share: float, step: int) -> None:
     """The clip changes by one level per frame, and by two per pixel."""
     t, y, x = torch.meshgrid(*(torch.arange(n).float() for n in (20, 20, 20)), indexing="ij")
     ramp = ((t + 2 * y + 2 * x) / 200)[:, None].expand(-1, 3, -1, -1)

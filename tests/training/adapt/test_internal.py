@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from stvsr.engine.contract.errors import AdaptationError
-from stvsr.engine.contract.manifest import DoubledWindow, FixedFactors, FlowInput, SlidingWindow
+from stvsr.engine.contract.manifest import DoubledWindow, FixedFactors, FlowInput, SlidingWindow, Window
 from stvsr.training.adapt.blur import gaussian_kernel, shrink
 from stvsr.training.adapt.internal import InternalLearning, PairSampler
 from stvsr.training.adapt.protocol import Budget
@@ -18,11 +18,12 @@ from stvsr.training.networks.adavsr import (
 )
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.cascade import AdaVSR, weights_of
+from torch import Tensor
 
 KERNEL = gaussian_kernel((2.5, 1.2), 0.5)
 
 
-def small_adavsr():
+def small_adavsr() -> AdaVSR:
     torch.manual_seed(0)
     network = AdaVSR(
         TemporalModule(TemporalModuleConfig(width=4, blocks=1)), SpatialModule(SpatialModuleConfig(width=4, blocks=1))
@@ -33,14 +34,14 @@ def small_adavsr():
     return network
 
 
-def moving_stripes(frames=9, height=32, width=48):
+def moving_stripes(frames: int = 9, height: int = 32, width: int = 48) -> Tensor:
     """Return a pattern that moves by half a pixel a frame, (N, 3, h, w)."""
     t, y, x = torch.meshgrid(*(torch.arange(float(n)) for n in (frames, height, width)), indexing="ij")
     waves = [0.5 + 0.4 * torch.sin(0.25 * (x - 0.5 * t) + 0.1 * k * y) for k in range(3)]
     return torch.stack(waves, 1)
 
 
-def test_adavsr_runs_both_modules_as_one_network():
+def test_adavsr_runs_both_modules_as_one_network() -> None:
     network, frames = small_adavsr(), torch.rand(2, 3, 3, 6, 8)
     with torch.no_grad():
         output = network(frames)
@@ -52,7 +53,7 @@ def test_adavsr_runs_both_modules_as_one_network():
     assert sum(map(len, parts.values())) == len(network.state_dict())
 
 
-def test_step_descends_the_gradient_of_equation_10():
+def test_step_descends_the_gradient_of_equation_10() -> None:
     network, clip = small_adavsr(), moving_stripes(frames=7)
     adapted = InternalLearning(KERNEL, rate=0.3, patch_px=64).adapt(network, clip, Budget(steps=1))
     degraded = shrink(clip, KERNEL, 4)[::2]  # the whole clip, as it is no larger than the patch
@@ -64,7 +65,7 @@ def test_step_descends_the_gradient_of_equation_10():
     assert adapted.record.losses == (pytest.approx(loss.item()),)
 
 
-def test_loss_on_the_clip_falls_and_the_network_is_not_changed():
+def test_loss_on_the_clip_falls_and_the_network_is_not_changed() -> None:
     network, clip = small_adavsr(), moving_stripes()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     reported = []
@@ -91,7 +92,7 @@ def test_loss_on_the_clip_falls_and_the_network_is_not_changed():
         assert F.l1_loss(network(degraded)[0], clip) < 0.9 * untouched
 
 
-def test_kernel_is_estimated_if_not_given():
+def test_kernel_is_estimated_if_not_given() -> None:
     noise = torch.rand(3, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     clip = F.avg_pool2d(noise, 5, 1, 2)
     details = InternalLearning(patch_px=8).adapt(small_adavsr(), clip, Budget(steps=1)).record.details
@@ -99,7 +100,7 @@ def test_kernel_is_estimated_if_not_given():
     assert details["kernel_widths_px"][0] >= details["kernel_widths_px"][1] > 0
 
 
-def test_adam_replaces_gradient_descent():
+def test_adam_replaces_gradient_descent() -> None:
     adapted = InternalLearning(KERNEL, 1e-3, "adam", patch_px=8).adapt(
         small_adavsr(), moving_stripes(), Budget(steps=1)
     )
@@ -108,19 +109,19 @@ def test_adam_replaces_gradient_descent():
     assert steps.abs().max() < 1.1e-3
 
 
-def test_budget_of_seconds_ends():
+def test_budget_of_seconds_ends() -> None:
     record = InternalLearning(KERNEL, patch_px=8).adapt(small_adavsr(), moving_stripes(), Budget(seconds=0.3)).record
     assert 1 <= record.steps == len(record.losses)
     assert record.seconds < 5
 
 
-def numbered_frames(frames, side=32):
+def numbered_frames(frames: int, side: int = 32) -> Tensor:
     """Return a clip whose frame n has the value n."""
     return torch.arange(float(frames)).view(-1, 1, 1, 1).expand(frames, 3, side, side)
 
 
 @pytest.mark.parametrize(("length", "count"), [(9, 4), (7, 4), (6, 3), (3, 2)])
-def test_run_takes_every_second_frame_and_its_targets_are_all(length, count):
+def test_run_takes_every_second_frame_and_its_targets_are_all(length: int, count: int) -> None:
     pairs = PairSampler.for_network(small_adavsr(), numbered_frames(length), 4)
     for seed in range(5):
         inputs, targets = pairs.draw(KERNEL, 2, np.random.default_rng(seed))
@@ -130,7 +131,7 @@ def test_run_takes_every_second_frame_and_its_targets_are_all(length, count):
         assert (targets.diff(dim=1) == 1).all()
 
 
-def test_single_module_learns_its_own_part():
+def test_single_module_learns_its_own_part() -> None:
     temporal, spatial = small_adavsr().temporal, small_adavsr().spatial
     random = np.random.default_rng(0)
     inputs, targets = PairSampler.for_network(temporal, numbered_frames(9), 4).draw(None, 1, random)
@@ -148,7 +149,7 @@ def test_single_module_learns_its_own_part():
 class Other(Network):
     """A network that internal learning does not support."""
 
-    def __init__(self, window, time, flows=()):
+    def __init__(self, window: Window, time: FixedFactors, flows: tuple[FlowInput, ...] = ()) -> None:
         super().__init__()
         self.window, self.time, self.flows = window, time, flows
 
@@ -175,11 +176,11 @@ class Other(Network):
         ),
     ],
 )
-def test_unsupported_networks_and_clips_are_refused(network, frames, words):
+def test_unsupported_networks_and_clips_are_refused(network: Network, frames: Tensor, words: str) -> None:
     with pytest.raises(AdaptationError, match=words):
         InternalLearning(KERNEL).adapt(network, frames, Budget(steps=1))
 
 
-def test_diverging_run_is_refused():
+def test_diverging_run_is_refused() -> None:
     with pytest.raises(AdaptationError, match=r"diverged at step .*: take a lower learning rate"):
         InternalLearning(KERNEL, rate=1e30, patch_px=8).adapt(small_adavsr(), moving_stripes(), Budget(steps=20))

@@ -166,11 +166,14 @@ def test_distillation_learns_from_the_frames_of_its_teacher() -> None:
 
 
 def test_blur_is_estimated_from_the_clip_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, estimated_from = gaussian_kernel((3.0, 1.0), 0.4), []
-    monkeypatch.setattr(
-        "stvsr.training.adapt.selfsupervised.estimate_kernel",
-        lambda frames, factor: estimated_from.append(frames) or kernel,
-    )
+    kernel = gaussian_kernel((3.0, 1.0), 0.4)
+    estimated_from: list[Tensor] = []
+
+    def estimate(frames: Tensor, factor: int) -> Tensor:
+        estimated_from.append(frames)
+        return kernel
+
+    monkeypatch.setattr("stvsr.training.adapt.selfsupervised.estimate_kernel", estimate)
     network, frames = filled(small_edvr(), gain=0.3), moving_blobs(4, 24, 28)
     blind = SelfSupervised(rate=1e-3, batch=1, patch=16, degrade=None).adapt(network, frames, Budget(steps=2))
     given = SelfSupervised(rate=1e-3, batch=1, patch=16, degrade=blurring(kernel))

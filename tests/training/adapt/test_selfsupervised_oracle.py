@@ -63,7 +63,11 @@ def test_first_gradients_match_the_demonstration(official: tuple[Oracle, EDVR]) 
     F.mse_loss(network(*example.inputs), example.target).backward()
     names = [name.removeprefix("step0/grad/") for name in oracle.arrays if name.startswith("step0/grad/")]
     assert len(names) == 5
-    errors = {n: relative_error(network.get_parameter(n).grad, oracle.tensor(f"step0/grad/{n}")) for n in names}
+    errors = {}
+    for name in names:
+        gradient = network.get_parameter(name).grad
+        assert gradient is not None
+        errors[name] = relative_error(gradient, oracle.tensor(f"step0/grad/{name}"))
     assert max(errors.values()) < 1e-3, errors
 
 

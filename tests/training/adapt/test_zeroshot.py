@@ -1,6 +1,8 @@
 """Zero-shot learning: the start, reproducible runs, resumption, and better results than interpolation."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from stvsr.engine.contract.errors import AdaptationError
 from stvsr.training.adapt.coarse_to_fine import double_rate, upscale_time
 from stvsr.training.adapt.examples import Sources
-from stvsr.training.adapt.protocol import Budget
+from stvsr.training.adapt.protocol import Budget, Clock
 from stvsr.training.adapt.video_resize import back_project_time, expose, resize_space
 from stvsr.training.adapt.zeroshot import ZeroShot, fresh_network, take_statistics
 from stvsr.training.clips import read_clip
@@ -21,17 +23,17 @@ from tests.support.paths import SAMPLE
 from tests.support.small_networks import SMALL_DTSR, noise_clip
 
 
-def method(**options) -> ZeroShot:
+def method(**options: Any) -> ZeroShot:
     return ZeroShot(sources=Sources(side=8, scales=(1.0, 0.73)), batch=2, **options)
 
 
 @pytest.mark.parametrize("frames", [noise_clip(frames=7), noise_clip(height=6), torch.full((20, 3, 18, 24), 0.3)])
-def test_clip_that_is_too_short_too_small_or_flat_is_refused(frames):
+def test_clip_that_is_too_short_too_small_or_flat_is_refused(frames: Tensor) -> None:
     with pytest.raises(AdaptationError, match=r"longer or larger|Nothing changes"):
         ZeroShot().adapt(DeepTemporalSR(SMALL_DTSR), frames, Budget(steps=1))
 
 
-def test_fresh_network_interpolates_and_its_layers_are_normalized():
+def test_fresh_network_interpolates_and_its_layers_are_normalized() -> None:
     network, frames = fresh_network(DeepTemporalSR(SMALL_DTSR), seed=0), noise_clip(8)[None]
     take_statistics(network, frames)
     assert torch.equal(network(frames), upsample_cubic(frames, 1, 2))
@@ -45,7 +47,7 @@ def test_fresh_network_interpolates_and_its_layers_are_normalized():
         torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(4), atol=1e-2, rtol=0)
 
 
-def test_same_seed_gives_the_same_weights_and_the_network_is_not_changed():
+def test_same_seed_gives_the_same_weights_and_the_network_is_not_changed() -> None:
     network = DeepTemporalSR(SMALL_DTSR)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     first, second, other = (method().adapt(network, noise_clip(), Budget(steps=3), seed) for seed in (1, 1, 2))
@@ -60,11 +62,11 @@ class KilledError(Exception):
     pass
 
 
-def test_killed_run_ends_at_the_same_weights_when_resumed(tmp_path):
+def test_killed_run_ends_at_the_same_weights_when_resumed(tmp_path: Path) -> None:
     network, steps = DeepTemporalSR(SMALL_DTSR), Budget(steps=9)
     whole = method().adapt(network, noise_clip(), steps)
 
-    def kill(clock, loss):
+    def kill(clock: Clock, loss: float) -> None:
         if clock.steps == 6:
             raise KilledError
 
@@ -82,14 +84,14 @@ def test_killed_run_ends_at_the_same_weights_when_resumed(tmp_path):
     assert all(torch.equal(value, whole.weights[name]) for name, value in again.weights.items())
 
 
-def test_checkpoint_of_another_clip_is_refused(tmp_path):
+def test_checkpoint_of_another_clip_is_refused(tmp_path: Path) -> None:
     resumable = method(checkpoint=tmp_path / "last.pt")
     resumable.adapt(DeepTemporalSR(SMALL_DTSR), noise_clip(), Budget(steps=1))
     with pytest.raises(AdaptationError, match="another clip"):
         resumable.adapt(DeepTemporalSR(SMALL_DTSR), noise_clip(seed=1), Budget(steps=2))
 
 
-def test_budget_of_seconds_counts_those_of_the_stopped_run(tmp_path):
+def test_budget_of_seconds_counts_those_of_the_stopped_run(tmp_path: Path) -> None:
     resumable = method(checkpoint=tmp_path / "last.pt")
     first = resumable.adapt(DeepTemporalSR(SMALL_DTSR), noise_clip(), Budget(seconds=0.2))
     assert first.record.seconds >= 0.2
@@ -97,7 +99,7 @@ def test_budget_of_seconds_counts_those_of_the_stopped_run(tmp_path):
     assert second.record.steps == first.record.steps
 
 
-def test_other_networks_are_refused():
+def test_other_networks_are_refused() -> None:
     with pytest.raises(AdaptationError, match="choose dtsr or dtsr-s"):
         method().adapt(EDVR(), noise_clip(), Budget(steps=1))
 
@@ -114,7 +116,7 @@ def drifting_pattern(frames: int, size: int) -> Tensor:
     return expose(0.5 + 0.4 * torch.tanh(2 * wave), 8)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
-def test_learned_motion_is_better_than_interpolation():
+def test_learned_motion_is_better_than_interpolation() -> None:
     """A clip at half its rate becomes the clip that the network learned from."""
     clip = drifting_pattern(48, 24)
     slow = expose(clip, 2)
@@ -135,7 +137,7 @@ def test_learned_motion_is_better_than_interpolation():
 
 
 @pytest.mark.slow
-def test_unknown_rate_is_learned_better_than_interpolated():
+def test_unknown_rate_is_learned_better_than_interpolated() -> None:
     """The network learns from frames averaged in pairs alone; the wings of the bee beat."""
     full = [torch.from_numpy(frame) for frame in read_clip(SAMPLE)][:56]
     truth = resize_space(torch.stack(full).permute(0, 3, 1, 2) / 255, (90, 160)).clamp(0, 1)

@@ -14,6 +14,8 @@ from stvsr.training.networks.losses import (
 from stvsr.training.networks.spynet import IMAGENET_STD, SpyNet
 from torch import Tensor, nn
 
+from tests.support.networks import flow_layers
+
 # Indices of the convolutions in torchvision's vgg19().features.
 VGG19 = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
 
@@ -60,7 +62,7 @@ def test_perceptual_loss_computes_the_layers_of_vgg19(layer: str, count: int) ->
                 x = F.max_pool2d(x, 2) if i in (2, 4, 8, 12) else x
             x = F.conv2d(x, weights[f"features.{number}.weight"], weights[f"features.{number}.bias"], padding=1)
         features.append(x)
-    assert loss(actual, expected) == pytest.approx(F.mse_loss(*features).item(), rel=1e-4)
+    assert loss(actual, expected) == pytest.approx(F.mse_loss(features[0], features[1]).item(), rel=1e-4)
 
 
 def test_perceptual_loss_has_gradients_only_for_the_prediction() -> None:
@@ -121,8 +123,8 @@ def test_motion_reversal_is_the_part_of_a_motion_that_is_reversed(near: float, f
 def test_motion_consistency_has_gradients_for_the_predicted_frames() -> None:
     torch.manual_seed(0)
     flow = SpyNet(width=4, levels=3).double()
-    for module in flow.basic_module:
-        nn.init.normal_(module.basic_module[-1].weight, std=5.0)
+    for layer in flow_layers(flow):
+        nn.init.normal_(layer.weight, std=5.0)
     loss = MotionConsistency(flow).train()
     assert not any(module.training for module in loss.modules())
     assert flow.training

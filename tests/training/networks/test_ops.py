@@ -39,9 +39,10 @@ def test_deform_conv_agrees_with_the_official_kernel(number: int) -> None:
     case = DEFORM_CASES[number]
     with np.load(ORACLES / "dcnv2.npz") as arrays:
         names = ("X", "offset", "mask", "W", "B")
-        inputs = [torch.from_numpy(arrays[f"{number}/{name}"]) for name in names]
+        x, offset, mask, weight, bias = (torch.from_numpy(arrays[f"{number}/{name}"]) for name in names)
         expected = arrays[f"{number}/Y"]
-    out = modulated_deform_conv2d(*inputs, case["stride"], case["pad"], case["dil"], case["dg"])
+    geometry = (case["stride"], case["pad"], case["dil"], case["dg"])
+    out = modulated_deform_conv2d(x, offset, mask, weight, bias, *geometry)
     assert_close_to_range(out, expected, mean=1e-6, max=1e-5)
     assert np.abs(out.numpy() - expected).max() < 1e-5
 
@@ -58,8 +59,8 @@ def test_deform_conv_passes_gradcheck() -> None:
     shapes = ((2, 4, 4, 5), (2, 36, 4, 5), (2, 18, 4, 5), (3, 4, 3, 3), (3,))
     inputs = [random(*shape, seed=i).double().requires_grad_() for i, shape in enumerate(shapes)]
 
-    def operator(*tensors: Tensor) -> Tensor:
-        return modulated_deform_conv2d(*tensors, padding=1, offset_groups=2)
+    def operator(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return modulated_deform_conv2d(x, offset, mask, weight, bias, padding=1, offset_groups=2)
 
     assert torch.autograd.gradcheck(operator, inputs)
 
@@ -180,6 +181,6 @@ def test_exported_operators_agree_at_other_sizes(
     inputs = (random(batch, 4, height, width, seed=3), y, x)
     with torch.no_grad():
         expected = network(*inputs)
-    feeds = {spec.name: tensor.numpy() for spec, tensor in zip(session.get_inputs(), inputs, strict=True)}
-    (out,) = session.run(None, feeds)
+    arrays = {spec.name: tensor.numpy() for spec, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    (out,) = session.run(None, arrays)
     assert_close_to_range(out, expected, mean=1e-6, max=1e-5)

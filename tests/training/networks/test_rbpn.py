@@ -67,7 +67,7 @@ def test_network_describes_its_inputs() -> None:
 @pytest.mark.parametrize(("scale", "kernel"), [(2, 6), (4, 8), (8, 12)])
 def test_batch_items_are_independent(scale: int, kernel: int) -> None:
     network = tiny(scale=scale, residual=True)
-    assert network.DBPN.up1.up_conv1.deconv.weight.shape[2:] == (kernel, kernel)
+    assert network.get_parameter("DBPN.up1.up_conv1.deconv.weight").shape[2:] == (kernel, kernel)
     frames, flow = clip(TINY, 2, 9, 7)
     with torch.no_grad():
         together = network(frames, flow)

@@ -69,7 +69,7 @@ def test_network_describes_its_inputs() -> None:
 
 def test_neighbourhood_means_of_two_frames() -> None:
     third = 1 / 3
-    onward = [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0.5, 0], [0, third, third, third]]
+    onward: list[list[float]] = [[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.5, 0, 0.5, 0], [0, third, third, third]]
     both = [[third, third, third, 0], [third, third, 0, third], [third, 0, third, third], [0, third, third, third]]
     np.testing.assert_allclose(neighbourhood_means(2, both_ways=False), onward)
     np.testing.assert_allclose(neighbourhood_means(2, both_ways=True), both)
@@ -108,6 +108,7 @@ def test_every_used_parameter_has_a_finite_gradient(config: STINetConfig) -> Non
 def test_residual_is_added_to_enlarged_frames_and_their_means() -> None:
     network, inputs = tiny(residual=True, official=False), clip(1, 3, 5, 6)
     for layer in (network.reconstruction_l.conv, network.reconstruction_h.conv, network.conv_last, network.h_blending):
+        assert layer.bias is not None
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     a, b, c = inputs[0][0]

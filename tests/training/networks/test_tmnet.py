@@ -61,6 +61,7 @@ def test_every_parameter_has_a_gradient() -> None:
 
 def test_tile_with_its_halo_equals_the_whole_frame() -> None:
     network, run, core = network_with_offsets(TMNET_S), random_clip(1, 2, 16, 64), 12
+    assert network.halo_px is not None
     with torch.no_grad():
         time = torch.tensor([0.3])
         whole, tile = network(run, time), network(run[..., : core + network.halo_px], time)

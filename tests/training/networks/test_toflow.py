@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.training.checkpoints import load_official
 from stvsr.training.networks.ops import upsample_bicubic
 from stvsr.training.networks.spynet import SpyNet
@@ -11,7 +12,7 @@ from stvsr.training.networks.toflow import TOFLOW, TOFLOW_S, TOFlow, TOFlowConfi
 from torch import Tensor, nn
 
 from tests.support.compare import assert_close_to_range
-from tests.support.networks import assert_official_state_dict, random_clip, untrained_parameters
+from tests.support.networks import assert_official_state_dict, flow_layers, random_clip, untrained_parameters
 from tests.support.oracle import Oracle, load_oracle
 
 TINY = replace(TOFLOW_S, frames=5, width=8, flow_width=4)
@@ -27,8 +28,8 @@ def network_with_flows(config: TOFlowConfig) -> TOFlow:
     """Return a network with flows of about a pixel."""
     torch.manual_seed(0)
     network = TOFlow(config).eval()
-    for module in network.spynet.basic_module:
-        nn.init.normal_(module.basic_module[-1].weight, std=5.0)
+    for layer in flow_layers(network.spynet):
+        nn.init.normal_(layer.weight, std=5.0)
     return network
 
 
@@ -70,7 +71,7 @@ def test_checkpoints_with_the_names_of_dynavsr_load(oracle: Oracle) -> None:
 def test_size_constraint_and_scale_follow_the_configuration(config: TOFlowConfig, multiple: int) -> None:
     network = TOFlow(config)
     assert network.size.multiple_of == multiple
-    assert network.space.factors == (config.enlarge,)
+    assert network.space == FixedFactors(factors=(config.enlarge,))
 
 
 @torch.no_grad()
@@ -97,10 +98,11 @@ class ConstantFlow(nn.Module):
 @torch.no_grad()
 def test_flows_of_small_frames_are_scaled_to_the_enlarged_frames() -> None:
     of_small, of_large = network_with_flows(TINY), network_with_flows(replace(TINY, flow_of_small_frames=False))
-    of_small.spynet, of_large.spynet = ConstantFlow(0.25, -0.75), ConstantFlow(1, -3)
+    of_small.set_submodule("spynet", ConstantFlow(0.25, -0.75))
+    of_large.set_submodule("spynet", ConstantFlow(1, -3))
     frames = clip(2, 5, 8, 12)
     assert torch.allclose(of_small(frames), of_large(frames), atol=1e-6)
-    of_large.spynet = ConstantFlow(0.25, -0.75)
+    of_large.set_submodule("spynet", ConstantFlow(0.25, -0.75))
     assert not torch.allclose(of_small(frames), of_large(frames), atol=1e-2)
 
 
@@ -108,8 +110,8 @@ def test_flows_of_small_frames_are_scaled_to_the_enlarged_frames() -> None:
 @torch.no_grad()
 def test_flow_of_each_coarser_level_counts_twice(official_sampling: bool) -> None:
     network = SpyNet(width=4, levels=3, official_sampling=official_sampling).eval()
-    for level, module in enumerate(network.basic_module):
-        last = module.basic_module[-1]
+    for level, last in enumerate(flow_layers(network)):
+        assert last.bias is not None
         nn.init.zeros_(last.weight)
         last.bias.copy_(torch.tensor([1.0, -0.5]) * 10**level)
     flow = network(*torch.rand(2, 1, 3, 8, 12))
@@ -120,12 +122,13 @@ def test_flow_of_each_coarser_level_counts_twice(official_sampling: bool) -> Non
 @pytest.mark.parametrize("training", [True, False])
 def test_every_parameter_has_a_gradient(training: bool) -> None:
     network = network_with_flows(TINY).train(training)
-    before = network.spynet.basic_module[0].basic_module[1].running_mean.clone()
+    means = network.get_buffer("spynet.basic_module.0.basic_module.1.running_mean")
+    before = means.clone()
     out = network(clip(2, 5, 24, 40))
     assert out.shape == (2, 1, 3, 96, 160)
     out.square().mean().backward()
     assert untrained_parameters(network) == []
-    assert training != torch.equal(before, network.spynet.basic_module[0].basic_module[1].running_mean)
+    assert training != torch.equal(before, means)
 
 
 @torch.no_grad()
@@ -139,6 +142,7 @@ def test_tile_equals_the_whole_frame_beyond_the_halo() -> None:
     network = network_with_flows(TINY)
     frames = clip(1, 5, 8, 176)
     whole, part = network(frames), network(frames[..., :160])
+    assert network.halo_px is not None
     unaffected = 4 * (160 - network.halo_px)
     assert_close_to_range(part[..., :unaffected], whole[..., :unaffected], mean=1e-6, max=1e-5)
     assert (part - whole[..., :640]).abs().max() > 1e-2

@@ -144,16 +144,18 @@ def test_every_used_parameter_has_a_finite_gradient() -> None:
 def still(official: bool) -> VideoINR:
     """Return a network without flow that returns the first frame's colours at the first sampled position."""
     network = tiny(official_sampling=official, frame_upsample=1)
-    nn.init.zeros_(network.flow_imnet.net[-1].weight)
-    nn.init.zeros_(network.flow_imnet.net[-1].bias)
+    linear_layers = [module for module in network.encode_imnet.modules() if isinstance(module, nn.Linear)]
+    flow_layer = network.flow_imnet.net[-1]
+    assert isinstance(flow_layer, nn.Linear)
+    nn.init.zeros_(flow_layer.weight)
+    nn.init.zeros_(flow_layer.bias)
     with torch.no_grad():
         # The sine of a small number is almost that number.
-        for layer in network.encode_imnet.net:
-            linear = layer if isinstance(layer, nn.Linear) else layer.linear
+        for linear in linear_layers:
             linear.weight.zero_()
             linear.bias.zero_()
             linear.weight[:3, :3] = torch.eye(3) / 30
-        first, last = network.encode_imnet.net[0].linear.weight, network.encode_imnet.net[-1].weight
+        first, last = linear_layers[0].weight, linear_layers[-1].weight
         first.zero_()
         first[:3, 2 * (8 + 24) : 2 * (8 + 24) + 3] = torch.eye(3) * (1e-3 / 30)
         last.mul_(30 * 1e3)

@@ -6,6 +6,7 @@ import torch
 from stvsr.training.networks.motion import correlate
 from stvsr.training.networks.ops import target_coordinates
 from stvsr.training.networks.videoinr_s import VideoINRS, VideoINRSConfig
+from torch import Tensor
 
 from tests.support.networks import untrained_parameters
 
@@ -13,7 +14,7 @@ SMALL = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width
 
 
 @pytest.fixture
-def network():
+def network() -> VideoINRS:
     torch.manual_seed(0)
     network = VideoINRS(SMALL).eval()
     with torch.no_grad():
@@ -23,17 +24,19 @@ def network():
 
 
 @pytest.fixture
-def frames():
+def frames() -> Tensor:
     coarse = torch.rand(2 * 2, 3, 6, 8, generator=torch.Generator().manual_seed(1))
     return torch.nn.functional.interpolate(coarse, size=(24, 40), mode="bilinear").unflatten(0, (2, 2))
 
 
 @pytest.mark.parametrize("size", [(96, 160), (24, 40), (77, 131), (25, 200)])
-def test_output_has_the_target_size_with_a_separate_time_for_each_pair(network, frames, size):
+def test_output_has_the_target_size_with_a_separate_time_for_each_pair(
+    network: VideoINRS, frames: Tensor, size: tuple[int, int]
+) -> None:
     assert network(frames, torch.tensor([0.0, 0.6]), size).shape == (2, 3, *size)
 
 
-def test_part_of_a_target_equals_that_part_of_the_whole(network, frames):
+def test_part_of_a_target_equals_that_part_of_the_whole(network: VideoINRS, frames: Tensor) -> None:
     features = network.encode(frames)
     time = torch.tensor([0.25, 0.5])
     y, x = target_coordinates(24, 77), target_coordinates(40, 131)
@@ -42,7 +45,7 @@ def test_part_of_a_target_equals_that_part_of_the_whole(network, frames):
     assert torch.allclose(part, whole[..., 10:30, 100:], atol=1e-5)
 
 
-def test_untrained_blend_at_an_input_time_is_that_input(frames):
+def test_untrained_blend_at_an_input_time_is_that_input(frames: Tensor) -> None:
     torch.manual_seed(0)
     untrained = VideoINRS(SMALL)
     features = untrained.encode(frames)
@@ -51,7 +54,7 @@ def test_untrained_blend_at_an_input_time_is_that_input(frames):
         assert (base - frames[:, index]).abs().max() < 1e-3
 
 
-def test_output_is_continuous_in_space_and_time(network, frames):
+def test_output_is_continuous_in_space_and_time(network: VideoINRS, frames: Tensor) -> None:
     features = network.encode(frames)
     y, x = torch.linspace(3, 9, 4001), target_coordinates(40, 80)
     rows = network.decode(*features, time=torch.tensor([0.5, 0.5]), y=y, x=x)
@@ -61,7 +64,7 @@ def test_output_is_continuous_in_space_and_time(network, frames):
     assert steps < 0.05 * (moments[0].max() - moments[0].min())
 
 
-def test_loss_has_a_gradient_for_every_parameter(network, frames):
+def test_loss_has_a_gradient_for_every_parameter(network: VideoINRS, frames: Tensor) -> None:
     truth = torch.rand(2, 2, 3, 96, 160)
     motion = torch.cat([torch.randn(2, 2, 4, 24, 40), torch.ones(2, 2, 2, 24, 40)], 2)
     terms = network.loss(frames, torch.tensor([[0.0, 0.5], [1.0, 0.25]]), truth, motion)
@@ -69,7 +72,7 @@ def test_loss_has_a_gradient_for_every_parameter(network, frames):
     assert untrained_parameters(network) == []
 
 
-def test_correlation_is_the_mean_product_at_each_displacement():
+def test_correlation_is_the_mean_product_at_each_displacement() -> None:
     first, second = torch.randn(2, 5, 6, 9), torch.randn(2, 5, 6, 9)
     padded = torch.nn.functional.pad(second, (2, 2, 2, 2))
     actual = correlate(first, second, 2)

@@ -55,6 +55,7 @@ def test_every_parameter_has_a_gradient() -> None:
 
 def test_tile_with_its_halo_equals_the_whole_frame() -> None:
     network, run, core = network_with_offsets(ZSM_S), random_clip(1, 2, 16, 64), 12
+    assert network.halo_px is not None
     with torch.no_grad():
         whole, tile = network(run), network(run[..., : core + network.halo_px])
     assert_close_to_range(tile[..., : 4 * core], whole[..., : 4 * core], mean=1e-4, max=1e-3)

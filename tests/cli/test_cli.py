@@ -14,19 +14,7 @@ from stvsr import BackendError
 from stvsr.engine.backends.tensorrt.library import load_library
 
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.media import short_clip
 from tests.support.paths import SAMPLE
-from tests.support.toy import write_toy
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("bundle") / "toy")
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return short_clip(tmp_path_factory.mktemp("short") / "short.mp4")
 
 
 def test_the_default_output_lies_beside_the_input(short: Path, toy: Path, tmp_path: Path) -> None:

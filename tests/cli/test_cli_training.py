@@ -8,19 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.media import short_clip
 from tests.support.paths import SAMPLE
-from tests.support.toy import write_toy
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp("bundle") / "toy")
-
-
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return short_clip(tmp_path_factory.mktemp("short") / "short.mp4")
 
 
 def test_evaluate_prints_and_writes_scores(short: Path, toy: Path, tmp_path: Path) -> None:
