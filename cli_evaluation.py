@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .cli_options import BackendOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import out, plain, progress_bar, training_extra
+from .terminal import err, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ _WHEN = {"at": "at input times", "between": "between input times"}
 @record_options
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A bundle (name or folder), or a chain TEMPORAL+SPATIAL.")],
-    clips: Annotated[list[Path], typer.Argument(help="Clips, or folders of them.")],
+    clips: Annotated[list[Path], typer.Argument(help="Clips, folders of PNG images, or folders of both.")],
     backend: BackendOptions,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the scores to this JSON file.", show_default="none")
@@ -44,6 +44,15 @@ def evaluate(
             help="The network sees every FACTOR-th frame and makes those between.",
             min=1,
             show_default="2, or the bundle's own",
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            help="Compress the small frames by x264 at this constant rate factor, 0 to 51.",
+            min=0,
+            max=51,
+            show_default="no compression",
         ),
     ] = None,
     flow: Annotated[
@@ -71,6 +80,7 @@ def evaluate(
             scale=round(default_scale(bundles)) if scale is None else scale,
             factor=default_factor(bundles) if factor is None else factor,
             exposure=any(b.manifest.window.kind == "doubled" for b in bundles),
+            crf=crf,
         )
         with progress_bar(no_progress) as progress:
             found = find_clips(*clips)
@@ -90,6 +100,10 @@ def evaluate(
         out.print_json(json.dumps(scores))
     else:
         _print_scores(scores)
+    if scores["errors"]:
+        for name, error in scores["errors"].items():
+            err.print(f"[bold red]Error:[/] {plain(name)}: {plain(error)}", soft_wrap=True)
+        raise typer.Exit(1)
 
 
 def _upscale_clip(

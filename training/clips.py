@@ -1,6 +1,10 @@
-"""Clips on disk: find them, decode them frame by frame, or decode them once into a memory-mapped cache."""
+"""Clips on disk: find them, decode them frame by frame, or decode them once into a memory-mapped cache.
+
+A clip is a video file, or a folder that directly contains PNG images, in the natural order of their names.
+"""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,21 +15,26 @@ from numpy.typing import NDArray
 from ..engine.contract.errors import MediaError
 from .saving import atomic_path
 
+_DIGITS = re.compile(r"(\d+)")
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 def find_clips(*paths: Path | str) -> list[Path]:
-    """Return the given clips and all clips below the given folders, in a stable order.
+    """Return the given clips and all clips in the given folders and their sub-folders, in a stable order.
 
     Raises MediaError if a path does not exist, or if a folder contains no clip.
     """
     clips: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES)
+            folders = [path, *(p for p in path.rglob("*") if p.is_dir())]
+            inside = [p for p in path.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES]
+            inside += [folder for folder in folders if _images(folder)]
             if not inside:
-                raise MediaError(f"The folder {path} contains no clip ({', '.join(CLIP_SUFFIXES)}): name another one.")
-            clips += inside
+                raise MediaError(
+                    f"The folder {path} contains no clip ({', '.join(CLIP_SUFFIXES)}, or PNG images): name another one."
+                )
+            clips += sorted(inside)
         elif path.exists():
             clips.append(path)
         else:
@@ -34,19 +43,14 @@ def find_clips(*paths: Path | str) -> list[Path]:
 
 
 def read_clip(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames of a clip's first video stream as (H, W, 3) RGB, 0 to 255.
+    """Yield the frames of a clip's first video stream, or of its images, as (H, W, 3) RGB, 0 to 255.
 
     Raises MediaError if the clip cannot be read or decoded, or if its frames change their size.
     """
     shape: tuple[int, ...] | None = None
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise MediaError(f"The clip {path} has no video stream: take it out of the clips, or name another one.")
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                # One thread: with more, FFmpeg's scaler now and then writes wrong samples where its slices meet.
-                rgb = frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        for file in _images(path) if path.is_dir() else [path]:
+            for rgb in _read_file(file):
                 if shape not in (None, rgb.shape):
                     raise MediaError(f"The frames of {path} change their size: re-encode the clip to one size.")
                 shape = rgb.shape
@@ -58,16 +62,32 @@ def read_clip(path: Path) -> Iterator[NDArray[np.uint8]]:
         ) from error
 
 
+def _images(folder: Path) -> list[Path]:
+    """Return the PNG images of a folder, frame9 before frame10."""
+    images = (file for file in folder.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    return sorted(images, key=lambda file: [int(s) if s.isdigit() else s.lower() for s in _DIGITS.split(file.name)])
+
+
+def _read_file(path: Path) -> Iterator[NDArray[np.uint8]]:
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise MediaError(f"The clip {path} has no video stream: take it out of the clips, or name another one.")
+        container.streams.video[0].thread_type = "AUTO"
+        for frame in container.decode(video=0):
+            # One thread: with more, FFmpeg's scaler now and then writes wrong samples where its slices meet.
+            yield frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+
+
 def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
     """Return a whole clip, (N, H, W, 3) RGB, 0 to 255, memory-mapped from a file in the folder `cache`.
 
     The first call decodes the clip into that file. Raises MediaError as `read_clip` does, and if the clip has no frame.
     """
     try:
-        status = path.stat()
+        status = [file.stat() for file in (_images(path) if path.is_dir() else [path])]
     except OSError as error:
         raise MediaError(f"The clip {path} cannot be read ({error.strerror}): name another one.") from error
-    stamp = f"{path.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+    stamp = ":".join([str(path.resolve()), *(f"{s.st_size}:{s.st_mtime_ns}" for s in status)])
     target = cache / f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}.npy"
     if not target.exists():
         frames = list(read_clip(path))

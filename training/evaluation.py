@@ -1,5 +1,6 @@
 """Judge an upscaler on clips: PSNR and SSIM on luma, at input times and between them, beside bicubic resizing."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError, StvsrError
 from .clips import read_clip
+from .compression import compress
 from .metrics import SSIM_PX, luma, psnr, ssim
 from .resize import imresize, to_uint8
 
@@ -45,12 +47,14 @@ class Score:
 class Protocol:
     """The degradation of a clip: every `factor`-th frame, antialiased bicubic by `scale`, rounded to 8 bits.
 
-    With `exposure`, a small frame is the mean of `factor` frames, as a slower camera records them.
+    With `exposure`, a small frame is the mean of `factor` frames, as a slower camera records them. With `crf`, small
+    frames then pass through x264 at this constant rate factor. Bicubic resizing gets the same small frames.
     """
 
     scale: int = 4
     factor: int = 2
     exposure: bool = False
+    crf: int | None = None
 
 
 def evaluate(
@@ -62,14 +66,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the scores of every clip, their mean in which all clips weigh the same, and the gain over bicubic+blend.
 
-    `on_clip` is called before every clip, and `on_frame` after every judged frame. Raises MediaError for a damaged
-    clip, and RequestError for a clip that is too short or too small.
+    A clip that is damaged, too short or too small does not end the list: its error is under `errors`, by the clip's
+    name. Clips with the same file name are named by their paths. `on_clip` is called before every clip, and `on_frame`
+    after every judged frame. Raises the error of the first clip (MediaError, RequestError) if no clip can be judged.
     """
-    per_clip = {}
+    per_clip, errors = {}, {}
+    stems = Counter(clip.stem for clip in clips)
     for clip in clips:
         if on_clip:
             on_clip(clip)
-        per_clip[clip.stem] = evaluate_clip(clip, upscale, protocol, on_frame)
+        name = clip.stem if stems[clip.stem] == 1 else str(clip)
+        try:
+            per_clip[name] = evaluate_clip(clip, upscale, protocol, on_frame)
+        except StvsrError as error:
+            errors[name] = error
+    if errors and not per_clip:
+        raise next(iter(errors.values()))
     mean = {
         when: {
             method: {
@@ -82,7 +94,8 @@ def evaluate(
         if all(c[when] for c in per_clip.values())
     }
     gain = {w: round(m["stvsr"]["psnr_y_db"] - m["bicubic+blend"]["psnr_y_db"], 4) for w, m in mean.items()}
-    return {"protocol": asdict(protocol), "clips": per_clip, "mean": mean, "gain_db": gain}
+    scores = {"protocol": asdict(protocol), "clips": per_clip, "mean": mean, "gain_db": gain}
+    return {**scores, "errors": {name: str(error) for name, error in errors.items()}}
 
 
 def evaluate_clip(
@@ -132,6 +145,16 @@ class _DegradedClip:
 
     def small_frames(self) -> Iterator[NDArray[np.float32]]:
         """Yield the degraded frames, (3, h, w) in [0, 1]."""
+        assert self.size is not None
+        frames = self._shrunken_frames()
+        if self.protocol.crf is not None:
+            frames = compress(frames, self.protocol.crf)
+        for count, small in enumerate(frames):
+            self._enlarged[count] = imresize(small / 255.0, self.size)
+            yield np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
+
+    def _shrunken_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the frames made small, (h, w, 3), before compression; buffer the truths."""
         assert self._first is not None
         assert self.size is not None
         factor, scale = self.protocol.factor, self.protocol.scale
@@ -150,10 +173,8 @@ class _DegradedClip:
             else:
                 continue
             group = []
-            small = to_uint8(imresize(large, (height // scale, width // scale))) / 255.0
-            self._enlarged[count] = imresize(small, self.size)
             count += 1
-            yield np.ascontiguousarray(small.transpose(2, 0, 1), dtype=np.float32)
+            yield to_uint8(imresize(large, (height // scale, width // scale)))
         self._count = count
 
     def references(self, index: int) -> tuple[NDArray[np.uint8] | None, tuple[NDArray[np.floating], ...]]:

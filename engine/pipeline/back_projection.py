@@ -2,7 +2,7 @@
 
 Motion is small in small frames. The network's results are enlarged step by step, by two each time, such that enlarged
 frames made small again equal the smaller ones, and the mean of the two halves of an exposure equals the input frame.
-`training/adapt/video_resize.py` does the same in PyTorch.
+`training/adapt/coarse_to_fine.py` does the same in PyTorch.
 
 Zuckerman et al., "Across Scales & Across Dimensions: Temporal Super-Resolution using Deep Internal Learning", 2020,
 section 4.2; Irani and Peleg, "Improving Resolution by Image Registration", 1991.

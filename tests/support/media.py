@@ -193,6 +193,14 @@ def make_folder(folder: Path, count: int = 3, *, pix_fmt: str = "rgb24", size: t
     return folder
 
 
+def write_images(folder: Path, frames: Sequence[np.ndarray]) -> Path:
+    """Write frames (h, w, 3), 0 to 255, as frame0.png and on."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        write_png(folder / f"frame{number}.png", av.VideoFrame.from_ndarray(frame, format="rgb24"))
+    return folder
+
+
 def write_png(path: Path, frame: av.VideoFrame) -> None:
     encoder = av.CodecContext.create("png", "w")
     encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, frame.format.name

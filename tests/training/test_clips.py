@@ -9,6 +9,7 @@ import pytest
 from stvsr.engine.contract.errors import MediaError
 from stvsr.training.clips import cached_clip, find_clips, read_clip
 
+from tests.support.media import write_images
 from tests.support.paths import SAMPLE
 
 
@@ -68,3 +69,13 @@ def test_a_damaged_clip_is_a_media_error_that_names_it(tmp_path: Path, damage: s
     with pytest.raises(MediaError, match=r"damaged\.mp4"):
         cached_clip(path, cache)
     assert not cache.exists()
+
+
+def test_a_folder_of_images_is_a_clip(tmp_path: Path) -> None:
+    frames = list(read_clip(SAMPLE))[:11]
+    folder = write_images(tmp_path / "clips" / "frames", frames)
+    assert find_clips(tmp_path / "clips") == find_clips(folder) == [folder]
+    assert np.array_equal(np.stack(list(read_clip(folder))), np.stack(frames))
+    assert np.array_equal(cached_clip(folder, tmp_path / "cache"), np.stack(frames))
+    (folder / "frame10.png").unlink()
+    assert len(cached_clip(folder, tmp_path / "cache")) == 10

@@ -12,6 +12,7 @@ from stvsr.training.evaluation import Protocol, evaluate
 from stvsr.training.metrics import luma, psnr
 from stvsr.training.resize import imresize, to_uint8
 
+from tests.support.media import write_images
 from tests.support.paths import SAMPLE
 
 
@@ -53,3 +54,37 @@ def test_a_clip_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     path.write_text("not a video")
     with pytest.raises(MediaError, match=r"text\.mp4"):
         evaluate([path], bicubic, Protocol())
+
+
+def test_compressed_clips_score_lower_for_every_method() -> None:
+    clean, compressed = (evaluate([SAMPLE], bicubic, Protocol(crf=crf)) for crf in (None, 35))
+    assert compressed["protocol"]["crf"] == 35
+    for when in ("at", "between"):
+        for method in ("stvsr", "bicubic+blend", "bicubic+repeat"):
+            before, after = (scores["mean"][when][method]["psnr_y_db"] for scores in (clean, compressed))
+            assert after < before - 0.3
+        frames = [scores["clips"]["sample_bee_240"][when]["stvsr"]["frames"] for scores in (clean, compressed)]
+        assert frames[0] == frames[1]
+
+
+def test_a_clip_that_cannot_be_judged_does_not_end_the_list(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp4"
+    path.write_text("not a video")
+    scores = evaluate([path, SAMPLE], bicubic, Protocol())
+    assert list(scores["clips"]) == ["sample_bee_240"]
+    assert list(scores["errors"]) == ["text"]
+    assert "text.mp4 cannot be decoded" in scores["errors"]["text"]
+
+
+def test_clips_of_one_name_keep_their_own_scores(tmp_path: Path) -> None:
+    copy = tmp_path / SAMPLE.name
+    copy.write_bytes(SAMPLE.read_bytes())
+    assert set(evaluate([SAMPLE, copy], bicubic, Protocol())["clips"]) == {str(SAMPLE), str(copy)}
+
+
+def test_a_folder_of_images_scores_like_its_clip(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "frames", list(read_clip(SAMPLE))[:9])
+    figures = evaluate([folder], bicubic, Protocol())["clips"]["frames"]
+    assert (figures["at"]["stvsr"]["frames"], figures["between"]["stvsr"]["frames"]) == (5, 4)
+    bicubic_db = figures["at"]["bicubic+blend"]["psnr_y_db"]
+    assert figures["at"]["stvsr"]["psnr_y_db"] == pytest.approx(bicubic_db, abs=2e-3)

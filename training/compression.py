@@ -1,0 +1,60 @@
+"""Video compression as a degradation: frames through a real x264 or x265 encoder and back."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Literal
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Codec = Literal["libx264", "libx265"]
+_RATE = Fraction(24)  # frames per second; the encoders' rate control by CRF hardly depends on it
+
+
+def compress(
+    frames: Iterable[NDArray[np.uint8]], crf: int, codec: Codec = "libx264", preset: str = "medium"
+) -> Iterator[NDArray[np.uint8]]:
+    """Encode frames (h, w, 3), RGB, as one clip in 4:2:0 at a constant rate factor, and yield the decoded frames.
+
+    As many frames come out as go in, in order, with P and B frames as the encoder chooses them; it reads some 40 frames
+    ahead. Odd sizes are padded by one row or column, which is cut off again.
+    """
+    encoder: av.VideoCodecContext | None = None
+    decoder = av.VideoCodecContext.create("h264" if codec == "libx264" else "hevc", "r")
+    size: tuple[int, int] | None = None
+    for number, frame in enumerate(frames):
+        if encoder is None:
+            size = frame.shape[:2]
+            encoder = _encoder(codec, size, crf, preset)
+        padded = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
+        picture = picture.reformat(format="yuv420p", threads=1)
+        picture.pts, picture.time_base = number, 1 / _RATE
+        for packet in encoder.encode(picture):
+            yield from _decoded(decoder, packet, size)
+    if encoder is None or size is None:
+        return
+    for packet in encoder.encode(None):
+        yield from _decoded(decoder, packet, size)
+    yield from _decoded(decoder, None, size)
+
+
+def _encoder(codec: Codec, size: tuple[int, int], crf: int, preset: str) -> av.VideoCodecContext:
+    encoder = av.VideoCodecContext.create(codec, "w")
+    height, width = (n + n % 2 for n in size)
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.framerate, encoder.time_base = _RATE, 1 / _RATE
+    encoder.options = {"crf": str(crf), "preset": preset}
+    if codec == "libx265":
+        encoder.options = {"preset": preset, "x265-params": f"crf={crf}:log-level=error"}
+    return encoder
+
+
+def _decoded(
+    decoder: av.VideoCodecContext, packet: av.Packet | None, size: tuple[int, int]
+) -> Iterator[NDArray[np.uint8]]:
+    height, width = size
+    for frame in decoder.decode(packet):
+        rgb = frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
+        yield rgb[:height, :width]
