@@ -129,7 +129,8 @@ def train(
             show_default="none",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda:N for a GPU by its number.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that draw samples ahead.", min=0)] = 1,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
 ) -> None:
     """Train a network on a folder of clips; the same command resumes a stopped run.
@@ -150,7 +151,7 @@ def train(
         raise RequestError(f"--meta is for {' and '.join(_META_TRAINED)}, not for {network}: leave it out.")
     with training_extra():
         from .training.data import Sampling
-        from .training.run import Schedule, TrainingRun
+        from .training.run import Schedule, TrainingRun, find_device
 
         schedule = Schedule(
             steps=steps,
@@ -165,7 +166,8 @@ def train(
             cache=cache,
             schedule=schedule,
             sampling=Sampling(patch=patch, batch=batch),
-            device=device,
+            device=find_device(device),
+            workers=workers,
         )
         if meta_trained:
             _train_adavsr(network, run, read_pairs(meta or []), no_progress)
@@ -211,6 +213,9 @@ def _train_one(
         task = progress.add_task(f"train {network}", total=run.schedule.steps, completed=trainer.step, note="")
         scores = trainer.fit(lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"))
     out.print(f"[bold]{plain(run.folder / 'weights.pt')}[/]", soft_wrap=True)
+    if trainer.speed:
+        steps, share = trainer.speed
+        out.print(f"  {steps:.2f} steps/s on {run.device}, {share:.0%} of the time waiting for data")
     for name, value in scores.items():
         out.print(f"  {name} {value:.3f} dB")
 

@@ -99,6 +99,9 @@ def network_inputs(network: Network, small: NDArray[np.uint8], flow: Flow | None
 class ClipSampler:
     """Draws batches for a network from clips (N, H, W, 3); clips with more motion are drawn more often.
 
+    A batch depends only on the seed and the number of its step, so a run that was stopped and resumed sees the same
+    batches as one that was not, whichever process draws them.
+
     Raises RequestError if the network does not take the patch size, if no gap has true frames at the network's output
     times, or if no clip is large and long enough for a sample.
     """
@@ -107,7 +110,7 @@ class ClipSampler:
         self, clips: list[NDArray[np.uint8]], network: Network, sampling: Sampling, seed: int, flow: Flow | None = None
     ) -> None:
         self.clips, self.network, self.sampling, self.flow = clips, network, sampling, flow
-        self.random = np.random.default_rng(seed)
+        self.seed, self.random = seed, np.random.default_rng(seed)
         self.teacher = MotionTeacher()
         self._check()
         motion = np.array([_mean_motion(clip) for clip in clips])
@@ -115,8 +118,9 @@ class ClipSampler:
         weights = np.sqrt(frames) * np.clip(motion, 1.0, 20.0)
         self.probability = weights / weights.sum()
 
-    def batch(self) -> Batch:
-        """Draw a batch. Its samples share the spatial scale; each has its own clip, position, gap and times."""
+    def batch(self, step: int) -> Batch:
+        """Draw the batch of a step. Its samples share the scale; each has its own clip, position, gap and times."""
+        self.random = np.random.default_rng((self.seed, step))
         space = self.network.space
         scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
         side = round(self.sampling.patch * scale)

@@ -1,8 +1,7 @@
 """Large-scale training of Ada-VSR's modules, each on its own (Gupta et al. 2021, equations 1 and 2).
 
 The temporal module F trains at the size at which it later runs, before the spatial module S: on frames that bicubic
-resizing has made four times smaller. Each step has its own random seed, so a run that was stopped and resumed ends at
-the same weights as one that was not.
+resizing has made four times smaller.
 """
 
 import numpy as np
@@ -10,28 +9,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .data import Batch, ClipSampler, Sampling
+from .data import Batch, ClipSampler
 from .inference import run_network
 from .networks.adavsr import TemporalModule
-from .networks.base import Network
 from .resize import downscale
 from .trainer import Trainer
 
 Clips = list[NDArray[np.uint8]]
-
-
-class StepSampler(ClipSampler):
-    """Draws the batches of step `step` and the following ones; each depends only on the seed and its step."""
-
-    def __init__(self, clips: Clips, network: Network, sampling: Sampling, seed: int, step: int) -> None:
-        super().__init__(clips, network, sampling, seed)
-        self.seed, self.step = seed, step
-
-    def batch(self) -> Batch:
-        """Draw a batch as `ClipSampler.batch` does."""
-        self.random = np.random.default_rng((self.seed, self.step))
-        self.step += 1
-        return super().batch()
 
 
 class ModuleTrainer(Trainer):
@@ -39,7 +23,7 @@ class ModuleTrainer(Trainer):
 
     def _sampler(self, clips: Clips) -> ClipSampler:
         run = self.run
-        return StepSampler(self._resized(clips), self.network, run.sampling, run.schedule.seed, self.step)
+        return ClipSampler(self._resized(clips), self.network, run.sampling, run.schedule.seed)
 
     def _loss(self, batch: Batch) -> Tensor:
         inputs, truth = [x.to(self.run.device) for x in batch.inputs], batch.truth.to(self.run.device)

@@ -25,8 +25,8 @@ from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
 from .checkpoints import load_weights, random_weights, read_run
 from .clips import cached_clip, find_clips
-from .data import Sampling
-from .large_scale import Clips, ModuleTrainer, StepSampler
+from .data import ClipSampler, Sampling
+from .large_scale import Clips, ModuleTrainer
 from .meta import make_sample, meta_gradient, random_task
 from .metrics import luma, psnr
 from .networks.base import Network
@@ -89,12 +89,12 @@ class MetaTrainer:
         for clip in validation:
             crop_center(clip)  # refuses a clip that is too small before the first step
         sampling = Sampling(patch=16 * s.patch, batch=s.tasks, gaps=((2, 1.0),))
-        sampler = StepSampler(clips, _WholeRun(2 * s.frames - 1), sampling, s.seed, self.step)
+        sampler = ClipSampler(clips, _WholeRun(2 * s.frames - 1), sampling, s.seed)
         scores: dict[str, float] = {}
         losses: list[float] = []
         started = time.monotonic()
         while self.step < s.steps:
-            losses.append(self._train_step(sampler.batch().truth))
+            losses.append(self._train_step(sampler.batch(self.step).truth))
             self.step += 1
             if on_step:
                 on_step(self.step, losses[-1])

@@ -47,11 +47,23 @@ class TrainingRun:
     schedule: Schedule = field(default_factory=Schedule)
     sampling: Sampling = field(default_factory=Sampling)
     device: str = "cpu"  # of PyTorch: cpu or cuda:0
+    workers: int = 0  # processes that draw batches ahead; 0: the training process draws them
 
     @property
     def cache_folder(self) -> Path:
         """The folder of decoded clips."""
         return self.cache or self.folder / "cache"
+
+
+def find_device(name: str) -> str:
+    """Return the device of that name; "auto" is the first CUDA device if PyTorch can use it, else the CPU.
+
+    Raises BackendError if PyTorch cannot use the device.
+    """
+    if name == "auto":
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
+    check_device(name)
+    return name
 
 
 def check_device(device: str) -> None:

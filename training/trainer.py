@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from .checkpoints import read_run
 from .clips import cached_clip, find_clips
 from .data import Batch, ClipSampler, Flow
 from .inference import run_network
+from .loading import BatchLoader
 from .networks.base import Network
 from .networks.losses import LossTerms, charbonnier
 from .run import TrainingRun, check_device
@@ -23,6 +24,13 @@ from .saving import save
 from .validation import long_enough, score_network, window_length
 
 STAGE_TWO_SCALES = (1.0, 4.0)
+
+
+class Speed(NamedTuple):
+    """The speed of training between two checkpoints."""
+
+    steps_per_second: float
+    data_share: float  # share of the time spent waiting for batches, 0 to 1
 
 
 class Trainer:
@@ -59,6 +67,7 @@ class Trainer:
         self.config, self.run, self.flow = config, run, flow
         self.penalties = [(penalty.to(run.device), weight) for penalty, weight in penalties]
         self.step = 0
+        self.speed: Speed | None = None  # since the last checkpoint but one
         self.optimizer = torch.optim.Adam(self.network.parameters(), run.schedule.learning_rate, betas=(0.9, 0.99))
         run.folder.mkdir(parents=True, exist_ok=True)
         if (run.folder / "last.pt").exists():
@@ -70,23 +79,41 @@ class Trainer:
         `on_step` is called after every step with its number and its loss. Raises MediaError if clips are missing or
         damaged, and RequestError if they are too short or too small.
         """
-        schedule = self.run.schedule
         clips = [cached_clip(path, self.run.cache_folder) for path in find_clips(self.run.data)]
         validation = self._validation_clips()
         scores: dict[str, float] = {}
-        sampler = self._sampler(clips)
         self.network.train()
+        while self.step < self.run.schedule.steps:
+            scores = self._fit_stage(self._sampler(clips), self._stage_end(), validation, on_step) or scores
+        return scores
+
+    def _stage_end(self) -> int:
+        """Return the step at which the current stage ends."""
+        schedule = self.run.schedule
+        return schedule.stage_two_at if self.step < schedule.stage_two_at <= schedule.steps else schedule.steps
+
+    def _fit_stage(
+        self,
+        sampler: ClipSampler,
+        stop: int,
+        validation: list[NDArray[np.uint8]],
+        on_step: Callable[[int, float], None] | None,
+    ) -> dict[str, float]:
+        """Train up to a step, write checkpoints and the log, and return the scores of the last validation."""
+        schedule = self.run.schedule
+        scores: dict[str, float] = {}
+        loader = BatchLoader(sampler, self.step, stop, self.run.workers)
         losses: list[float] = []
-        started = time.monotonic()
-        while self.step < schedule.steps:
-            if self.step == schedule.stage_two_at:
-                sampler = self._sampler(clips)
-            losses.append(self._train_step(sampler.batch()))
+        started, waited = time.monotonic(), 0.0
+        for batch in loader:
+            losses.append(self._train_step(batch))
             self.step += 1
             if on_step:
                 on_step(self.step, losses[-1])
             finished = self.step == schedule.steps
             if self.step % schedule.checkpoint_every == 0 or finished:
+                seconds = time.monotonic() - started
+                self.speed = Speed(len(losses) / seconds, (loader.seconds - waited) / seconds)
                 if validation and (self.step % schedule.validate_every == 0 or finished):
                     scores = self.validate(validation)
                 self._save()
@@ -94,12 +121,13 @@ class Trainer:
                     "step": self.step,
                     "loss": round(float(np.mean(losses)), 6),
                     "rate": schedule.rate(self.step),
-                    "seconds_per_step": round((time.monotonic() - started) / len(losses), 4),
+                    "steps_per_second": round(self.speed.steps_per_second, 4),
+                    "data_share": round(self.speed.data_share, 4),
                     **scores,
                 }
                 with (self.run.folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(record) + "\n")
-                losses, started = [], time.monotonic()
+                losses, started, waited = [], time.monotonic(), loader.seconds
         return scores
 
     def validate(self, clips: list[NDArray[np.uint8]]) -> dict[str, float]:
@@ -127,7 +155,7 @@ class Trainer:
         schedule, sampling = self.run.schedule, self.run.sampling
         if self.step >= schedule.stage_two_at:
             sampling = replace(sampling, scales=STAGE_TWO_SCALES)
-        return ClipSampler(clips, self.network, sampling, schedule.seed * 1_000_003 + self.step, self.flow)
+        return ClipSampler(clips, self.network, sampling, schedule.seed, self.flow)
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule

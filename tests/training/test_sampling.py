@@ -26,7 +26,7 @@ def pair() -> Network:
 def test_a_batch_of_pairs_has_the_shapes_that_the_network_takes(
     clip: Clip, pair: Network, scales: tuple[float, float]
 ) -> None:
-    batch = ClipSampler([clip], pair, Sampling(patch=24, batch=3, scales=scales), seed=1).batch()
+    batch = ClipSampler([clip], pair, Sampling(patch=24, batch=3, scales=scales), seed=1).batch(0)
     assert batch.frames.shape == (3, 2, 3, 24, 24)
     assert batch.time is not None
     assert batch.time.shape == batch.truth.shape[:2] == (3, 2)
@@ -36,8 +36,8 @@ def test_a_batch_of_pairs_has_the_shapes_that_the_network_takes(
 
 def test_an_input_frame_is_the_downscaled_truth_of_its_time(clip: Clip, pair: Network) -> None:
     sampler = ClipSampler([clip], pair, Sampling(patch=24, batch=1), seed=5)
-    for _ in range(4):
-        batch = sampler.batch()
+    for step in range(4):
+        batch = sampler.batch(step)
         assert batch.time is not None
         end = int(batch.time[0, 0])
         small = imresize(batch.truth[0, 0].permute(1, 2, 0).numpy(), (24, 24))
@@ -45,7 +45,7 @@ def test_an_input_frame_is_the_downscaled_truth_of_its_time(clip: Clip, pair: Ne
 
 
 def test_a_seed_determines_the_samples(clip: Clip, pair: Network) -> None:
-    first, second = (ClipSampler([clip], pair, QUICK, seed=3).batch() for _ in range(2))
+    first, second = (ClipSampler([clip], pair, QUICK, seed=3).batch(0) for _ in range(2))
     assert torch.equal(first.truth, second.truth)
 
 
@@ -53,7 +53,7 @@ def test_a_seed_determines_the_samples(clip: Clip, pair: Network) -> None:
 def test_each_kind_of_window_gets_its_frames_times_and_flows(kind: str) -> None:
     network = ToyNetwork(*TOYS[kind])
     sampler = ClipSampler([numbered_clip(40)], network, Sampling(patch=16, batch=32), seed=0, flow=brightness_flow)
-    batch = sampler.batch()
+    batch = sampler.batch(0)
     side, n = 16 * network.scale, network.window.frames
     assert batch.frames.shape == (32, n, 3, 16, 16)
     assert batch.truth.shape == (32, network.outputs, 3, side, side)
@@ -110,8 +110,8 @@ def test_a_sample_that_does_not_exist_is_a_request_error(network: Network, sampl
 def test_motion_targets_warp_the_input_frames_onto_the_truth(clip: Clip, pair: Network) -> None:
     sampler = ClipSampler([clip], pair, Sampling(patch=32, batch=4), seed=2)
     unwarped_errors, warped_errors = [], []
-    for _ in range(3):
-        batch = sampler.batch()
+    for step in range(3):
+        batch = sampler.batch(step)
         assert batch.time is not None
         assert batch.motion is not None
         t = batch.time[:, 1].view(-1, 1, 1, 1)

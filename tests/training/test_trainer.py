@@ -63,6 +63,36 @@ def test_a_stopped_run_resumes_at_its_last_checkpoint(tmp_path: Path) -> None:
     assert not list(folder.glob("*.part"))
 
 
+def test_a_resumed_run_ends_at_the_weights_of_one_that_was_not_stopped(tmp_path: Path) -> None:
+    """Stop after a checkpoint and a few lost steps; the steps are repeated on the same batches, in both stages."""
+    cache = tmp_path / "cache"
+    whole = pair_trainer(tmp_path / "whole", 12, cache)
+    whole.fit()
+    stopped = pair_trainer(tmp_path / "stopped", 12, cache)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(stop)
+    resumed = pair_trainer(tmp_path / "stopped", 12, cache)
+    assert resumed.step == 4
+    resumed.fit()
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+def test_the_log_states_speed_and_the_wait_for_data(tmp_path: Path) -> None:
+    trainer = pair_trainer(tmp_path / "run", 4, tmp_path / "cache")
+    trainer.fit()
+    (record,) = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert record["steps_per_second"] > 0
+    assert 0 < record["data_share"] < 1
+    assert trainer.speed is not None
+    assert trainer.speed.data_share == pytest.approx(record["data_share"], abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", TOYS)
 def test_each_kind_of_network_learns_and_is_validated(kind: str, tmp_path: Path, clip: np.ndarray) -> None:
     torch.manual_seed(0)
@@ -111,7 +141,7 @@ class AuxiliaryNetwork(ToyNetwork):
 
 def test_the_auxiliary_loss_fades_out(tmp_path: Path, clip: np.ndarray) -> None:
     trainer = Trainer(AuxiliaryNetwork(*TOYS["run"]), {}, quick_run(tmp_path, Schedule(steps=4)))
-    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch()
+    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0)
     losses = []
     for trainer.step in (0, 2):
         losses.append(trainer._loss(batch).item())
@@ -126,7 +156,7 @@ def test_penalties_compare_the_output_with_the_truth(
     trainer = Trainer(network(*TOYS["run"]), {}, quick_run(tmp_path / "plain", schedule))
     penalties = [(torch.nn.L1Loss(), 0.25)]
     penalized = Trainer(trainer.network, {}, quick_run(tmp_path / "penalized", schedule), penalties=penalties)
-    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch()
+    batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0)
     added = penalized._loss(batch) - trainer._loss(batch)
     assert added.item() == pytest.approx(0.25 * (trainer.network(batch.frames) - batch.truth).abs().mean().item())
 
@@ -134,7 +164,7 @@ def test_penalties_compare_the_output_with_the_truth(
 def test_motion_consistency_trains_a_run(tmp_path: Path, clip: np.ndarray) -> None:
     penalties = [(MotionConsistency(SpyNet(width=4, levels=2)), 0.1)]
     trainer = Trainer(ToyNetwork(*TOYS["run"]), {}, quick_run(tmp_path, Schedule(steps=4)), penalties=penalties)
-    loss = trainer._loss(ClipSampler([clip], trainer.network, QUICK, seed=0).batch())
+    loss = trainer._loss(ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0))
     loss.backward()
     assert loss.isfinite()
 
@@ -144,13 +174,13 @@ def test_motion_consistency_refuses_single_frames(tmp_path: Path, clip: np.ndarr
     network = ToyNetwork(SlidingWindow(frames=3, padding="replicate"))
     trainer = Trainer(network, {}, quick_run(tmp_path), penalties=penalties)
     with pytest.raises(RequestError, match="three frames or more, and the network outputs 1"):
-        trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch())
+        trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch(0))
 
 
 def test_a_network_overfits_one_batch(clip: np.ndarray) -> None:
     torch.manual_seed(0)
     network = VideoINRS(TINY_PAIR)
-    batch = ClipSampler([clip], network, QUICK, seed=0).batch()
+    batch = ClipSampler([clip], network, QUICK, seed=0).batch(0)
     assert batch.time is not None
     assert batch.motion is not None
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)

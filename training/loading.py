@@ -1,0 +1,50 @@
+"""Batches drawn ahead of the training loop, in worker processes."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+
+from torch.utils.data import DataLoader, Dataset
+
+from .data import Batch, ClipSampler
+
+_AHEAD = 2  # batches that each worker prepares
+
+
+class BatchLoader:
+    """Yields the batches of the steps from `start` to before `stop`, and measures the wait for them.
+
+    `workers` processes draw batches ahead of time; with 0, or where processes cannot be forked, the calling process
+    draws each batch when it is needed. The batches are the same.
+    """
+
+    def __init__(self, sampler: ClipSampler, start: int, stop: int, workers: int) -> None:
+        forks = "fork" in multiprocessing.get_all_start_methods()  # samplers hold objects that cannot be pickled
+        workers = min(workers, stop - start) if forks else 0
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Steps(sampler),
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=workers,
+            prefetch_factor=_AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,
+        )
+        self.seconds = 0.0  # spent waiting for batches so far
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order."""
+        started = time.perf_counter()
+        for batch in self._loader:
+            self.seconds += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()
+
+
+class _Steps(Dataset[Batch]):
+    """The batches of a sampler, by their steps."""
+
+    def __init__(self, sampler: ClipSampler) -> None:
+        self._sampler = sampler
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._sampler.batch(step)
