@@ -12,11 +12,11 @@ from functools import lru_cache
 import av
 import numpy as np
 
+from ..contract.picture import FULL_SCALE
 from .pixel_format import PlanarLayout, planar_format, planar_layout, repack
 from .tags import LUMA_WEIGHTS, Coding
 
 _BAND_PX = 1 << 17  # float32 bands of three channels then fit in a core's cache
-_WHITE = 65535  # of uint16 RGB
 
 
 def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
@@ -60,7 +60,7 @@ def fill(frame: av.VideoFrame, rgb: np.ndarray, coding: Coding) -> None:
     for start, stop in _bands(height, width):
         band = rgb[:, start:stop].astype(np.float32)
         if layout.kind == "gbr":
-            band *= np.float32(top / _WHITE)
+            band *= np.float32(top / FULL_SCALE)
             for channel, plane in zip((1, 2, 0), planes, strict=True):
                 plane[start:stop] = np.rint(band[channel])
             continue
@@ -135,7 +135,7 @@ def _decoding_matrix(coding: Coding, layout: PlanarLayout) -> tuple[np.ndarray, 
 def _encoding_matrix(coding: Coding, layout: PlanarLayout) -> tuple[np.ndarray, np.ndarray]:
     """Return the matrix (3, 3) and the offset (3, 1) from uint16 RGB to codes; (1, 3) and (1, 1) for gray."""
     luma, chroma, black, neutral = _code_ranges(coding, layout.bits)
-    matrix = _yuv_matrix(coding.matrix) * np.array([[luma], [chroma], [chroma]]) / _WHITE
+    matrix = _yuv_matrix(coding.matrix) * np.array([[luma], [chroma], [chroma]]) / FULL_SCALE
     offset = np.array([[black], [neutral], [neutral]])
     return matrix[: layout.channels].astype(np.float32), offset[: layout.channels].astype(np.float32)
 
