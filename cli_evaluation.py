@@ -87,7 +87,7 @@ def evaluate(
             task = progress.add_task("", total=None, note="frames")
             scores = run(
                 found,
-                _upscale_clip(bundles, record, flow, devices),
+                upscale_clip(bundles, record, flow, devices),
                 protocol,
                 lambda clip: progress.update(task, description=plain(clip.name)),
                 lambda: progress.advance(task),
@@ -106,7 +106,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _upscale_clip(
+def upscale_clip(
     bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | None, devices: set[str]
 ) -> "UpscaleClip":
     """Return the function that evaluation judges; it adds the name of its device to `devices`."""

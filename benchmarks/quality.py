@@ -1,0 +1,102 @@
+"""Score bundles on clips by strength of compression: `python -m benchmarks.quality CLIPS --bundles videoinr-s`.
+
+Every second frame is made `--scale` times smaller; with a CRF, the small frames also pass through x264. Each bundle and
+CRF is one JSON line in `results/quality.jsonl`, with the scores of every clip. The table of benchmarks/README.md is
+written from the lines (`--table` alone writes it).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .record import RESULTS, record, write_between
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- quality: python -m benchmarks.quality CLIPS -->", "<!-- /quality -->"
+CRFS = ("none", "23", "30", "35")
+
+
+def measure(arguments: argparse.Namespace, command: str) -> None:
+    """Record the scores of each bundle at each CRF."""
+    from stvsr import Backend
+    from stvsr.cli_evaluation import upscale_clip
+    from stvsr.engine.contract.bundle import find_bundles
+    from stvsr.engine.pipeline.plan import default_factor
+    from stvsr.training.clips import find_clips
+    from stvsr.training.evaluation import Protocol, evaluate
+
+    backend = Backend(device=arguments.device, threads=arguments.threads)
+    clips = find_clips(*arguments.clips)
+    for name in arguments.bundles:
+        bundles = find_bundles(name)
+        for crf in arguments.crf:
+            protocol = Protocol(
+                scale=arguments.scale, factor=default_factor(bundles), crf=None if crf == "none" else int(crf)
+            )
+            devices: set[str] = set()
+            scores = evaluate(clips, upscale_clip(bundles, backend, None, devices), protocol)
+            record(
+                "quality",
+                arguments.out,
+                command,
+                bundle=name,
+                graphs_sha256={b.manifest.name: {g.role: g.sha256 for g in b.manifest.graphs} for b in bundles},
+                device=", ".join(devices),
+                **scores,
+            )
+
+
+def table(folder: Path) -> str:
+    """Return the table of the latest line of each bundle, scale and CRF, in dB."""
+    latest: dict[tuple[str, int, int], dict[str, Any]] = {}
+    for text in (folder / "quality.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        protocol = line["protocol"]
+        crf = -1 if protocol["crf"] is None else protocol["crf"]
+        latest[line["bundle"], protocol["scale"], crf] = line
+    rows = [
+        "| bundle | scale | CRF | clips | at input times | bicubic | gain | between | bicubic, blended | gain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (bundle, scale, crf), line in sorted(latest.items()):
+        cells = [f"`{bundle}`", f"x{scale}", "none" if crf < 0 else str(crf), str(len(line["clips"]))]
+        for when in ("at", "between"):
+            mean = line["mean"].get(when)
+            if mean is None:
+                cells += ["", "", ""]
+                continue
+            ours, bicubic = (mean[method]["psnr_y_db"] for method in ("stvsr", "bicubic+blend"))
+            cells += [f"**{ours:.2f}**", f"{bicubic:.2f}", f"{ours - bicubic:+.2f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Read the command line, measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="*", type=Path, help="clips, folders of images, or folders of both")
+    parser.add_argument("--bundles", nargs="+", default=["videoinr-s"], help="names, folders or chains (videoinr-s)")
+    parser.add_argument("--scale", type=int, default=4, help="spatial factor (4)")
+    parser.add_argument("--crf", nargs="+", default=list(CRFS), help=f"constant rate factors ({' '.join(CRFS)})")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (all)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines (benchmarks/results)")
+    parser.add_argument("--table", action="store_true", help="write only the table, from existing lines")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        if not arguments.clips:
+            parser.error("name the clips to score")
+        measure(arguments, " ".join(["python -m benchmarks.quality", *_public(sys.argv[1:])]))
+    if arguments.out == RESULTS or arguments.table:
+        write_between(README, BEGIN, END, table(arguments.out))
+
+
+def _public(words: list[str]) -> list[str]:
+    """Return the words of a command with paths shortened to their last part."""
+    return [Path(word).name if "/" in word else word for word in words]
+
+
+if __name__ == "__main__":
+    main()
