@@ -24,7 +24,7 @@ def compress(
     decoder = av.VideoCodecContext.create("h264" if codec == "libx264" else "hevc", "r")
     size: tuple[int, int] | None = None
     for number, frame in enumerate(frames):
-        if encoder is None:
+        if encoder is None or size is None:
             size = frame.shape[:2]
             encoder = _encoder(codec, size, crf, preset)
         padded = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
