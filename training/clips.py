@@ -78,17 +78,22 @@ def _read_file(path: Path) -> Iterator[NDArray[np.uint8]]:
             yield frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
 
 
-def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
-    """Return a whole clip, (N, H, W, 3) RGB, 0 to 255, memory-mapped from a file in the folder `cache`.
-
-    The first call decodes the clip into that file. Raises MediaError as `read_clip` does, and if the clip has no frame.
-    """
+def cache_file(path: Path, cache: Path, suffix: str) -> Path:
+    """Return the file in the folder `cache` for a clip in its present state. Raises MediaError if it cannot be read."""
     try:
         status = [file.stat() for file in (_images(path) if path.is_dir() else [path])]
     except OSError as error:
         raise MediaError(f"The clip {path} cannot be read ({error.strerror}): name another one.") from error
     stamp = ":".join([str(path.resolve()), *(f"{s.st_size}:{s.st_mtime_ns}" for s in status)])
-    target = cache / f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}.npy"
+    return cache / f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}{suffix}"
+
+
+def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
+    """Return a whole clip, (N, H, W, 3) RGB, 0 to 255, memory-mapped from a file in the folder `cache`.
+
+    The first call decodes the clip into that file. Raises MediaError as `read_clip` does, and if the clip has no frame.
+    """
+    target = cache_file(path, cache, ".npy")
     if not target.exists():
         frames = list(read_clip(path))
         if not frames:

@@ -16,7 +16,7 @@ from .networks.base import Network
 from .resize import downscale
 from .teacher import MotionTeacher
 
-_MARGIN_PX = 32  # full-size pixels around a crop that the teacher's flow uses to find matches beyond its edges
+MARGIN_PX = 32  # full-size pixels around a crop that the teacher's flow uses to find matches beyond its edges
 
 # (frame (h, w, 3), another frame, method) -> flow from the first to the second, (2, h, w): (dx, dy) in pixels
 Flow = Callable[[NDArray[np.uint8], NDArray[np.uint8], str], NDArray[np.float32]]
@@ -96,6 +96,31 @@ def network_inputs(network: Network, small: NDArray[np.uint8], flow: Flow | None
     return frames, tuple(torch.from_numpy(f) for f in flows)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """The random choices of one sample."""
+
+    clip: int  # its number
+    indices: tuple[int, ...]  # of the true frames in the clip, before a reversal
+    top: int  # of the crop, in pixels
+    left: int
+    side: int
+    time: float  # of the output frame between inputs, after a reversal
+    end: int  # for a pair: the input, 0 or 1, whose own time is among the times of this sample
+    reverse: bool
+    flip_y: bool
+    flip_x: bool
+    transpose: bool
+
+    def cut(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut the augmented true frames out of the clip. (N, H, W, 3) -> (T, side, side, 3)"""
+        frames = clip[list(self.indices), self.top : self.top + self.side, self.left : self.left + self.side]
+        frames = frames[::-1] if self.reverse else frames
+        frames = frames[:, ::-1] if self.flip_y else frames
+        frames = frames[:, :, ::-1] if self.flip_x else frames
+        return np.ascontiguousarray(frames.swapaxes(1, 2) if self.transpose else frames)
+
+
 class ClipSampler:
     """Draws batches for a network from clips (N, H, W, 3); clips with more motion are drawn more often.
 
@@ -120,10 +145,7 @@ class ClipSampler:
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a step. Its samples share the scale; each has its own clip, position, gap and times."""
-        self.random = np.random.default_rng((self.seed, step))
-        space = self.network.space
-        scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
-        side = round(self.sampling.patch * scale)
+        side = self.start_batch(step)
         samples = [self._sample(side) for _ in range(self.sampling.batch)]
         return Batch(
             torch.stack([s.frames for s in samples]),
@@ -133,58 +155,57 @@ class ClipSampler:
             None if samples[0].motion is None else torch.stack([s.motion for s in samples if s.motion is not None]),
         )
 
+    def start_batch(self, step: int) -> int:
+        """Seed the random choices of a step, and return the side of its true frames in pixels."""
+        self.random = np.random.default_rng((self.seed, step))
+        space = self.network.space
+        scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
+        return round(self.sampling.patch * scale)
+
     def _sample(self, side: int) -> Batch:
         """Draw one sample, without a batch axis, whose true frames have `side` pixels each way."""
         window, size = self.network.window, (self.sampling.patch, self.sampling.patch)
-        crop, time = self._crop(side)
+        draw = self.draw(side, MARGIN_PX if self.network.window.kind == "pair" else 0)
+        crop = draw.cut(self.clips[draw.clip])
         margin = (crop.shape[1] - side) // 2
         inner = slice(margin, margin + side)
         truth = crop[:, inner, inner].astype(np.float32) / 255
         frames, flows = network_inputs(self.network, downscale(input_frames(window, truth), size), self.flow)
         if window.kind == "pair":
-            end = int(self.random.integers(2))  # the input whose own time is among the times of this sample
             targets = [
                 self.teacher.motion(crop[0], crop[index], crop[2], t)[:, inner, inner]
-                for index, t in ((-end, float(end)), (1, time))
+                for index, t in ((-draw.end, float(draw.end)), (1, draw.time))
             ]
             motion = F.interpolate(torch.from_numpy(np.stack(targets)), size, mode="area")
             motion[:, :4] *= size[0] / side
-            return Batch(frames, _to_planes(truth[[-end, 1]]), flows, torch.tensor((float(end), time)), motion)
-        network_time = None if isinstance(self.network.time, FixedFactors) else torch.tensor(time)
+            times = torch.tensor((float(draw.end), draw.time))
+            return Batch(frames, _to_planes(truth[[-draw.end, 1]]), flows, times, motion)
+        network_time = None if isinstance(self.network.time, FixedFactors) else torch.tensor(draw.time)
         return Batch(frames, _to_planes(target_frames(window, truth)), flows, network_time)
 
-    def _crop(self, side: int) -> tuple[NDArray[np.uint8], float]:
-        """Draw the augmented true frames of a sample, (T, n, n, 3), and the time of its output frames.
+    def draw(self, side: int, margin: int = 0) -> Draw:
+        """Draw the clip, the frames, the crop and the augmentation of a sample.
 
-        n is `side`; for a pair, the margin is added on all sides as far as the clip has room for it.
+        The crop has `side` pixels each way, and up to `margin` more on all sides, as far as the clip has room for them.
         """
-        window = self.network.window
         gaps, chances = zip(*self._gaps(), strict=True)
         while True:
-            clip = self.clips[self.random.choice(len(self.clips), p=self.probability)]
+            number = int(self.random.choice(len(self.clips), p=self.probability))
+            count, height, width = self.clips[number].shape[:3]
             gap = int(self.random.choice(gaps, p=np.array(chances) / sum(chances)))
-            length = truth_offsets(window, gap, 0)[-1] + 1
-            if len(clip) >= length and min(clip.shape[1:3]) >= side:
+            length = truth_offsets(self.network.window, gap, 0)[-1] + 1
+            if count >= length and min(height, width) >= side:
                 break
-        start = int(self.random.integers(len(clip) - length + 1))
+        start = int(self.random.integers(count - length + 1))
         middle = self._middle(gap)
-        if window.kind == "pair":
-            side += 2 * min(_MARGIN_PX, (min(clip.shape[1:3]) - side) // 2)
-        top = int(self.random.integers(clip.shape[1] - side + 1))
-        left = int(self.random.integers(clip.shape[2] - side + 1))
-        indices = [start + offset for offset in truth_offsets(window, gap, middle)]
-        frames = clip[indices, top : top + side, left : left + side]
-        time = middle / gap
-        reverse, flip_y, flip_x, transpose = self.random.integers(2, size=4)
-        if reverse:
-            frames, time = frames[::-1], 1 - time
-        if flip_y:
-            frames = frames[:, ::-1]
-        if flip_x:
-            frames = frames[:, :, ::-1]
-        if transpose:
-            frames = frames.swapaxes(1, 2)
-        return np.ascontiguousarray(frames), time
+        side += 2 * min(margin, (min(height, width) - side) // 2)
+        top = int(self.random.integers(height - side + 1))
+        left = int(self.random.integers(width - side + 1))
+        indices = tuple(start + offset for offset in truth_offsets(self.network.window, gap, middle))
+        reverse, flip_y, flip_x, transpose = (bool(n) for n in self.random.integers(2, size=4))
+        end = int(self.random.integers(2))
+        time = 1 - middle / gap if reverse else middle / gap
+        return Draw(number, indices, top, left, side, time, end, reverse, flip_y, flip_x, transpose)
 
     def _gaps(self) -> list[tuple[int, float]]:
         """Return the gaps that have true frames at the network's output times, each with its probability."""

@@ -3,12 +3,20 @@
 import multiprocessing
 import time
 from collections.abc import Iterator
+from typing import Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
-from .data import Batch, ClipSampler
+from .data import Batch
 
 _AHEAD = 2  # batches that each worker prepares
+
+
+class Sampler(Protocol):
+    """Draws the batch of any step."""
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step; it depends on nothing else."""
 
 
 class BatchLoader:
@@ -18,7 +26,7 @@ class BatchLoader:
     draws each batch when it is needed. The batches are the same.
     """
 
-    def __init__(self, sampler: ClipSampler, start: int, stop: int, workers: int) -> None:
+    def __init__(self, sampler: Sampler, start: int, stop: int, workers: int) -> None:
         forks = "fork" in multiprocessing.get_all_start_methods()  # samplers hold objects that cannot be pickled
         workers = min(workers, stop - start) if forks else 0
         self._loader: DataLoader[Batch] = DataLoader(
@@ -43,7 +51,7 @@ class BatchLoader:
 class _Steps(Dataset[Batch]):
     """The batches of a sampler, by their steps."""
 
-    def __init__(self, sampler: ClipSampler) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
     def __getitem__(self, step: int) -> Batch:

@@ -48,6 +48,7 @@ class TrainingRun:
     sampling: Sampling = field(default_factory=Sampling)
     device: str = "cpu"  # of PyTorch: cpu or cuda:0
     workers: int = 0  # processes that draw batches ahead; 0: the training process draws them
+    device_data: bool | None = None  # keep clips and motion in the device's memory; None: on a GPU
 
     @property
     def cache_folder(self) -> Path:

@@ -1,6 +1,7 @@
 """The training loop: one network, a folder of clips, two stages, and checkpoints from which a run resumes."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -15,8 +16,10 @@ from ..engine.contract.errors import RequestError
 from .checkpoints import read_run
 from .clips import cached_clip, find_clips
 from .data import Batch, ClipSampler, Flow
+from .device_data import DeviceSampler
 from .inference import run_network
-from .loading import BatchLoader
+from .loading import BatchLoader, Sampler
+from .motion_cache import prepare_motion
 from .networks.base import Network
 from .networks.losses import LossTerms, charbonnier
 from .run import TrainingRun, check_device
@@ -94,7 +97,7 @@ class Trainer:
 
     def _fit_stage(
         self,
-        sampler: ClipSampler,
+        sampler: Sampler,
         stop: int,
         validation: list[NDArray[np.uint8]],
         on_step: Callable[[int, float], None] | None,
@@ -102,7 +105,8 @@ class Trainer:
         """Train up to a step, write checkpoints and the log, and return the scores of the last validation."""
         schedule = self.run.schedule
         scores: dict[str, float] = {}
-        loader = BatchLoader(sampler, self.step, stop, self.run.workers)
+        workers = 0 if isinstance(sampler, DeviceSampler) else self.run.workers
+        loader = BatchLoader(sampler, self.step, stop, workers)
         losses: list[float] = []
         started, waited = time.monotonic(), 0.0
         for batch in loader:
@@ -151,11 +155,18 @@ class Trainer:
             )
         return clips
 
-    def _sampler(self, clips: list[NDArray[np.uint8]]) -> ClipSampler:
-        schedule, sampling = self.run.schedule, self.run.sampling
-        if self.step >= schedule.stage_two_at:
+    def _sampler(self, clips: list[NDArray[np.uint8]]) -> Sampler:
+        """Return the sampler of the current stage; on a GPU, one that keeps the clips in its memory."""
+        run, sampling = self.run, self.run.sampling
+        if self.step >= run.schedule.stage_two_at:
             sampling = replace(sampling, scales=STAGE_TWO_SCALES)
-        return ClipSampler(clips, self.network, sampling, schedule.seed, self.flow)
+        on_device = run.device != "cpu" if run.device_data is None else run.device_data
+        if self.network.flows or not on_device:
+            return ClipSampler(clips, self.network, sampling, run.schedule.seed, self.flow)
+        motion = None
+        if self.network.window.kind == "pair":
+            motion = prepare_motion(find_clips(run.data), run.cache_folder, os.cpu_count() or 1)
+        return DeviceSampler(clips, self.network, sampling, run.schedule.seed, run.device, motion)
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule

@@ -10,7 +10,7 @@ import numpy as np
 
 from .errors import RequestError
 
-# (3, H, W) uint16, 65535 is white; or the planes of a picture in the format that was asked for.
+# (3, H, W) uint16, 65535 is white; or the planes of a picture in the requested format.
 Picture = np.ndarray | tuple[np.ndarray, ...]
 FULL_SCALE = 65535
 

@@ -83,6 +83,31 @@ def test_a_resumed_run_ends_at_the_weights_of_one_that_was_not_stopped(tmp_path:
         assert torch.equal(weight, resumed.network.state_dict()[name]), name
 
 
+def test_training_from_device_memory_resumes_exactly_too(tmp_path: Path) -> None:
+    def trainer(name: str) -> Trainer:
+        torch.manual_seed(0)
+        schedule = Schedule(steps=6, stage_two_at=4, warmup=2, checkpoint_every=2)
+        run = quick_run(tmp_path / name, schedule, cache=tmp_path / "cache", device_data=True)
+        return Trainer(VideoINRS(TINY_PAIR), {"width": 8}, run)
+
+    whole = trainer("whole")
+    losses: list[float] = []
+    whole.fit(lambda step, loss: losses.append(loss))
+    assert np.isfinite(losses).all()
+
+    def stop(step: int, loss: float) -> None:
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer("stopped").fit(stop)
+    resumed = trainer("stopped")
+    resumed.fit()
+    assert resumed.step == 6
+    for name, weight in whole.network.state_dict().items():
+        assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
 def test_the_log_states_speed_and_the_wait_for_data(tmp_path: Path) -> None:
     trainer = pair_trainer(tmp_path / "run", 4, tmp_path / "cache")
     trainer.fit()
