@@ -130,6 +130,9 @@ def train(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, tf32 (faster products on a GPU), or bf16 (mixed precision).")
+    ] = "tf32",
     workers: Annotated[int, typer.Option(help="Processes that draw samples ahead.", min=0)] = 1,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
 ) -> None:
@@ -168,6 +171,7 @@ def train(
             sampling=Sampling(patch=patch, batch=batch),
             device=find_device(device),
             workers=workers,
+            precision=precision,  # type: ignore[arg-type]  # validated by TrainingRun
         )
         if meta_trained:
             _train_adavsr(network, run, read_pairs(meta or []), no_progress)

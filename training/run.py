@@ -3,11 +3,15 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
-from ..engine.contract.errors import BackendError
+from ..engine.contract.errors import BackendError, RequestError
 from .data import Sampling
+
+# float32; float32 with products in TF32, on GPUs that have it; bfloat16 where autocast considers it safe.
+Precision = Literal["fp32", "tf32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class TrainingRun:
     device: str = "cpu"  # of PyTorch: cpu or cuda:0
     workers: int = 0  # processes that draw batches ahead; 0: the training process draws them
     device_data: bool | None = None  # keep clips and motion in the device's memory; None: on a GPU
+    precision: Precision = "tf32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise RequestError(f"Unknown precision '{self.precision}': use {', '.join(get_args(Precision))}.")
 
     @property
     def cache_folder(self) -> Path:

@@ -72,6 +72,7 @@ class Trainer:
         self.step = 0
         self.speed: Speed | None = None  # since the last checkpoint but one
         self.optimizer = torch.optim.Adam(self.network.parameters(), run.schedule.learning_rate, betas=(0.9, 0.99))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.precision != "fp32"
         run.folder.mkdir(parents=True, exist_ok=True)
         if (run.folder / "last.pt").exists():
             self._resume()
@@ -172,7 +173,9 @@ class Trainer:
         schedule = self.run.schedule
         for group in self.optimizer.param_groups:
             group["lr"] = schedule.rate(self.step)
-        loss = self._loss(batch)
+        device = torch.device(self.run.device).type
+        with torch.autocast(device, torch.bfloat16, enabled=self.run.precision == "bf16"):
+            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

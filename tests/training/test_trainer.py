@@ -9,12 +9,13 @@ import pytest
 import torch
 from stvsr.engine.contract.errors import BackendError, CheckpointError, MediaError, RequestError
 from stvsr.engine.contract.manifest import SlidingWindow
+from stvsr.training.clips import cached_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
 from stvsr.training.networks.losses import LossTerms, MotionConsistency
 from stvsr.training.networks.spynet import SpyNet
 from stvsr.training.networks.videoinr_s import VideoINRS
-from stvsr.training.run import Schedule, TrainingRun
+from stvsr.training.run import Precision, Schedule, TrainingRun
 from stvsr.training.trainer import Trainer
 from torch import Tensor
 
@@ -106,6 +107,27 @@ def test_training_from_device_memory_resumes_exactly_too(tmp_path: Path) -> None
     assert resumed.step == 6
     for name, weight in whole.network.state_dict().items():
         assert torch.equal(weight, resumed.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_mixed_precision_trains_float32_weights(precision: Precision, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    schedule = Schedule(steps=6, warmup=0, learning_rate=2e-3, checkpoint_every=6)
+    run = quick_run(tmp_path, schedule, precision=precision)
+    trainer = Trainer(VideoINRS(TINY_PAIR), {}, run)
+    batch = ClipSampler([cached_clip(SAMPLE, tmp_path)], trainer.network, QUICK, seed=0).batch(0)
+    losses = [trainer._train_step(batch) for _ in range(6)]
+    assert losses[-1] < losses[0]
+    assert all(weight.dtype == torch.float32 for weight in trainer.network.parameters())
+    network: Any = trainer.network
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        features = network.encode(batch.frames)[1]
+    assert features.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="Unknown precision 'fp8': use fp32, tf32, bf16"):
+        quick_run(tmp_path, precision="fp8")
 
 
 def test_the_log_states_speed_and_the_wait_for_data(tmp_path: Path) -> None:
