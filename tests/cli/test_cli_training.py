@@ -16,7 +16,7 @@ def test_evaluate_prints_and_writes_scores(short: Path, toy: Path, tmp_path: Pat
     done = stvsr("evaluate", toy, short, "-s", "2", "-o", out)
     assert done.returncode == 0, done.stderr
     scores = json.loads(out.read_text())
-    assert scores["protocol"] == {"scale": 2, "factor": 2, "exposure": False}
+    assert scores["protocol"] == {"scale": 2, "factor": 2, "exposure": False, "crf": None}
     assert np.isfinite(scores["mean"]["between"]["stvsr"]["psnr_y_db"])
     assert "bicubic+repeat" in done.stdout
 
