@@ -94,6 +94,10 @@ def train(
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 4,
     patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48,
+    compressed: Annotated[
+        float,
+        typer.Option(help="Share of samples at x4 whose inputs passed through x264 or x265, 0 to 1.", min=0, max=1),
+    ] = 0.0,
     rate: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Seed of weights and samples.")] = 0,
     config: Annotated[
@@ -168,7 +172,7 @@ def train(
             validation=validation,
             cache=cache,
             schedule=schedule,
-            sampling=Sampling(patch=patch, batch=batch),
+            sampling=Sampling(patch=patch, batch=batch, compressed=compressed),
             device=find_device(device),
             workers=workers,
             precision=precision,  # type: ignore[arg-type]  # validated by TrainingRun

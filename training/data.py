@@ -1,7 +1,7 @@
 """Training samples from clips, for every kind of window: crop, augment and downscale while training runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..engine.contract.errors import RequestError
 from ..engine.contract.manifest import FixedFactors, Window
+from .compressed_clips import SCALE, CompressedClips
 from .networks.base import Network
 from .resize import downscale
 from .teacher import MotionTeacher
@@ -32,6 +33,7 @@ class Sampling:
     # Distances in frames between two inputs of a pair or a run, each with its probability. A run uses only those
     # distances that have true frames at its output times.
     gaps: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 0.6), (3, 0.15), (4, 0.15))
+    compressed: float = 0.0  # share of samples at x4 whose inputs are compressed, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,14 @@ class Draw:
     left: int
     side: int
     time: float  # of the output frame between inputs, after a reversal
+    gap: int  # frames from an input to the next
+    version: int | None  # the compressed version of the inputs; None: they are not compressed
     end: int  # for a pair: the input, 0 or 1, whose own time is among the times of this sample
     reverse: bool
     flip_y: bool
     flip_x: bool
     transpose: bool
+    sliding: bool  # whether every true frame is an input
 
     def cut(self, clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cut the augmented true frames out of the clip. (N, H, W, 3) -> (T, side, side, 3)"""
@@ -119,6 +124,17 @@ class Draw:
         frames = frames[:, ::-1] if self.flip_y else frames
         frames = frames[:, :, ::-1] if self.flip_x else frames
         return np.ascontiguousarray(frames.swapaxes(1, 2) if self.transpose else frames)
+
+    def compressed_inputs(self, side: int) -> "Draw":
+        """Return the draw that cuts the inputs out of a compressed version; the true frames have `side` pixels."""
+        margin = (self.side - side) // 2
+        top, left = ((first + margin) // SCALE for first in (self.top, self.left))
+        return replace(self, indices=self.input_indices, top=top, left=left, side=side // SCALE)
+
+    @property
+    def input_indices(self) -> tuple[int, ...]:
+        """The input frames among the true frames of a pair, a run or a sliding window."""
+        return self.indices if self.sliding else self.indices[::2]
 
 
 class ClipSampler:
@@ -132,9 +148,16 @@ class ClipSampler:
     """
 
     def __init__(
-        self, clips: list[NDArray[np.uint8]], network: Network, sampling: Sampling, seed: int, flow: Flow | None = None
+        self,
+        clips: list[NDArray[np.uint8]],
+        network: Network,
+        sampling: Sampling,
+        seed: int,
+        flow: Flow | None = None,
+        compressed: CompressedClips | None = None,
     ) -> None:
-        self.clips, self.network, self.sampling, self.flow = clips, network, sampling, flow
+        assert compressed is not None or not sampling.compressed, "compressed samples need compressed clips"
+        self.clips, self.network, self.sampling, self.flow, self.compressed = clips, network, sampling, flow, compressed
         self.seed, self.random = seed, np.random.default_rng(seed)
         self.teacher = MotionTeacher()
         self._check()
@@ -170,7 +193,12 @@ class ClipSampler:
         margin = (crop.shape[1] - side) // 2
         inner = slice(margin, margin + side)
         truth = crop[:, inner, inner].astype(np.float32) / 255
-        frames, flows = network_inputs(self.network, downscale(input_frames(window, truth), size), self.flow)
+        if draw.version is None or self.compressed is None:
+            small = downscale(input_frames(window, truth), size)
+        else:
+            version = self.compressed.frames(draw.clip, draw.gap, draw.version)
+            small = draw.compressed_inputs(side).cut(version)
+        frames, flows = network_inputs(self.network, small, self.flow)
         if window.kind == "pair":
             targets = [
                 self.teacher.motion(crop[0], crop[index], crop[2], t)[:, inner, inner]
@@ -198,14 +226,45 @@ class ClipSampler:
                 break
         start = int(self.random.integers(count - length + 1))
         middle = self._middle(gap)
-        side += 2 * min(margin, (min(height, width) - side) // 2)
-        top = int(self.random.integers(height - side + 1))
-        left = int(self.random.integers(width - side + 1))
+        extra = min(margin, (min(height, width) - side) // 2)
+        total = side + 2 * extra
+        top = int(self.random.integers(height - total + 1))
+        left = int(self.random.integers(width - total + 1))
         indices = tuple(start + offset for offset in truth_offsets(self.network.window, gap, middle))
         reverse, flip_y, flip_x, transpose = (bool(n) for n in self.random.integers(2, size=4))
         end = int(self.random.integers(2))
         time = 1 - middle / gap if reverse else middle / gap
-        return Draw(number, indices, top, left, side, time, end, reverse, flip_y, flip_x, transpose)
+        version = None
+        if self.compressed is not None and side == SCALE * self.sampling.patch and self._can_be_compressed():
+            on_grid = [_on_grid(first, extra, n - total) for first, n in ((top, height), (left, width))]
+            if self.random.random() < self.sampling.compressed and None not in on_grid:
+                version = int(self.random.integers(self.compressed.versions))
+                top, left = (first for first in on_grid if first is not None)
+        sliding = self.network.window.kind == "sliding"
+        return Draw(
+            clip=number,
+            indices=indices,
+            top=top,
+            left=left,
+            side=total,
+            time=time,
+            gap=1 if sliding else gap,
+            version=version,
+            end=end,
+            reverse=reverse,
+            flip_y=flip_y,
+            flip_x=flip_x,
+            transpose=transpose,
+            sliding=sliding,
+        )
+
+    def _can_be_compressed(self) -> bool:
+        """Return whether inputs are frames of a video: not of doubled windows, whose inputs are means of frames."""
+        return self.network.window.kind != "doubled"
+
+    def input_gaps(self) -> list[int]:
+        """Return the distances in frames between inputs that samples may have."""
+        return [1] if self.network.window.kind == "sliding" else [gap for gap, _ in self._gaps()]
 
     def _gaps(self) -> list[tuple[int, float]]:
         """Return the gaps that have true frames at the network's output times, each with its probability."""
@@ -243,6 +302,15 @@ class ClipSampler:
                 f"No clip has {length} frames of {side} pixels each way, which {name} needs for patches of {s.patch}"
                 " pixels: choose a smaller patch, or add larger or longer clips."
             )
+
+
+def _on_grid(first: int, margin: int, last: int) -> int | None:
+    """Move a crop's first pixel, from 0 to `last`, so that its inner part starts on the grid of compressed frames."""
+    shift = (first + margin) % SCALE
+    for moved in (first - shift, first - shift + SCALE):
+        if 0 <= moved <= last:
+            return moved
+    return None
 
 
 def _to_planes(frames: NDArray[np.floating]) -> Tensor:

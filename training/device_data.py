@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..engine.contract.manifest import FixedFactors
 from ..engine.contract.resize import resize_matrix
+from .compressed_clips import SCALE, CompressedClips
 from .data import MARGIN_PX, Batch, ClipSampler, Draw, Sampling
 from .motion_cache import OFFSETS, SHRINK
 from .networks.base import Network
@@ -24,7 +25,8 @@ class DeviceSampler:
     """Draws batches on a device, for networks without optical flow as an input.
 
     clips: (N, H, W, 3), which are copied to the device (2 GB for 3,000 frames of 640x360). motion: for the network of a
-    pair, the flows of each clip as `cached_motion` returns them (1.5 GB for the same frames).
+    pair, the flows of each clip as `cached_motion` returns them (1.5 GB for the same frames). compressed: the versions
+    of compressed inputs, if the sampling asks for them (0.14 GB for each gap and version of the same frames).
     Raises RequestError as `ClipSampler` does.
     """
 
@@ -36,9 +38,10 @@ class DeviceSampler:
         seed: int,
         device: str,
         motion: list[NDArray[np.float16]] | None = None,
+        compressed: CompressedClips | None = None,
     ) -> None:
         assert not network.flows, "flows are computed on the CPU: use ClipSampler"
-        self._draws = ClipSampler(clips, network, sampling, seed)
+        self._draws = ClipSampler(clips, network, sampling, seed, compressed=compressed)
         self._network, self._patch, self._device = network, sampling.patch, device
         self._pixels, self._starts = _concatenate([clip.reshape(-1, 3) for clip in clips], device)
         self._sizes = [clip.shape[1:3] for clip in clips]
@@ -48,6 +51,20 @@ class DeviceSampler:
             self._flows, self._flow_starts = _concatenate(planes, device)
             self._flow_sizes = [flows.shape[-2:] for flows in motion]
         self._matrices: dict[int, Tensor] = {}  # by the side of a crop
+        self._versions: dict[tuple[int, int, int], int] = {}  # (clip, gap, version) -> its first pixel
+        if compressed is not None and sampling.compressed:
+            self._load_versions(compressed)
+
+    def _load_versions(self, compressed: CompressedClips) -> None:
+        keys = [
+            (clip, gap, version)
+            for clip in range(len(compressed.paths))
+            for gap in self._draws.input_gaps()
+            for version in range(compressed.versions)
+        ]
+        pixels = [compressed.frames(*key).reshape(-1, 3) for key in keys]
+        self._small, starts = _concatenate(pixels, self._device)
+        self._versions = dict(zip(keys, starts, strict=True))
 
     def batch(self, step: int) -> Batch:
         """Draw the batch of a step, as `ClipSampler.batch` does, on the device."""
@@ -60,7 +77,8 @@ class DeviceSampler:
             at_input = torch.where(ends.view(-1, 1, 1, 1) == 0, truth[:, 0], truth[:, 2])
             times = torch.tensor([[float(draw.end), draw.time] for draw in draws], device=self._device)
             motion = None if self._flows is None else self._motion(self._flows, draws, side)
-            return Batch(self._shrink(truth[:, ::2]), torch.stack([at_input, truth[:, 1]], 1), (), times, motion)
+            frames = self._inputs(truth[:, ::2], draws, side)
+            return Batch(frames, torch.stack([at_input, truth[:, 1]], 1), (), times, motion)
         match window.kind:
             case "sliding":
                 inputs, targets = truth, truth[:, window.frames // 2][:, None]
@@ -70,7 +88,7 @@ class DeviceSampler:
                 inputs, targets = truth[:, ::2], truth
         fixed = isinstance(self._network.time, FixedFactors)
         time = None if fixed else torch.tensor([draw.time for draw in draws], device=self._device)
-        return Batch(self._shrink(inputs), targets, (), time)
+        return Batch(self._inputs(inputs, draws, side), targets, (), time)
 
     def _crops(self, draws: Sequence[Draw], side: int) -> Tensor:
         """Return the augmented true frames, (B, T, 3, side, side) in [0, 1]."""
@@ -87,6 +105,27 @@ class DeviceSampler:
             columns.append(column)
         pixels = self._pixels[self._grid(starts, rows, columns)]  # (B, T, side, side, 3)
         return pixels.permute(0, 1, 4, 2, 3).float() / 255
+
+    def _inputs(self, frames: Tensor, draws: Sequence[Draw], side: int) -> Tensor:
+        """Return the inputs (B, N, 3, p, p): the frames made small, or their compressed versions."""
+        small = self._shrink(frames)
+        compressed = [number for number, draw in enumerate(draws) if draw.version is not None]
+        if not compressed:
+            return small
+        starts, rows, columns = [], [], []
+        for draw in (draws[number] for number in compressed):
+            assert draw.version is not None
+            height, width = (n // SCALE for n in self._sizes[draw.clip])
+            part = draw.compressed_inputs(side)
+            indices = part.indices[::-1] if draw.reverse else part.indices
+            start = self._versions[draw.clip, draw.gap, draw.version]
+            starts.append([start + index * height * width for index in indices])
+            row, column = _oriented(draw, (part.top + np.arange(part.side)) * width, part.left + np.arange(part.side))
+            rows.append(row)
+            columns.append(column)
+        pixels = self._small[self._grid(starts, rows, columns)]
+        small[torch.tensor(compressed, device=self._device)] = pixels.permute(0, 1, 4, 2, 3).float() / 255
+        return small
 
     def _shrink(self, frames: Tensor) -> Tensor:
         """Resize frames to the patch, antialiased, rounded to 8 bits. (B, N, 3, side, side) -> (B, N, 3, p, p)"""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..engine.contract.errors import RequestError
 from .checkpoints import read_run
 from .clips import cached_clip, find_clips
+from .compressed_clips import CompressedClips
 from .data import Batch, ClipSampler, Flow
 from .device_data import DeviceSampler
 from .inference import run_network
@@ -162,12 +163,21 @@ class Trainer:
         if self.step >= run.schedule.stage_two_at:
             sampling = replace(sampling, scales=STAGE_TWO_SCALES)
         on_device = run.device != "cpu" if run.device_data is None else run.device_data
+        seed, processes = run.schedule.seed, os.cpu_count() or 1
+        compressed = None
+        if sampling.scales[0] != sampling.scales[1]:
+            sampling = replace(sampling, compressed=0.0)  # compressed versions exist only at x4
+        if sampling.compressed:
+            compressed = CompressedClips(find_clips(run.data), run.cache_folder)
+        sampler = ClipSampler(clips, self.network, sampling, seed, self.flow, compressed)
+        if compressed is not None:
+            compressed.prepare(sampler.input_gaps(), processes)
         if self.network.flows or not on_device:
-            return ClipSampler(clips, self.network, sampling, run.schedule.seed, self.flow)
+            return sampler
         motion = None
         if self.network.window.kind == "pair":
-            motion = prepare_motion(find_clips(run.data), run.cache_folder, os.cpu_count() or 1)
-        return DeviceSampler(clips, self.network, sampling, run.schedule.seed, run.device, motion)
+            motion = prepare_motion(find_clips(run.data), run.cache_folder, processes)
+        return DeviceSampler(clips, self.network, sampling, seed, run.device, motion, compressed)
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule

@@ -1,6 +1,7 @@
 """The training loop: learning rates, losses, checkpoints that resume, and runs that are refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,9 @@ def test_training_from_device_memory_resumes_exactly_too(tmp_path: Path) -> None
     def trainer(name: str) -> Trainer:
         torch.manual_seed(0)
         schedule = Schedule(steps=6, stage_two_at=4, warmup=2, checkpoint_every=2)
-        run = quick_run(tmp_path / name, schedule, cache=tmp_path / "cache", device_data=True)
+        sampling = replace(QUICK, compressed=0.5)
+        cache = tmp_path / "cache"
+        run = quick_run(tmp_path / name, schedule, cache=cache, device_data=True, sampling=sampling)
         return Trainer(VideoINRS(TINY_PAIR), {"width": 8}, run)
 
     whole = trainer("whole")

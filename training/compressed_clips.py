@@ -1,0 +1,78 @@
+"""Small, compressed versions of training clips, made once and kept on disk: inputs as users' videos are.
+
+A version is a whole clip made four times smaller and sent through x264 or x265 at a random constant rate factor, so
+that its P and B frames are real. Inputs that are `gap` frames apart are neighbours in a video of a lower rate: every
+gap has versions of its own, in which each of the `gap` interleaved videos is compressed by itself.
+"""
+
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .clips import cache_file, cached_clip
+from .compression import Codec, compress
+from .resize import downscale
+from .saving import atomic_path
+
+SCALE = 4
+CRFS = (18, 38)  # from visually lossless to coarse
+_X264_SHARE = 0.7  # of versions; the others are x265
+
+
+class CompressedClips:
+    """The compressed versions of clips, by the clip's number in `paths`, the gap and the version's number."""
+
+    def __init__(self, paths: Sequence[Path], cache: Path, versions: int = 3) -> None:
+        self.paths, self.cache, self.versions = list(paths), cache, versions
+
+    def frames(self, clip: int, gap: int, version: int) -> NDArray[np.uint8]:
+        """Return a version, (N, H // 4, W // 4, 3), memory-mapped; the first call makes it.
+
+        Frame i of it is frame i of the clip.
+        """
+        path = self.paths[clip]
+        target = cache_file(path, self.cache, f".x{SCALE}-gap{gap}-{version}.npy")
+        if not target.exists():
+            frames = compressed_version(cached_clip(path, self.cache), gap, *settings(path.stem, gap, version))
+            with atomic_path(target) as partial:
+                np.save(partial, frames)
+        mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
+        return mapped
+
+    def prepare(self, gaps: Sequence[int], workers: int) -> None:
+        """Make all versions of all clips for these gaps, in `workers` processes at once."""
+        keys = [(c, gap, v) for c in range(len(self.paths)) for gap in gaps for v in range(self.versions)]
+        if workers > 1:
+            with ProcessPoolExecutor(workers) as pool:
+                list(pool.map(self._make, keys))
+        else:
+            list(map(self._make, keys))
+
+    def _make(self, key: tuple[int, int, int]) -> None:
+        self.frames(*key)
+
+
+def settings(name: str, gap: int, version: int) -> tuple[int, Codec]:
+    """Return the constant rate factor and the encoder of a version; they depend only on the arguments."""
+    random = np.random.default_rng((zlib.crc32(name.encode()), gap, version))
+    x264, x265 = get_args(Codec)
+    return int(random.integers(CRFS[0], CRFS[1] + 1)), x264 if random.random() < _X264_SHARE else x265
+
+
+def compressed_version(clip: NDArray[np.uint8], gap: int, crf: int, codec: Codec) -> NDArray[np.uint8]:
+    """Make a clip four times smaller, and compress each of its `gap` interleaved videos.
+
+    (N, H, W, 3) -> (N, H // 4, W // 4, 3)
+    """
+    height, width = (side // SCALE for side in clip.shape[1:3])
+    result = np.empty((len(clip), height, width, 3), np.uint8)
+    for phase in range(min(gap, len(clip))):
+        frames = (frame[: height * SCALE, : width * SCALE] / np.float32(255) for frame in clip[phase::gap])
+        small = (downscale(frame[None], (height, width))[0] for frame in frames)
+        result[phase::gap] = np.stack(list(compress(small, crf, codec)))
+    return result
