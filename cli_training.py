@@ -151,6 +151,7 @@ def train(
         "--perceptual": perceptual,
         "--motion": motion,
         "--stage-two-at": stage_two_at,
+        "--compressed": compressed,
     }
     if meta_trained and (given := [option for option, value in single.items() if value]):
         raise RequestError(f"{network} is two networks, and {', '.join(given)} is for one: train each by its own name.")
@@ -204,6 +205,7 @@ def _train_one(
     from .engine.contract.manifest import FixedFactors
     from .engine.pipeline.flow import picture_flow
     from .training.checkpoints import build_network, load_matching
+    from .training.data import takes_compressed
     from .training.networks.registry import configured, find_network
     from .training.trainer import Trainer
 
@@ -212,6 +214,8 @@ def _train_one(
     built = build_network(entry)
     if stage_two_at is not None and isinstance(built.space, FixedFactors):
         raise RequestError(f"--stage-two-at has no effect on {network}, whose scale is {built.space}: leave it out.")
+    if run.sampling.compressed and not takes_compressed(built):
+        raise RequestError(f"--compressed has no effect on {network}, which does not enlarge x4: leave it out.")
     if start and (missing := load_matching(built, start)):
         err.print(f"{plain(start)} lacks {len(missing)} of {len(built.state_dict())} weights: these start at random.")
     trainer = Trainer(built, asdict(entry.config), run, picture_flow, _penalties(perceptual, motion))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codec = Literal["libx264", "libx265"]
+_BLOCK_PX = 16  # frames are padded to whole macroblocks
 _RATE = Fraction(24)  # frames per second; the encoders' rate control by CRF hardly depends on it
 
 
@@ -18,7 +19,7 @@ def compress(
     """Encode frames (h, w, 3), RGB, as one clip in 4:2:0 at a constant rate factor, and yield the decoded frames.
 
     As many frames come out as go in, in order, with P and B frames as the encoder chooses them; it reads some 40 frames
-    ahead. Odd sizes are padded by one row or column, which is cut off again.
+    ahead. Frames are padded to whole macroblocks, and cut to their size again.
     """
     encoder: av.VideoCodecContext | None = None
     decoder = av.VideoCodecContext.create("h264" if codec == "libx264" else "hevc", "r")
@@ -27,7 +28,7 @@ def compress(
         if encoder is None or size is None:
             size = frame.shape[:2]
             encoder = _encoder(codec, size, crf, preset)
-        padded = np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
+        padded = np.pad(frame, [(0, -n % _BLOCK_PX) for n in frame.shape[:2]] + [(0, 0)], mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
         picture = picture.reformat(format="yuv420p", threads=1)
         picture.pts, picture.time_base = number, 1 / _RATE
@@ -42,10 +43,12 @@ def compress(
 
 def _encoder(codec: Codec, size: tuple[int, int], crf: int, preset: str) -> av.VideoCodecContext:
     encoder = av.VideoCodecContext.create(codec, "w")
-    height, width = (n + n % 2 for n in size)
+    height, width = (n + -n % _BLOCK_PX for n in size)
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.framerate, encoder.time_base = _RATE, 1 / _RATE
-    encoder.options = {"crf": str(crf), "preset": preset}
+    encoder.thread_count = 1
+    # Without its assembly: with it, x264's macroblock tree gives another output from run to run on frames this small.
+    encoder.options = {"crf": str(crf), "preset": preset, "x264-params": "no-asm=1"}
     if codec == "libx265":
         encoder.options = {"preset": preset, "x265-params": f"crf={crf}:log-level=error"}
     return encoder

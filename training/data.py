@@ -85,6 +85,15 @@ def target_frames(window: Window, truth: NDArray[Any]) -> NDArray[Any]:
     return truth[window.frames // 2][None] if window.kind == "sliding" else truth
 
 
+def takes_compressed(network: Network) -> bool:
+    """Return whether samples of a network may have compressed inputs.
+
+    They exist at x4, and for networks whose inputs are frames of a video: not for doubled windows, whose inputs are
+    means of frames.
+    """
+    return network.window.kind != "doubled" and all(network.space.serves(n, SCALE * n) for n in (16, 64))
+
+
 def network_inputs(network: Network, small: NDArray[np.uint8], flow: Flow | None) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Convert input frames (N, h, w, 3) to tensors, and compute the optical flows that the network takes.
 
@@ -235,7 +244,7 @@ class ClipSampler:
         end = int(self.random.integers(2))
         time = 1 - middle / gap if reverse else middle / gap
         version = None
-        if self.compressed is not None and side == SCALE * self.sampling.patch and self._can_be_compressed():
+        if self.compressed is not None and side == SCALE * self.sampling.patch and takes_compressed(self.network):
             on_grid = [_on_grid(first, extra, n - total) for first, n in ((top, height), (left, width))]
             if self.random.random() < self.sampling.compressed and None not in on_grid:
                 version = int(self.random.integers(self.compressed.versions))
@@ -257,10 +266,6 @@ class ClipSampler:
             transpose=transpose,
             sliding=sliding,
         )
-
-    def _can_be_compressed(self) -> bool:
-        """Return whether inputs are frames of a video: not of doubled windows, whose inputs are means of frames."""
-        return self.network.window.kind != "doubled"
 
     def input_gaps(self) -> list[int]:
         """Return the distances in frames between inputs that samples may have."""

@@ -90,6 +90,8 @@ WITHOUT_EFFECT = [
     ("adapt {short} -m edvr-s -o {folder}/b --teacher {toy}", "--teacher", "self-supervised"),
     ("train edvr-s --data {other} --meta steps=2 -o {folder}/run", "--meta", "adavsr-s"),
     ("train edvr-s --data {other} --stage-two-at 2 -o {folder}/run", "--stage-two-at", "x4"),
+    ("train dtsr-s --data {short} --compressed 0.5 -o {folder}/../run", "--compressed", "dtsr-s"),
+    ("train adavsr-s --data {other} --compressed 0.5 -o {folder}/run", "two networks", "--compressed"),
     ("train adavsr-s --data {other} -c width=8 -o {folder}/run", "two networks", "-c"),
 ]
 OTHERS = [

@@ -32,7 +32,7 @@ def test_a_version_is_the_clip_compressed_in_its_own_order(bee: np.ndarray) -> N
         version = compressed_version(bee, gap, 20, "libx264")
         assert version.shape == small.shape
         for index in (0, 7, 59):
-            assert psnr(version[index], small[index]) > 29
+            assert psnr(version[index], small[index]) > 28.5
 
 
 def test_settings_vary_and_depend_only_on_their_arguments() -> None:

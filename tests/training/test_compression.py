@@ -27,5 +27,12 @@ def test_frames_keep_their_order() -> None:
     assert [round(float(frame.mean()) / 20) * 20 for frame in compress(frames, 18)] == levels
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_the_same_frames_give_the_same_result(codec: Codec) -> None:
+    frames = [frame[:34, :60] for frame in read_clip(SAMPLE)][1::3]
+    first, *others = (np.stack(list(compress(frames, 20, codec))) for _ in range(5))
+    assert all(np.array_equal(first, other) for other in others)
+
+
 def test_no_frames_give_no_frames() -> None:
     assert list(compress([], 23)) == []
