@@ -16,33 +16,22 @@ from torch import Tensor
 from ..engine.contract.manifest import FixedFactors
 from ..engine.contract.resize import resize_matrix
 from .compressed_clips import SCALE, CompressedClips
-from .data import MARGIN_PX, Batch, ClipSampler, Draw, Sampling
+from .data import MARGIN_PX, Batch, ClipSampler, Draw
 from .motion_cache import OFFSETS, SHRINK
-from .networks.base import Network
 
 
 class DeviceSampler:
     """Draws batches on a device, for networks without optical flow as an input.
 
-    clips: (N, H, W, 3), which are copied to the device (2 GB for 3,000 frames of 640x360). motion: for the network of a
-    pair, the flows of each clip as `cached_motion` returns them (1.5 GB for the same frames). compressed: the versions
-    of compressed inputs, if the sampling asks for them (0.14 GB for each gap and version of the same frames).
-    Raises RequestError as `ClipSampler` does.
+    draws: makes the random choices; its clips are copied to the device (2 GB for 3,000 frames of 640x360), and so are
+    its compressed versions (0.14 GB for each gap and version of the same frames).
+    motion: for the network of a pair, the flows of each clip as `cached_motion` returns them (1.5 GB for these frames).
     """
 
-    def __init__(
-        self,
-        clips: list[NDArray[np.uint8]],
-        network: Network,
-        sampling: Sampling,
-        seed: int,
-        device: str,
-        motion: list[NDArray[np.float16]] | None = None,
-        compressed: CompressedClips | None = None,
-    ) -> None:
-        assert not network.flows, "flows are computed on the CPU: use ClipSampler"
-        self._draws = ClipSampler(clips, network, sampling, seed, compressed=compressed)
-        self._network, self._patch, self._device = network, sampling.patch, device
+    def __init__(self, draws: ClipSampler, device: str, motion: list[NDArray[np.float16]] | None = None) -> None:
+        assert not draws.network.flows, "flows are computed on the CPU: use ClipSampler"
+        self._draws, self._network, self._patch, self._device = draws, draws.network, draws.sampling.patch, device
+        clips = draws.clips
         self._pixels, self._starts = _concatenate([clip.reshape(-1, 3) for clip in clips], device)
         self._sizes = [clip.shape[1:3] for clip in clips]
         self._flows: Tensor | None = None
@@ -52,8 +41,8 @@ class DeviceSampler:
             self._flow_sizes = [flows.shape[-2:] for flows in motion]
         self._matrices: dict[int, Tensor] = {}  # by the side of a crop
         self._versions: dict[tuple[int, int, int], int] = {}  # (clip, gap, version) -> its first pixel
-        if compressed is not None and sampling.compressed:
-            self._load_versions(compressed)
+        if draws.compressed is not None and draws.sampling.compressed:
+            self._load_versions(draws.compressed)
 
     def _load_versions(self, compressed: CompressedClips) -> None:
         keys = [

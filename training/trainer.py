@@ -177,7 +177,7 @@ class Trainer:
         motion = None
         if self.network.window.kind == "pair":
             motion = prepare_motion(find_clips(run.data), run.cache_folder, processes)
-        return DeviceSampler(clips, self.network, sampling, seed, run.device, motion, compressed)
+        return DeviceSampler(sampler, run.device, motion)
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule

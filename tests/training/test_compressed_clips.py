@@ -56,7 +56,7 @@ def test_both_samplers_cut_the_same_compressed_inputs(
 ) -> None:
     sampling = Sampling(patch=16, batch=16, gaps=((1, 0.3), (2, 0.7)), compressed=0.5)
     clips = ClipSampler([bee], network, sampling, 3, compressed=versions)
-    device = DeviceSampler([bee], network, sampling, 3, "cpu", None, versions)
+    device = DeviceSampler(ClipSampler([bee], network, sampling, 3, compressed=versions), "cpu")
     expected, batch = clips.batch(0), device.batch(0)
     torch.testing.assert_close(batch.truth, expected.truth)
     assert (batch.frames - expected.frames).abs().max() <= 1.01 / 255

@@ -35,14 +35,15 @@ def flows(cache: Path, bee: np.ndarray) -> np.ndarray:
 def both(
     clips: list[np.ndarray], network: Network, sampling: Sampling, flows: list[np.ndarray] | None = None
 ) -> tuple[ClipSampler, DeviceSampler]:
-    return ClipSampler(clips, network, sampling, 3), DeviceSampler(clips, network, sampling, 3, "cpu", flows)
+    return ClipSampler(clips, network, sampling, 3), DeviceSampler(
+        ClipSampler(clips, network, sampling, 3), "cpu", flows
+    )
 
 
 @pytest.mark.parametrize("scales", [(4.0, 4.0), (1.5, 4.0)])
 def test_pairs_are_those_of_the_clip_sampler(bee: np.ndarray, scales: tuple[float, float]) -> None:
     other = np.ascontiguousarray(bee[:20, :120, :136])  # a second clip of another size
-    clips = ClipSampler([bee, other], VideoINRS(TINY_PAIR), Sampling(patch=16, batch=12, scales=scales), 3)
-    device = DeviceSampler([bee, other], VideoINRS(TINY_PAIR), Sampling(patch=16, batch=12, scales=scales), 3, "cpu")
+    clips, device = both([bee, other], VideoINRS(TINY_PAIR), Sampling(patch=16, batch=12, scales=scales))
     for step in range(3):
         expected, batch = clips.batch(step), device.batch(step)
         assert expected.time is not None
@@ -122,4 +123,4 @@ def test_flows_are_computed_once(cache: Path, bee: np.ndarray, flows: np.ndarray
 
 def test_a_sample_that_does_not_exist_is_refused(bee: np.ndarray) -> None:
     with pytest.raises(RequestError, match="choose a multiple"):
-        DeviceSampler([bee], VideoINRS(TINY_PAIR), Sampling(patch=17), 0, "cpu")
+        DeviceSampler(ClipSampler([bee], VideoINRS(TINY_PAIR), Sampling(patch=17), 0), "cpu")
