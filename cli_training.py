@@ -75,7 +75,7 @@ def train(
     network: Annotated[
         str, typer.Argument(help="A network's name: videoinr-s, ...; adavsr-s trains both its modules.")
     ],
-    data: Annotated[Path, typer.Option("--data", help="A folder of clips.")],
+    data: Annotated[list[Path], typer.Option("--data", help="A clip or a folder of clips; repeatable.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run.", show_default="runs/NETWORK")
     ] = None,
@@ -84,6 +84,12 @@ def train(
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of decoded clips.", show_default="in the run's folder")
+    ] = None,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            help="Clips of more rows are made smaller, to hide their compression.", min=16, show_default="none"
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)] = 40_000,
     stage_two_at: Annotated[
@@ -94,11 +100,28 @@ def train(
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 4,
     patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48,
+    motion_patch: Annotated[
+        int,
+        typer.Option(
+            help="Side of the crops of every third step, which trains motion alone, also on synthetic motion; 0: none."
+            " For fourier-s.",
+            min=0,
+        ),
+    ] = 0,
     compressed: Annotated[
         float,
         typer.Option(help="Share of samples at x4 whose inputs passed through x264 or x265, 0 to 1.", min=0, max=1),
     ] = 0.0,
     rate: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    anneal: Annotated[
+        float,
+        typer.Option(
+            help="Share of the steps, at the end, in which the learning rate falls; before, it stays, so that a run can"
+            " be made longer.",
+            min=0,
+            max=1,
+        ),
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and samples.")] = 0,
     config: Annotated[
         list[str] | None,
@@ -137,6 +160,14 @@ def train(
     precision: Annotated[
         str, typer.Option(help="fp32, tf32 (faster products on a GPU), or bf16 (mixed precision).")
     ] = "tf32",
+    in_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--in-memory/--from-files",
+            help="Keep clips and their motion in the device's memory, or draw from files.",
+            show_default="in memory on a GPU",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that draw samples ahead.", min=0)] = 1,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
 ) -> None:
@@ -152,6 +183,7 @@ def train(
         "--motion": motion,
         "--stage-two-at": stage_two_at,
         "--compressed": compressed,
+        "--motion-patch": motion_patch,
     }
     if meta_trained and (given := [option for option, value in single.items() if value]):
         raise RequestError(f"{network} is two networks, and {', '.join(given)} is for one: train each by its own name.")
@@ -165,17 +197,20 @@ def train(
             steps=steps,
             stage_two_at=steps * 5 // 6 if stage_two_at is None else stage_two_at,
             learning_rate=rate,
+            anneal=anneal,
             seed=seed,
         )
         run = TrainingRun(
-            data=data,
+            data=tuple(data),
+            lines=lines,
             folder=output or Path("runs") / network,
             validation=validation,
             cache=cache,
             schedule=schedule,
-            sampling=Sampling(patch=patch, batch=batch, compressed=compressed),
+            sampling=Sampling(patch=patch, batch=batch, compressed=compressed, motion_patch=motion_patch),
             device=find_device(device),
             workers=workers,
+            device_data=in_memory,
             precision=precision,  # type: ignore[arg-type]  # validated by TrainingRun
         )
         if meta_trained:
@@ -216,6 +251,10 @@ def _train_one(
         raise RequestError(f"--stage-two-at has no effect on {network}, whose scale is {built.space}: leave it out.")
     if run.sampling.compressed and not takes_compressed(built):
         raise RequestError(f"--compressed has no effect on {network}, which does not enlarge x4: leave it out.")
+    if run.sampling.motion_patch and not hasattr(built, "motion_loss"):
+        raise RequestError(
+            f"--motion-patch has no effect on {network}, whose motion is not trained alone: leave it out."
+        )
     if start and (missing := load_matching(built, start)):
         err.print(f"{plain(start)} lacks {len(missing)} of {len(built.state_dict())} weights: these start at random.")
     trainer = Trainer(built, asdict(entry.config), run, picture_flow, _penalties(perceptual, motion))

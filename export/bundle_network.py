@@ -1,7 +1,7 @@
 """Between a bundle and PyTorch: load the network that a bundle contains, and write adapted weights into its graphs."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,11 +24,12 @@ from ..training.data import Flow
 from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import find_network
-from .parity import measure_parity
+from .exporter import pixel_phases
+from .parity import Example, measure_parity
 
 _PARITY_PX = 64  # largest rows and columns of the window on which graphs are compared with PyTorch
 _PARITY_FRAMES = 4  # in the window of a network that takes any number of frames
-_PARITY_TIME, _PARITY_SCALE = 0.375, 2.3  # for networks that take any
+_PARITY_TIME, _PARITY_SCALE, _PARITY_FACTORS = 0.375, 2.3, (4, 3)  # for networks that take any
 
 
 def load_network(bundle: Bundle) -> Network:
@@ -153,14 +154,14 @@ def check_parity(
     return measure_parity(
         network,
         {**files, **(graphs or {})},
-        [_parity_inputs(network, frames.cpu(), flow)],
+        _parity_examples(network, frames.cpu(), flow, set(files)),
         subject=f"The graphs of {bundle.folder}",
         remedy="export the bundle again",
     )
 
 
-def _parity_inputs(network: Network, frames: Tensor, flow: Flow | None) -> dict[str, Tensor]:
-    """Return the inputs of the network for a window of a clip, by the names of its graphs' inputs.
+def _parity_examples(network: Network, frames: Tensor, flow: Flow | None, roles: Set[Role]) -> list[Example]:
+    """Return inputs for a window of a clip, for each graph that returns frames.
 
     A sliding window is the one around the middle frame; other windows start at the first frame.
     """
@@ -174,10 +175,14 @@ def _parity_inputs(network: Network, frames: Tensor, flow: Flow | None) -> dict[
     crop = pad_frames(network, frames[indices, :, top : top + _PARITY_PX, left : left + _PARITY_PX])
     names = ["frames", *(spec.name for spec in network.flows), "time"]
     inputs = dict(zip(names, window_inputs(network, crop, flow, torch.tensor(_PARITY_TIME)), strict=False))
-    if window.kind == "pair":
-        for name, n in zip("yx", crop.shape[-2:], strict=True):
-            inputs[name] = target_coordinates(n, round(n * _PARITY_SCALE))
-    return inputs
+    if window.kind != "pair":
+        return [Example("network", inputs)]
+    sizes = zip("yx", crop.shape[-2:], strict=True)
+    positions = {name: target_coordinates(n, round(n * _PARITY_SCALE)) for name, n in sizes}
+    examples = [Example("decoder", inputs | positions)]
+    if "integer_decoder" in roles:
+        examples.append(Example("integer_decoder", inputs | pixel_phases(*_PARITY_FACTORS)))
+    return examples
 
 
 def _stored_weights(bundle: Bundle) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnx
 import torch
@@ -30,13 +30,14 @@ from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import NetworkEntry
 from .onnx_passes import Axes, optimize, tidy
-from .parity import measure_parity
+from .parity import Example, measure_parity
 from .translations import onnx_translations
 
 OPSET = 20
 MIN_STEP_PX = 8  # traced and checked sizes are multiples of this, or of the network's size multiple if that is larger
 TRACED_STEPS = (7, 11)  # rows and columns of a traced frame, in steps of `size_step`
 TRACED_TARGET_PX = (101, 151)  # rows and columns of a traced target
+TRACED_FACTORS = (3, 4)  # rows and columns of a traced integer scale
 TRACED_FRAMES = 5  # in a traced window of a network that takes any number of frames
 CHECKED_FRAMES = 4  # the same in a checked window
 # Sizes that are checked and not traced: (rows, columns) in steps, times and scale of networks that take any.
@@ -73,19 +74,28 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
     Returns the largest difference, and the network's own error in float32, measured against float64. Raises
     ExportError as `measure_parity` does.
     """
-    roles: dict[str, Role] = {"network": "network", "encoder": "encoder", "decoder": "decoder"}
-    graphs = {roles[path.stem]: path for path in sorted(folder.glob("*.onnx"))}
+    graphs = {role: path for role in get_args(Role) if (path := folder / f"{role}.onnx").exists()}
     examples = []
     for steps, times, scale in CHECKED:
         h, w = (n * size_step(network) for n in steps)
         inputs = _example_inputs(network, len(times), h, w, CHECKED_FRAMES)
-        if network.window.kind == "pair":
-            inputs |= {"time": torch.tensor(times)}
-            inputs |= {"y": target_coordinates(h, round(h * scale)), "x": target_coordinates(w, round(w * scale))}
-        examples.append(inputs)
+        if network.window.kind != "pair":
+            examples.append(Example("network", inputs))
+            continue
+        inputs["time"] = torch.tensor(times)
+        positions = {"y": target_coordinates(h, round(h * scale)), "x": target_coordinates(w, round(w * scale))}
+        examples.append(Example("decoder", inputs | positions))
+        if "integer_decoder" in graphs:
+            factors = int(scale), int(scale) + 1
+            examples.append(Example("integer_decoder", inputs | pixel_phases(*factors)))
     return measure_parity(
         network, graphs, examples, subject="The exported graphs", remedy="nothing was written", with_error=True
     )
+
+
+def pixel_phases(rows: int, columns: int) -> dict[str, Tensor]:
+    """Return the inputs `y` and `x` of the decoder for integer scale factors: `rows` for the height, and `columns`."""
+    return {"y": target_coordinates(1, rows), "x": target_coordinates(1, columns)}
 
 
 def size_step(network: Network) -> int:
@@ -121,7 +131,8 @@ class _RoleModule(nn.Module):
         if self.role == "encoder":
             return network.encode(*inputs)
         *features, time, y, x = inputs
-        return network.decode(*features, time=time, y=y, x=x)
+        decode = network.decode_integer if self.role == "integer_decoder" else network.decode
+        return decode(*features, time=time, y=y, x=x)
 
 
 def _traces(network: Network) -> tuple[_Trace, ...]:
@@ -152,14 +163,24 @@ def _traces(network: Network) -> tuple[_Trace, ...]:
         )
         for name, f in features.items()
     }
-    y, x = target_coordinates(height, TRACED_TARGET_PX[0]), target_coordinates(width, TRACED_TARGET_PX[1])
-    target: dict[str, Tensor] = {"time": torch.tensor([0.25, 0.5]), "y": y, "x": x}
-    target_axes: dict[str, Axes] = {"time": ("batch",), "y": ("target_height",), "x": ("target_width",)}
-    frame: Axes = ("batch", 3, "target_height", "target_width")
-    return (
+    features |= {"time": torch.tensor([0.25, 0.5])}
+    target: dict[str, Tensor] = {
+        "y": target_coordinates(height, TRACED_TARGET_PX[0]),
+        "x": target_coordinates(width, TRACED_TARGET_PX[1]),
+    }
+    time_axes: dict[str, Axes] = {**feature_axes, "time": ("batch",)}
+    target_axes: dict[str, Axes] = {"y": ("target_height",), "x": ("target_width",)}
+    frame: dict[str, Axes] = {"frame": ("batch", 3, "target_height", "target_width")}
+    traces = (
         _Trace("encoder", inputs, axes, feature_axes),
-        _Trace("decoder", {**features, **target}, {**feature_axes, **target_axes}, {"frame": frame}),
+        _Trace("decoder", features | target, time_axes | target_axes, frame),
     )
+    if not hasattr(net, "decode_integer"):
+        return traces
+    factor_axes: dict[str, Axes] = {"y": ("factor_y",), "x": ("factor_x",)}
+    phases = pixel_phases(*TRACED_FACTORS)
+    enlarged: dict[str, Axes] = {"frame": ("batch", 3, "factor_y*height", "factor_x*width")}
+    return (*traces, _Trace("integer_decoder", features | phases, time_axes | factor_axes, enlarged))
 
 
 def _example_inputs(network: Network, batch: int, h: int, w: int, frames: int) -> dict[str, Tensor]:
@@ -212,6 +233,8 @@ def _free_axes(network: Network, axes: Mapping[str, Axes]) -> tuple[dict[int, An
     free: dict[str, Any] = {
         "batch": Dim("batch", min=1, max=1 << 10),
         "frames": Dim("frames", min=2, max=1 << 10),
+        "factor_y": Dim("factor_y", min=2, max=1 << 6),
+        "factor_x": Dim("factor_x", min=2, max=1 << 6),
         "target_height": Dim("target_height", min=2, max=1 << 20),
         "target_width": Dim("target_width", min=2, max=1 << 20),
     }

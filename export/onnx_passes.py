@@ -12,7 +12,7 @@ from onnxscript.rewriter.rules import common as rules
 
 WEIGHT_PREFIX = "network."  # before the names of weights while a graph is optimized; `tidy` removes it
 
-Axes = tuple[str | int, ...]  # of a tensor: a fixed size, or a name that may have a factor: "4*height", "width/2"
+Axes = tuple[str | int, ...]  # of a tensor, as in a manifest: 3, "height", "4*height", "width/2", "factor_y*height"
 
 _REWRITES = [
     rules.collapse_slice_rule,

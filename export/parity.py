@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +21,17 @@ TOLERANCE = 1e-4  # largest difference between graphs and network, for frames in
 Inputs = Mapping[str, Tensor]  # of a network, by the names of its graphs' inputs and in the order of its arguments
 
 
+class Example(NamedTuple):
+    """Inputs on which a network and its graphs are compared."""
+
+    role: Role  # of the graph that returns the frames: network, decoder or integer_decoder
+    inputs: Inputs
+
+
 def measure_parity(
     network: Network,
     graphs: Mapping[Role, Path | bytes],
-    examples: Sequence[Inputs],
+    examples: Sequence[Example],
     *,
     subject: str,
     remedy: str,
@@ -41,13 +48,13 @@ def measure_parity(
     """
     with ExitStack() as stack:
         sessions = {role: stack.enter_context(OrtSession(graph)) for role, graph in graphs.items()}
-        actual = [run_graphs(sessions, inputs) for inputs in examples]
-    expected = [network_output(network, inputs) for inputs in examples]
+        actual = [run_graphs(sessions, example) for example in examples]
+    expected = [network_output(network, example) for example in examples]
     parity = {"difference": _largest_difference(actual, expected, network, remedy)}
     allowed = TOLERANCE
     if with_error or parity["difference"] > TOLERANCE:
         precise_network = copy.deepcopy(network).double()
-        precise = [network_output(precise_network, inputs) for inputs in examples]
+        precise = [network_output(precise_network, example) for example in examples]
         parity["float32_error"] = _largest_difference(expected, precise, network, remedy)
         allowed = max(TOLERANCE, 2 * parity["float32_error"])
     if parity["difference"] > allowed:
@@ -58,25 +65,26 @@ def measure_parity(
     return parity
 
 
-def run_graphs(sessions: Mapping[Role, Session], inputs: Inputs) -> np.ndarray:
+def run_graphs(sessions: Mapping[Role, Session], example: Example) -> np.ndarray:
     """Run the open graphs of a bundle on the inputs of its network, and return the output frames."""
-    arrays = {name: value.numpy() for name, value in inputs.items()}
-    if "network" in sessions:
+    arrays = {name: value.numpy() for name, value in example.inputs.items()}
+    if example.role == "network":
         return np.asarray(sessions["network"].run(arrays)["upscaled"])
     features = sessions["encoder"].run({"frames": arrays.pop("frames")})
-    return np.asarray(sessions["decoder"].run({**features, **arrays})["frame"])
+    return np.asarray(sessions[example.role].run({**features, **arrays})["frame"])
 
 
 @torch.no_grad()
-def network_output(network: Network, inputs: Inputs) -> np.ndarray:
+def network_output(network: Network, example: Example) -> np.ndarray:
     """Run a network on its inputs, in the dtype of its weights, and return the output frames."""
     net: Any = network
     dtype = next(net.parameters()).dtype
-    frames, *others = (value.to(dtype) for value in inputs.values())
-    if network.window.kind != "pair":
+    frames, *others = (value.to(dtype) for value in example.inputs.values())
+    if example.role == "network":
         return net(frames, *others).numpy()
     time, y, x = others
-    return net.decode(*net.encode(frames), time=time, y=y, x=x).numpy()
+    decode = net.decode_integer if example.role == "integer_decoder" else net.decode
+    return decode(*net.encode(frames), time=time, y=y, x=x).numpy()
 
 
 def _largest_difference(

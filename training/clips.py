@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.errors import MediaError
+from .resize import downscale
 from .saving import atomic_path
 
 _DIGITS = re.compile(r"(\d+)")
@@ -78,24 +79,37 @@ def _read_file(path: Path) -> Iterator[NDArray[np.uint8]]:
             yield frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)
 
 
-def cache_file(path: Path, cache: Path, suffix: str) -> Path:
-    """Return the file in the folder `cache` for a clip in its present state. Raises MediaError if it cannot be read."""
+def _shrunk(frame: NDArray[np.uint8], lines: int | None) -> NDArray[np.uint8]:
+    """Return a frame of at most `lines` rows, with its aspect ratio."""
+    height, width = frame.shape[:2]
+    if lines is None or height <= lines:
+        return frame
+    return downscale(frame[None] / np.float32(255), (lines, round(width * lines / height)))[0]
+
+
+def cache_file(path: Path, cache: Path, suffix: str, lines: int | None = None) -> Path:
+    """Return the file in the folder `cache` for a clip in its present state, of at most `lines` rows.
+
+    Raises MediaError if the clip cannot be read.
+    """
     try:
         status = [file.stat() for file in (_images(path) if path.is_dir() else [path])]
     except OSError as error:
         raise MediaError(f"The clip {path} cannot be read ({error.strerror}): name another one.") from error
     stamp = ":".join([str(path.resolve()), *(f"{s.st_size}:{s.st_mtime_ns}" for s in status)])
+    stamp += f":{lines}" if lines else ""
     return cache / f"{path.stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:12]}{suffix}"
 
 
-def cached_clip(path: Path, cache: Path) -> NDArray[np.uint8]:
+def cached_clip(path: Path, cache: Path, lines: int | None = None) -> NDArray[np.uint8]:
     """Return a whole clip, (N, H, W, 3) RGB, 0 to 255, memory-mapped from a file in the folder `cache`.
 
-    The first call decodes the clip into that file. Raises MediaError as `read_clip` does, and if the clip has no frame.
+    The first call decodes the clip into that file; frames of more rows than `lines` are made smaller, antialiased.
+    Raises MediaError as `read_clip` does, and if the clip has no frame.
     """
-    target = cache_file(path, cache, ".npy")
+    target = cache_file(path, cache, ".npy", lines)
     if not target.exists():
-        frames = list(read_clip(path))
+        frames = [_shrunk(frame, lines) for frame in read_clip(path)]
         if not frames:
             raise MediaError(f"The clip {path} has no frame: take it out of the clips.")
         with atomic_path(target) as partial:

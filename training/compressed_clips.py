@@ -25,10 +25,13 @@ _X264_SHARE = 0.7  # of versions; the others are x265
 
 
 class CompressedClips:
-    """The compressed versions of clips, by the clip's number in `paths`, the gap and the version's number."""
+    """The compressed versions of clips, by the clip's number in `paths`, the gap and the version's number.
 
-    def __init__(self, paths: Sequence[Path], cache: Path, versions: int = 3) -> None:
-        self.paths, self.cache, self.versions = list(paths), cache, versions
+    `lines` as in `cached_clip`.
+    """
+
+    def __init__(self, paths: Sequence[Path], cache: Path, versions: int = 3, lines: int | None = None) -> None:
+        self.paths, self.cache, self.versions, self.lines = list(paths), cache, versions, lines
 
     def frames(self, clip: int, gap: int, version: int) -> NDArray[np.uint8]:
         """Return a version, (N, H // 4, W // 4, 3), memory-mapped; the first call makes it.
@@ -36,9 +39,11 @@ class CompressedClips:
         Frame i of it is frame i of the clip.
         """
         path = self.paths[clip]
-        target = cache_file(path, self.cache, f".x{SCALE}-gap{gap}-{version}.npy")
+        target = cache_file(path, self.cache, f".x{SCALE}-gap{gap}-{version}.npy", self.lines)
         if not target.exists():
-            frames = compressed_version(cached_clip(path, self.cache), gap, *settings(path.stem, gap, version))
+            frames = compressed_version(
+                cached_clip(path, self.cache, self.lines), gap, *settings(path.stem, gap, version)
+            )
             with atomic_path(target) as partial:
                 np.save(partial, frames)
         mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")

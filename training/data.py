@@ -34,6 +34,7 @@ class Sampling:
     # distances that have true frames at its output times.
     gaps: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 0.6), (3, 0.15), (4, 0.15))
     compressed: float = 0.0  # share of samples at x4 whose inputs are compressed, 0 to 1
+    motion_patch: int = 0  # side of the crops of every third batch, which trains motion alone; 0: no such batches
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Batch:
     flows: tuple[Tensor, ...] = ()  # (B, P, 2, h, w) for each entry of `Network.flows`
     time: Tensor | None = None  # (B,), or (B, K) for a pair
     motion: Tensor | None = None  # for a pair (B, K, 6, h, w), as from `MotionTeacher`, in input pixels
+    motion_only: bool = False  # whether the batch trains motion alone; then the truth has the size of the inputs
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:

@@ -20,25 +20,37 @@ from .data import MARGIN_PX, Batch, ClipSampler, Draw
 from .motion_cache import OFFSETS, SHRINK
 
 
-class DeviceSampler:
-    """Draws batches on a device, for networks without optical flow as an input.
+class DeviceClips:
+    """Clips (N, H, W, 3) in the memory of a device: 2 GB for 3,000 frames of 640x360.
 
-    draws: makes the random choices; its clips are copied to the device (2 GB for 3,000 frames of 640x360), and so are
-    its compressed versions (0.14 GB for each gap and version of the same frames).
     motion: for the network of a pair, the flows of each clip as `cached_motion` returns them (1.5 GB for these frames).
     """
 
-    def __init__(self, draws: ClipSampler, device: str, motion: list[NDArray[np.float16]] | None = None) -> None:
-        assert not draws.network.flows, "flows are computed on the CPU: use ClipSampler"
-        self._draws, self._network, self._patch, self._device = draws, draws.network, draws.sampling.patch, device
-        clips = draws.clips
-        self._pixels, self._starts = _concatenate([clip.reshape(-1, 3) for clip in clips], device)
-        self._sizes = [clip.shape[1:3] for clip in clips]
-        self._flows: Tensor | None = None
+    def __init__(
+        self, clips: list[NDArray[np.uint8]], device: str, motion: list[NDArray[np.float16]] | None = None
+    ) -> None:
+        self.device = device
+        self.pixels, self.starts = _concatenate([clip.reshape(-1, 3) for clip in clips], device)
+        self.sizes = [clip.shape[1:3] for clip in clips]
+        self.flows: Tensor | None = None
         if motion is not None:
             planes = [np.moveaxis(flows, 2, -1).reshape(-1, 2) for flows in motion]
-            self._flows, self._flow_starts = _concatenate(planes, device)
-            self._flow_sizes = [flows.shape[-2:] for flows in motion]
+            self.flows, self.flow_starts = _concatenate(planes, device)
+            self.flow_sizes = [flows.shape[-2:] for flows in motion]
+
+
+class DeviceSampler:
+    """Draws batches on a device, for networks without optical flow as an input.
+
+    draws: makes the random choices; its compressed versions are copied to the device (0.14 GB for each gap and version
+    of 3,000 frames of 640x360).
+    clips: those of `draws` on the device.
+    """
+
+    def __init__(self, draws: ClipSampler, clips: DeviceClips) -> None:
+        assert not draws.network.flows, "flows are computed on the CPU: use ClipSampler"
+        self._draws, self._network, self._patch = draws, draws.network, draws.sampling.patch
+        self._clips, self._device = clips, clips.device
         self._matrices: dict[int, Tensor] = {}  # by the side of a crop
         self._versions: dict[tuple[int, int, int], int] = {}  # (clip, gap, version) -> its first pixel
         if draws.compressed is not None and draws.sampling.compressed:
@@ -65,7 +77,7 @@ class DeviceSampler:
             ends = torch.tensor([draw.end for draw in draws], device=self._device)
             at_input = torch.where(ends.view(-1, 1, 1, 1) == 0, truth[:, 0], truth[:, 2])
             times = torch.tensor([[float(draw.end), draw.time] for draw in draws], device=self._device)
-            motion = None if self._flows is None else self._motion(self._flows, draws, side)
+            motion = None if self._clips.flows is None else self._motion(self._clips.flows, draws, side)
             frames = self._inputs(truth[:, ::2], draws, side)
             return Batch(frames, torch.stack([at_input, truth[:, 1]], 1), (), times, motion)
         match window.kind:
@@ -85,14 +97,14 @@ class DeviceSampler:
         rows: list[NDArray] = []
         columns: list[NDArray] = []
         for draw in draws:
-            height, width = self._sizes[draw.clip]
+            height, width = self._clips.sizes[draw.clip]
             indices = draw.indices[::-1] if draw.reverse else draw.indices
-            starts.append([self._starts[draw.clip] + index * height * width for index in indices])
+            starts.append([self._clips.starts[draw.clip] + index * height * width for index in indices])
             y, x = (np.arange(side) + first for first in _inner(draw, side))
             row, column = _oriented(draw, y * width, x)
             rows.append(row)
             columns.append(column)
-        pixels = self._pixels[self._grid(starts, rows, columns)]  # (B, T, side, side, 3)
+        pixels = self._clips.pixels[self._grid(starts, rows, columns)]  # (B, T, side, side, 3)
         return pixels.permute(0, 1, 4, 2, 3).float() / 255
 
     def _inputs(self, frames: Tensor, draws: Sequence[Draw], side: int) -> Tensor:
@@ -104,7 +116,7 @@ class DeviceSampler:
         starts, rows, columns = [], [], []
         for draw in (draws[number] for number in compressed):
             assert draw.version is not None
-            height, width = (n // SCALE for n in self._sizes[draw.clip])
+            height, width = (n // SCALE for n in self._clips.sizes[draw.clip])
             part = draw.compressed_inputs(side)
             indices = part.indices[::-1] if draw.reverse else part.indices
             start = self._versions[draw.clip, draw.gap, draw.version]
@@ -135,7 +147,7 @@ class DeviceSampler:
         signs: list[tuple[float, float]] = []
         transposed: list[bool] = []
         for draw in draws:
-            (height, width), (h, w) = self._sizes[draw.clip], self._flow_sizes[draw.clip]
+            (height, width), (h, w) = self._clips.sizes[draw.clip], self._clips.flow_sizes[draw.clip]
             start, factor = self._flow_maps(draw, side, h * w)
             starts.append(start)
             factors.append(factor)
@@ -185,7 +197,7 @@ class DeviceSampler:
             for other, share in ((first, time), (second, 1 - time)):
                 known = other != index and share > 0
                 number = OFFSETS.index(other - index) if known else 0
-                starts.append(self._flow_starts[draw.clip] + (index * len(OFFSETS) + number) * size)
+                starts.append(self._clips.flow_starts[draw.clip] + (index * len(OFFSETS) + number) * size)
                 factors.append(self._patch / side / share if known else 0.0)
         return starts, factors
 

@@ -24,7 +24,6 @@ from ..engine.contract.manifest import FixedFactors, RunWindow
 from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
 from .checkpoints import load_weights, random_weights, read_run
-from .clips import cached_clip, find_clips
 from .data import ClipSampler, Sampling
 from .large_scale import Clips, ModuleTrainer
 from .meta import make_sample, meta_gradient, random_task
@@ -205,8 +204,8 @@ def train_adavsr(
         if trainer.step < run.schedule.steps:
             scores[part] = trainer.fit(None if on_step is None else partial(on_step, part))
         modules[part] = load_weights(entry, part_run.folder / "weights.pt")[0]
-    clips = [cached_clip(path, run.cache_folder) for path in find_clips(run.data)]
-    validation = [cached_clip(path, run.cache_folder) for path in find_clips(run.validation)] if run.validation else []
+    clips = run.clips()
+    validation = run.validation_clips()
     network = AdaVSR(modules["temporal"], modules["spatial"])
     meta_trainer = MetaTrainer(network, meta, run.folder / "meta", run.device)
     if meta_trainer.step < meta.steps:

@@ -14,16 +14,18 @@ OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)  # frames from a frame to the frame that 
 SHRINK = 4  # flows are stored at a quarter of the frame's size, near the size of a network's input
 
 
-def cached_motion(path: Path, cache: Path) -> NDArray[np.float16]:
+def cached_motion(path: Path, cache: Path, lines: int | None = None) -> NDArray[np.float16]:
     """Return the flows of a clip, (N, len(OFFSETS), 2, h, w), memory-mapped from a file in the folder `cache`.
+
+    `lines` as in `cached_clip`.
 
     A flow holds (dx, dy) in full-size pixels at a quarter of the frame's size, averaged over 4x4 pixels: it points to
     the same content in the frame `offset` frames later, by DIS (Kroeger et al., ECCV 2016). It is 0 where that frame
     lies outside the clip. The first call computes it.
     """
-    target = cache_file(path, cache, ".motion.npy")
+    target = cache_file(path, cache, ".motion.npy", lines)
     if not target.exists():
-        clip = cached_clip(path, cache)
+        clip = cached_clip(path, cache, lines)
         flows = np.stack([_frame_flows(clip, index) for index in range(len(clip))])
         with atomic_path(target) as partial:
             np.save(partial, flows)
@@ -31,17 +33,17 @@ def cached_motion(path: Path, cache: Path) -> NDArray[np.float16]:
     return mapped
 
 
-def prepare_motion(paths: list[Path], cache: Path, workers: int) -> list[NDArray[np.float16]]:
+def prepare_motion(paths: list[Path], cache: Path, workers: int, lines: int | None = None) -> list[NDArray[np.float16]]:
     """Return the flows of clips, computing those that the cache lacks in `workers` processes at once."""
-    missing = [path for path in paths if not cache_file(path, cache, ".motion.npy").exists()]
+    missing = [path for path in paths if not cache_file(path, cache, ".motion.npy", lines).exists()]
     if len(missing) > 1 and workers > 1:
         with ProcessPoolExecutor(workers) as pool:
-            list(pool.map(_compute, missing, [cache] * len(missing)))
-    return [cached_motion(path, cache) for path in paths]
+            list(pool.map(_compute, missing, [cache] * len(missing), [lines] * len(missing)))
+    return [cached_motion(path, cache, lines) for path in paths]
 
 
-def _compute(path: Path, cache: Path) -> None:
-    cached_motion(path, cache)
+def _compute(path: Path, cache: Path, lines: int | None) -> None:
+    cached_motion(path, cache, lines)
 
 
 def _frame_flows(clip: NDArray[np.uint8], index: int) -> NDArray[np.float16]:

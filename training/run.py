@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..engine.contract.errors import BackendError, RequestError
+from .clips import cached_clip, find_clips
 from .data import Sampling
 
 # float32; float32 with products in TF32, on GPUs that have it; bfloat16 where autocast considers it safe.
@@ -25,6 +28,7 @@ class Schedule:
     stage_two_at: int = 32_000
     learning_rate: float = 1e-3
     final_rate: float = 1e-6
+    anneal: float = 1.0  # share of the steps, at the end, in which the rate falls
     warmup: int = 200  # steps
     auxiliary_weight: float = 0.5  # of a network's auxiliary loss at step 0; halved every quarter of the steps
     ema: float = 0.999  # decay of the exponential moving average of the weights
@@ -33,10 +37,11 @@ class Schedule:
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """Return the learning rate at a step: a linear warm-up, then a cosine down to `final_rate`."""
+        """Return the learning rate at a step: a linear warm-up, a constant, then a cosine down to `final_rate`."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        start = max(self.warmup, round(self.steps * (1 - self.anneal)))
+        done = max(0.0, (step - start) / max(1, self.steps - start))
         return self.final_rate + (self.learning_rate - self.final_rate) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
@@ -44,10 +49,11 @@ class Schedule:
 class TrainingRun:
     """Everything that a training run needs to know: its clips, its folder, its schedule and its device."""
 
-    data: Path  # a clip, or a folder of clips
+    data: Path | tuple[Path, ...]  # clips, or folders of clips
     folder: Path  # of the run: checkpoints, weights and log
     validation: Path | None = None  # a clip or a folder of clips to validate on
     cache: Path | None = None  # folder of decoded clips; None: `cache` in the run's folder
+    lines: int | None = None  # clips of more rows are made smaller
     schedule: Schedule = field(default_factory=Schedule)
     sampling: Sampling = field(default_factory=Sampling)
     device: str = "cpu"  # of PyTorch: cpu or cuda:0
@@ -63,6 +69,18 @@ class TrainingRun:
     def cache_folder(self) -> Path:
         """The folder of decoded clips."""
         return self.cache or self.folder / "cache"
+
+    def clip_files(self) -> list[Path]:
+        """Return the clips to train on. Raises MediaError as `find_clips` does."""
+        return find_clips(*(self.data if isinstance(self.data, tuple) else (self.data,)))
+
+    def clips(self) -> list[NDArray[np.uint8]]:
+        """Return the frames of the clips to train on, each (N, H, W, 3), decoding those that the cache lacks."""
+        return [cached_clip(path, self.cache_folder, self.lines) for path in self.clip_files()]
+
+    def validation_clips(self) -> list[NDArray[np.uint8]]:
+        """Return the frames of the clips to validate on, each (N, H, W, 3)."""
+        return [cached_clip(path, self.cache_folder) for path in find_clips(self.validation)] if self.validation else []
 
 
 def find_device(name: str) -> str:

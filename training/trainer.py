@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ..engine.contract.errors import RequestError
 from .checkpoints import read_run
-from .clips import cached_clip, find_clips
 from .compressed_clips import CompressedClips
-from .data import Batch, ClipSampler, Flow
-from .device_data import DeviceSampler
+from .data import Batch, ClipSampler, Flow, Sampling
+from .device_data import DeviceClips, DeviceSampler
 from .inference import run_network
 from .loading import BatchLoader, Sampler
 from .motion_cache import prepare_motion
+from .motion_samples import MixedSampler, MotionSampler
 from .networks.base import Network
 from .networks.losses import LossTerms, charbonnier
 from .run import TrainingRun, check_device
@@ -28,6 +28,8 @@ from .saving import save
 from .validation import long_enough, score_network, window_length
 
 STAGE_TWO_SCALES = (1.0, 4.0)
+MOTION_COST = 3  # input pixels of a batch that trains motion alone, for each of another batch: they take as long
+MOTION_GAPS = ((2, 0.3), (3, 0.2), (4, 0.5))  # distances in frames between the inputs of such a batch
 
 
 class Speed(NamedTuple):
@@ -71,6 +73,9 @@ class Trainer:
         self.config, self.run, self.flow = config, run, flow
         self.penalties = [(penalty.to(run.device), weight) for penalty, weight in penalties]
         self.step = 0
+        # Networks that take flows draw on the CPU, where flows are computed.
+        self._on_device = not network.flows and (run.device != "cpu" if run.device_data is None else run.device_data)
+        self._stored: DeviceClips | None = None
         self.speed: Speed | None = None  # since the last checkpoint but one
         self.optimizer = torch.optim.Adam(self.network.parameters(), run.schedule.learning_rate, betas=(0.9, 0.99))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.precision != "fp32"
@@ -84,7 +89,7 @@ class Trainer:
         `on_step` is called after every step with its number and its loss. Raises MediaError if clips are missing or
         damaged, and RequestError if they are too short or too small.
         """
-        clips = [cached_clip(path, self.run.cache_folder) for path in find_clips(self.run.data)]
+        clips = self.run.clips()
         validation = self._validation_clips()
         scores: dict[str, float] = {}
         self.network.train()
@@ -107,7 +112,7 @@ class Trainer:
         """Train up to a step, write checkpoints and the log, and return the scores of the last validation."""
         schedule = self.run.schedule
         scores: dict[str, float] = {}
-        workers = 0 if isinstance(sampler, DeviceSampler) else self.run.workers
+        workers = 0 if self._on_device else self.run.workers
         loader = BatchLoader(sampler, self.step, stop, workers)
         losses: list[float] = []
         started, waited = time.monotonic(), 0.0
@@ -147,10 +152,8 @@ class Trainer:
         return scores
 
     def _validation_clips(self) -> list[NDArray[np.uint8]]:
-        if self.run.validation is None:
-            return []
-        clips = [cached_clip(path, self.run.cache_folder) for path in find_clips(self.run.validation)]
-        if not long_enough(clips, self.network):
+        clips = self.run.validation_clips()
+        if clips and not long_enough(clips, self.network):
             raise RequestError(
                 f"No clip of {self.run.validation} has the {window_length(self.network)} frames that validation needs:"
                 " choose longer clips."
@@ -162,22 +165,45 @@ class Trainer:
         run, sampling = self.run, self.run.sampling
         if self.step >= run.schedule.stage_two_at:
             sampling = replace(sampling, scales=STAGE_TWO_SCALES)
-        on_device = run.device != "cpu" if run.device_data is None else run.device_data
-        seed, processes = run.schedule.seed, os.cpu_count() or 1
-        compressed = None
         if sampling.scales[0] != sampling.scales[1]:
             sampling = replace(sampling, compressed=0.0)  # compressed versions exist only at x4
+        stored = self._device_clips(clips) if self._on_device else None
+        common = self._sampler_of(clips, sampling, stored)
+        if not (sampling.motion_patch and hasattr(self.network, "motion_loss")):
+            return common
+        batch = max(1, MOTION_COST * sampling.batch * sampling.patch**2 // sampling.motion_patch**2)
+        least = min(min(clip.shape[1:3]) for clip in clips)
+        wide = replace(
+            sampling,
+            patch=sampling.motion_patch,
+            batch=batch,
+            scales=(1.0, min(4.0, least / sampling.motion_patch)),
+            gaps=MOTION_GAPS,
+            compressed=0.0,
+        )
+        motion = MotionSampler(self._sampler_of(clips, wide, stored), run.schedule.seed, sampling.motion_patch)
+        return MixedSampler(common, motion)
+
+    def _device_clips(self, clips: list[NDArray[np.uint8]]) -> DeviceClips:
+        """Copy clips and, for the network of a pair, their motion to the device; the first stage does it."""
+        if self._stored is None:
+            run, motion = self.run, None
+            if self.network.window.kind == "pair":
+                motion = prepare_motion(run.clip_files(), run.cache_folder, os.cpu_count() or 1, run.lines)
+            self._stored = DeviceClips(clips, run.device, motion)
+        return self._stored
+
+    def _sampler_of(
+        self, clips: list[NDArray[np.uint8]], sampling: Sampling, stored: DeviceClips | None
+    ) -> ClipSampler | DeviceSampler:
+        run, processes = self.run, os.cpu_count() or 1
+        compressed = None
         if sampling.compressed:
-            compressed = CompressedClips(find_clips(run.data), run.cache_folder)
-        sampler = ClipSampler(clips, self.network, sampling, seed, self.flow, compressed)
+            compressed = CompressedClips(run.clip_files(), run.cache_folder, lines=run.lines)
+        sampler = ClipSampler(clips, self.network, sampling, run.schedule.seed, self.flow, compressed)
         if compressed is not None:
             compressed.prepare(sampler.input_gaps(), processes)
-        if self.network.flows or not on_device:
-            return sampler
-        motion = None
-        if self.network.window.kind == "pair":
-            motion = prepare_motion(find_clips(run.data), run.cache_folder, processes)
-        return DeviceSampler(sampler, run.device, motion)
+        return sampler if stored is None else DeviceSampler(sampler, stored)
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule
@@ -203,6 +229,8 @@ class Trainer:
         inputs, truth = [x.to(device) for x in batch.inputs], batch.truth.to(device)
         if hasattr(net, "loss"):
             motion = [] if batch.motion is None else [batch.motion.to(device)]
+            if batch.motion_only:
+                return net.motion_loss(*inputs, truth, *motion)
             terms: LossTerms = net.loss(*inputs, truth, *motion)
             weight = schedule.auxiliary_weight * 0.5 ** (4 * self.step / schedule.steps)
             loss, output = terms.reconstruction + weight * terms.auxiliary, terms.output

@@ -1,4 +1,7 @@
-"""Axes of graph tensors: fixed sizes, free names such as "height", and scaled names such as "4*height" or "width/2"."""
+"""Axes of graph tensors: fixed sizes, free names such as "height", and scaled names such as "4*height" or "width/2".
+
+Outputs may also have products of two free axes, "factor_y*height".
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +14,7 @@ from .manifest import Graph, TensorSpec
 Shapes = Mapping[str, tuple[int, int, int]]
 
 _AXIS = re.compile(r"(?:(\d+)\*)?([^\W\d]\w*)(?:/(\d+))?")  # groups: factor, name, divisor
+_PRODUCT = re.compile(r"([^\W\d]\w*)\*([^\W\d]\w*)")  # groups: two names
 
 
 def free_axes(graph: Graph) -> set[str]:
@@ -20,13 +24,16 @@ def free_axes(graph: Graph) -> set[str]:
 
 
 def axis_range(axis: str | int, shapes: Shapes) -> tuple[int, int, int]:
-    """Return the (smallest, usual, largest) size of an axis: a fixed size, a name or a scaled name.
+    """Return the (smallest, usual, largest) size of an axis: a fixed size, a name, a scaled name or a product.
 
     Raises RequestError if `shapes` lacks the axis, or if the axis is divided and one of its sizes is not a multiple of
     the divisor.
     """
     if isinstance(axis, int):
         return axis, axis, axis
+    if product := _PRODUCT.fullmatch(axis):
+        (a, b, c), (d, e, f) = (axis_range(name, shapes) for name in product.groups())
+        return a * d, b * e, c * f
     match = _AXIS.fullmatch(axis)
     if match is None or match[2] not in shapes:
         raise RequestError(f"The axis '{axis}' has no sizes: give its smallest, usual and largest.")

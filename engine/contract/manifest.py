@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 FORMAT = 1
-Role = Literal["encoder", "decoder", "network"]
+Role = Literal["encoder", "decoder", "integer_decoder", "network"]
 Precision = Literal["fp32", "fp16"]
 Library = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -27,8 +27,8 @@ class _Frozen(BaseModel):
 class TensorSpec(_Frozen):
     """One input or output of a graph.
 
-    An axis is a fixed size, the name of a free axis ("height"), or a name with a factor or divisor ("4*height",
-    "width/2"); see `engine/contract/axes.py`.
+    An axis is a fixed size, the name of a free axis ("height"), a name with a factor or divisor ("4*height", "width/2"),
+    or, of an output, a product of two names ("factor_y*height"); see `engine/contract/axes.py`.
     """
 
     name: str
@@ -199,7 +199,9 @@ class Manifest(_Frozen):
     format: Literal[1]  # FORMAT
     name: str  # of the bundle
     architecture: Architecture
-    graphs: tuple[Graph, ...]  # an encoder and a decoder for a pair window, else one network
+    # An encoder and a decoder for a pair window, and optionally a faster decoder for integer space factors; else one
+    # network.
+    graphs: tuple[Graph, ...]
     engines: tuple[Engine, ...] = ()
     window: Window = Field(discriminator="kind")  # the frames of one run of the network
     flows: tuple[FlowInput, ...] = ()
@@ -216,8 +218,9 @@ class Manifest(_Frozen):
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
         roles = sorted(graph.role for graph in self.graphs)
-        expected = ["decoder", "encoder"] if self.window.kind == "pair" else ["network"]
-        if roles != expected:
+        pair = self.window.kind == "pair"
+        expected = ["decoder", "encoder"] if pair else ["network"]
+        if roles != expected and not (pair and roles == [*expected, "integer_decoder"]):
             raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(expected)}")
         if isinstance(self.window, SlidingWindow) and self.window.frames % 2 == 0:
             raise ValueError("a sliding window has an odd number of frames")

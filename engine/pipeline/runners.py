@@ -38,11 +38,16 @@ def runner_for(graphs: Graphs, tile_size: TileSize, flow: str | None) -> Runner:
 
 
 class PairRunner:
-    """Encodes a pair of frames, and decodes the frame at each requested time."""
+    """Encodes a pair of frames, and decodes the frame at each requested time.
+
+    At integer factors the bundle's integer decoder is used, if it has one: it renders whole tiles, halo included. With
+    it, an input frame whose size does not change passes through as it is.
+    """
 
     def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
         self._graphs, self._tile_size = graphs, tile_size
         self._device, self._manifest = graphs.device, graphs.bundle.manifest
+        self._has_integer_decoder = any(graph.role == "integer_decoder" for graph in self._manifest.graphs)
 
     def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
         """Yield an output buffer for each requested output; see `Runner.run`."""
@@ -53,16 +58,24 @@ class PairRunner:
         times = list(dict.fromkeys(requested))
         # Each tile is encoded once for as many times as memory holds buffers for; a single tile stays encoded.
         at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // self._device.output_buffer_bytes(size))
-        features = self._encode(frames, tiles[0]) if len(tiles) == 1 else None
+        passed = {0.0, 1.0} if self._has_integer_decoder and size == shape else set()
+        features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
             buffers = {time: self._device.output_buffer(size) for time in times[start : start + at_once]}
-            for tile in tiles:
+            computed = {time: buffer for time, buffer in buffers.items() if time not in passed}
+            for time in buffers.keys() & passed:
+                self._pass_through(frames[0, int(time)], buffers[time])
+            for tile in tiles if computed else ():
                 tile_features = features or self._encode(frames, tile)
-                self._decode_times(tile_features, tile, shape, buffers)
+                self._decode_times(tile_features, tile, shape, computed)
             for time in list(buffers):
                 repeated = [buffers.pop(time)] * requested.count(time)
                 while repeated:
                     yield repeated.pop()
+
+    def _pass_through(self, frame: Array, buffer: Array) -> None:
+        """Write a padded input frame (3, h', w') into a buffer (3, h, w)."""
+        self._device.write(buffer, frame[:, : buffer.shape[1], : buffer.shape[2]], *self._manifest.value_range)
 
     def _encode(self, frames: Array, tile: Tile) -> dict[str, Array]:
         return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
@@ -76,10 +89,19 @@ class PairRunner:
     def _decode(
         self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffer: Array
     ) -> None:
-        """Write a tile's core of one frame into `buffer` (3, H, W), a band of rows at a time."""
+        """Write a tile's core of one frame into `buffer` (3, H, W); at other than integer factors, band by band."""
         low, high = self._manifest.value_range
         height, width = buffer.shape[1:]
         rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
+        if self._has_integer_decoder and height % shape[0] == width % shape[1] == 0:
+            fy, fx = height // shape[0], width // shape[1]
+            phases = {"y": positions(range(fy), 1, fy, 0), "x": positions(range(fx), 1, fx, 0)}
+            inputs = {**features, "time": np.array([time], np.float32), **phases}
+            frame = self._graphs.run("integer_decoder", inputs)["frame"][0]  # (3, fy * h', fx * w')
+            top, left = rows.start - tile.rows.start * fy, columns.start - tile.columns.start * fx
+            core = frame[:, top : top + len(rows), left : left + len(columns)]
+            self._device.write(buffer[:, rows.start : rows.stop, columns.start : columns.stop], core, low, high)
+            return
         y = positions(rows, shape[0], height, tile.rows.start)
         x = positions(columns, shape[1], width, tile.columns.start)
         band = max(1, DECODE_PX // max(1, len(columns)))

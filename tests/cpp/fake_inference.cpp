@@ -1,7 +1,7 @@
 // An inference library on the CPU. Its engines are text files with one statement a line:
 //   input NAME TYPE sizes... min sizes... max sizes...     a size of -1 is free; TYPE is float or half
 //   output NAME TYPE sizes...
-//   compute KIND SCALE       identity, bilinear, sliding, run, doubled or flow, as in tests/support/toy_windows.py
+//   compute KIND SCALE       identity, bilinear, phases, sliding, run, doubled or flow, as in tests/support/toy_windows.py
 // An engine with "compute fail" cannot run, and one with "compute refuse" gets no execution context.
 
 #include <NvInferRuntime.h>
@@ -143,8 +143,28 @@ void bilinear(std::map<std::string, Array>& t) {
     }
 }
 
+void phases(std::map<std::string, Array>& t) {
+    const Array &features = t["features"], &ys = t["y"], &xs = t["x"];
+    const float time = t["time"].data[0];
+    const int64_t h = features.sizes[3], w = features.sizes[4];
+    float* to = t["frame"].data;
+    for (int64_t row = 0; row < 3 * h; ++row) {
+        for (int64_t i = 0; i < ys.count(); ++i) {
+            for (int64_t column = 0; column < w; ++column) {
+                const float first = features.data[row * w + column];
+                const float second = features.data[(row + 3 * h) * w + column];
+                const float pixel = first + (second - first) * time;
+                for (int64_t j = 0; j < xs.count(); ++j) {
+                    *to++ = pixel + ys.data[i] * 0.125F + xs.data[j] * 0.0625F;
+                }
+            }
+        }
+    }
+}
+
 void compute(const Plan& plan, std::map<std::string, Array> t) {
     if (plan.kind == "bilinear") return bilinear(t);
+    if (plan.kind == "phases") return phases(t);
     const Array& frames = t["frames"];
     const std::vector<float> mixed = mix(frames);
     if (plan.kind == "identity") {
@@ -230,6 +250,10 @@ private:
     Sizes output_sizes(const std::string& name) const {
         if (plan_.kind == "identity") return arrays_.at("frames").sizes;
         if (plan_.kind == "bilinear") return {1, 3, arrays_.at("y").sizes[0], arrays_.at("x").sizes[0]};
+        if (plan_.kind == "phases") {
+            const Sizes& features = arrays_.at("features").sizes;
+            return {1, 3, features[3] * arrays_.at("y").sizes[0], features[4] * arrays_.at("x").sizes[0]};
+        }
         const Sizes& frames = arrays_.at("frames").sizes;
         const int64_t n = frames[1], outputs = plan_.kind == "run" ? 2 * n - 1 : plan_.kind == "doubled" ? 2 * n : 1;
         Sizes sizes = {1, outputs, 3, frames[3] * plan_.scale, frames[4] * plan_.scale};

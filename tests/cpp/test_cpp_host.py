@@ -47,6 +47,12 @@ def test_continuous_scales_equal_python(programs: Programs, toys: dict[str, Path
     assert_cpp_equals_python(programs, toys["pair"], random_clip(2, (6, 10), "rgb48le"), scale, 2)
 
 
+@pytest.mark.parametrize("scale", [1, 2, 2.5, 3, 8])
+def test_the_integer_decoder_equals_python(programs: Programs, tmp_path: Path, scale: float) -> None:
+    toy = write_toy(tmp_path / "toy", PAIR, integer=True)
+    assert_cpp_equals_python(programs, toy, random_clip(3, (6, 10), "rgb48le"), scale, 3)
+
+
 @pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 255.0), (0.25, 0.5)])
 @pytest.mark.parametrize("format", DTYPES)
 def test_other_value_ranges_equal_python(

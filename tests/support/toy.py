@@ -30,6 +30,10 @@ DECODER_CONSTANTS = {
     "column": np.array([-1, 1, 1, 1]),
     "as_rows": np.array([-1, 1]),
     "as_columns": np.array([-1]),
+    "as_pixel_rows": np.array([-1, 1, 1]),
+    "pixel_axes": np.array([3, 5]),
+    "eighth": np.float32(0.125),
+    "sixteenth": np.float32(0.0625),
 }
 
 
@@ -65,9 +69,9 @@ def blur_nodes(halo_px: int) -> list[Any]:
     ]
 
 
-def decoder_nodes() -> list[Any]:
-    """Return nodes that blend the pair in time, then sample rows and columns bilinearly, clamped at the borders."""
-    nodes = [
+def blend_nodes() -> list[Any]:
+    """Return nodes that blend the pair in time, from `features` to `s0`."""
+    return [
         helper.make_node("Gather", ["features", "zero"], ["first"], axis=1),
         helper.make_node("Gather", ["features", "one"], ["second"], axis=1),
         helper.make_node("Sub", ["second", "first"], ["change"]),
@@ -75,6 +79,33 @@ def decoder_nodes() -> list[Any]:
         helper.make_node("Mul", ["change", "time_of_pair"], ["part"]),
         helper.make_node("Add", ["first", "part"], ["s0"]),
     ]
+
+
+def integer_decoder_nodes() -> list[Any]:
+    """Return nodes that blend the pair, repeat each pixel, and add its phases to it: an eighth of y, a sixteenth of x."""
+    return [
+        *blend_nodes(),
+        helper.make_node("Reshape", ["y", "as_pixel_rows"], ["y_of_pixel"]),
+        helper.make_node("Reshape", ["x", "as_columns"], ["x_of_pixel"]),
+        helper.make_node("Mul", ["y_of_pixel", "eighth"], ["y_part"]),
+        helper.make_node("Mul", ["x_of_pixel", "sixteenth"], ["x_part"]),
+        helper.make_node("Unsqueeze", ["s0", "pixel_axes"], ["pixels"]),
+        helper.make_node("Add", ["pixels", "y_part"], ["with_y"]),
+        helper.make_node("Add", ["with_y", "x_part"], ["with_both"]),
+        helper.make_node("Shape", ["s0"], ["planes"], start=0, end=2),
+        helper.make_node("Shape", ["s0"], ["size"], start=2, end=4),
+        helper.make_node("Shape", ["y"], ["factor_y"]),
+        helper.make_node("Shape", ["x"], ["factor_x"]),
+        helper.make_node("Concat", ["factor_y", "factor_x"], ["factors"], axis=0),
+        helper.make_node("Mul", ["size", "factors"], ["target"]),
+        helper.make_node("Concat", ["planes", "target"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["with_both", "shape"], ["frame"]),
+    ]
+
+
+def decoder_nodes() -> list[Any]:
+    """Return nodes that blend the pair in time, then sample rows and columns bilinearly, clamped at the borders."""
+    nodes = blend_nodes()
     for step, (name, axis) in enumerate((("y", 2), ("x", 3))):
         source, result = f"s{step}", f"s{step + 1}" if axis == 2 else "frame"
         weight_shape = "as_rows" if axis == 2 else "as_columns"
@@ -99,11 +130,11 @@ def decoder_nodes() -> list[Any]:
     return nodes
 
 
-def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
+def write_toy(folder: Path, *, blur_px: int = 0, integer: bool = False, **changes: Any) -> Path:
     """Write the bundle to `folder` and return it.
 
-    `blur_px` is the radius of a blur in the encoder, which gives it a receptive field; `changes` are fields of the
-    manifest.
+    `blur_px` is the radius of a blur in the encoder, which gives it a receptive field; `integer` adds a decoder for
+    integer factors, which adds the phases of pixels; `changes` are fields of the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder_in, encoder_out = {"frames": FRAMES}, {"features": FRAMES}
@@ -123,14 +154,21 @@ def write_toy(folder: Path, *, blur_px: int = 0, **changes: Any) -> Path:
         decoder_out,
         **DECODER_CONSTANTS,
     )
+    graphs = [
+        graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out)),
+        graph_entry(folder / "decoder.onnx", "decoder", specs(decoder_in), specs(decoder_out)),
+    ]
+    if integer:
+        phases_in = decoder_in | {"y": ("factor_y",), "x": ("factor_x",)}
+        path = folder / "integer_decoder.onnx"
+        enlarged: dict[str, Axes] = {"frame": ("B", 3, "factor_y*h", "factor_x*w")}
+        save_graph(path, integer_decoder_nodes(), phases_in, enlarged, **DECODER_CONSTANTS)
+        graphs.append(graph_entry(path, "integer_decoder", specs(phases_in), specs(enlarged)))
     fields: dict[str, Any] = {
         "format": FORMAT,
         "name": "toy",
         "architecture": Architecture(name="toy", config={}),
-        "graphs": (
-            graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out)),
-            graph_entry(folder / "decoder.onnx", "decoder", specs(decoder_in), specs(decoder_out)),
-        ),
+        "graphs": tuple(graphs),
         "window": PairWindow(kind="pair", frames=2),
         "space": ContinuousSpace(minimum=1.0, maximum=8.0),
         "time": ContinuousTime(),

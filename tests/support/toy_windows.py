@@ -18,10 +18,18 @@ from stvsr.engine.contract.manifest import (
     SizeConstraint,
 )
 
-from tests.support.toy import DECODER_CONSTANTS, Axes, Constants, decoder_nodes, save_graph, specs
+from tests.support.toy import (
+    DECODER_CONSTANTS,
+    Axes,
+    Constants,
+    decoder_nodes,
+    integer_decoder_nodes,
+    save_graph,
+    specs,
+)
 
 SHAPES = {"batch": (1, 1, 1), "frames": (2, 4, 32), "height": (4, 8, 32), "width": (4, 8, 32)}
-SHAPES |= {"target_height": (2, 16, 96), "target_width": (2, 16, 96)}
+SHAPES |= {"target_height": (2, 16, 96), "target_width": (2, 16, 96), "factor_y": (1, 2, 8), "factor_x": (1, 2, 8)}
 TARGET, LIBRARY = "sm89", "tensorrt-rtx"
 
 
@@ -156,10 +164,19 @@ def write_engines(folder: Path, graphs_folder: Path, texts: dict[str, str]) -> N
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
-def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bool = False, **changes: Any) -> Path:
+def write_toy(
+    folder: Path,
+    window: dict[str, Any],
+    *,
+    scale: int = 2,
+    timed: bool = False,
+    integer: bool = False,
+    **changes: Any,
+) -> Path:
     """Write the bundles of one toy network to `folder`/graphs for Python and `folder`/engines for C++; return `folder`.
 
-    `timed` gives a run of frames a time as input; `changes` are fields of the manifest.
+    `timed` gives a run of frames a time as input; `integer` gives a pair a decoder for integer factors; `changes` are
+    fields of the manifest.
     """
     graphs_folder = folder / "graphs"
     graphs_folder.mkdir(parents=True)
@@ -196,6 +213,12 @@ def write_toy(folder: Path, window: dict[str, Any], *, scale: int = 2, timed: bo
         }
         texts = {"encoder": engine_text("identity", 1, *graphs["encoder"][1:])}
         texts["decoder"] = engine_text("bilinear", 1, *graphs["decoder"][1:])
+        if integer:
+            phases_in = graphs["decoder"][1] | {"y": ("factor_y",), "x": ("factor_x",)}
+            enlarged: dict[str, Axes] = {"frame": ("batch", 3, "factor_y*height", "factor_x*width")}
+            graphs["integer_decoder"] = integer_decoder_nodes(), phases_in, enlarged
+            constants["integer_decoder"] = DECODER_CONSTANTS
+            texts["integer_decoder"] = engine_text("phases", 1, *graphs["integer_decoder"][1:])
         base |= {"space": {"kind": "continuous", "minimum": 1.0, "maximum": 8.0}, "time": ContinuousTime()}
     else:
         count = window["frames"]

@@ -6,7 +6,7 @@ import torch
 from stvsr.training.clips import cached_clip
 from stvsr.training.compressed_clips import CRFS, CompressedClips, compressed_version, settings
 from stvsr.training.data import ClipSampler, Sampling
-from stvsr.training.device_data import DeviceSampler
+from stvsr.training.device_data import DeviceClips, DeviceSampler
 from stvsr.training.metrics import psnr
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.videoinr_s import VideoINRS
@@ -56,7 +56,7 @@ def test_both_samplers_cut_the_same_compressed_inputs(
 ) -> None:
     sampling = Sampling(patch=16, batch=16, gaps=((1, 0.3), (2, 0.7)), compressed=0.5)
     clips = ClipSampler([bee], network, sampling, 3, compressed=versions)
-    device = DeviceSampler(ClipSampler([bee], network, sampling, 3, compressed=versions), "cpu")
+    device = DeviceSampler(ClipSampler([bee], network, sampling, 3, compressed=versions), DeviceClips([bee], "cpu"))
     expected, batch = clips.batch(0), device.batch(0)
     torch.testing.assert_close(batch.truth, expected.truth)
     assert (batch.frames - expected.frames).abs().max() <= 1.01 / 255

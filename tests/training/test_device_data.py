@@ -8,7 +8,7 @@ import torch
 from stvsr.engine.contract.errors import RequestError
 from stvsr.training.clips import cached_clip
 from stvsr.training.data import ClipSampler, Sampling
-from stvsr.training.device_data import DeviceSampler
+from stvsr.training.device_data import DeviceClips, DeviceSampler
 from stvsr.training.motion_cache import OFFSETS, SHRINK, cached_motion, prepare_motion
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.videoinr_s import VideoINRS
@@ -35,9 +35,8 @@ def flows(cache: Path, bee: np.ndarray) -> np.ndarray:
 def both(
     clips: list[np.ndarray], network: Network, sampling: Sampling, flows: list[np.ndarray] | None = None
 ) -> tuple[ClipSampler, DeviceSampler]:
-    return ClipSampler(clips, network, sampling, 3), DeviceSampler(
-        ClipSampler(clips, network, sampling, 3), "cpu", flows
-    )
+    stored = DeviceClips(clips, "cpu", flows)
+    return ClipSampler(clips, network, sampling, 3), DeviceSampler(ClipSampler(clips, network, sampling, 3), stored)
 
 
 @pytest.mark.parametrize("scales", [(4.0, 4.0), (1.5, 4.0)])
@@ -123,4 +122,4 @@ def test_flows_are_computed_once(cache: Path, bee: np.ndarray, flows: np.ndarray
 
 def test_a_sample_that_does_not_exist_is_refused(bee: np.ndarray) -> None:
     with pytest.raises(RequestError, match="choose a multiple"):
-        DeviceSampler(ClipSampler([bee], VideoINRS(TINY_PAIR), Sampling(patch=17), 0), "cpu")
+        DeviceSampler(ClipSampler([bee], VideoINRS(TINY_PAIR), Sampling(patch=17), 0), DeviceClips([bee], "cpu"))

@@ -24,6 +24,9 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
     B, C, H, W = first.shape
     shifts = 2 * radius + 1
     padded = F.pad(second, (radius, radius, radius, radius))
+    if not torch.compiler.is_exporting():
+        offsets = [(i, j) for i in range(shifts) for j in range(shifts)]
+        return torch.stack([(first * padded[:, :, i : i + H, j : j + W]).mean(1) for i, j in offsets], 1)
     # Two gathers instead of a slice for each displacement: graph runtimes have a cost for every node.
     shift = torch.arange(shifts, device=first.device)[:, None]
     rows = (shift + torch.arange(H, device=first.device)).flatten()
@@ -55,16 +58,16 @@ def blend_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> T
     return (near * first + far * second) / (near + far)
 
 
-def motion_error(motion: Tensor, true_motion: Tensor) -> Tensor:
+def motion_error(motion: Tensor, true_motion: Tensor, shrink: int) -> Tensor:
     """Return the mean distance from a teacher's motion in input pixels, over the pixels where it is known.
 
-    `motion`: `(B, 5, H/k, W/k)`; `true_motion`: `(B, 6, H, W)` as `MotionTeacher` returns it, whose last two channels
-    are 1 where the motion to frame 0 and to frame 1 is known. Returns `()`.
+    `motion`: `(B, 5, h, w)` at a level that is `shrink` times smaller; `true_motion`: `(B, 6, H, W)` as
+    `MotionTeacher` returns it, whose last two channels are 1 where the motion to frame 0 and to frame 1 is known.
+    Returns `()`.
     """
-    k = true_motion.shape[-1] // motion.shape[-1]
-    true_motion = F.avg_pool2d(true_motion, k)
+    true_motion = F.avg_pool2d(true_motion, shrink)
     known = (true_motion[:, 4:] > 0.99).to(motion.dtype).repeat_interleave(2, 1)
-    return ((k * motion[:, :4] - true_motion[:, :4]).abs() * known).mean()
+    return ((shrink * motion[:, :4] - true_motion[:, :4]).abs() * known).mean()
 
 
 class MotionStep(nn.Module):

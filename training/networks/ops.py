@@ -98,6 +98,52 @@ def _inner_weight(position: Tensor, size: int) -> Tensor:
     return F.relu(1 - overshoot)
 
 
+def spacing(at: Tensor) -> Tensor:
+    """Return the mean distance between target pixels in input pixels; 0 for a single one. `(N,)` -> `()`"""
+    return (at[-1] - at[0]) / max(at.shape[0] - 1, 1)
+
+
+def cubic_at(x: Tensor, at: Tensor, dim: int) -> Tensor:
+    """Interpolate by cubic convolution (Keys 1981, a = -1/2) along `dim` at positions `(N,)` in cells.
+
+    Taps beyond the ends take the edge pixel.
+    """
+    last = x.shape[dim] - 1
+    low = at.floor()
+    d = (at - low).view(-1, *[1] * (x.ndim - 1 - dim))
+    taps = (
+        ((-0.5 * d + 1.0) * d - 0.5) * d,
+        (1.5 * d - 2.5) * d * d + 1.0,
+        ((-1.5 * d + 2.0) * d + 0.5) * d,
+        (0.5 * d - 0.5) * d * d,
+    )
+    low = low.long()
+    parts = [x.index_select(dim, (low + k).clamp(0, last)) * tap for k, tap in zip((-1, 0, 1, 2), taps, strict=True)]
+    return parts[0] + parts[1] + parts[2] + parts[3]
+
+
+def cubic_at_phases(frames: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Interpolate as `cubic_at` does at the same phases of every pixel, by one matrix product.
+
+    `y`: `(R,)`, `x`: `(C,)`, distances from the pixel's centre, from -0.5 to 0.5. `(B, C', H, W)` ->
+    `(B, C', R * H, C * W)`
+    """
+    B, channels, H, W = frames.shape
+    rows, columns = (torch.arange(-2, n + 2, device=frames.device).clamp(0, n - 1) for n in (H, W))
+    padded = frames.index_select(2, rows).index_select(3, columns)
+    taps = torch.stack([padded[..., j : j + H, k : k + W] for j in range(5) for k in range(5)], 2)
+    weights = (_cubic_taps(y)[:, None, :, None] * _cubic_taps(x)[:, None]).flatten(2).flatten(0, 1)  # (R * C, 25)
+    values = (weights @ taps.flatten(3)).view(B, channels, y.shape[0], x.shape[0], H, W)
+    return values.permute(0, 1, 4, 2, 5, 3).reshape(B, channels, y.shape[0] * H, x.shape[0] * W)
+
+
+def _cubic_taps(at: Tensor) -> Tensor:
+    """Return the weights of pixels -2 to 2 at distances from the centre of pixel 0. `(N,)` -> `(N, 5)`"""
+    d = (at[:, None] - torch.arange(-2, 3, device=at.device)).abs()
+    near, far = (1.5 * d - 2.5) * d * d + 1.0, ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
 def upsample_cubic(x: Tensor, dim: int, factor: int) -> Tensor:
     """Enlarge one axis by a whole factor, by cubic convolution (Keys 1981, a = -1/2).
 

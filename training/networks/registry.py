@@ -9,6 +9,7 @@ from .adavsr import ADAVSR_SPATIAL, ADAVSR_SPATIAL_S, ADAVSR_TEMPORAL, ADAVSR_TE
 from .base import Network
 from .dtsr import DTSR, DTSR_S, DeepTemporalSR
 from .edvr import EDVR, EDVR_L, EDVR_M, EDVR_S
+from .fourier_s import FourierS, FourierSConfig
 from .rbpn import RBPN, RBPN_S, RBPNConfig
 from .stinet import STINET_S, STINet, STINetConfig
 from .tmnet import TMNET_S, TMNet, TMNetConfig
@@ -42,6 +43,7 @@ _ADAVSR = "Gupta et al., Ada-VSR, ACM MM 2021"
 _YOO_KIM = "Yoo and Kim 2021"  # tables of public weights, in their paper on self-supervised adaptation
 
 NETWORKS = (
+    NetworkEntry("fourier-s", FourierS, FourierSConfig(), "this project", licence=_OURS),
     NetworkEntry("videoinr-s", VideoINRS, VideoINRSConfig(), "this project, after VideoINR", licence=_OURS),
     NetworkEntry(
         "videoinr",

@@ -26,7 +26,7 @@ from .base import Network
 from .blocks import conv3x3, lrelu, residual_stack
 from .losses import LossTerms, charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
-from .ops import target_coordinates
+from .ops import cubic_at, spacing, target_coordinates
 
 MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
@@ -51,27 +51,6 @@ def _lerp(x: Tensor, at: Tensor, dim: int) -> Tensor:
     low = low.long()
     below, above = x.index_select(dim, low), x.index_select(dim, (low + 1).clamp(max=last))
     return below + weight * (above - below)
-
-
-def _cubic(x: Tensor, at: Tensor, dim: int) -> Tensor:
-    """Interpolate by cubic convolution (a = -1/2) along `dim` at positions `(N,)` in cells; taps clamp to the ends."""
-    last = x.shape[dim] - 1
-    low = at.floor()
-    d = (at - low).view(-1, *[1] * (x.ndim - 1 - dim))
-    taps = (
-        ((-0.5 * d + 1.0) * d - 0.5) * d,
-        (1.5 * d - 2.5) * d * d + 1.0,
-        ((-1.5 * d + 2.0) * d + 0.5) * d,
-        (0.5 * d - 0.5) * d * d,
-    )
-    low = low.long()
-    parts = [x.index_select(dim, (low + k).clamp(0, last)) * tap for k, tap in zip((-1, 0, 1, 2), taps, strict=True)]
-    return parts[0] + parts[1] + parts[2] + parts[3]
-
-
-def _spacing(at: Tensor) -> Tensor:
-    """Return the mean distance between target pixels in input pixels; 0 for a single one. `(N,)` -> `()`"""
-    return (at[-1] - at[0]) / max(at.shape[0] - 1, 1)
 
 
 class SpatialINR(nn.Module):
@@ -176,8 +155,8 @@ class VideoINRS(Network):
         """Render the results of `refine` at target pixel centres `(Hout,)`, `(Wout,)`. -> `(B, 3, Hout, Wout)`"""
         up = F.pixel_shuffle(self.up1(refined), 2)
         up = self.up2(lrelu(up)).permute(0, 2, 3, 1)
-        detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, _spacing(y), _spacing(x)).permute(0, 3, 1, 2)
-        return detail + _cubic(_cubic(base, y, 2), x, 3)
+        detail = self.decoder(up, 2 * y + 0.5, 2 * x + 0.5, spacing(y), spacing(x)).permute(0, 3, 1, 2)
+        return detail + cubic_at(cubic_at(base, y, 2), x, 3)
 
     def refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, eighth: Tensor, time: Tensor
@@ -222,7 +201,7 @@ class VideoINRS(Network):
             outputs.append(self.render(refined, base, y, x))
             small = F.interpolate(truth[:, k], (H, W), mode="bicubic", antialias=True)
             auxiliary = auxiliary + charbonnier(base, small)
-            errors = sum(motion_error(m, motion[:, k]) for m in motions)
+            errors = sum(motion_error(m, motion[:, k], W // m.shape[-1]) for m in motions)
             auxiliary = auxiliary + MOTION_WEIGHT * errors / len(motions)
         output = torch.stack(outputs, 1)
         return LossTerms(charbonnier(output, truth), auxiliary / time.shape[1], output)

@@ -31,6 +31,9 @@ def default_shapes(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
                 min(_USUAL_SCALE * padded(usual), largest_target),
                 largest_target,
             )
+            largest_factor = int(manifest.space.maximum)
+            factor = (1, min(_USUAL_SCALE, largest_factor), largest_factor)
+            shapes[{"height": "factor_y", "width": "factor_x"}[name]] = factor
     return shapes
 
 

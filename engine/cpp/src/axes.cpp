@@ -9,11 +9,17 @@
 namespace stvsr {
 namespace {
 
-// A free axis of `factor` * size(name) / `divisor` values.
+// A free axis of `factor` * size(name) / `divisor` values; with `other`, of size(other) * size(name) values.
 struct ScaledAxis {
-    std::string name;
+    std::string name, other;
     std::int64_t factor = 1, divisor = 1;
 };
+
+bool is_name(std::string_view text) {
+    bool valid = !text.empty() && !std::isdigit(static_cast<unsigned char>(text[0]));
+    for (const char c : text) valid = valid && (c == '_' || (c & 0x80) || std::isalnum(static_cast<unsigned char>(c)));
+    return valid;
+}
 
 // Parse a positive integer; return 0 for any other text.
 std::int64_t parse_positive(std::string_view digits) {
@@ -26,7 +32,11 @@ ScaledAxis parse_axis(const std::string& axis, const TensorSpec& spec) {
     ScaledAxis scaled;
     std::string_view rest = axis;
     if (const auto star = rest.find('*'); star != rest.npos) {
-        scaled.factor = parse_positive(rest.substr(0, star));
+        if (is_name(rest.substr(0, star))) {
+            scaled.other = rest.substr(0, star);
+        } else {
+            scaled.factor = parse_positive(rest.substr(0, star));
+        }
         rest.remove_prefix(star + 1);
     }
     if (const auto slash = rest.find('/'); slash != rest.npos) {
@@ -34,9 +44,7 @@ ScaledAxis parse_axis(const std::string& axis, const TensorSpec& spec) {
         rest = rest.substr(0, slash);
     }
     scaled.name = rest;
-    bool valid = !rest.empty() && !std::isdigit(static_cast<unsigned char>(rest[0])) && scaled.factor && scaled.divisor;
-    for (const char c : rest) valid = valid && (c == '_' || (c & 0x80) || std::isalnum(static_cast<unsigned char>(c)));
-    if (!valid) {
+    if (!is_name(rest) || !scaled.factor || !scaled.divisor || (!scaled.other.empty() && scaled.divisor != 1)) {
         throw BundleError("The axis '" + axis + "' of '" + spec.name +
                           "' is neither a name nor a scaled name such as 4*height: export the bundle again.");
     }
@@ -77,6 +85,7 @@ std::map<std::string, std::int64_t> axis_sizes(const std::vector<TensorSpec>& in
                 const auto* axis = std::get_if<std::string>(&spec.axes[i]);
                 if (axis == nullptr) continue;
                 const ScaledAxis scaled = parse_axis(*axis, spec);
+                if (!scaled.other.empty()) continue;  // only of outputs
                 if (exact != (scaled.factor == 1 && scaled.divisor == 1)) continue;
                 const KnownSize unscaled{shape[i] * scaled.divisor / scaled.factor, spec.name};
                 const KnownSize& known = known_sizes.emplace(scaled.name, unscaled).first->second;
@@ -101,12 +110,14 @@ Shape shape_of(const TensorSpec& spec, const std::map<std::string, std::int64_t>
             continue;
         }
         const ScaledAxis scaled = parse_axis(std::get<std::string>(axis), spec);
-        const auto size = sizes.find(scaled.name);
-        if (size == sizes.end()) {
-            throw BundleError("The axis '" + scaled.name + "' of '" + spec.name +
+        const auto size_of = [&](const std::string& name) {
+            const auto size = sizes.find(name);
+            if (size != sizes.end()) return size->second;
+            throw BundleError("The axis '" + name + "' of '" + spec.name +
                               "' is not an axis of any input: export the bundle again.");
-        }
-        shape.push_back(size->second * scaled.factor / scaled.divisor);
+        };
+        const std::int64_t factor = scaled.other.empty() ? scaled.factor : size_of(scaled.other);
+        shape.push_back(size_of(scaled.name) * factor / scaled.divisor);
     }
     return shape;
 }

@@ -55,7 +55,7 @@ TensorSpec parse_tensor(const Field& field) {
     return spec;
 }
 
-std::string parse_role(const Field& field) { return field.one_of({"encoder", "decoder", "network"}); }
+std::string parse_role(const Field& field) { return field.one_of({"encoder", "decoder", "integer_decoder", "network"}); }
 
 Graph parse_graph(const Field& field) {
     Fields fields(field);
@@ -175,7 +175,9 @@ void check_consistent(const Manifest& manifest) {
     }
     std::multiset<std::string> roles;
     for (const Graph& graph : manifest.graphs) roles.insert(graph.role);
-    if (window.kind == Window::Kind::pair && roles != std::multiset<std::string>{"decoder", "encoder"}) {
+    const std::multiset<std::string> pair_roles{"decoder", "encoder"};
+    const std::multiset<std::string> more_pair_roles{"decoder", "encoder", "integer_decoder"};
+    if (window.kind == Window::Kind::pair && roles != pair_roles && roles != more_pair_roles) {
         throw InvalidField{"", "a window of kind 'pair' takes the graphs decoder and encoder"};
     }
     if (window.kind != Window::Kind::pair && roles != std::multiset<std::string>{"network"}) {

@@ -32,6 +32,12 @@ def untileable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def integer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy with a decoder for integer factors, which adds an eighth of y and a sixteenth of x inside each pixel."""
+    return write_toy(tmp_path_factory.mktemp("bundles") / "integer", integer=True, value_range=(-1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
 def pair() -> Pair:
     first, second = np.random.default_rng(0).random((2, 3, H, W), dtype=np.float32)
     return first, second
@@ -78,6 +84,42 @@ def test_the_first_frame_is_exact_at_its_own_time_and_size(toy: Path, pair: Pair
     with Upscaler(toy, CPU) as upscaler:
         (frame,) = upscaler.between(*pair, [0.0], (H, W))
     np.testing.assert_array_equal(frame, rounded(pair[0]))
+
+
+@pytest.mark.parametrize(("fy", "fx"), [(2, 2), (1, 3), (8, 4)])
+@pytest.mark.parametrize("tile", [0, 24])
+def test_integer_factors_take_the_integer_decoder(integer: Path, pair: Pair, fy: int, fx: int, tile: int) -> None:
+    with Upscaler(integer, CPU, tile=tile) as upscaler:
+        roles = record_roles(upscaler)
+        frames = list(upscaler.between(*pair, [0.0, 0.25], (fy * H, fx * W)))
+    assert set(roles) == {"encoder", "integer_decoder"}
+    for time, frame in zip((0.0, 0.25), frames, strict=True):
+        blended = pair[0] + (pair[1] - pair[0]) * np.float32(time)
+        repeated = blended.repeat(fy, 1).repeat(fx, 2)
+        # The phases are added in the network's range, which is twice as wide as that of pictures.
+        y, x = (np.tile((np.arange(f) + 0.5) / f - 0.5, n) for f, n in ((fy, H), (fx, W)))
+        expected = repeated + (y[:, None] / 8 + x / 16) / 2
+        assert levels_apart(frame, rounded(expected.clip(0, 1).astype(np.float32))) <= 1
+
+
+def test_other_factors_take_the_decoder(integer: Path, pair: Pair) -> None:
+    with Upscaler(integer, CPU) as upscaler:
+        roles = record_roles(upscaler)
+        list(upscaler.between(*pair, [0.5], (2 * H, 2 * W + 1)))
+    assert roles == ["encoder", "decoder"]
+
+
+@pytest.mark.parametrize("tile", [0, 24])
+def test_input_frames_of_the_same_size_pass_through(integer: Path, pair: Pair, tile: int) -> None:
+    with Upscaler(integer, CPU, tile=tile) as upscaler:
+        roles = record_roles(upscaler)
+        ends = list(upscaler.between(*pair, [0.0, 1.0], (H, W)))
+        assert not roles, "no graph runs"
+        (_, middle) = upscaler.between(*pair, [0.0, 0.5], (H, W))
+    assert "integer_decoder" in roles
+    for frame, expected in zip(ends, pair, strict=True):
+        assert levels_apart(frame, rounded(expected)) <= 1
+    assert levels_apart(middle, rounded((pair[0] + pair[1]) / 2)) <= 1
 
 
 def test_each_frame_is_computed_when_it_is_requested(toy: Path, pair: Pair) -> None:

@@ -21,7 +21,8 @@ std::string to_string(const TensorSpec& spec);
 std::map<std::string, std::int64_t> axis_sizes(const std::vector<TensorSpec>& inputs,
                                                const std::map<std::string, Shape>& shapes);
 
-// Return the shape of a tensor for these sizes of the free axes; "4*height" and "height/2" are computed from "height".
+// Return the shape of a tensor for these sizes of the free axes; "4*height" and "height/2" are computed from "height",
+// and "factor_y*height" is a product.
 // Throws BundleError if the tensor has an axis without a size.
 Shape shape_of(const TensorSpec& spec, const std::map<std::string, std::int64_t>& sizes);
 

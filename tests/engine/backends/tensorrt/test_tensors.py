@@ -56,6 +56,7 @@ def test_sizes_of_axes_with_factors() -> None:
     assert axis_range("height", shapes) == (16, 64, 128)
     assert axis_range("4*height", shapes) == (64, 256, 512)
     assert axis_range("height/8", shapes) == (2, 8, 16)
+    assert axis_range("factor*height", shapes | {"factor": (1, 2, 3)}) == (16, 128, 384)
     assert axis_range(3, shapes) == (3, 3, 3)
     with pytest.raises(RequestError, match="multiple of 32"):
         axis_range("height/32", shapes)
