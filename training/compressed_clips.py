@@ -6,7 +6,7 @@ gap has versions of its own, in which each of the `gap` interleaved videos is co
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -38,28 +38,37 @@ class CompressedClips:
 
         Frame i of it is frame i of the clip.
         """
-        path = self.paths[clip]
-        target = cache_file(path, self.cache, f".x{SCALE}-gap{gap}-{version}.npy", self.lines)
+
+        def make() -> NDArray[np.uint8]:
+            return compressed_version(self._small(clip), gap, *settings(self.paths[clip].stem, gap, version))
+
+        return self._stored(clip, f"-gap{gap}-{version}", make)
+
+    def _small(self, clip: int) -> NDArray[np.uint8]:
+        """Return a clip made small, before compression."""
+        return self._stored(clip, "", lambda: small_clip(cached_clip(self.paths[clip], self.cache, self.lines)))
+
+    def _stored(self, clip: int, suffix: str, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        target = cache_file(self.paths[clip], self.cache, f".x{SCALE}{suffix}.npy", self.lines)
         if not target.exists():
-            frames = compressed_version(
-                cached_clip(path, self.cache, self.lines), gap, *settings(path.stem, gap, version)
-            )
+            frames = make()
             with atomic_path(target) as partial:
                 np.save(partial, frames)
         mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
         return mapped
 
     def prepare(self, gaps: Sequence[int], workers: int) -> None:
-        """Make all versions of all clips for these gaps, in `workers` processes at once."""
-        keys = [(c, gap, v) for c in range(len(self.paths)) for gap in gaps for v in range(self.versions)]
+        """Make all versions of all clips for these gaps, `workers` clips at once."""
+        keys = [[(clip, gap, v) for gap in gaps for v in range(self.versions)] for clip in range(len(self.paths))]
         if workers > 1:
             with ProcessPoolExecutor(workers) as pool:
                 list(pool.map(self._make, keys))
         else:
             list(map(self._make, keys))
 
-    def _make(self, key: tuple[int, int, int]) -> None:
-        self.frames(*key)
+    def _make(self, keys: list[tuple[int, int, int]]) -> None:
+        for key in keys:
+            self.frames(*key)
 
 
 def settings(name: str, gap: int, version: int) -> tuple[int, Codec]:
@@ -69,15 +78,16 @@ def settings(name: str, gap: int, version: int) -> tuple[int, Codec]:
     return int(random.integers(CRFS[0], CRFS[1] + 1)), x264 if random.random() < _X264_SHARE else x265
 
 
-def compressed_version(clip: NDArray[np.uint8], gap: int, crf: int, codec: Codec) -> NDArray[np.uint8]:
-    """Make a clip four times smaller, and compress each of its `gap` interleaved videos.
-
-    (N, H, W, 3) -> (N, H // 4, W // 4, 3)
-    """
+def small_clip(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Make a clip four times smaller. (N, H, W, 3) -> (N, H // 4, W // 4, 3)"""
     height, width = (side // SCALE for side in clip.shape[1:3])
-    result = np.empty((len(clip), height, width, 3), np.uint8)
-    for phase in range(min(gap, len(clip))):
-        frames = (frame[: height * SCALE, : width * SCALE] / np.float32(255) for frame in clip[phase::gap])
-        small = (downscale(frame[None], (height, width))[0] for frame in frames)
-        result[phase::gap] = np.stack(list(compress(small, crf, codec)))
+    frames = (frame[: height * SCALE, : width * SCALE] / np.float32(255) for frame in clip)
+    return np.stack([downscale(frame[None], (height, width))[0] for frame in frames])
+
+
+def compressed_version(small: NDArray[np.uint8], gap: int, crf: int, codec: Codec) -> NDArray[np.uint8]:
+    """Compress each of the `gap` interleaved videos of a small clip, (N, h, w, 3)."""
+    result = np.empty_like(small)
+    for phase in range(min(gap, len(small))):
+        result[phase::gap] = np.stack(list(compress(small[phase::gap], crf, codec)))
     return result

@@ -30,6 +30,7 @@ class Sampling:
     patch: int = 48  # side of the square input crop, in pixels
     batch: int = 4  # samples in a batch
     scales: tuple[float, float] = (4.0, 4.0)  # range of the uniform spatial scale of networks that take any scale
+    at_x4: float = 0.0  # share of the batches of such networks that are at x4 whatever the range
     # Distances in frames between two inputs of a pair or a run, each with its probability. A run uses only those
     # distances that have true frames at its output times.
     gaps: tuple[tuple[int, float], ...] = ((1, 0.1), (2, 0.6), (3, 0.15), (4, 0.15))
@@ -193,8 +194,11 @@ class ClipSampler:
         """Seed the random choices of a step, and return the side of its true frames in pixels."""
         self.random = np.random.default_rng((self.seed, step))
         space = self.network.space
-        scale = space.factors[0] if isinstance(space, FixedFactors) else self.random.uniform(*self.sampling.scales)
-        return round(self.sampling.patch * scale)
+        if isinstance(space, FixedFactors):
+            return self.sampling.patch * space.factors[0]
+        if self.random.random() < self.sampling.at_x4:
+            return self.sampling.patch * SCALE
+        return round(self.sampling.patch * self.random.uniform(*self.sampling.scales))
 
     def _sample(self, side: int) -> Batch:
         """Draw one sample, without a batch axis, whose true frames have `side` pixels each way."""

@@ -8,6 +8,7 @@ translation, a rotation and a zoom of its own.
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,8 +39,8 @@ class MotionSampler:
         batch = replace(batch, truth=truth.unflatten(0, batch.truth.shape[:2]), motion_only=True)
         if step % 2:
             return batch
-        generator = torch.Generator().manual_seed(hash((self._seed, step)) & (2**63 - 1))
-        return synthetic_batch(batch, generator)
+        seed = int(np.random.default_rng((self._seed, step)).integers(1 << 62))
+        return synthetic_batch(batch, torch.Generator().manual_seed(seed))
 
 
 class MixedSampler:

@@ -21,7 +21,8 @@ Precision = Literal["fp32", "tf32", "bf16"]
 class Schedule:
     """Numbers of steps, learning rates and the random seed.
 
-    From step `stage_two_at` on, a network of any spatial scale trains at uniform scales, x1 to x4, instead of at x4.
+    From step `stage_two_at` on, a network of any spatial scale trains at uniform scales, x1 to x4, in half of the
+    steps, and at x4 in the others.
     """
 
     steps: int = 40_000

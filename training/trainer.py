@@ -27,7 +27,7 @@ from .run import TrainingRun, check_device
 from .saving import save
 from .validation import long_enough, score_network, window_length
 
-STAGE_TWO_SCALES = (1.0, 4.0)
+STAGE_TWO_SCALES, STAGE_TWO_AT_X4 = (1.0, 4.0), 0.5
 MOTION_COST = 3  # input pixels of a batch that trains motion alone, for each of another batch: they take as long
 MOTION_GAPS = ((2, 0.3), (3, 0.2), (4, 0.5))  # distances in frames between the inputs of such a batch
 
@@ -164,9 +164,7 @@ class Trainer:
         """Return the sampler of the current stage; on a GPU, one that keeps the clips in its memory."""
         run, sampling = self.run, self.run.sampling
         if self.step >= run.schedule.stage_two_at:
-            sampling = replace(sampling, scales=STAGE_TWO_SCALES)
-        if sampling.scales[0] != sampling.scales[1]:
-            sampling = replace(sampling, compressed=0.0)  # compressed versions exist only at x4
+            sampling = replace(sampling, scales=STAGE_TWO_SCALES, at_x4=STAGE_TWO_AT_X4)
         stored = self._device_clips(clips) if self._on_device else None
         common = self._sampler_of(clips, sampling, stored)
         if not (sampling.motion_patch and hasattr(self.network, "motion_loss")):
@@ -178,6 +176,7 @@ class Trainer:
             patch=sampling.motion_patch,
             batch=batch,
             scales=(1.0, min(4.0, least / sampling.motion_patch)),
+            at_x4=0.0,
             gaps=MOTION_GAPS,
             compressed=0.0,
         )

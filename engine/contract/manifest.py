@@ -27,8 +27,8 @@ class _Frozen(BaseModel):
 class TensorSpec(_Frozen):
     """One input or output of a graph.
 
-    An axis is a fixed size, the name of a free axis ("height"), a name with a factor or divisor ("4*height", "width/2"),
-    or, of an output, a product of two names ("factor_y*height"); see `engine/contract/axes.py`.
+    An axis is a fixed size, the name of a free axis ("height"), a name with a factor or divisor ("4*height",
+    "width/2"), or, of an output, a product of two names ("factor_y*height"); see `engine/contract/axes.py`.
     """
 
     name: str

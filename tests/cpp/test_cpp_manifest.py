@@ -50,7 +50,10 @@ def changed(*path: str | int, value: Any = None, remove: bool = False) -> Callab
         (changed("architecture", "config", value=[]), "architecture.config: expected an object"),
         (changed("architecture", "more", value=[]), "architecture.more: unknown field"),
         (changed("graphs", value={}), "graphs: expected a list"),
-        (changed("graphs", 0, "role", value="head"), "graphs.0.role: expected 'encoder', 'decoder', 'integer_decoder' or 'network'"),
+        (
+            changed("graphs", 0, "role", value="head"),
+            "graphs.0.role: expected 'encoder', 'decoder', 'integer_decoder' or 'network'",
+        ),
         (changed("graphs", 0, "role", value="encoder"), "a window of kind 'sliding' takes the graph network"),
         (changed("graphs", 0, "file", value="../x"), "graphs.0.file: expected a bare file name"),
         (changed("graphs", 0, "file", value=".x"), "graphs.0.file: expected a bare file name"),

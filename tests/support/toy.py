@@ -82,7 +82,7 @@ def blend_nodes() -> list[Any]:
 
 
 def integer_decoder_nodes() -> list[Any]:
-    """Return nodes that blend the pair, repeat each pixel, and add its phases to it: an eighth of y, a sixteenth of x."""
+    """Return nodes that blend the pair, repeat each pixel and add to it an eighth of y and a sixteenth of x."""
     return [
         *blend_nodes(),
         helper.make_node("Reshape", ["y", "as_pixel_rows"], ["y_of_pixel"]),

@@ -13,6 +13,7 @@ from stvsr.engine.contract.manifest import SlidingWindow
 from stvsr.training.clips import cached_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
+from stvsr.training.networks.fourier_s import FourierS, FourierSConfig
 from stvsr.training.networks.losses import LossTerms, MotionConsistency
 from stvsr.training.networks.spynet import SpyNet
 from stvsr.training.networks.videoinr_s import VideoINRS
@@ -36,6 +37,48 @@ def test_the_rate_warms_up_and_then_falls_until_the_end() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[9] == pytest.approx(1e-3)
     assert rates[100] == pytest.approx(1e-6)
+
+
+def test_the_rate_stays_until_it_is_annealed() -> None:
+    schedule = Schedule(steps=100, warmup=10, learning_rate=1e-3, final_rate=1e-6, anneal=0.25)
+    rates = [schedule.rate(step) for step in range(101)]
+    assert rates[9:76] == pytest.approx([1e-3] * 67)
+    assert rates[76:] == sorted(rates[76:], reverse=True)
+    assert rates[76] < 1e-3
+    assert rates[100] == pytest.approx(1e-6)
+    longer = replace(schedule, steps=200)
+    assert [longer.rate(step) for step in range(76)] == pytest.approx(rates[:76]), "a run can be made longer"
+
+
+@pytest.mark.parametrize("device_data", [False, True])
+def test_every_third_step_trains_motion_alone(device_data: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = FourierSConfig(features=8, width=8, trunk_blocks=1, motion_features=16, terms=4)
+    schedule = Schedule(steps=6, stage_two_at=5, warmup=2, checkpoint_every=6)
+    sampling = replace(QUICK, patch=32, motion_patch=32)
+    run = quick_run(tmp_path / "run", schedule, sampling=sampling, device_data=device_data)
+    trainer = Trainer(FourierS(config), {}, run)
+    trunks: list[torch.Tensor] = []
+    coarse: list[torch.Tensor] = []
+
+    def on_step(step: int, loss: float) -> None:
+        assert np.isfinite(loss)
+        # Adam moves a weight without a gradient too, but PyTorch skips a weight whose gradient is None.
+        trunks.append(trainer.network.trunk[0].conv1.weight.detach().clone())
+        coarse.append(trainer.network.motion_coarse.conv1.weight.detach().clone())
+
+    trainer.fit(on_step)
+    assert torch.equal(trunks[1], trunks[2])
+    assert not torch.equal(trunks[0], trunks[1])
+    assert not torch.equal(coarse[1], coarse[2])
+
+
+def test_clips_of_more_rows_are_made_smaller(tmp_path: Path) -> None:
+    whole, small = cached_clip(SAMPLE, tmp_path), cached_clip(SAMPLE, tmp_path, lines=68)
+    assert small.shape == (len(whole), 68, 120, 3)
+    area = whole.reshape(len(whole), 68, 2, 120, 2, 3).mean((2, 4))
+    assert np.abs(small - area).mean() < 2
+    assert cached_clip(SAMPLE, tmp_path, lines=136).shape == whole.shape
 
 
 def pair_trainer(run: Path, steps: int, cache: Path, validation: Path | None = None) -> Trainer:

@@ -42,15 +42,14 @@ class FourierField(nn.Module):
         """Render the same phases of every input pixel, for integer scale factors.
 
         `y`: `(R,)`, `x`: `(C,)`, distances from the pixel's centre in input pixels, that divide the pixel evenly.
-        Returns `(B, 3, R * H, C * W)`.
+        Returns `(B, 3, R, C, H, W)`, for `interleave_phases`.
         """
-        B, _, H, W = coefficients.shape
         rows, columns = y.shape[0], x.shape[0]
         phase = (y[:, None] * self.frequency[0])[:, None] + x[:, None] * self.frequency[1]  # (R, C, N)
         damped = self.colour * self._damping(1 / rows, 1 / columns)
         matrix = torch.cat([damped[:, None, None] * phase.sin(), damped[:, None, None] * phase.cos()], -1)
         values = matrix.flatten(0, 2) @ coefficients.flatten(2)  # (B, 3 * R * C, H * W)
-        return values.view(B, 3, rows, columns, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, 3, rows * H, columns * W)
+        return values.view(-1, 3, rows, columns, *coefficients.shape[2:])
 
     def at(self, coefficients: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """Render the crossings of the rows `y` and the columns `x`.

@@ -2,8 +2,8 @@
 
 It is continuous in space and time, as VideoINR (Chen et al., CVPR 2022), and made for speed on a CPU:
 
-- Motion is estimated at time t itself, from coarse to fine. One set of weights serves every level from 1/16 to 1/4 of
-  the size, on features of the frame at 1/4 to all of its size; so motion that is larger in pixels, in a larger frame,
+- Motion is estimated at time t itself, from coarse to fine. One set of weights serves every level from 1/32 to 1/4 of
+  the size, on features of the frame at 1/8 to all of its size; so motion that is larger in pixels, in a larger frame,
   is the same task at a coarser level.
 - Features are fused and refined at the input's size, where a pixel costs 1/16 of the work at the target's size.
 - The last step is a Fourier field (`field.py`), which is linear in what the network computes: at integer scale
@@ -20,25 +20,30 @@ from torch import Tensor, nn
 
 from ...engine.contract.manifest import ContinuousSpace, ContinuousTime, PairWindow, SizeConstraint
 from .base import Network
-from .blocks import conv3x3, lrelu, residual_stack
+from .blocks import LEAKY_SLOPE, conv3x3, lrelu, residual_stack
 from .field import FourierField
 from .losses import LossTerms, charbonnier
 from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
-from .ops import cubic_at, cubic_at_phases, target_coordinates
+from .ops import cubic_at, cubic_at_phases, interleave_phases, target_coordinates
 
+MATCHED = 16  # features of each frame that are correlated
 MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
 
 @dataclass(frozen=True)
 class FourierSConfig:
-    """The size of a Fourier-S."""
+    """The size of a Fourier-S.
 
-    width: int = 48  # channels of features
+    With the defaults, all large convolutions take a multiple of 16 channels, which CPUs compute twice as fast.
+    """
+
+    features: int = 32  # channels of each frame's features
     encoder_blocks: int = 1  # residual blocks of each frame's encoder
-    trunk_blocks: int = 6  # residual blocks after the fusion of both frames
-    motion_width: int = 64  # channels of the features for motion
-    motion_levels: int = 3  # that share weights: 1/4, 1/8 and 1/16 of the input's size
-    search_radius: int = 3  # of the correlation at these levels, in pixels of the level
+    width: int = 48  # channels after the fusion of both frames
+    trunk_blocks: int = 8  # residual blocks after the fusion
+    motion_features: int = 64  # channels of the features for motion
+    motion_levels: int = 4  # that share weights: 1/4, 1/8, 1/16 and 1/32 of the input's size
+    search_radius: int = 2  # of the correlation at these levels, in pixels of the level
     terms: int = 32  # frequencies of the field
 
 
@@ -49,29 +54,27 @@ class FourierS(Network):
     window = PairWindow()
     space = ContinuousSpace(minimum=1.0, maximum=8.0)
     time = ContinuousTime()
-    size = SizeConstraint(minimum=16, multiple_of=16)
+    size = SizeConstraint(minimum=32, multiple_of=32)
     halo_px = 96
 
     def __init__(self, config: FourierSConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or FourierSConfig()
-        w, m = c.width, c.motion_width
-        self.conv_first = conv3x3(3, w)
-        self.encoder = residual_stack(w, c.encoder_blocks)
-        self.down = conv3x3(w, w, stride=2)
+        f, w, m = c.features, c.width, c.motion_features
+        self.conv_first = conv3x3(3, f)
+        self.encoder = residual_stack(f, c.encoder_blocks)
+        self.down = conv3x3(f, f, stride=2)
         self.coarse = nn.Sequential(
             conv3x3(3, m // 2, stride=2),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(LEAKY_SLOPE),
             conv3x3(m // 2, m, stride=2),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(LEAKY_SLOPE),
             conv3x3(m, m),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(LEAKY_SLOPE),
         )
-        self.motion_coarse = MotionStep(m, m, c.search_radius)
-        self.motion_half = MotionStep(w, w, 0)
-        self.thin = nn.Conv2d(w, w // 2, 1)
-        self.motion_last = MotionStep(w // 2, w // 2, 0)
-        self.fuse = conv3x3(2 * w + 9 + 5 + 1, w)
+        self.motion_coarse = MotionStep(m, m, c.search_radius, MATCHED, both_times=True)
+        self.motion_half = MotionStep(f, f, 1, MATCHED, both_times=True)
+        self.fuse = conv3x3(2 * f + 16, w)
         self.trunk = residual_stack(w, c.trunk_blocks)
         self.last = conv3x3(w, 2 * c.terms)
         self.field = FourierField(c.terms)
@@ -108,15 +111,14 @@ class FourierS(Network):
         `(B, 3, R * H, C * W)`, not clamped.
         """
         coefficients, base, _ = self.refine(features, half, quarter, time)
-        return self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x)
+        return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
 
     def motions(self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor) -> list[Tensor]:
         """Estimate the motion at `time`, `(B, 1, 1, 1)`, from coarse to fine.
 
-        Returns `(B, 5, H/k, W/k)` for k = 16, 8, 4, 2 and 1, with the channels that `motion.py` defines.
+        Returns `(B, 5, H/k, W/k)` for k = 32, 16, 8, 4 and 2, with the channels that `motion.py` defines.
         """
-        w = self.config.width
-        frames = features[:, 2 * w :].unflatten(1, (2, 3)).flatten(0, 1) - 0.5
+        frames = features[:, 2 * self.config.features :].unflatten(1, (2, 3)).flatten(0, 1) - 0.5
         levels = [quarter]
         for _ in range(self.config.motion_levels - 1):
             frames = F.avg_pool2d(frames, 2)
@@ -126,10 +128,7 @@ class FourierS(Network):
         for level in reversed(levels):
             motions.append(self.motion_coarse(*level.chunk(2, 1), motion, time))
             motion = finer(motions[-1])
-        motions.append(self.motion_half(half[:, :w], half[:, w:], motion, time))
-        first, second = features[:, :w], features[:, w : 2 * w]
-        motions.append(self.motion_last(self.thin(first), self.thin(second), finer(motions[-1]), time))
-        return motions
+        return [*motions, self.motion_half(*half.chunk(2, 1), motion, time)]
 
     def refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor
@@ -138,17 +137,17 @@ class FourierS(Network):
 
         Returns the coefficients of the field, the blend of both warped frames `(B, 3, H, W)`, and the motions.
         """
-        w = self.config.width
+        f = self.config.features
         t = time.view(-1, 1, 1, 1)
         motions = self.motions(features, half, quarter, t)
-        motion = motions[-1]
-        first = torch.cat([features[:, :w], features[:, 2 * w : 2 * w + 3]], 1)
-        second = torch.cat([features[:, w : 2 * w], features[:, 2 * w + 3 :]], 1)
+        motion = finer(motions[-1])
+        first = torch.cat([features[:, :f], features[:, 2 * f : 2 * f + 3]], 1)
+        second = torch.cat([features[:, f : 2 * f], features[:, 2 * f + 3 :]], 1)
         first, second = warp_pair(first, second, motion, t)
-        base = blend_pair(first[:, w:], second[:, w:], motion, t)
+        base = blend_pair(first[:, f:], second[:, f:], motion, t)
         visible = torch.sigmoid(motion[:, 4:])
-        inputs = [first, second, base - 0.5, 0.1 * motion[:, :4], visible, t.expand_as(visible)]
-        x = lrelu(self.fuse(torch.cat(inputs, 1)))
+        times = torch.cat([t, 1 - t], 1).expand(-1, -1, *base.shape[2:])
+        x = lrelu(self.fuse(torch.cat([first, second, base - 0.5, 0.1 * motion[:, :4], visible, times], 1)))
         return self.last(self.trunk(x) + x), base, motions
 
     def loss(self, frames: Tensor, time: Tensor, truth: Tensor, motion: Tensor) -> LossTerms:
@@ -172,19 +171,20 @@ class FourierS(Network):
 
         Inputs as for `loss`, but `truth`: `(B, K, 3, H, W)` at the input's size.
         """
-        K, w = time.shape[1], self.config.width
+        K, f = time.shape[1], self.config.features
         features, half, quarter = (x.repeat_interleave(K, 0) for x in self.encode(frames))
         t = time.view(-1, 1, 1, 1)
         motions = [m.float() for m in self.motions(features, half, quarter, t)]
         with torch.autocast(frames.device.type, enabled=False):
-            first, second = features[:, 2 * w : 2 * w + 3].float(), features[:, 2 * w + 3 :].float()
-            base = blend_pair(*warp_pair(first, second, motions[-1], t), motions[-1], t)
+            first, second = features[:, 2 * f :].float().chunk(2, 1)
+            motion_full = finer(motions[-1])
+            base = blend_pair(*warp_pair(first, second, motion_full, t), motion_full, t)
             return self._motion_terms(motions, base, truth.flatten(0, 1), motion.flatten(0, 1))
 
     @staticmethod
     def _motion_terms(motions: list[Tensor], base: Tensor, truth: Tensor, motion: Tensor) -> Tensor:
         """Return the loss of the motion at every level and of the blended frame `(B, 3, H, W)`."""
-        errors = sum(motion_error(m.float(), motion, 2**n) for n, m in enumerate(reversed(motions)))
+        errors = sum(motion_error(m.float(), motion, 2 ** (n + 1)) for n, m in enumerate(reversed(motions)))
         return charbonnier(base.float(), truth) + MOTION_WEIGHT * errors / len(motions)
 
     def forward(self, frames: Tensor, time: Tensor, size: tuple[int, int]) -> Tensor:
@@ -201,7 +201,6 @@ class FourierS(Network):
         H, W = base.shape[-2:]
         if size[0] % H == 0 and size[1] % W == 0:
             y, x = (target_coordinates(1, n // m, base.device) for n, m in zip(size, (H, W), strict=True))
-            return self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x)
+            return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
         y, x = (target_coordinates(m, n, base.device) for n, m in zip(size, (H, W), strict=True))
         return self.field.at(coefficients, y, x) + cubic_at(cubic_at(base, y, 2), x, 3)
-

@@ -74,14 +74,17 @@ class MotionStep(nn.Module):
     """Refinement of the motion at one pyramid level.
 
     `features`: channels of the features of each frame; `width`: channels of the step's own layers; `radius`: search
-    radius of the correlation in pixels of the level, 0 for no correlation.
+    radius of the correlation in pixels of the level, 0 for no correlation; `matched`: how many of the features are
+    correlated, None for all. `both_times`: give the step the distance in time to both frames, not to the first alone.
     """
 
-    def __init__(self, features: int, width: int, radius: int) -> None:
+    def __init__(
+        self, features: int, width: int, radius: int, matched: int | None = None, both_times: bool = False
+    ) -> None:
         super().__init__()
-        self.radius = radius
+        self.radius, self.matched, self.both_times = radius, matched, both_times
         searched = (2 * radius + 1) ** 2 if radius else 0
-        self.conv1 = conv3x3(2 * features + searched + 5 + 1, width)
+        self.conv1 = conv3x3(2 * features + searched + 5 + (2 if both_times else 1), width)
         self.conv2 = conv3x3(width, width)
         self.conv3 = conv3x3(width, 5)
         nn.init.normal_(self.conv3.weight, std=1e-3)
@@ -96,8 +99,10 @@ class MotionStep(nn.Module):
         """
         first, second = warp_pair(first, second, motion, time)
         inputs = [first, second, motion, time.expand_as(motion[:, :1])]
+        if self.both_times:
+            inputs.append((1 - time).expand_as(motion[:, :1]))
         if self.radius:
-            inputs.append(correlate(first, second, self.radius))
+            inputs.append(correlate(first[:, : self.matched], second[:, : self.matched], self.radius))
         x = lrelu(self.conv1(torch.cat(inputs, 1)))
         return motion + self.conv3(lrelu(self.conv2(x)))
 

@@ -126,15 +126,20 @@ def cubic_at_phases(frames: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Interpolate as `cubic_at` does at the same phases of every pixel, by one matrix product.
 
     `y`: `(R,)`, `x`: `(C,)`, distances from the pixel's centre, from -0.5 to 0.5. `(B, C', H, W)` ->
-    `(B, C', R * H, C * W)`
+    `(B, C', R, C, H, W)`, for `interleave_phases`
     """
-    B, channels, H, W = frames.shape
+    H, W = frames.shape[2:]
     rows, columns = (torch.arange(-2, n + 2, device=frames.device).clamp(0, n - 1) for n in (H, W))
     padded = frames.index_select(2, rows).index_select(3, columns)
     taps = torch.stack([padded[..., j : j + H, k : k + W] for j in range(5) for k in range(5)], 2)
     weights = (_cubic_taps(y)[:, None, :, None] * _cubic_taps(x)[:, None]).flatten(2).flatten(0, 1)  # (R * C, 25)
-    values = (weights @ taps.flatten(3)).view(B, channels, y.shape[0], x.shape[0], H, W)
-    return values.permute(0, 1, 4, 2, 5, 3).reshape(B, channels, y.shape[0] * H, x.shape[0] * W)
+    return (weights @ taps.flatten(3)).view(*frames.shape[:2], y.shape[0], x.shape[0], H, W)
+
+
+def interleave_phases(phases: Tensor) -> Tensor:
+    """Arrange the phases of every pixel as a larger frame. `(B, C', R, C, H, W)` -> `(B, C', R * H, C * W)`"""
+    B, channels, rows, columns, H, W = phases.shape
+    return phases.permute(0, 1, 4, 2, 5, 3).reshape(B, channels, rows * H, columns * W)
 
 
 def _cubic_taps(at: Tensor) -> Tensor:
