@@ -161,13 +161,8 @@ def train(
         str, typer.Option(help="fp32, tf32 (faster products on a GPU), or bf16 (mixed precision).")
     ] = "tf32",
     in_memory: Annotated[
-        bool | None,
-        typer.Option(
-            "--in-memory/--from-files",
-            help="Keep clips and their motion in the device's memory, or draw from files.",
-            show_default="in memory on a GPU",
-        ),
-    ] = None,
+        bool, typer.Option("--in-memory", help="Keep clips and their motion in memory on a CPU, as always on a GPU.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes that draw samples ahead.", min=0)] = 1,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
 ) -> None:
@@ -210,7 +205,7 @@ def train(
             sampling=Sampling(patch=patch, batch=batch, compressed=compressed, motion_patch=motion_patch),
             device=find_device(device),
             workers=workers,
-            device_data=in_memory,
+            device_data=in_memory or None,
             precision=precision,  # type: ignore[arg-type]  # validated by TrainingRun
         )
         if meta_trained:

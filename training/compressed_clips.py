@@ -1,16 +1,19 @@
 """Small, compressed versions of training clips, made once and kept on disk: inputs as users' videos are.
 
 A version is a whole clip made four times smaller and sent through x264 or x265 at a random constant rate factor, so
-that its P and B frames are real. Inputs that are `gap` frames apart are neighbours in a video of a lower rate: every
-gap has versions of its own, in which each of the `gap` interleaved videos is compressed by itself.
+that its P and B frames are real. Half of the versions are blurred and noisy before that, as by a lens and a sensor.
+Inputs that are `gap` frames apart are neighbours in a video of a lower rate: every gap has versions of its own, in
+which each of the `gap` interleaved videos is compressed by itself.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +25,20 @@ from .saving import atomic_path
 SCALE = 4
 CRFS = (18, 38)  # from visually lossless to coarse
 _X264_SHARE = 0.7  # of versions; the others are x265
+_DEGRADED_SHARE = 0.5  # of versions; these have blur and noise of up to:
+_MOST_BLUR_PX = 0.8  # standard deviation in pixels of the small frames
+_MOST_NOISE = 4.0  # standard deviation in grey levels
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What happens to a small clip on its way to an input."""
+
+    crf: int
+    codec: Codec
+    blur_px: float = 0.0  # standard deviation of a Gaussian blur, in pixels of the small frames
+    noise: float = 0.0  # standard deviation of white noise, in grey levels
+    seed: int = 0  # of the noise
 
 
 class CompressedClips:
@@ -40,9 +57,9 @@ class CompressedClips:
         """
 
         def make() -> NDArray[np.uint8]:
-            return compressed_version(self._small(clip), gap, *settings(self.paths[clip].stem, gap, version))
+            return compressed_version(self._small(clip), gap, degradation(self.paths[clip].stem, gap, version))
 
-        return self._stored(clip, f"-gap{gap}-{version}", make)
+        return self._stored(clip, f"-gap{gap}-degraded-{version}", make)
 
     def _small(self, clip: int) -> NDArray[np.uint8]:
         """Return a clip made small, before compression."""
@@ -71,11 +88,16 @@ class CompressedClips:
             self.frames(*key)
 
 
-def settings(name: str, gap: int, version: int) -> tuple[int, Codec]:
-    """Return the constant rate factor and the encoder of a version; they depend only on the arguments."""
-    random = np.random.default_rng((zlib.crc32(name.encode()), gap, version))
+def degradation(name: str, gap: int, version: int) -> Degradation:
+    """Return the degradation of a version; it depends only on the arguments."""
+    key = zlib.crc32(name.encode()), gap, version
+    random = np.random.default_rng(key)
     x264, x265 = get_args(Codec)
-    return int(random.integers(CRFS[0], CRFS[1] + 1)), x264 if random.random() < _X264_SHARE else x265
+    crf, codec = int(random.integers(CRFS[0], CRFS[1] + 1)), x264 if random.random() < _X264_SHARE else x265
+    if random.random() >= _DEGRADED_SHARE:
+        return Degradation(crf, codec)
+    blur_px, noise = random.uniform(0, _MOST_BLUR_PX), random.uniform(0, _MOST_NOISE)
+    return Degradation(crf, codec, blur_px, noise, seed=int(random.integers(1 << 30)))
 
 
 def small_clip(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -85,9 +107,21 @@ def small_clip(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([downscale(frame[None], (height, width))[0] for frame in frames])
 
 
-def compressed_version(small: NDArray[np.uint8], gap: int, crf: int, codec: Codec) -> NDArray[np.uint8]:
-    """Compress each of the `gap` interleaved videos of a small clip, (N, h, w, 3)."""
+def compressed_version(small: NDArray[np.uint8], gap: int, settings: Degradation) -> NDArray[np.uint8]:
+    """Degrade a small clip, (N, h, w, 3), and compress each of its `gap` interleaved videos."""
+    random = np.random.default_rng(settings.seed)
+    before = np.stack([_blurred_and_noisy(frame, settings, random) for frame in small])
     result = np.empty_like(small)
     for phase in range(min(gap, len(small))):
-        result[phase::gap] = np.stack(list(compress(small[phase::gap], crf, codec)))
+        result[phase::gap] = np.stack(list(compress(before[phase::gap], settings.crf, settings.codec)))
     return result
+
+
+def _blurred_and_noisy(
+    frame: NDArray[np.uint8], settings: Degradation, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    values = frame.astype(np.float32)
+    if settings.blur_px > 0:
+        values = cv2.GaussianBlur(values, (0, 0), settings.blur_px, borderType=cv2.BORDER_REPLICATE)
+    values = values + settings.noise * random.standard_normal(values.shape, np.float32)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

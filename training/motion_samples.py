@@ -93,31 +93,31 @@ class _Layer:
 
     def picture(self, time: Tensor) -> Tensor:
         """Return the moved still at times `(B,)`. -> `(B, 3, S, S)`"""
-        at = self._places(time) * 2 / self._still.shape[-1]
+        at = self._still_positions(time) * 2 / self._still.shape[-1]
         return F.grid_sample(self._still, at, padding_mode="reflection", align_corners=False)
 
     def covers(self, time: Tensor) -> Tensor:
         """Return where the layer is at times `(B,)`. -> `(B, S, S)` bool"""
-        return self._inside(self._places(time))
+        return self._inside(self._still_positions(time))
 
     def motion(self, time: Tensor) -> Tensor:
         """Return the motion from times `(B,)`, with the layout of `MotionTeacher`. -> `(B, 6, S, S)`"""
-        places, half = self._places(time), self._still.shape[-1] / 2
+        at, half = self._still_positions(time), self._still.shape[-1] / 2
         parts, known = [], []
         for end, share in ((0.0, time), (1.0, 1 - time)):
-            moved = self._positions(places, torch.full_like(time, end))
+            moved = self._frame_positions(at, torch.full_like(time, end))
             at_end = (share < 1e-6).view(-1, 1, 1, 1)  # a frame compared with itself
             flow = (moved - self._grid) / torch.where(at_end, torch.ones_like(moved), share.view(-1, 1, 1, 1))
             parts.append(torch.where(at_end, torch.zeros_like(flow), flow).permute(0, 3, 1, 2))
             known.append((moved.abs() < half).all(-1) & ~at_end[..., 0])
         return torch.cat([*parts, torch.stack(known, 1).float()], 1)
 
-    def _inside(self, places: Tensor) -> Tensor:
+    def _inside(self, at: Tensor) -> Tensor:
         if self._shape is None:
-            return torch.ones_like(places[..., 0], dtype=torch.bool)
-        x, y, width, height, waves, phase = (v.view(-1, 1, 1) * 1.0 for v in self._shape.unbind(1))
+            return torch.ones_like(at[..., 0], dtype=torch.bool)
+        x, y, width, height, waves, phase = (v.view(-1, 1, 1) for v in self._shape.unbind(1))
         side = self._still.shape[-1]
-        dx, dy = (places[..., 0] / side - x) / width, (places[..., 1] / side - y) / height
+        dx, dy = (at[..., 0] / side - x) / width, (at[..., 1] / side - y) / height
         angle = torch.atan2(dy, dx)
         return dx.square() + dy.square() < (1 + 0.3 * torch.sin(waves * angle + phase)).square()
 
@@ -126,15 +126,15 @@ class _Layer:
         turn, zoom = (time * self._motion[:, 2]), (time * self._motion[:, 3]).exp()
         return (zoom * turn.cos()).view(-1, 1, 1), (zoom * turn.sin()).view(-1, 1, 1)
 
-    def _positions(self, places: Tensor, time: Tensor) -> Tensor:
-        """Return where places of the still `(B, S, S, 2)` are at times `(B,)`."""
+    def _frame_positions(self, at: Tensor, time: Tensor) -> Tensor:
+        """Return where positions of the still `(B, S, S, 2)` are in the frame at times `(B,)`."""
         cos, sin = self._rotation(time)
-        x, y = places.unbind(-1)
+        x, y = at.unbind(-1)
         moved = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
         return moved + (time[:, None] * self._motion[:, :2])[:, None, None]
 
-    def _places(self, time: Tensor) -> Tensor:
-        """Return which place of the still is at each pixel at times `(B,)`; the inverse of `_positions`."""
+    def _still_positions(self, time: Tensor) -> Tensor:
+        """Return the position of the still at each pixel of the frame at times `(B,)`; it inverts `_frame_positions`."""
         cos, sin = self._rotation(time)
         x, y = (self._grid - (time[:, None] * self._motion[:, :2])[:, None, None]).unbind(-1)
         square = cos.square() + sin.square()

@@ -6,7 +6,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from stvsr.engine.contract.errors import ExportError
 from stvsr.engine.contract.manifest import Role, SlidingWindow
-from stvsr.export.parity import TOLERANCE, measure_parity
+from stvsr.export.parity import TOLERANCE, Example, measure_parity
 from stvsr.training.networks.base import Network
 from torch import Tensor, nn
 
@@ -37,7 +37,7 @@ def gain_graph(gain: float) -> dict[Role, bytes]:
 
 def measure(network: Network, graphs: dict[Role, bytes], with_error: bool = False) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
-    examples = [{"frames": torch.rand(1, 1, 3, 4, width, generator=generator)} for width in (4, 6)]
+    examples = [Example("network", {"frames": torch.rand(1, 1, 3, 4, width, generator=generator)}) for width in (4, 6)]
     return measure_parity(
         network, graphs, examples, subject="The graphs", remedy="nothing was written", with_error=with_error
     )

@@ -14,7 +14,8 @@ from stvsr.training.networks.registry import NETWORKS, find_network
 
 from tests.support.procedural import filled
 
-SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name != "videoinr-s"]
+_PAIRS = ("fourier-s", "videoinr-s")  # they are shipped: tests/test_shipped.py
+SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name not in _PAIRS]
 FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and entry.name != "videoinr"]
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from stvsr.training.clips import cached_clip
-from stvsr.training.compressed_clips import CRFS, CompressedClips, compressed_version, settings, small_clip
+from stvsr.training.compressed_clips import (
+    CRFS,
+    CompressedClips,
+    Degradation,
+    compressed_version,
+    degradation,
+    small_clip,
+)
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.device_data import DeviceClips, DeviceSampler
 from stvsr.training.metrics import psnr
@@ -29,17 +36,31 @@ def bee(versions: CompressedClips) -> np.ndarray:
 def test_a_version_is_the_clip_compressed_in_its_own_order(bee: np.ndarray) -> None:
     small = downscale(bee / np.float32(255), (34, 60))
     for gap in (1, 3):
-        version = compressed_version(small_clip(bee), gap, 20, "libx264")
+        version = compressed_version(small_clip(bee), gap, Degradation(20, "libx264"))
         assert version.shape == small.shape
         for index in (0, 7, 59):
             assert psnr(version[index], small[index]) > 28.5
 
 
-def test_settings_vary_and_depend_only_on_their_arguments() -> None:
-    drawn = [settings("bee", gap, version) for gap in (1, 2, 3, 4) for version in range(8)]
-    assert drawn == [settings("bee", gap, version) for gap in (1, 2, 3, 4) for version in range(8)]
-    assert {codec for _, codec in drawn} == {"libx264", "libx265"}
-    assert CRFS[0] <= min(crf for crf, _ in drawn) < max(crf for crf, _ in drawn) <= CRFS[1]
+def test_degradations_vary_and_depend_only_on_their_arguments() -> None:
+    drawn = [degradation("bee", gap, version) for gap in (1, 2, 3, 4) for version in range(8)]
+    assert drawn == [degradation("bee", gap, version) for gap in (1, 2, 3, 4) for version in range(8)]
+    assert {d.codec for d in drawn} == {"libx264", "libx265"}
+    assert CRFS[0] <= min(d.crf for d in drawn) < max(d.crf for d in drawn) <= CRFS[1]
+    assert 0.2 < sum(d.noise > 0 for d in drawn) / len(drawn) < 0.8
+    assert all((d.noise > 0) == (d.blur_px > 0) for d in drawn)
+
+
+def test_a_degraded_version_is_blurred_and_noisy(bee: np.ndarray) -> None:
+    small = small_clip(bee[:12])
+    settings = Degradation(1, "libx264", blur_px=0.8, noise=0.0)
+    detail = [np.abs(np.diff(c.astype(float), axis=2)).mean() for c in (small, compressed_version(small, 1, settings))]
+    assert detail[1] < 0.85 * detail[0]
+    noisy = compressed_version(small, 1, Degradation(1, "libx264", noise=4.0))
+    luma = (noisy.astype(float) - small).mean(-1)  # noise of three channels; chroma is subsampled
+    assert 1.5 < luma.std() < 3.5
+    again = compressed_version(small, 1, Degradation(1, "libx264", noise=4.0))
+    assert np.array_equal(noisy, again)
 
 
 def test_versions_are_made_once(versions: CompressedClips) -> None:

@@ -108,8 +108,8 @@ def test_a_run_of_one_module_that_was_stopped_ends_at_the_same_weights(part: str
             folder,
             SAMPLE.parent,
             tmp_path / "cache",
-            Schedule(steps=4, warmup=1, checkpoint_every=2, validate_every=4),
-            Sampling(patch=8, batch=2),
+            schedule=Schedule(steps=4, warmup=1, checkpoint_every=2, validate_every=4),
+            sampling=Sampling(patch=8, batch=2),
         )
         for steps in stops:
             torch.manual_seed(0)
