@@ -134,7 +134,7 @@ class _Layer:
         return moved + (time[:, None] * self._motion[:, :2])[:, None, None]
 
     def _still_positions(self, time: Tensor) -> Tensor:
-        """Return the position of the still at each pixel of the frame at times `(B,)`; it inverts `_frame_positions`."""
+        """Return the position of the still at each pixel of the frame at times `(B,)`: inverts `_frame_positions`."""
         cos, sin = self._rotation(time)
         x, y = (self._grid - (time[:, None] * self._motion[:, :2])[:, None, None]).unbind(-1)
         square = cos.square() + sin.square()
