@@ -80,17 +80,18 @@ def profile(arguments: argparse.Namespace, command: str) -> None:
     """Record the milliseconds of the encoder and of the decoder, in all and by operator."""
     import onnxruntime
     from stvsr.engine.contract.bundle import find_bundle
-    from stvsr.engine.pipeline.runners import positions
+    from stvsr.engine.pipeline.request import DEFAULT_MODEL
+    from stvsr.engine.pipeline.runners import decoder_inputs
 
-    bundle = find_bundle("videoinr-s")
+    bundle = find_bundle(DEFAULT_MODEL)
     size = bundle.manifest.size
     h, w, scale = 90, 160, 4
     frames = size.pad(np.random.default_rng(0).random((1, 2, 3, h, w), np.float32))
     inputs: dict[str, Any] = {"frames": frames}
-    target = {"time": np.array([0.5], np.float32)}
-    target |= {k: positions(range(n * scale), n, n * scale, 0) for k, n in (("y", h), ("x", w))}
+    decoder, axes = decoder_inputs(bundle.manifest, (h, w), (scale * h, scale * w))
+    target = {"time": np.array([0.5], np.float32), **axes}
     figures: dict[str, Any] = {}
-    for role in ("encoder", "decoder"):
+    for role in ("encoder", decoder):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = arguments.threads
         options.enable_mem_pattern = False

@@ -122,19 +122,21 @@ Calls = tuple[Callable[[], Any], Callable[[], Any]]  # one window in ONNX Runtim
 
 
 def _pair_calls(network: Any, sessions: Mapping[Any, Session], inputs: list[torch.Tensor]) -> Calls:
-    target = {"y": target_coordinates(SIDE, 4 * SIDE), "x": target_coordinates(SIDE, 4 * SIDE)}
+    integer = "integer_decoder" in sessions
+    decode = network.decode_integer if integer else network.decode
+    target = {name: target_coordinates(1, 4) if integer else target_coordinates(SIDE, 4 * SIDE) for name in "yx"}
     times = [torch.zeros(1), torch.full((1,), 0.5)]
 
     def run_graph() -> None:
         features = sessions["encoder"].run({"frames": inputs[0].numpy()}, keep=True)
         for moment in times:
             arrays = {name: value.numpy() for name, value in (*target.items(), ("time", moment))}
-            sessions["decoder"].run({**features, **arrays})
+            sessions["integer_decoder" if integer else "decoder"].run({**features, **arrays})
 
     def run_eager() -> None:
         features = network.encode(inputs[0])
         for moment in times:
-            network.decode(*features, time=moment, **target)
+            decode(*features, time=moment, **target)
 
     return run_graph, run_eager
 

@@ -23,12 +23,12 @@ from .bench import Bench
 from .summary import compared, summary, verdict
 from .window import MIXED, TorchWindow, Window
 
-_FIRST = ("videoinr-s", "videoinr", "edvr-m", "zsm")
+_FIRST = ("fourier-s", "videoinr-s", "videoinr", "edvr-m", "zsm")
 BY_PRIORITY = (
     *_FIRST,
     *sorted((entry.name for entry in NETWORKS if entry.name not in _FIRST), key=lambda name: name.endswith("-s")),
 )
-COMPILED = ("videoinr", "videoinr-s", "edvr-m", "zsm")
+COMPILED = ("fourier-s", "videoinr", "videoinr-s", "edvr-m", "zsm")
 DTYPES = ("float32", "float16")
 SIZES = ((144, 180), (270, 480))  # rows, columns
 SCALE = 4

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from stvsr.engine.contract.manifest import ContinuousSpace, ContinuousTime
+from stvsr.engine.pipeline.runners import decoder_inputs
 from stvsr.training.networks.ops import target_coordinates
 
 from .bench import Bench
@@ -36,20 +37,21 @@ class Window:
         if self.kind != "pair" and isinstance(network.time, ContinuousTime):
             self.others.append(self.moments[1])
         self.target = (height * self.space_factor, width * self.space_factor)
-        self.y, self.x = (
-            target_coordinates(n, m).to(bench.device) for n, m in zip(self.size, self.target, strict=True)
-        )
+        # The phases of one input pixel for a network that decodes integer factors faster, else whole axes.
+        self.decode_name = "decode_integer" if hasattr(network, "decode_integer") else "decode"
+        pixels = (1, 1) if self.decode_name == "decode_integer" else self.size
+        self.y, self.x = (target_coordinates(n, n * self.space_factor).to(bench.device) for n in pixels)
 
     def engine(self, graphs: Any) -> Callable[..., list[Any]]:
         """Return a function that computes the window by a bundle's open graphs; its frames stay on the device."""
-        axes = {"y": self.y.cpu().numpy(), "x": self.x.cpu().numpy()}
         if self.kind == "pair":
+            role, axes = decoder_inputs(graphs.bundle.manifest, self.size, self.target)
             frames, moments = self._shared(self.frames), [moment.cpu().numpy() for moment in self.moments]
 
             def run() -> list[Any]:
                 with graphs.device.stream(0):
                     features = graphs.run("encoder", {"frames": frames}, keep=True)
-                    return [graphs.run("decoder", {**features, **axes, "time": moment})["frame"] for moment in moments]
+                    return [graphs.run(role, {**features, **axes, "time": moment})["frame"] for moment in moments]
 
             return run
         specs = graphs.bundle.graph("network").inputs
@@ -88,7 +90,8 @@ class TorchWindow:
         if backend == MIXED:
             self._decoder = KernelDecoder(bench, network, window.size, window.target, dtype)
         if window.kind == "pair":
-            self._encode, self._decode = maybe_compiled(network.encode), maybe_compiled(network.decode)
+            self._encode = maybe_compiled(network.encode)
+            self._decode = maybe_compiled(getattr(network, window.decode_name))
         else:
             self._forward = maybe_compiled(network)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..backends.device import Array
 from ..backends.graphs import Graphs
-from ..contract.manifest import ContinuousTime
+from ..contract.manifest import ContinuousTime, Manifest, Role
 from ..contract.windows import Output, WindowFrames
 from .flow import optical_flow
 from .tiles import Span, Tile, TileSize
@@ -47,7 +47,6 @@ class PairRunner:
     def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
         self._graphs, self._tile_size = graphs, tile_size
         self._device, self._manifest = graphs.device, graphs.bundle.manifest
-        self._has_integer_decoder = any(graph.role == "integer_decoder" for graph in self._manifest.graphs)
 
     def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
         """Yield an output buffer for each requested output; see `Runner.run`."""
@@ -58,7 +57,7 @@ class PairRunner:
         times = list(dict.fromkeys(requested))
         # Each tile is encoded once for as many times as memory holds buffers for; a single tile stays encoded.
         at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // self._device.output_buffer_bytes(size))
-        passed = {0.0, 1.0} if self._has_integer_decoder and size == shape else set()
+        passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
             buffers = {time: self._device.output_buffer(size) for time in times[start : start + at_once]}
@@ -93,9 +92,8 @@ class PairRunner:
         low, high = self._manifest.value_range
         height, width = buffer.shape[1:]
         rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
-        if self._has_integer_decoder and height % shape[0] == width % shape[1] == 0:
-            fy, fx = height // shape[0], width // shape[1]
-            phases = {"y": positions(range(fy), 1, fy, 0), "x": positions(range(fx), 1, fx, 0)}
+        if phases := pixel_phases(self._manifest, shape, (height, width)):
+            fy, fx = (len(phases[name]) for name in ("y", "x"))
             inputs = {**features, "time": np.array([time], np.float32), **phases}
             frame = self._graphs.run("integer_decoder", inputs)["frame"][0]  # (3, fy * h', fx * w')
             top, left = rows.start - tile.rows.start * fy, columns.start - tile.columns.start * fx
@@ -191,6 +189,25 @@ def upload_window(graphs: Graphs, window: WindowFrames) -> Array:
     if (low, high) != (0.0, 1.0):
         frames = frames * np.float32(high - low) + np.float32(low)
     return manifest.size.pad(frames)[None]
+
+
+def pixel_phases(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """Return the inputs `y` and `x` of the integer decoder for frames of `shape` (h, w) that become `size` (H, W).
+
+    They are None if a factor is not an integer, or if the bundle has no such decoder.
+    """
+    factors = [target_px // size_px for size_px, target_px in zip(shape, size, strict=True)]
+    integer = all(n * factor == m for n, m, factor in zip(shape, size, factors, strict=True))
+    if not integer or all(graph.role != "integer_decoder" for graph in manifest.graphs):
+        return None
+    return {name: positions(range(factor), 1, factor, 0) for name, factor in zip("yx", factors, strict=True)}
+
+
+def decoder_inputs(manifest: Manifest, shape: tuple[int, int], size: tuple[int, int]) -> tuple[Role, dict[str, Array]]:
+    """Return which graph decodes whole frames of `shape` (h, w) to `size` (H, W), and its inputs `y` and `x`."""
+    if phases := pixel_phases(manifest, shape, size):
+        return "integer_decoder", phases
+    return "decoder", {name: positions(range(m), n, m, 0) for name, n, m in zip("yx", shape, size, strict=True)}
 
 
 def positions(targets: range, size_px: int, target_px: int, origin_px: int) -> np.ndarray:  # (len(targets),) float32
