@@ -62,22 +62,26 @@ class Graphs(Closing):
 
 
 class OrtGraphs(Graphs):
-    """Graphs in ONNX Runtime, all opened at once."""
+    """Graphs in ONNX Runtime. The first one is opened at once, so that a device that does not work is noticed."""
 
     def __init__(self, bundle: Bundle, device: Device, threads: int | None) -> None:
         super().__init__(bundle, device)
         self._threads = threads
-        try:
-            for graph in bundle.manifest.graphs:
-                self._sessions[graph.role] = OrtSession(bundle.path(graph.role), device, threads)
-        except BaseException:
-            self.close()
-            raise
+        self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
+        self._edited: dict[Role, bytes] = {}
+        first = bundle.manifest.graphs[0].role
+        self._sessions[first] = self._open(first, {})
+
+    def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
+        return OrtSession(self._edited.get(role, self.bundle.path(role)), self.device, self._threads)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
-        for role, graph in edit_graphs(self.bundle, weights).items():
-            session = OrtSession(graph, self.device, self._threads)
+        replaced = {**self._weights, **weights}
+        self._edited = edit_graphs(self.bundle, replaced)
+        self._weights = replaced
+        for role in list(self._sessions):
+            session = self._open(role, {})
             self._sessions[role].close()
             self._sessions[role] = session
 
