@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-DEFAULT_MODEL = "videoinr-s"
+DEFAULT_MODEL = "fourier-s"
 
 
 def record_options(command: _Command) -> _Command:

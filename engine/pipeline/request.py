@@ -11,7 +11,7 @@ from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .scenes import DEFAULT_THRESHOLD
 from .timeline import Timeline, common_time_base
 
-DEFAULT_MODEL = "videoinr-s"
+DEFAULT_MODEL = "fourier-s"
 
 
 @dataclass(frozen=True, kw_only=True)
