@@ -32,7 +32,7 @@ _MOST_NOISE = 4.0  # standard deviation in grey levels
 
 @dataclass(frozen=True)
 class Degradation:
-    """What happens to a small clip on its way to an input."""
+    """The changes that a small clip goes through before it is an input."""
 
     crf: int
     codec: Codec
@@ -122,6 +122,7 @@ def _blurred_and_noisy(
 ) -> NDArray[np.uint8]:
     values = frame.astype(np.float32)
     if settings.blur_px > 0:
-        values = cv2.GaussianBlur(values, (0, 0), settings.blur_px, borderType=cv2.BORDER_REPLICATE)
-    values = values + settings.noise * random.standard_normal(values.shape, np.float32)
+        blurred = cv2.GaussianBlur(values, (0, 0), settings.blur_px, borderType=cv2.BORDER_REPLICATE)
+        values = np.asarray(blurred, np.float32)
+    values += np.float32(settings.noise) * random.standard_normal(values.shape, np.float32)
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

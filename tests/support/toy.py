@@ -22,7 +22,7 @@ from stvsr.engine.contract.manifest import (
 Axes = tuple[str | int, ...]
 Constants = Mapping[str, np.ndarray | np.float32]
 FRAMES: Axes = ("B", 2, 3, "h", "w")
-DECODER_CONSTANTS = {
+DECODER_CONSTANTS: Constants = {
     "zero": np.array(0),
     "one": np.array(1),
     "step": np.array([1]),

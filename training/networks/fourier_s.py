@@ -157,9 +157,9 @@ class FourierS(Network):
         `MotionTeacher` returns it. The motion is compared at every size.
         """
         H, W = frames.shape[-2:]
-        K, target = truth.shape[1], truth.shape[-2:]
-        features = (x.repeat_interleave(K, 0) for x in self.encode(frames))
-        coefficients, base, motions = self.refine(*features, time.flatten())
+        K, target = truth.shape[1], (truth.shape[-2], truth.shape[-1])
+        features, half, quarter = (x.repeat_interleave(K, 0) for x in self.encode(frames))
+        coefficients, base, motions = self.refine(features, half, quarter, time.flatten())
         with torch.autocast(frames.device.type, enabled=False):
             output = self._render(coefficients.float(), base.float(), target)
             small = F.interpolate(truth.flatten(0, 1), (H, W), mode="bicubic", antialias=True)
