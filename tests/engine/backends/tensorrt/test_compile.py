@@ -75,10 +75,10 @@ def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["videoinr-s", *SMALL, "videoinr", *FULL])
+@pytest.mark.parametrize("name", ["fourier-s", "videoinr-s", *SMALL, "videoinr", *FULL])
 def test_every_network_builds_for_every_default_target(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     """In both precisions and with free sizes, so that a graph that no longer builds is found."""
-    parent = find_bundle(name) if name == "videoinr-s" else exported(name)[1]
+    parent = find_bundle(name) if name in ("fourier-s", "videoinr-s") else exported(name)[1]
     bundle = Bundle.load(shutil.copytree(parent.folder, tmp_path / name))
     for precision in ("fp32", "fp16"):
         engines = compile_bundle(bundle, precision=precision, targets=TARGETS)
