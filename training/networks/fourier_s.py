@@ -100,7 +100,7 @@ class FourierS(Network):
         `(B, 3, Hout, Wout)`, not clamped.
         """
         coefficients, base, _ = self.refine(features, half, quarter, time)
-        return self.field.at(coefficients, y, x) + cubic_at(cubic_at(base, y, 2), x, 3)
+        return self._render_at(coefficients, base, y, x)
 
     def decode_integer(
         self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor, y: Tensor, x: Tensor
@@ -111,7 +111,7 @@ class FourierS(Network):
         `(B, 3, R * H, C * W)`, not clamped.
         """
         coefficients, base, _ = self.refine(features, half, quarter, time)
-        return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
+        return self._render_at_phases(coefficients, base, y, x)
 
     def motions(self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor) -> list[Tensor]:
         """Estimate the motion at `time`, `(B, 1, 1, 1)`, from coarse to fine.
@@ -201,6 +201,14 @@ class FourierS(Network):
         H, W = base.shape[-2:]
         if size[0] % H == 0 and size[1] % W == 0:
             y, x = (target_coordinates(1, n // m, base.device) for n, m in zip(size, (H, W), strict=True))
-            return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
+            return self._render_at_phases(coefficients, base, y, x)
         y, x = (target_coordinates(m, n, base.device) for n, m in zip(size, (H, W), strict=True))
+        return self._render_at(coefficients, base, y, x)
+
+    def _render_at(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Render the crossings of rows and columns, as `decode` takes them."""
         return self.field.at(coefficients, y, x) + cubic_at(cubic_at(base, y, 2), x, 3)
+
+    def _render_at_phases(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Render the phases of every input pixel, as `decode_integer` takes them."""
+        return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
