@@ -22,10 +22,8 @@ from ..training.adapt.restore import FREE_SCALE, Restore, pad_frames, window_inp
 from ..training.checkpoints import build_network
 from ..training.data import Flow
 from ..training.networks.base import Network
-from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import find_network
-from .exporter import pixel_phases
-from .parity import Example, measure_parity
+from .parity import Example, measure_parity, pair_examples
 
 _PARITY_PX = 64  # largest rows and columns of the window on which graphs are compared with PyTorch
 _PARITY_FRAMES = 4  # in the window of a network that takes any number of frames
@@ -177,12 +175,7 @@ def _parity_examples(network: Network, frames: Tensor, flow: Flow | None, roles:
     inputs = dict(zip(names, window_inputs(network, crop, flow, torch.tensor(_PARITY_TIME)), strict=False))
     if window.kind != "pair":
         return [Example("network", inputs)]
-    sizes = zip("yx", crop.shape[-2:], strict=True)
-    positions = {name: target_coordinates(n, round(n * _PARITY_SCALE)) for name, n in sizes}
-    examples = [Example("decoder", inputs | positions)]
-    if "integer_decoder" in roles:
-        examples.append(Example("integer_decoder", inputs | pixel_phases(*_PARITY_FACTORS)))
-    return examples
+    return pair_examples(inputs, roles, _PARITY_SCALE, _PARITY_FACTORS)
 
 
 def _stored_weights(bundle: Bundle) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import NetworkEntry
 from .onnx_passes import Axes, optimize, tidy
-from .parity import Example, measure_parity
+from .parity import Example, measure_parity, pair_examples, pixel_phases
 from .translations import onnx_translations
 
 OPSET = 20
@@ -83,19 +83,10 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
             examples.append(Example("network", inputs))
             continue
         inputs["time"] = torch.tensor(times)
-        positions = {"y": target_coordinates(h, round(h * scale)), "x": target_coordinates(w, round(w * scale))}
-        examples.append(Example("decoder", inputs | positions))
-        if "integer_decoder" in graphs:
-            factors = int(scale), int(scale) + 1
-            examples.append(Example("integer_decoder", inputs | pixel_phases(*factors)))
+        examples += pair_examples(inputs, graphs.keys(), scale, (int(scale), int(scale) + 1))
     return measure_parity(
         network, graphs, examples, subject="The exported graphs", remedy="nothing was written", with_error=True
     )
-
-
-def pixel_phases(rows: int, columns: int) -> dict[str, Tensor]:
-    """Return the inputs `y` and `x` of the decoder for integer scale factors: `rows` for the height, and `columns`."""
-    return {"y": target_coordinates(1, rows), "x": target_coordinates(1, columns)}
 
 
 def size_step(network: Network) -> int:

@@ -1,7 +1,7 @@
 """The parity gate: graphs must compute what their network computes in PyTorch."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from ..engine.backends.session import Session
 from ..engine.contract.errors import ExportError
 from ..engine.contract.manifest import Role
 from ..training.networks.base import Network
+from ..training.networks.ops import target_coordinates
 
 TOLERANCE = 1e-4  # largest difference between graphs and network, for frames in [0, 1]
 
@@ -26,6 +27,24 @@ class Example(NamedTuple):
 
     role: Role  # of the graph that returns the frames: network, decoder or integer_decoder
     inputs: Inputs
+
+
+def pair_examples(inputs: Inputs, roles: Set[Role], scale: float, factors: tuple[int, int]) -> list[Example]:
+    """Return an example for each decoder of a pair's bundle, from its frames and time.
+
+    `scale` is for the decoder of any scale, `factors`, of height and width, are for that of integer factors.
+    """
+    sizes = zip("yx", inputs["frames"].shape[-2:], strict=True)
+    positions = {name: target_coordinates(n, round(n * scale)) for name, n in sizes}
+    examples = [Example("decoder", {**inputs, **positions})]
+    if "integer_decoder" in roles:
+        examples.append(Example("integer_decoder", {**inputs, **pixel_phases(*factors)}))
+    return examples
+
+
+def pixel_phases(rows: int, columns: int) -> dict[str, Tensor]:
+    """Return the inputs `y` and `x` of the decoder for integer scale factors: `rows` for the height, and `columns`."""
+    return {"y": target_coordinates(1, rows), "x": target_coordinates(1, columns)}
 
 
 def measure_parity(
