@@ -23,6 +23,7 @@ from .motion_cache import prepare_motion
 from .motion_samples import MixedSampler, MotionSampler
 from .networks.base import Network
 from .networks.losses import LossTerms, charbonnier
+from .optimizer import MuonAdam
 from .run import TrainingRun, check_device
 from .saving import save
 from .validation import long_enough, score_network, window_length
@@ -77,7 +78,7 @@ class Trainer:
         self._on_device = not network.flows and (run.device != "cpu" if run.device_data is None else run.device_data)
         self._stored: DeviceClips | None = None
         self.speed: Speed | None = None  # since the last checkpoint but one
-        self.optimizer = torch.optim.Adam(self.network.parameters(), run.schedule.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = MuonAdam(self.network, run.schedule.learning_rate)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.precision != "fp32"
         run.folder.mkdir(parents=True, exist_ok=True)
         if (run.folder / "last.pt").exists():
@@ -206,15 +207,13 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> float:
         schedule = self.run.schedule
-        for group in self.optimizer.param_groups:
-            group["lr"] = schedule.rate(self.step)
         device = torch.device(self.run.device).type
         with torch.autocast(device, torch.bfloat16, enabled=self.run.precision == "bf16"):
             loss = self._loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizer.step(schedule.rate(self.step))
         decay = min(schedule.ema, (self.step + 1) / (self.step + 10))  # lower at first, to forget the initial weights
         with torch.no_grad():
             for key, value in self.network.state_dict().items():

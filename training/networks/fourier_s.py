@@ -40,7 +40,7 @@ class FourierSConfig:
     features: int = 32  # channels of each frame's features
     encoder_blocks: int = 1  # residual blocks of each frame's encoder
     width: int = 48  # channels after the fusion of both frames
-    trunk_blocks: int = 8  # residual blocks after the fusion
+    trunk_blocks: int = 10  # residual blocks after the fusion
     motion_features: int = 64  # channels of the features for motion
     motion_levels: int = 4  # that share weights: 1/4, 1/8, 1/16 and 1/32 of the input's size
     search_radius: int = 2  # of the correlation at these levels, in pixels of the level
