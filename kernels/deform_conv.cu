@@ -8,9 +8,9 @@
 // DTYPE: the type of features and weights (float, half); offsets, masks and sums are float.
 // ROWS: output channels of a block, 64 (or 128 in half precision).
 #include <cuda_fp16.h>
-#include <mma.h>
 
 #include "bilinear.cuh"
+#include "matrix_unit.cuh"
 
 using Feature = DTYPE;
 
@@ -95,41 +95,35 @@ struct Tile<half> {
 
 template <>
 struct Product<half> {
-    // The 8 warps are 4 along the rows by 2 along the pixels; each has DOWN by ACROSS fragments.
+    // The 8 warps are 4 along the rows by 2 along the pixels; each has DOWN by ACROSS matrices.
     static constexpr int DOWN = ROWS / 64, ACROSS = 2;
-    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sum[DOWN][ACROSS];
-
-    __device__ __forceinline__ Product() {
-        for (auto& row : sum)
-            for (auto& part : row) nvcuda::wmma::fill_fragment(part, 0.0f);
-    }
+    Sums sum[DOWN][ACROSS];
 
     static __device__ __forceinline__ int row(int i) { return threadIdx.x / 32 % 4 * (ROWS / 4) + i * 16; }
     static __device__ __forceinline__ int pixel(int j) { return threadIdx.x / 128 * (PIXELS / 2) + j * 16; }
 
     __device__ __forceinline__ void add(const Tile<half>& tile) {
-        using namespace nvcuda::wmma;
 #pragma unroll
         for (int k = 0; k < DEPTH; k += 16) {
-            fragment<matrix_b, 16, 16, 16, half, col_major> columns[ACROSS];
+            Right columns[ACROSS];
 #pragma unroll
             for (int j = 0; j < ACROSS; ++j)
-                load_matrix_sync(columns[j], tile.columns + pixel(j) * tile.COLUMN_STRIDE + k, tile.COLUMN_STRIDE);
+                columns[j] = load_right_transposed(tile.columns + pixel(j) * tile.COLUMN_STRIDE + k, tile.COLUMN_STRIDE);
 #pragma unroll
             for (int i = 0; i < DOWN; ++i) {
-                fragment<matrix_a, 16, 16, 16, half, col_major> weight;
-                load_matrix_sync(weight, tile.weight + k * tile.WEIGHT_STRIDE + row(i), tile.WEIGHT_STRIDE);
+                const Left weight = load_left_transposed(tile.weight + k * tile.WEIGHT_STRIDE + row(i), tile.WEIGHT_STRIDE);
 #pragma unroll
-                for (int j = 0; j < ACROSS; ++j) mma_sync(sum[i][j], weight, columns[j], sum[i][j]);
+                for (int j = 0; j < ACROSS; ++j) add_product(sum[i][j], weight, columns[j]);
             }
         }
     }
 
     __device__ __forceinline__ void store(float* sums) const {
+#pragma unroll
         for (int i = 0; i < DOWN; ++i)
+#pragma unroll
             for (int j = 0; j < ACROSS; ++j)
-                nvcuda::wmma::store_matrix_sync(sums + row(i) * SUM_STRIDE + pixel(j), sum[i][j], SUM_STRIDE,
-                                                nvcuda::wmma::mem_row_major);
+                store_sums(sums + row(i) * SUM_STRIDE + pixel(j), SUM_STRIDE, sum[i][j]);
     }
 };
 

@@ -5,11 +5,11 @@
 #pragma once
 
 #include <cuda_fp16.h>
-#if HALF
-#include <mma.h>
-#endif
 
 #include "bilinear.cuh"
+#if HALF
+#include "matrix_unit.cuh"
+#endif
 
 using T = DTYPE;
 
@@ -121,7 +121,6 @@ static __device__ __forceinline__ void product(const T* x, const T* __restrict__
                                                const Finish& finish) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #if HALF
-    using namespace nvcuda;
     // Tiles of 16 pixels by 16 outputs; a grid of DOWN x ACROSS warps covers them.
     constexpr int ROWS = PIXELS / 16, COLUMNS = OUTPUTS / 16;
     constexpr int ACROSS = COLUMNS % 8 == 0 ? 8 : COLUMNS % 4 == 0 ? 4 : COLUMNS % 2 == 0 ? 2 : 1;
@@ -130,25 +129,19 @@ static __device__ __forceinline__ void product(const T* x, const T* __restrict__
     const int row = warp / ACROSS * TILES_DOWN, column = warp % ACROSS * TILES_ACROSS;
     const bool active = warp < ACROSS * DOWN;
 
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums[TILES_DOWN][TILES_ACROSS];
-#pragma unroll
-    for (int i = 0; i < TILES_DOWN; ++i) {
-#pragma unroll
-        for (int j = 0; j < TILES_ACROSS; ++j) wmma::fill_fragment(sums[i][j], 0.f);
-    }
+    Sums sums[TILES_DOWN][TILES_ACROSS];
     if (active) {
         for (int k = 0; k < INPUTS; k += 16) {
-            wmma::fragment<wmma::matrix_b, 16, 16, 16, half, wmma::row_major> right[TILES_ACROSS];
+            Right right[TILES_ACROSS];
 #pragma unroll
             for (int j = 0; j < TILES_ACROSS; ++j) {
-                wmma::load_matrix_sync(right[j], weights + k * OUTPUTS + 16 * (column + j), OUTPUTS);
+                right[j] = load_right(weights + k * OUTPUTS + 16 * (column + j), OUTPUTS);
             }
 #pragma unroll
             for (int i = 0; i < TILES_DOWN; ++i) {
-                wmma::fragment<wmma::matrix_a, 16, 16, 16, half, wmma::row_major> left;
-                wmma::load_matrix_sync(left, x + 16 * (row + i) * STRIDE + k, STRIDE);
+                const Left left = load_left(x + 16 * (row + i) * STRIDE + k, STRIDE);
 #pragma unroll
-                for (int j = 0; j < TILES_ACROSS; ++j) wmma::mma_sync(sums[i][j], left, right[j], sums[i][j]);
+                for (int j = 0; j < TILES_ACROSS; ++j) add_product(sums[i][j], left, right[j]);
             }
         }
     }
@@ -160,7 +153,7 @@ static __device__ __forceinline__ void product(const T* x, const T* __restrict__
         for (int i = 0; i < TILES_DOWN; ++i) {
 #pragma unroll
             for (int j = 0; j < TILES_ACROSS; ++j) {
-                wmma::store_matrix_sync(tile, sums[i][j], SCRATCH_STRIDE, wmma::mem_row_major);
+                store_sums(tile, SCRATCH_STRIDE, sums[i][j]);
                 __syncwarp();
                 Floats values = floats_at(tile + within * SCRATCH_STRIDE + group);
                 finish(16 * (row + i) + within, 16 * (column + j) + group, values.value);

@@ -32,6 +32,13 @@ def test_every_kernel_lists_its_variants() -> None:
     assert {param.values[0] for param in VARIANTS} == set(SOURCES)
 
 
+def test_sources_include_no_header_that_the_wheels_of_cuda_lack() -> None:
+    own = {path.name for path in launcher.HERE.glob("*.cuh")}
+    text = "\n".join(path.read_text() for path in [*SOURCES, *launcher.HERE.glob("*.cuh")])
+    included = set(re.findall(r"#include [<\"](.+?)[>\"]", text)) - {"matrix_unit_on_cpu.h"}  # that of the tests
+    assert included == own | {"cuda_fp16.h"}
+
+
 @pytest.mark.parametrize(("source", "defines"), VARIANTS)
 def test_nvcc_compiles_for_every_architecture_without_spills(
     source: Path, defines: launcher.Defines, tmp_path: Path, record_property: Any

@@ -11,7 +11,7 @@ from tests.support import cuda_cpu
 
 PROBE = """
 #include <cuda_fp16.h>
-#include <mma.h>
+#include "matrix_unit.cuh"
 
 extern "C" __global__ void __launch_bounds__(64, 2) reverse(const DTYPE* in, DTYPE* out) {
     extern __shared__ __align__(128) unsigned char shared_memory[];
@@ -59,16 +59,31 @@ extern "C" __global__ void number(int* out) {
     out[block * blockDim.x * blockDim.y * blockDim.z + thread] += block * 100 + thread;
 }
 
+// a, b: (16, stride); out: (4, 16, stride), by every way to load the matrices.
 extern "C" __global__ void multiply(const half* a, const half* b, float* out, int stride) {
-    using namespace nvcuda::wmma;
-    fragment<matrix_a, 16, 16, 16, half, row_major> left;
-    fragment<matrix_b, 16, 16, 16, half, col_major> right;
-    fragment<accumulator, 16, 16, 16, float> sum;
-    fill_fragment(sum, 1.0f);
-    load_matrix_sync(left, a, stride);
-    load_matrix_sync(right, b, stride);
-    mma_sync(sum, left, right, sum);
-    store_matrix_sync(out, sum, stride, mem_row_major);
+    extern __shared__ __align__(128) unsigned char shared_memory[];
+    half* left = reinterpret_cast<half*>(shared_memory);
+    half* right = left + 16 * stride;
+    for (int i = threadIdx.x; i < 16 * stride; i += 32) {
+        left[i] = a[i];
+        right[i] = b[i];
+    }
+    __syncthreads();
+    const Left lefts[2] = {load_left(left, stride), load_left_transposed(left, stride)};
+    const Right rights[2] = {load_right(b, stride), load_right_transposed(right, stride)};
+    for (int i = 0; i < 4; ++i) {
+        Sums sums;
+        for (auto& half_sums : sums.value)
+            for (float& sum : half_sums) sum = 1;
+        add_product(sums, lefts[i / 2], rights[i % 2]);
+        store_sums(out + i * 16 * stride, stride, sums);
+    }
+}
+
+extern "C" __global__ void load(const half* a, float* out, int global) {
+    extern __shared__ __align__(128) unsigned char shared_memory[];
+    const half* from = global ? a : reinterpret_cast<half*>(shared_memory) + 4;
+    out[threadIdx.x] = static_cast<float>(load_left(from, 16).part[0]);
 }
 """
 
@@ -158,10 +173,17 @@ def test_threads_of_a_warp_exchange_values(probe: Probe) -> None:
 def test_a_warp_multiplies_matrices(probe: Probe) -> None:
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((16, 24)).astype(np.float16) for _ in range(2))
-    out = np.zeros((16, 24), np.float32)
-    probe("multiply", a, b, out, np.int32(24), block=(32, 1, 1))
-    expected = a[:, :16].astype(np.float32) @ b[:, :16].astype(np.float32).T + 1
-    assert_allclose(out[:, :16], expected, rtol=0, atol=1e-5)
-    assert_array_equal(out[:, 16:], 0)
-    with pytest.raises(RuntimeError, match="not a multiple of 16 bytes apart"):
-        probe("multiply", a, b, out, np.int32(20), block=(32, 1, 1))
+    out = np.zeros((4, 16, 24), np.float32)
+    probe("multiply", a, b, out, np.int32(24), block=(32, 1, 1), shared=2 * 16 * 24 * 2)
+    left, right = a[:, :16].astype(np.float32), b[:, :16].astype(np.float32)
+    for product, (x, y) in zip(out, [(left, right), (left, right.T), (left.T, right), (left.T, right.T)], strict=True):
+        assert_allclose(product[:, :16], x @ y + 1, rtol=0, atol=2e-5)
+    assert_array_equal(out[..., 16:], 0)
+
+
+@pytest.mark.parametrize(("outside", "message"), [(0, "not aligned to 16 bytes"), (1, "not in shared memory")])
+def test_matrices_are_loaded_from_aligned_rows_in_shared_memory(probe: Probe, outside: int, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        probe(
+            "load", np.zeros(256, np.float16), np.zeros(32, np.float32), np.int32(outside), block=(32, 1, 1), shared=640
+        )

@@ -44,7 +44,7 @@ class FakeModule:
 
     def compile(self) -> None:
         if "BROKEN=1" in " ".join(self.options):
-            raise FakeCompileError("at line 3\nkernel.cu(3): error: mma.h: no such file\n1 error detected")
+            raise FakeCompileError("at line 3\nkernel.cu(3): error: cuda_fp16.h: no such file\n1 error detected")
 
 
 class FakeCompileError(Exception):
@@ -111,7 +111,7 @@ def test_kernels_run_on_the_callers_stream_and_can_be_captured() -> None:
 
 
 def test_a_failed_compilation_reports_the_error_and_the_remedy(cupy: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"the kernel warp .*error: mma.h.*set CUDA_PATH"):
+    with pytest.raises(RuntimeError, match=r"the kernel warp .*error: cuda_fp16.h.*set CUDA_PATH"):
         launcher.load("warp", (("BROKEN", "1"),))
 
 

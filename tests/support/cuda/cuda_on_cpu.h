@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#define CUDA_ON_CPU
 #define __global__
 #define __device__
 #define __host__
@@ -60,7 +61,8 @@ struct Thread {
 // Values that the lanes of a warp exchange.
 struct Exchange {
     unsigned char lane[32][8];
-    float a[16 * 16], b[16 * 16];
+    const void* rows[32];
+    unsigned words[6][32];
 };
 
 static std::vector<Thread> threads;
