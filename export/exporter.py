@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import NetworkEntry
 from .onnx_passes import Axes, optimize, tidy
 from .parity import Example, measure_parity, pair_examples, pixel_phases
+from .precision import measure_precisions
 from .translations import onnx_translations
 
 OPSET = 20
@@ -64,7 +65,11 @@ def export_bundle(
         network = network.cpu().eval()
         graphs = tuple(_write_graph(network, trace, partial) for trace in _traces(network))
         record = {"parity": check_bundle(network, partial), **(training or {})}
-        write_manifest(partial, _manifest(entry, network, graphs, record, dict(scores or {})))
+        files: dict[Role, Path] = {graph.role: partial / graph.file for graph in graphs}
+        flows = [flow.name for flow in network.flows]
+        losses = measure_precisions(files, _examples(network, files.keys()), flows)
+        manifest = _manifest(entry, network, graphs, record, dict(scores or {}))
+        write_manifest(partial, manifest.model_copy(update={"precisions": losses}))
     return folder
 
 
@@ -75,6 +80,18 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
     ExportError as `measure_parity` does.
     """
     graphs = {role: path for role in get_args(Role) if (path := folder / f"{role}.onnx").exists()}
+    return measure_parity(
+        network,
+        graphs,
+        _examples(network, graphs.keys()),
+        subject="The exported graphs",
+        remedy="nothing was written",
+        with_error=True,
+    )
+
+
+def _examples(network: Network, roles: Set[Role]) -> list[Example]:
+    """Return inputs of sizes that were not traced."""
     examples = []
     for steps, times, scale in CHECKED:
         h, w = (n * size_step(network) for n in steps)
@@ -83,10 +100,8 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
             examples.append(Example("network", inputs))
             continue
         inputs["time"] = torch.tensor(times)
-        examples += pair_examples(inputs, graphs.keys(), scale, (int(scale), int(scale) + 1))
-    return measure_parity(
-        network, graphs, examples, subject="The exported graphs", remedy="nothing was written", with_error=True
-    )
+        examples += pair_examples(inputs, roles, scale, (int(scale), int(scale) + 1))
+    return examples
 
 
 def size_step(network: Network) -> int:

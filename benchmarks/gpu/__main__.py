@@ -1,8 +1,9 @@
-"""Check and measure on a GPU: `python -m benchmarks.gpu OUT [--part kernels|networks|all] [--quick]`.
+"""Check and measure on a GPU: `python -m benchmarks.gpu OUT [--part kernels|networks|command|all] [--quick]`.
 
 OUT/gpu.jsonl gets one line per measurement, as soon as it is finished; OUT/gpu.md has the tables, OUT/checks.txt the
 checks, and OUT/errors.txt the tracebacks. Kernels are checked against their oracles, then measured at the sizes that
 networks use, next to the floor and PyTorch. Networks follow: eager PyTorch, the engine's backends, `torch.compile`.
+Before both, whole runs of `stvsr upscale` are measured.
 Each step is a process of its own, so that a crash or a hang does not stop the others. The exit code is 1 if a check
 failed, and 2 without a CUDA device.
 
@@ -21,6 +22,7 @@ from ..record import RESULTS
 from .bench import Bench, OutOfTimeError, gpu_state
 from .tables import checks, tables
 
+COMMANDS = ("fourier-s", "edvr-s")
 KERNELS = ("deform_conv", "warp", "videoinr_decoder", "color")
 _STEP_S = 180.0  # time limit of a step
 _GRACE_S = 10.0  # extra time before a step that exceeded its limit is killed
@@ -31,7 +33,9 @@ def steps(part: str, networks: list[str], compiled: list[str]) -> list[str]:
     of_kernels = ["floors", *(f"kernel:{name}" for name in KERNELS)]
     of_networks = [f"network:{name}" for name in networks[:4]] + [f"compile:{name}" for name in compiled]
     of_networks += [f"network:{name}" for name in networks[4:]]
-    return {"kernels": of_kernels, "networks": of_networks, "all": of_kernels + of_networks}[part]
+    of_command = [f"command:{name}" for name in COMMANDS]
+    everything = of_command + of_kernels + of_networks
+    return {"kernels": of_kernels, "networks": of_networks, "command": of_command, "all": everything}[part]
 
 
 def run_step(step: str, bench: Bench, bundles: Path | None) -> None:
@@ -51,6 +55,10 @@ def run_step(step: str, bench: Bench, bundles: Path | None) -> None:
                 bench.record(part="kernels", kernel=name, missing=f"CuPy ({absent}): install stvsr[cuda]")
                 return
             _run_kernel(bench, name)
+        elif kind == "command":
+            from . import command
+
+            command.measure(bench, name)
         else:
             from . import networks
 
@@ -123,7 +131,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     """Parse the command line; exits with a message if it is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="output folder, new or without a gpu.jsonl")
-    parser.add_argument("--part", choices=["kernels", "networks", "all"], default="all")
+    parser.add_argument("--part", choices=["kernels", "networks", "command", "all"], default="all")
     parser.add_argument("--quick", action="store_true", help="measure one size of each case")
     parser.add_argument("--dry-run", action="store_true", help="run on the CPU at tiny sizes, to test the script")
     parser.add_argument("--budget-s", type=float, default=500.0, help="time limit of the whole run in seconds")
@@ -136,7 +144,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     arguments.words = [
         word for word in words if word not in ("--step", arguments.step, "--until", str(arguments.until))
     ]
-    if arguments.part != "kernels":
+    if arguments.part in ("networks", "all"):
         from .networks import BY_PRIORITY, COMPILED
 
         arguments.networks = list(BY_PRIORITY) if arguments.networks is None else arguments.networks

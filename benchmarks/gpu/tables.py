@@ -11,7 +11,7 @@ _NAMING_FIELDS = ("part", "kernel", "network", "check", "case", "backend", "dtyp
 
 def tables(lines: Sequence[Line]) -> str:
     """Return the tables of all measurements, then a list of everything that failed or was left out."""
-    by_part: dict[str, list[Line]] = {name: [] for name in ("floors", "kernels", "networks")}
+    by_part: dict[str, list[Line]] = {name: [] for name in ("floors", "kernels", "networks", "command")}
     for line in lines:
         by_part.setdefault(line.get("part", ""), []).append(line)
     sections = [
@@ -19,6 +19,7 @@ def tables(lines: Sequence[Line]) -> str:
         _floors(by_part["floors"]),
         _kernels(by_part["kernels"]),
         _networks(by_part["networks"]),
+        _command(by_part["command"]),
         _gaps(lines),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -89,6 +90,18 @@ def _networks(lines: Sequence[Line]) -> str:
         rows.append([*cells, line.get("goal", "")])
     head = ["network", "case", "backend", "type", "ms per window (10% to 90%)", "ms per frame", "frames/s", "MB"]
     return _table([*head, "speedup over eager float32", "goal"], rows)
+
+
+def _command(lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        if "fps" not in line:
+            continue
+        busy = [f"{line[f'{stage}_seconds']:.1f}" for stage in ("decode", "inference", "encode")]
+        cells = [line["network"], line["case"], line["backend"], line["used"], f"{line['seconds']:.1f}"]
+        rows.append([*cells, f"{line['fps']:.1f}", *busy, line.get("goal", "")])
+    head = ["command", "case", "backend", "precision", "s", "frames/s", "decoding, s", "network, s", "encoding, s"]
+    return _table([*head, "goal"], rows)
 
 
 def _gaps(lines: Sequence[Line]) -> str:

@@ -29,6 +29,20 @@ def local_target(index: int = 0) -> str | None:
     return None if failed else f"sm{major.value}{minor.value}"
 
 
+def device_count() -> int:
+    """Return the number of CUDA devices, 0 without a driver."""
+    cuda, count = _cuda(), ctypes.c_int()
+    return 0 if cuda is None or cuda.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def device_name(index: int) -> str:
+    """Return the name of a CUDA device, such as "NVIDIA L4"; empty if there is no such device."""
+    cuda, device, name = _cuda(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDeviceGetName(name, len(name), device):
+        return ""
+    return name.value.decode(errors="replace")
+
+
 def check_context(index: int) -> None:
     """Raise BackendError if the calling thread has another context than the device's primary one."""
     current = _context_from("cuCtxGetCurrent")

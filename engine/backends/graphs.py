@@ -1,7 +1,10 @@
 """A bundle's graphs, opened on one device by one backend: ONNX Runtime's sessions, or engines for the sizes in use."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -9,28 +12,40 @@ from ..contract.axes import sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import BackendError
-from ..contract.manifest import Role
+from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
+from .choice import engines_unavailable
 from .cuda import CudaDevice
 from .cuda_driver import local_target
 from .device import Array, Device
-from .onnxruntime import OrtSession, open_on
+from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import Backend, parse_device
 from .session import Session
 from .tensorrt.engines import find_engine
+from .tensorrt.half import COORDINATES, graph_to_fp16
 from .tensorrt.library import installed_library, load_library
 from .tensorrt.session import TensorRtSession
 from .videoinr_decoder import ARCHITECTURE, VideoInrDecoderSession
 
 Warn = Callable[[str], None]
+SESSIONS = 8  # of one graph in ONNX Runtime on a GPU, each for the shapes of its inputs
+
+
+class _Key(NamedTuple):
+    """The key of an open session of a bundle."""
+
+    role: Role
+    shapes: tuple[tuple[int, ...], ...] | None = None  # of the inputs; None: a session that is not limited to one size
 
 
 class Graphs(Closing):
     """The graphs of a bundle. A session of each role opens when it first runs."""
 
-    def __init__(self, bundle: Bundle, device: Device) -> None:
-        self.bundle, self.device = bundle, device
-        self._sessions: dict[Role, Session] = {}
+    backend: Literal["ort", "tensorrt"]
+
+    def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
+        self.bundle, self.device, self.precision = bundle, device, precision
+        self._sessions: OrderedDict[_Key, Session] = OrderedDict()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Run one graph on the current stream; `keep` as in `Session.run`."""
@@ -38,9 +53,10 @@ class Graphs(Closing):
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""
-        if role not in self._sessions:
-            self._sessions[role] = self._open(role, inputs)
-        return self._sessions[role]
+        key = self._key(role, inputs)
+        if key not in self._sessions:
+            self._sessions[key] = self._open(key, inputs)
+        return self._sessions[key]
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights, by their names in the graphs, while sessions stay open.
@@ -57,40 +73,85 @@ class Graphs(Closing):
                 opened.enter_context(session)
         self._sessions.clear()
 
-    def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
+    def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
+        """Return the key of the session that accepts these inputs."""
+        return _Key(role)
+
+    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
         raise NotImplementedError
+
+    def _close_session(self, key: _Key) -> None:
+        self._sessions.pop(key).close()
 
 
 class OrtGraphs(Graphs):
-    """Graphs in ONNX Runtime. The first one is opened at once, so that a device that does not work is noticed."""
+    """Graphs in ONNX Runtime. The first one is opened at once, so that a device that does not work is noticed.
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None) -> None:
-        super().__init__(bundle, device)
+    On a GPU a session is for one size, and the sessions of the last sizes stay open.
+    """
+
+    backend = "ort"
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int | None, precision: Precision = "fp32") -> None:
+        super().__init__(bundle, device, precision)
         self._threads = threads
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
-        first = bundle.manifest.graphs[0].role
+        first = _Key(bundle.manifest.graphs[0].role)
         self._sessions[first] = self._open(first, {})
 
-    def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
-        return OrtSession(self._edited.get(role, self.bundle.path(role)), self.device, self._threads)
+    @property
+    def captured(self) -> bool:
+        """Whether all open sessions run as CUDA graphs."""
+        return all(isinstance(session, OrtSession) and session.captured for session in self._sessions.values())
+
+    def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
+        """Return a session that accepts inputs of these shapes; on a GPU, it accepts no others."""
+        session = super().session(role, inputs)
+        key = self._key(role, inputs)
+        self._sessions.move_to_end(key)
+        others = [other for other in self._sessions if other.role == role and other != key]
+        for number, other in enumerate(reversed(others), start=1):
+            if other.shapes is None or number >= SESSIONS:
+                self._close_session(other)
+        return session
+
+    def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
+        if not isinstance(self.device, CudaDevice):
+            return _Key(role)
+        return _Key(role, tuple(tuple(inputs[spec.name].shape) for spec in self.bundle.graph(role).inputs))
+
+    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        entry = self.bundle.graph(key.role)
+        graph: Path | bytes = self._edited.get(key.role, self.bundle.path(key.role))
+        if self.precision == "fp16":
+            flows = {flow.name for flow in self.bundle.manifest.flows}
+            graph = graph_to_fp16(graph, COORDINATES | flows)
+        fixed = None
+        if key.shapes is not None:
+            names = (spec.name for spec in entry.inputs)
+            sizes_of(
+                entry.inputs, dict(zip(names, key.shapes, strict=True))
+            )  # refuses shapes that contradict each other
+            fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
+        return OrtSession(graph, self.device, self._threads, self.precision, fixed)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
         replaced = {**self._weights, **weights}
         self._edited = edit_graphs(self.bundle, replaced)
         self._weights = replaced
-        for role in list(self._sessions):
-            session = self._open(role, {})
-            self._sessions[role].close()
-            self._sessions[role] = session
+        for key in list(self._sessions):
+            self._close_session(key)
 
 
 class EngineGraphs(Graphs):
     """Engines on a GPU, found or built when the sizes are known. VideoINR's decoder runs on kernels of its own."""
 
+    backend = "tensorrt"
+
     def __init__(self, bundle: Bundle, device: CudaDevice, backend: Backend, warn: Warn) -> None:
-        super().__init__(bundle, device)
+        super().__init__(bundle, device, backend.precision_on_gpu(bundle.manifest))
         self._cuda, self._backend, self._warn = device, backend, warn
         self._weights: dict[Role, dict[str, np.ndarray]] = {}  # replacements of the graphs' own
         self._target = local_target(device.index) or ""
@@ -99,22 +160,22 @@ class EngineGraphs(Graphs):
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session whose engine accepts these sizes; it replaces one whose engine does not."""
-        session = self._sessions.get(role)
+        session = self._sessions.get(_Key(role))
         if isinstance(session, TensorRtSession) and not session.takes({n: inputs[n].shape for n in _names(session)}):
-            session.close()
-            del self._sessions[role]
+            self._close_session(_Key(role))
         return super().session(role, inputs)
 
-    def _open(self, role: Role, inputs: Mapping[str, Array]) -> Session:
+    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        role = key.role
         weights = self._weights.get(role, {})
         if role == "decoder" and self.bundle.manifest.architecture.name == ARCHITECTURE:
-            return VideoInrDecoderSession(self.bundle, self._cuda, self._backend.precision, weights)
+            return VideoInrDecoderSession(self.bundle, self._cuda, self.precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
             role,
             target=self._target,
-            precision=self._backend.precision,
+            precision=self.precision,
             sizes=sizes_of(graph.inputs, {spec.name: inputs[spec.name].shape for spec in graph.inputs}),
             library=self._library,
             refit=self._backend.refit,
@@ -137,12 +198,11 @@ class EngineGraphs(Graphs):
         for graph in self.bundle.manifest.graphs:
             names = read_weights(self.bundle.path(graph.role).read_bytes())
             self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in names})
-            session = self._sessions.get(graph.role)
+            session = self._sessions.get(_Key(graph.role))
             if isinstance(session, TensorRtSession):
                 session.refit(self._weights[graph.role])
             elif session is not None:
-                session.close()
-                del self._sessions[graph.role]
+                self._close_session(_Key(graph.role))
 
 
 def ignore_warnings(sentence: str) -> None:
@@ -150,16 +210,27 @@ def ignore_warnings(sentence: str) -> None:
 
 
 def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings) -> Graphs:
-    """Open a bundle's graphs; without a `backend`, in ONNX Runtime on the best device.
+    """Open a bundle's graphs; without a `backend`, by the fastest one of this machine.
 
     `warn` receives a sentence for each engine that cannot be used and is built again. Raises BackendError if the
     backend or the device is not available, BundleError if a graph cannot be loaded.
     """
     backend = backend or Backend()
-    if backend.kind == "tensorrt":
-        _, index = parse_device(backend.device)
+    kind, index = parse_device(backend.device)
+    if backend.kind == "tensorrt" or (backend.kind == "auto" and kind != "cpu" and not engines_unavailable(index)):
         return EngineGraphs(bundle, CudaDevice(index), backend, warn)
-    return open_on(backend.device, lambda device: OrtGraphs(bundle, device, backend.threads))
+
+    def open_with(device: Device) -> OrtGraphs:
+        if isinstance(device, CudaDevice):
+            return OrtGraphs(bundle, device, backend.threads, backend.precision_on_gpu(bundle.manifest))
+        if backend.precision not in ("auto", "fp32"):
+            raise BackendError(
+                f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
+                f" {backend.precision}, or see 'stvsr info --devices'."
+            )
+        return OrtGraphs(bundle, device, backend.threads)
+
+    return open_on(backend.device, open_with)
 
 
 def _names(session: Session) -> list[str]:

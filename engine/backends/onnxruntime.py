@@ -8,14 +8,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..contract.axes import shape_of, sizes_of
 from ..contract.closing import Closing
 from ..contract.errors import BackendError, BundleError, DeviceMemoryError
-from ..contract.manifest import TensorSpec
+from ..contract.manifest import Precision, TensorSpec
 from .cuda import CudaDevice
 from .device import Array, CpuDevice, Device
 from .options import cpu_threads, parse_device
@@ -23,40 +23,112 @@ from .session import Session
 
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
+# Of the CUDA provider: they measured best on an H200, and make the first run short (benchmarks/gpu/README.md).
+_FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
 _OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
 _Opened = TypeVar("_Opened")
 
 
+class FixedShapes(NamedTuple):
+    """The shapes of a graph's inputs in one session, and its tensors with their free axes.
+
+    ONNX Runtime then computes all shape arithmetic when it opens the session, and every node that is left can run on
+    the GPU. Other shapes are refused.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    shapes: tuple[tuple[int, ...], ...]  # of the inputs
+
+    def axes(self) -> dict[str, int]:
+        """Return the size of every free axis of the inputs, by its text in the graph, such as "height/2"."""
+        pairs = ((spec.axes, shape) for spec, shape in zip(self.inputs, self.shapes, strict=True))
+        return {
+            axis: size for axes, shape in pairs for axis, size in zip(axes, shape, strict=True) if isinstance(axis, str)
+        }
+
+
+class _Bound(NamedTuple):
+    """The arrays of a captured CUDA graph, which always reads and writes the same memory."""
+
+    binding: Any
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+
+
 class OrtSession(Closing):
     """A graph in ONNX Runtime, given as a file or as bytes, on the CPU or on the first stream of a CUDA device.
 
-    On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device.
+    On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device. There products are
+    rounded to TF32 at the precision "tf32"; float16 is a matter of the graph's own types. Runs of fixed shapes are
+    captured as a CUDA graph, if ONNX Runtime can compute every node of the graph on the GPU.
     Raises BackendError if ONNX Runtime cannot use the GPU, BundleError if it cannot load the graph.
     """
 
-    def __init__(self, graph: str | Path | bytes, device: Device | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        graph: str | Path | bytes,
+        device: Device | None = None,
+        threads: int | None = None,
+        precision: Precision = "fp32",
+        fixed: FixedShapes | None = None,
+    ) -> None:
         ort = import_onnxruntime()
-        options = _options(ort, threads)
         self._ort = ort
         self.device: Device = device or CpuDevice()
-        if isinstance(self.device, CudaDevice):
-            self._session = _open_cuda(ort, graph, options, self.device)
+        self.captured = False
+        self._bound: _Bound | None = None
+        if not isinstance(self.device, CudaDevice):
+            self._session = _create(ort, graph, _options(ort, threads, fixed), ["CPUExecutionProvider"])
         else:
-            self._session = _create(ort, graph, options, ["CPUExecutionProvider"])
-        self.inputs = tuple(_spec(graph, value) for value in self._session.get_inputs())
-        self.outputs = tuple(_spec(graph, value) for value in self._session.get_outputs())
+            self._open_plain = functools.partial(_open_cuda, ort, graph, threads, fixed, self.device, precision)
+            if fixed:
+                with contextlib.suppress(BackendError):
+                    self._session, self.captured = self._open_plain(capture=True), True
+            if not self.captured:
+                self._session = self._open_plain()
+        self.inputs = fixed.inputs if fixed else tuple(_spec(graph, value) for value in self._session.get_inputs())
+        self.outputs = fixed.outputs if fixed else tuple(_spec(graph, value) for value in self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Compute every output. On the CPU `keep` leaves outputs as ONNX Runtime's values, which saves a copy."""
         if self._session is None:
             raise BackendError("The session is closed: open another with open_session.")
-        binding = self._session.io_binding()
-        outputs = None
         if isinstance(self.device, CudaDevice):
-            outputs = self._bind_cuda(binding, inputs, self.device)
-        else:
-            self._bind_cpu(binding, inputs)
+            return self._run_on_gpu(inputs, self.device)
+        binding = self._session.io_binding()
+        self._bind_cpu(binding, inputs)
+        self._compute(binding)
+        values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
+        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """Free the graph. A second call does nothing."""
+        self._session = self._bound = None
+
+    def _run_on_gpu(self, inputs: Mapping[str, Array], device: CudaDevice) -> dict[str, Array]:
+        arrays = {spec.name: device.array(inputs[spec.name], spec.dtype) for spec in self.inputs}
+        if not self.captured:
+            bound = self._bind_cuda(arrays, device)
+            self._compute(bound.binding)
+            return bound.outputs
+        if self._bound is None:
+            self._bound = self._bind_cuda({name: array.copy() for name, array in arrays.items()}, device)
+        for name, array in arrays.items():
+            self._bound.inputs[name][...] = array
+        try:
+            self._compute(self._bound.binding)
+        except DeviceMemoryError:
+            raise
+        except Exception:  # a node that cannot be captured, which ONNX Runtime finds when it runs
+            self.captured, self._bound = False, None
+            self._session = self._open_plain()
+            return self._run_on_gpu(inputs, device)
+        return {name: array.copy() for name, array in self._bound.outputs.items()}
+
+    def _compute(self, binding: Any) -> None:
+        """Run the graph and wait. Raises DeviceMemoryError."""
         try:
             # The run is awaited. Otherwise ONNX Runtime frees page-locked buffers in a callback of the stream, which
             # CUDA forbids, and the process aborts.
@@ -67,14 +139,6 @@ class OrtSession(Closing):
                     f"The memory of device '{self.device.name}' is too small for this work: use smaller tiles (--tile)."
                 ) from error
             raise
-        if outputs is not None:
-            return outputs
-        values = binding.get_outputs() if keep else binding.copy_outputs_to_cpu()
-        return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
-
-    def close(self) -> None:
-        """Free the graph. A second call does nothing."""
-        self._session = None
 
     def _bind_cpu(self, binding: Any, inputs: Mapping[str, Array]) -> None:
         for spec in self.inputs:
@@ -88,15 +152,15 @@ class OrtSession(Closing):
         for spec in self.outputs:
             binding.bind_output(spec.name)
 
-    def _bind_cuda(self, binding: Any, inputs: Mapping[str, Array], device: CudaDevice) -> dict[str, Array]:
-        """Bind CuPy arrays by their addresses, and return those of the outputs."""
-        arrays = {spec.name: device.array(inputs[spec.name], spec.dtype) for spec in self.inputs}
+    def _bind_cuda(self, arrays: dict[str, Array], device: CudaDevice) -> _Bound:
+        """Bind CuPy arrays by their addresses, and allocate those of the outputs."""
+        binding = self._session.io_binding()
         sizes = sizes_of(self.inputs, {name: array.shape for name, array in arrays.items()})
         outputs = {spec.name: device.empty(shape_of(spec, sizes), spec.dtype) for spec in self.outputs}
         for bound, bind in ((arrays, binding.bind_input), (outputs, binding.bind_output)):
             for name, array in bound.items():
                 bind(name, "cuda", device.index, array.dtype.type, array.shape, array.data.ptr)
-        return outputs
+        return _Bound(binding, arrays, outputs)
 
 
 def open_session(graph: str | Path, device: str = "auto", threads: int | None = None) -> Session:
@@ -137,11 +201,15 @@ def import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def _options(ort: ModuleType, threads: int | None) -> Any:
+def _options(ort: ModuleType, threads: int | None, fixed: FixedShapes | None) -> Any:
     options = ort.SessionOptions()
+    for axis, size in fixed.axes().items() if fixed else ():
+        options.add_free_dimension_override_by_name(axis, size)
     options.intra_op_num_threads = threads or cpu_threads()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.enable_mem_pattern = False  # with sizes that change, a pattern doubles the peak: 234 MiB against 117 MiB
+    options.enable_mem_pattern = (
+        fixed is not None
+    )  # with sizes that change, a pattern doubles the peak: 234 MiB against 117 MiB
     options.log_severity_level = _ERROR
     return options
 
@@ -157,17 +225,33 @@ def _create(ort: ModuleType, graph: str | Path | bytes, options: Any, providers:
         ) from error
 
 
-def _open_cuda(ort: ModuleType, graph: str | Path | bytes, options: Any, device: CudaDevice) -> Any:
+def _open_cuda(
+    ort: ModuleType,
+    graph: str | Path | bytes,
+    threads: int | None,
+    fixed: FixedShapes | None,
+    device: CudaDevice,
+    precision: Precision,
+    *,
+    capture: bool = False,
+) -> Any:
     """Open a session with the CUDA provider; ONNX Runtime itself would fall back to the CPU and log to stderr."""
     failed = BackendError(f"ONNX Runtime cannot use device '{device.name}' here: {_CUDA_REMEDY}.")
     if not cuda_is_offered():
         raise failed
     ort.set_default_logger_severity(_FATAL)
-    provider = {"device_id": device.index, "user_compute_stream": str(device.streams[0].ptr)}
+    provider = {
+        "device_id": device.index,
+        "user_compute_stream": str(device.streams[0].ptr),
+        "use_tf32": str(int(precision == "tf32")),
+        "enable_cuda_graph": str(int(capture)),
+        **_FASTEST,
+    }
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
-        session = _create(ort, graph, options, [("CUDAExecutionProvider", provider), "CPUExecutionProvider"])
+        providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+        session = _create(ort, graph, _options(ort, threads, fixed), providers)
     except BundleError as error:
         raise failed from error
     finally:

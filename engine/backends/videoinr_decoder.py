@@ -38,7 +38,7 @@ class VideoInrDecoderSession(Closing):
         graph, config = bundle.graph("decoder"), bundle.manifest.architecture.config
         self.inputs, self.outputs = graph.inputs, graph.outputs
         self.device: Device = device
-        self._device, self._dtype = device, np.dtype(np.float32 if precision == "fp32" else np.float16)
+        self._device, self._dtype = device, np.dtype(np.float16 if precision == "fp16" else np.float32)
         packed = decoder.pack(
             {**read_weights(bundle.path("decoder").read_bytes()), **weights},
             self._dtype,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 FORMAT = 1
 Role = Literal["encoder", "decoder", "integer_decoder", "network"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "tf32", "fp16"]
 Library = Literal["tensorrt", "tensorrt-rtx"]
 
 _FILE = r"^[\w\-][\w\-.]*$"  # a bare file name: a bundle cannot point outside its folder
@@ -193,6 +193,16 @@ class Architecture(_Frozen):
     config: dict[str, Any]
 
 
+class PrecisionLoss(_Frozen):
+    """The difference between output frames in a lower precision and in float32, in shares of the value range.
+
+    It was measured when the bundle was exported, on frames of noise with edges and motion.
+    """
+
+    p999: float = Field(ge=0)  # the 99.9th percentile of the differences
+    largest: float = Field(ge=0)
+
+
 class Manifest(_Frozen):
     """The contents of `manifest.json`."""
 
@@ -211,6 +221,7 @@ class Manifest(_Frozen):
     channel_order: Literal["RGB"]
     size: SizeConstraint
     halo_px: int | None = Field(ge=0)  # input pixels around a tile that affect its core; None: it cannot be tiled
+    precisions: dict[Literal["tf32", "fp16"], PrecisionLoss] = {}
     training: dict[str, Any]  # how the weights were obtained: steps, parity with PyTorch, the record of an adaptation
     scores: dict[str, Any]  # results of `stvsr evaluate`
     licence: str  # of the weights

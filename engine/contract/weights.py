@@ -103,8 +103,8 @@ def replace_weights(
 
     Names, order and dtypes stay the same, and so do all weights that `weights` lacks. Engines are not copied. In the
     manifest, `training["adapted"]` becomes the record `adapted` with the parent's fingerprint and, under "before", the
-    parent's own record. New weights invalidate the scores and `training["parity"]`: both are dropped, and `parity`
-    replaces the latter if it is given. `manifest` contains further fields to replace, such as the window.
+    parent's own record. New weights invalidate the scores, `precisions` and `training["parity"]`: they are dropped, and
+    `parity` replaces the latter if it is given. `manifest` contains further fields to replace, such as the window.
 
     The folder appears complete or not at all. Raises BundleError as `edit_graphs` does, and RequestError if the folder
     exists and may not be overwritten (see `new_bundle`).
@@ -118,15 +118,17 @@ def replace_weights(
             path.write_bytes(graphs[graph.role])
             entries.append(graph_entry(path, graph.role, graph.inputs, graph.outputs))
         training, scores = dict(parent.manifest.training), parent.manifest.scores
+        precisions = parent.manifest.precisions
         if weights:
             training.pop("parity", None)
-            scores = {}
+            scores, precisions = {}, {}
         if parity is not None:
             training["parity"] = dict(parity)
         training["adapted"] = {"parent": parent.fingerprint, **(adapted or {})}
         if "adapted" in parent.manifest.training:
             training["adapted"]["before"] = parent.manifest.training["adapted"]
-        update = {"graphs": tuple(entries), "engines": (), "training": training, "scores": scores, **(manifest or {})}
+        fields = {"training": training, "scores": scores, "precisions": precisions, **(manifest or {})}
+        update = {"graphs": tuple(entries), "engines": (), **fields}
         write_manifest(partial, parent.manifest.model_copy(update=update))
     return Bundle.load(out)
 

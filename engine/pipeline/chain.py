@@ -41,7 +41,9 @@ class Chain(Closing):
                 for fingerprint, bundle in bundles.items()
             }
             self._opened = opened.pop_all()
-        self.device = self._upscaler(passes[0]).device
+        first = self._upscaler(passes[0])
+        self.device, self.backend = first.device, first.backend
+        self.precision = "+".join(dict.fromkeys(upscaler.precision for upscaler in self._upscalers.values()))
 
     @property
     def warnings(self) -> list[str]:
@@ -101,7 +103,7 @@ class SceneChains(Closing):
         self._backend, self._tile, self._flow = backend, tile, flow
         self._earlier_warnings: list[str] = []
         self._chain = self._open(self._scenes[0])
-        self.device = self._chain.device
+        self.device, self.backend, self.precision = self._chain.device, self._chain.backend, self._chain.precision
 
     @property
     def warnings(self) -> list[str]:

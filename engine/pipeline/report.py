@@ -27,6 +27,8 @@ class Report:
     bundle: str  # its name; both names of a chain, with a + between
     fingerprint: str  # the sha256 of the bundle's manifest
     device: str  # "cpu" or "cuda:N"
+    backend: str  # "ort" or "tensorrt"
+    precision: str  # "fp32", "tf32" or "fp16"; several of a chain, with a + between
     frames_in: int
     frames_out: int
     size_in: tuple[int, int]  # (width, height)

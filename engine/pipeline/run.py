@@ -169,6 +169,8 @@ class _Run:
             bundle="+".join(bundle.manifest.name for bundle in bundles),
             fingerprint="+".join(bundle.fingerprint for bundle in bundles),
             device=self._chains.device.name,
+            backend=self._chains.backend,
+            precision=self._chains.precision,
             frames_in=self.frames_in,
             frames_out=self.frames_out,
             size_in=(info.width, info.height),

@@ -25,7 +25,7 @@ class Upscaler(Closing):
     """Upscales a stream of frames with one bundle. A context manager that holds the bundle's open graphs.
 
     bundle: a bundle, its folder, or the name of a shipped one.
-    backend: how to compute it; without one, in ONNX Runtime on the best device.
+    backend: how to compute it; without one, by the fastest one of this machine.
     tile: the side of tiles in input pixels, halo included; 0: whole frames; None: tiles for large frames.
     flow: the method of optical flow, "farneback" or "dis", for a bundle that takes flow; None: the bundle's own.
 
@@ -45,6 +45,7 @@ class Upscaler(Closing):
         TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
         self._graphs = open_graphs(self.bundle, backend, self.warnings.append)
         self.device = self._graphs.device
+        self.backend, self.precision = self._graphs.backend, self._graphs.precision
         self._tile_size = TileSize(self.bundle.manifest, tile, on_gpu=self.device.name != "cpu")
         self._runner = runner_for(self._graphs, self._tile_size, flow)
 

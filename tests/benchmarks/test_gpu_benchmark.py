@@ -198,6 +198,14 @@ def test_a_dry_run_measures_a_network(tmp_path: Path) -> None:
     assert "| videoinr-s | 24x16 to 96x64 | ort | float32 |" in (tmp_path / "gpu.md").read_text()
 
 
+def test_a_dry_run_measures_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "COMMANDS", ("edvr-s",))
+    assert gpu.main([str(tmp_path), "--dry-run", "--part", "command"]) == 0
+    (line,) = (line for line in bench_in(tmp_path).lines() if line["part"] == "command")
+    assert (line["case"], line["backend"], line["used"], line["frames_out"]) == ("64x48 to 128x96", "ort", "fp32", 3)
+    assert "| edvr-s | 64x48 to 128x96 | ort | fp32 |" in (tmp_path / "gpu.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_dry_run_compiles_and_exports(tmp_path: Path) -> None:
     words = ["--dry-run", "--part", "networks", "--networks", "edvr-s", "--compile", "edvr-s"]

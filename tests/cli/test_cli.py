@@ -114,6 +114,17 @@ def test_info_describes_videos_and_bundles(short: Path, toy: Path) -> None:
     assert stvsr("info", short).returncode == 0
 
 
+def test_info_lists_the_devices_and_why_one_is_not_chosen() -> None:
+    listed = json.loads(stvsr("info", "--devices", "--json").stdout)
+    assert [entry["chosen"] for entry in listed].count(True) == 1
+    assert (listed[-1]["device"], listed[-1]["backend"], listed[-1]["available"]) == ("cpu", "ort", True)
+    assert all(entry["available"] == (entry["unavailable"] is None) for entry in listed)
+    assert "chosen by --backend auto" in stvsr("info", "--devices").stdout
+    for arguments in ((), ("--devices", "clip.mp4")):
+        done = stvsr("info", *arguments)
+        assert (done.returncode, "Name one thing" in done.stderr) == (1, True)
+
+
 def test_models_lists_the_shipped_bundles() -> None:
     listed = json.loads(stvsr("models", "--json").stdout)
     assert "videoinr-s" in listed

@@ -62,7 +62,7 @@ UPSCALE = [
     ("{short} -m {toy} --backend openvino", "Unknown backend 'openvino'", "ort or tensorrt"),
     ("{short} -m {toy} --backend tensorrt --device cuda:0", "install"),
     ("{short} -m {toy} --backend tensorrt --device cpu", "--device cuda:0"),
-    ("{short} -m {toy} --precision fp16 --device cpu", "--backend tensorrt"),
+    ("{short} -m {toy} --precision fp16 --device cpu", "float32", "--device cuda:0"),
     ("{short} -m {toy} --device cuda:0", "install"),
     ("{short} -m {toy} --device gpu", "Unknown device 'gpu'"),
     ("{short} -m {toy} -s 2 --size 9x9", "scale", "size"),

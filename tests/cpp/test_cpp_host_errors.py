@@ -25,7 +25,7 @@ from tests.support.toy_windows import WINDOWS, engine_entry, write_toy
         (("--size", "-6x4"), "Invalid value '-6x4' for --size"),
         (("--size", "6x70000"), "Invalid value '6x70000' for --size"),
         (("--format", "yuv420p"), "Invalid value 'yuv420p' for --format: expected rgb24 or rgb48le."),
-        (("--precision", "int8"), "Invalid value 'int8' for --precision: expected fp32 or fp16."),
+        (("--precision", "int8"), "Invalid value 'int8' for --precision: expected fp32, tf32 or fp16."),
         (("--scale", "0"), "Invalid value '0' for --scale: expected a number above 0, and at most 65536."),
         (("--scale", "nan"), "Invalid value 'nan' for --scale"),
         (("--scale", "inf"), "Invalid value 'inf' for --scale"),

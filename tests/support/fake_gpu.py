@@ -181,8 +181,14 @@ class FakeGpu:
                 return 1
             return write(value, 0) if attribute == _POINTER_DEVICE else context_of(value, address.value)
 
+        def name(text: Any, size: int, device: Any) -> int:
+            text.value = b"Fake GPU"
+            return 0
+
         return SimpleNamespace(
             cuDeviceGet=lambda device, index: 0 if index == 0 else 101,
+            cuDeviceGetCount=lambda count: write(count, 1),
+            cuDeviceGetName=name,
             cuDeviceGetAttribute=capability,
             cuDevicePrimaryCtxRetain=lambda context, device: write(context, PRIMARY),
             cuCtxGetCurrent=lambda context: write(context, self.context),

@@ -24,9 +24,9 @@ def train(net: nn.Module, optimizer: MuonAdam, steps: int, seed: int = 1) -> Non
 
 
 def change(net: nn.Sequential, steps: int = 1) -> Tensor:
-    before = net[0].weight.detach().clone()
+    before = net.state_dict()["0.weight"].clone()
     train(net, MuonAdam(net, 1e-3), steps)
-    return net[0].weight.detach() - before
+    return net.state_dict()["0.weight"] - before
 
 
 def test_all_directions_of_an_update_have_similar_length() -> None:

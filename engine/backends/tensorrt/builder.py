@@ -1,6 +1,7 @@
 """Builds engines from lowered graphs, by TensorRT or TensorRT-RTX.
 
-Networks are strongly typed: an engine computes in the types of its graph, and float32 is never rounded to TF32.
+Networks are strongly typed: an engine computes in the types of its graph. Float32 is rounded to TF32 only at that
+precision.
 """
 
 import threading
@@ -47,7 +48,10 @@ def _build(trt: ModuleType, model: bytes, graph: Graph, spec: EngineSpec, target
         )
     check_network(network, trt, graph)
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
+    if spec.precision == "tf32":
+        config.set_flag(trt.BuilderFlag.TF32)
+    else:
+        config.clear_flag(trt.BuilderFlag.TF32)
     if spec.refit:
         config.set_flag(trt.BuilderFlag.REFIT)
     if spec.library == "tensorrt-rtx":

@@ -8,6 +8,7 @@ from ...contract.axes import Shapes, free_axes
 from ...contract.bundle import Bundle, file_sha256, write_manifest
 from ...contract.errors import BackendError, RequestError
 from ...contract.manifest import Engine, EngineSpec, Library, Precision, Role
+from ..options import listed
 from .builder import build_engine
 from .cache import ENGINE_FILE, RECORD_FILE, engine_mismatch, entry_folder, entry_mismatch, publish, staging_folder
 from .half import COORDINATES, to_fp16
@@ -128,7 +129,7 @@ def _engine_spec(
     bundle: Bundle, role: Role, precision: Precision, shapes: Shapes, target: str, library: Library, refit: bool
 ) -> EngineSpec:
     if precision not in get_args(Precision):
-        raise BackendError(f"Unknown precision '{precision}': use {' or '.join(get_args(Precision))}.")
+        raise BackendError(f"Unknown precision '{precision}': use {listed(get_args(Precision))}.")
     version = load_library(library).__version__
     check_target(target, library)
     graph = bundle.graph(role)

@@ -1,6 +1,7 @@
 """Half precision: computes features in float16 and coordinates in float32."""
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,6 +84,13 @@ def to_fp16(model: "ModelProto", coordinates: Collection[str] = COORDINATES) -> 
                 types[name] = output_type
     writer.finish()
     return half
+
+
+def graph_to_fp16(graph: Path | bytes, coordinates: Collection[str] = COORDINATES) -> bytes:
+    """Return a serialized graph, or one in a file, in float16, as `to_fp16` does."""
+    onnx = import_onnx()
+    model = onnx.load_model_from_string(graph) if isinstance(graph, bytes) else onnx.load(graph)
+    return bytes(to_fp16(model, coordinates).SerializeToString())
 
 
 def _check_flat(graph: "GraphProto") -> None:

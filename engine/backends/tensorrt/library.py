@@ -15,6 +15,7 @@ _MODULES: dict[Library, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
+_NO_RTX = frozenset({"sm90"})  # TensorRT-RTX 1.7 builds for Hopper, and its runtime refuses these engines there
 TITLES: dict[Library, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
@@ -42,7 +43,8 @@ def installed_library() -> Library:
 
 
 def check_target(target: str, library: Library) -> None:
-    """Raise BackendError unless the library can build engines for a compute capability on this machine."""
+    """Raise BackendError unless the library can build engines here that run on GPUs of a compute capability."""
+    check_runs_on(target, library)
     if library == "tensorrt-rtx":
         known = [name.lower() for name in dir(load_library(library).ComputeCapability) if name.startswith("SM")]
         if target not in known:
@@ -53,6 +55,15 @@ def check_target(target: str, library: Library) -> None:
         raise BackendError(
             f"TensorRT builds only for the GPU of this machine, {where}: build for {target} on such a machine, or use"
             " --library tensorrt-rtx."
+        )
+
+
+def check_runs_on(target: str, library: Library) -> None:
+    """Raise BackendError if a library's engines do not run on GPUs of a compute capability, although it builds them."""
+    if library == "tensorrt-rtx" and target in _NO_RTX:
+        raise BackendError(
+            f"Engines of TensorRT-RTX do not run on {target}: install TensorRT (--library tensorrt), or use --backend"
+            " ort."
         )
 
 

@@ -22,7 +22,7 @@ def import_onnx() -> Any:
         import onnx.shape_inference
     except ImportError as error:
         raise BackendError(
-            'Engines are built with onnx, which is not installed: pip install "stvsr[tensorrt-rtx]".'
+            'Engines and float16 graphs are made with onnx, which is not installed: pip install "stvsr[cuda]".'
         ) from error
     return onnx
 

@@ -29,7 +29,7 @@ const char* const USAGE =
     "  --format FORMAT   pixel format of input and output, as in FFmpeg's rawvideo: rgb24 (default) or rgb48le\n"
     "  --scale S         scale in space (default: 4 or less if the bundle takes any, else its largest)\n"
     "  --factor K        output frames for each input frame (default: 2, or 1 if the bundle adds no frames)\n"
-    "  --precision P     precision of the engines: fp32 (default) or fp16\n"
+    "  --precision P     precision of the engines: fp32 (default), tf32 or fp16\n"
     "  --device N        index of the GPU (default: 0)\n"
     "  --verbose         print the number of frames and the speed on standard error\n"
     "  --help            print this text\n";
@@ -88,8 +88,8 @@ Arguments parse_arguments(const std::vector<std::string>& words) {
             }
         } else if (option == "--precision") {
             arguments.precision = value();
-            if (arguments.precision != "fp32" && arguments.precision != "fp16") {
-                throw invalid_value(option, arguments.precision, "fp32 or fp16");
+            if (arguments.precision != "fp32" && arguments.precision != "tf32" && arguments.precision != "fp16") {
+                throw invalid_value(option, arguments.precision, "fp32, tf32 or fp16");
             }
         } else if (option == "--scale") {
             arguments.scale = parse_number<double>(value());

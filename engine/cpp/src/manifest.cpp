@@ -130,7 +130,7 @@ Engine parse_engine(const Field& field) {
     Engine engine;
     engine.role = parse_role(fields["role"]);
     engine.graph_sha256 = parse_sha256(fields["graph_sha256"]);
-    engine.precision = fields["precision"].one_of({"fp32", "fp16"});
+    engine.precision = fields["precision"].one_of({"fp32", "tf32", "fp16"});
     const Field shapes = fields["shapes"];
     for (const auto& [name, value] : shapes.as<json::Object>("an object")) {
         engine.shapes[name] = Field{value, shapes.path + "." + name}.array<std::int64_t, 3>(parse_integer);
@@ -212,6 +212,7 @@ Manifest parse_fields(const json::Value& value) {
     fields["channel_order"].one_of({"RGB"});
     manifest.size = parse_size_constraint(fields["size"]);
     if (const Field halo = fields["halo_px"]; !halo.null()) manifest.halo_px = halo.integer(0);
+    if (const auto precisions = fields.find("precisions")) precisions->as<json::Object>("an object");
     fields["training"].as<json::Object>("an object");
     fields["scores"].as<json::Object>("an object");
     manifest.licence = fields["licence"].string();

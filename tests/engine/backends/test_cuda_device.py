@@ -1,12 +1,10 @@
 """The CUDA device on a fake GPU: missing parts, errors, and memory that it shares with ONNX Runtime."""
 
 import sys
-from typing import Any
 
-import numpy as np
 import pytest
-from stvsr import Backend, BackendError, Bundle, Upscaler
-from stvsr.engine.backends import cuda, onnxruntime
+from stvsr import Backend, BackendError, Bundle
+from stvsr.engine.backends import cuda
 from stvsr.engine.backends.cuda import CudaDevice
 from stvsr.engine.backends.graphs import open_graphs
 
@@ -52,49 +50,3 @@ def test_errors_of_a_device_name_it(gpu: FakeGpu) -> None:
         CudaDevice().stream(0),
     ):
         raise CUDARuntimeError("an illegal address")
-
-
-def test_onnx_runtime_binds_memory_of_the_device(gpu: FakeGpu, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every input and output is bound by its address: nothing is copied to the host between graphs."""
-    bound: list[tuple[str, str]] = []
-
-    class Binding:
-        """Binds memory of the fake GPU, which is memory of the CPU."""
-
-        def __init__(self, binding: Any) -> None:
-            self.real = binding
-
-        def bind_input(self, name: str, device: str, *rest: Any) -> None:
-            bound.append((name, device))
-            self.real.bind_input(name, "cpu", *rest)
-
-        def bind_output(self, name: str, device: str, *rest: Any) -> None:
-            bound.append((name, device))
-            self.real.bind_output(name, "cpu", *rest)
-
-    class Session:
-        def __init__(self, session: Any) -> None:
-            self.real = session
-            self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
-
-        def io_binding(self) -> Binding:
-            return Binding(self.real.io_binding())
-
-        def run_with_iobinding(self, binding: Binding) -> None:  # takes no options: the run is awaited
-            self.real.run_with_iobinding(binding.real)
-
-    def open_cuda(ort: Any, graph: Any, options: Any, device: CudaDevice) -> Session:
-        assert device.stream_count == 1
-        return Session(onnxruntime._create(ort, graph, options, ["CPUExecutionProvider"]))
-
-    monkeypatch.setattr(onnxruntime, "_open_cuda", open_cuda)
-    monkeypatch.setattr(onnxruntime, "cuda_is_offered", lambda: True)
-    first, second = np.random.default_rng(0).random((2, 3, 37, 53), np.float32)
-    frames = []
-    for backend, device in ((Backend(device="cpu"), "cpu"), (Backend(), "cuda:0")):
-        with Upscaler(toy, backend) as upscaler:
-            assert upscaler.device.name == device
-            frames.append(np.stack(list(upscaler.between(first, second, (0, 0.5), (80, 99)))))
-    assert np.abs(frames[0].astype(int) - frames[1]).max() <= 1
-    assert {name for name, _ in bound} == {"frames", "features", "time", "y", "x", "frame"}
-    assert {device for _, device in bound} == {"cuda"}

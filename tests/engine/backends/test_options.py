@@ -14,14 +14,14 @@ from tests.support.toy import write_toy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "torch"}, "Unknown backend 'torch': use ort or tensorrt"),
+        ({"kind": "torch"}, "Unknown backend 'torch': use auto, ort or tensorrt"),
         ({"kind": ""}, "Unknown backend ''"),
-        ({"precision": "int8"}, "Unknown precision 'int8': use fp32 or fp16"),
-        ({"precision": "fp16"}, "float32: use --backend tensorrt"),
+        ({"precision": "int8"}, "Unknown precision 'int8': use auto, fp32, tf32 or fp16"),
+        ({"precision": "fp16", "device": "cpu"}, "float32: leave out --precision fp16, or use --device cuda:0"),
         ({"kind": "tensorrt", "device": "cpu"}, "run only on GPUs: use --device cuda:0"),
         ({"kind": "tensorrt", "library": "tensorrt-x"}, "Unknown library 'tensorrt-x'"),
         ({"kind": "tensorrt", "threads": 2}, "--threads has no effect on engines"),
-        ({"library": "tensorrt"}, "--library has no effect with ONNX Runtime"),
+        ({"library": "tensorrt"}, "--library has no effect without --backend tensorrt"),
         ({"threads": 0}, "number of threads is 0"),
         ({"device": "gpu"}, "Unknown device 'gpu': use 'auto', 'cpu' or 'cuda:N'"),
         ({"device": "cuda:x"}, "Unknown device"),

@@ -15,8 +15,8 @@ public:
     // Return the graph with this role. Throws BundleError if there is none.
     const Graph& graph(const std::string& role) const;
 
-    // Return the engine of a graph for one library ("tensorrt", "tensorrt-rtx"), precision ("fp32", "fp16") and compute
-    // capability ("sm89"). Throws BundleError, with the command that compiles the engine, if there is none.
+    // Return the engine of a graph for one library ("tensorrt", "tensorrt-rtx"), precision ("fp32", "tf32", "fp16") and
+    // compute capability ("sm89"). Throws BundleError, with the command that compiles the engine, if there is none.
     const Engine& engine(const std::string& role, const std::string& library, const std::string& precision,
                          const std::string& target) const;
 

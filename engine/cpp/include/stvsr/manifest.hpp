@@ -79,7 +79,7 @@ struct SizeConstraint {
 // An engine's file in the bundle's folder, and the properties that it was built with.
 struct Engine {
     std::string role, graph_sha256;
-    std::string precision;                                      // "fp32" or "fp16"
+    std::string precision;                                      // "fp32", "tf32" or "fp16"
     std::map<std::string, std::array<std::int64_t, 3>> shapes;  // smallest, usual and largest size of each free axis
     std::string target;                                         // compute capability, as in "sm89"
     std::string library;                                        // "tensorrt" or "tensorrt-rtx"

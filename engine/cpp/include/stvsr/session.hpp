@@ -27,7 +27,8 @@ std::string local_target(int device);
 // One engine on one device, with one execution context. Not thread-safe: one thread may run it at a time.
 class Session {
 public:
-    // Open the engine of `role` that was compiled for this library, this device and `precision` ("fp32" or "fp16").
+    // Open the engine of `role` that was compiled for this library, this device and `precision` ("fp32", "tf32" or
+    // "fp16").
     // The device becomes the current one of the calling thread. Throws BundleError if there is no such engine or its
     // inputs and outputs differ from the manifest's, and BackendError if the library cannot load it.
     Session(const Bundle& bundle, const std::string& role, const std::string& precision = "fp32", int device = 0);

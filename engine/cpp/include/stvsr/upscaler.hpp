@@ -31,7 +31,7 @@ using Sink = std::function<void(const std::vector<std::uint16_t>&)>;  // receive
 class Upscaler {
 public:
     struct Options {
-        std::string precision = "fp32";  // or "fp16"
+        std::string precision = "fp32";  // or "tf32", "fp16"
         int device = 0;
         CUstream_st* stream = nullptr;  // the caller's stream; if null, the upscaler creates its own
     };

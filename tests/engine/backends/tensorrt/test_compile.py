@@ -140,7 +140,7 @@ def test_compile_refuses_unknown_options(rtx: ModuleType, toy: Bundle) -> None:
         compile_bundle(toy, shapes=SHAPES, library="openvino")  # type: ignore[arg-type]
     with pytest.raises(BackendError, match="TensorRT-RTX has no plugins: use --library tensorrt"):
         compile_bundle(toy, shapes=SHAPES, plugins=True)
-    with pytest.raises(BackendError, match="Unknown precision 'int8': use fp32 or fp16"):
+    with pytest.raises(BackendError, match="Unknown precision 'int8': use fp32, tf32 or fp16"):
         compile_bundle(toy, shapes=SHAPES, precision="int8")  # type: ignore[arg-type]
 
 

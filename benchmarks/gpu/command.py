@@ -1,0 +1,67 @@
+"""Whole runs of `stvsr upscale` on the GPU, decoding and encoding included, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..media import make_clip
+from .bench import Bench
+
+_SHARES = ("decode_seconds", "inference_seconds", "encode_seconds")  # busy times of the stages, which overlap
+_GOAL_FPS = 30.0  # output frames per second, of the first case
+
+
+class Case(NamedTuple):
+    """A clip and how it is upscaled."""
+
+    width: int
+    height: int
+    scale: int
+    frames: int
+
+
+CASES = (Case(1920, 1080, 2, 60), Case(640, 360, 4, 200))
+_DRY_CASES = (Case(64, 48, 2, 3),)
+_CASE_S = 60.0
+
+
+def measure(bench: Bench, model: str) -> None:
+    """Record the speed of a model on each clip by every precision, and the busy time of each stage."""
+    device = "cpu" if bench.dry_run else "cuda:0"
+    with tempfile.TemporaryDirectory() as folder:
+        for case in _DRY_CASES if bench.dry_run else CASES:
+            name = f"{case.width}x{case.height} to {case.scale * case.width}x{case.scale * case.height}"
+            clip = make_clip(Path(folder) / f"{case.width}.mp4", case.width, case.height, case.frames)
+            for precision in ("fp32",) if bench.dry_run else ("auto", "fp32"):
+                fields = {"part": "command", "network": model, "case": name, "precision": precision}
+                with bench.guarded(_CASE_S, **fields):
+                    options = ["-m", model, "-s", str(case.scale), "--device", device, "--precision", precision]
+                    report = _run(clip, Path(folder) / "out.mp4", options)
+                    figures = {key: round(report[key], 3) for key in ("seconds", "fps", *_SHARES)}
+                    figures |= {key: report[key] for key in ("backend", "frames_in", "frames_out", "fingerprint")}
+                    if case == CASES[0]:
+                        figures["goal"] = "met" if report["fps"] >= _GOAL_FPS else f"{_GOAL_FPS:g} frames/s missed"
+                    bench.record(**fields, **figures, used=report["precision"])
+
+
+def _run(clip: Path, output: Path, options: list[str]) -> dict[str, Any]:
+    """Run the command and return its report. Raises RuntimeError with its exit code and its last words."""
+    command = [
+        sys.executable,
+        "-m",
+        "stvsr",
+        "upscale",
+        str(clip),
+        "-o",
+        str(output),
+        "--overwrite",
+        "--json",
+        *options,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
+    return dict(json.loads(done.stdout))
