@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stvsr.engine.contract.bundle import find_bundle
+
 from ..media import make_clip
 from .bench import Bench
 
@@ -24,15 +26,18 @@ class Case(NamedTuple):
 
 
 CASES = (Case(1920, 1080, 2, 60), Case(640, 360, 4, 200))
-_DRY_CASES = (Case(64, 48, 2, 3),)
+_DRY_CASES = (Case(64, 48, 4, 3),)
 _CASE_S = 60.0
 
 
 def measure(bench: Bench, model: str) -> None:
-    """Record the speed of a model on each clip by every precision, and the busy time of each stage."""
+    """Record the speed of a model on each clip that it can enlarge so, and the busy time of each stage."""
     device = "cpu" if bench.dry_run else "cuda:0"
+    space = find_bundle(model).manifest.space
     with tempfile.TemporaryDirectory() as folder:
         for case in _DRY_CASES if bench.dry_run else CASES:
+            if not space.serves(case.height, case.scale * case.height):
+                continue
             name = f"{case.width}x{case.height} to {case.scale * case.width}x{case.scale * case.height}"
             clip = make_clip(Path(folder) / f"{case.width}.mp4", case.width, case.height, case.frames)
             for precision in ("fp32",) if bench.dry_run else ("auto", "fp32"):
