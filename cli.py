@@ -164,10 +164,10 @@ def _print_report(report: "Report") -> None:
 
 @app.command()
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
-    """List the bundles in this package."""
-    from .engine.contract.bundle import Bundle, shipped_bundles
+    """List the bundles that have a name: those in this package, and the installed ones."""
+    from .engine.contract.bundle import Bundle, named_bundles
 
-    bundles = {name: Bundle.load(folder) for name, folder in shipped_bundles().items()}
+    bundles = {name: Bundle.load(folder) for name, folder in named_bundles().items()}
     if as_json:
         out.print_json(json.dumps({name: _bundle_facts(bundle) for name, bundle in bundles.items()}))
         return
@@ -181,6 +181,33 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
 
 
 @app.command()
+def install(
+    archives: Annotated[list[Path], typer.Argument(metavar="ARCHIVE...", help="Zip files that 'stvsr pack' wrote.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace bundles of the same name.")] = False,
+) -> None:
+    """Install bundles for this user, who can then name them as those in the package."""
+    from .engine.contract.archive import install as install_archive
+
+    for archive in archives:
+        for bundle in install_archive(archive, overwrite):
+            out.print(f"{plain(bundle.folder.name)} -> {plain(bundle.folder)}", soft_wrap=True)
+
+
+@app.command()
+def pack(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Bundles, by name or folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The zip file.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Write bundles to an archive for 'stvsr install'; engines are left out."""
+    from .engine.contract.archive import pack as pack_bundles
+    from .engine.contract.bundle import find_bundle
+
+    path = pack_bundles([find_bundle(name) for name in bundles], output, overwrite)
+    out.print(f"{plain(path)}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+
+
+@app.command()
 def info(
     target: Annotated[
         str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
@@ -191,14 +218,14 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Describe a bundle, a video, or the devices of this machine."""
-    from .engine.contract.bundle import MANIFEST, find_bundle, shipped_bundles
+    from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
         raise RequestError("Name one thing to describe: a bundle, a video, or --devices.")
     if target is None:
         _print_devices(as_json)
         return
-    if target in shipped_bundles() or (Path(target) / MANIFEST).exists():
+    if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
         from .engine.media.probe import probe

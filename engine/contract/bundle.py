@@ -5,7 +5,9 @@ A bundle is read once, checked against the files beside its manifest and frozen.
 
 import hashlib
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -116,8 +118,8 @@ def graph_entry(path: Path, role: Role, inputs: tuple[TensorSpec, ...], outputs:
 
 
 def _serialize(manifest: Manifest) -> bytes:
-    """Return the JSON text of a manifest; an empty `engines` is left out."""
-    exclude = None if manifest.engines else {"engines"}
+    """Return the JSON text of a manifest; `engines` and `precisions` are left out if they are empty."""
+    exclude = {name for name in ("engines", "precisions") if not getattr(manifest, name)}
     return (manifest.model_dump_json(indent=2, exclude=exclude) + "\n").encode()
 
 
@@ -166,33 +168,57 @@ def _contains_only_bundles(folder: Path) -> bool:
     return all((bundle / MANIFEST).is_file() for bundle in bundles)
 
 
-def copy_bundle(bundle: Bundle, folder: Path) -> Bundle:
-    """Copy a bundle's graphs and engines to an empty folder, and load the copy."""
-    for file in (part.file for parts in (bundle.manifest.graphs, bundle.manifest.engines) for part in parts):
+def copy_bundle(bundle: Bundle, folder: Path, engines: bool = True) -> Bundle:
+    """Copy a bundle's graphs, and its engines unless `engines` is false, to an empty folder, and load the copy."""
+    manifest = bundle.manifest if engines else bundle.manifest.model_copy(update={"engines": ()})
+    for file in (part.file for parts in (manifest.graphs, manifest.engines) for part in parts):
         shutil.copyfile(bundle.folder / file, folder / file)
-    write_manifest(folder, bundle.manifest)
+    write_manifest(folder, manifest)
     return Bundle.load(folder)
 
 
 def shipped_bundles() -> dict[str, Path]:
     """Return the folders of the bundles inside the package, by name."""
-    return {path.parent.name: path.parent for path in sorted(MODELS.glob(f"*/{MANIFEST}"))}
+    return _bundles_in(MODELS)
+
+
+def installed_folder() -> Path:
+    """Return the folder of installed bundles: STVSR_MODELS, else where this system keeps a user's data."""
+    if folder := os.environ.get("STVSR_MODELS"):
+        return Path(folder).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "stvsr" / "models"
+
+
+def named_bundles() -> dict[str, Path]:
+    """Return the folders of the bundles that have a name: the shipped ones, then the installed ones."""
+    shipped = shipped_bundles()
+    return shipped | {name: path for name, path in _bundles_in(installed_folder()).items() if name not in shipped}
 
 
 def find_bundle(name_or_path: str | Path) -> Bundle:
-    """Load a shipped bundle by its name, or the bundle in a folder; raises BundleError if there is neither."""
-    shipped = shipped_bundles()
-    if str(name_or_path) in shipped:
-        return Bundle.load(shipped[str(name_or_path)])
+    """Load a shipped or installed bundle by its name, or the one in a folder. Raises BundleError if there is none."""
+    named = named_bundles()
+    if str(name_or_path) in named:
+        return Bundle.load(named[str(name_or_path)])
     if Path(name_or_path).is_dir():
         return Bundle.load(name_or_path)
-    known = ", ".join(shipped) or "none"
-    raise BundleError(f"There is no bundle '{name_or_path}': name a shipped one ({known}) or the folder of another.")
+    known = ", ".join(named) or "none"
+    raise BundleError(f"There is no bundle '{name_or_path}': name one of 'stvsr models' ({known}) or a folder.")
+
+
+def _bundles_in(folder: Path) -> dict[str, Path]:
+    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{MANIFEST}"))}
 
 
 def find_bundles(names: str | Path) -> tuple[Bundle, ...]:
     """Load one bundle, or the two of a chain that is written as TEMPORAL+SPATIAL."""
     first, plus, second = str(names).partition("+")
-    if not plus or str(names) in shipped_bundles() or Path(names).is_dir():
+    if not plus or str(names) in named_bundles() or Path(names).is_dir():
         return (find_bundle(names),)
     return find_bundle(first), find_bundle(second)

@@ -161,7 +161,7 @@ def test_bundles_are_found_by_name_and_by_folder(folder: Path, tmp_path: Path, m
     assert list(shipped_bundles()) == ["toy-s"]
     assert find_bundle("toy-s").folder == tmp_path / "models" / "toy-s"
     assert find_bundle(folder).folder == find_bundle(str(folder)).folder == folder
-    with pytest.raises(BundleError, match=r"no bundle 'toy-xl': name a shipped one \(toy-s\)"):
+    with pytest.raises(BundleError, match=r"no bundle 'toy-xl': name one of 'stvsr models' \(toy-s\)"):
         find_bundle("toy-xl")
 
 
