@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
 def find_candidates() -> list[Candidate]:
     """Return every backend on every device of this machine; `--backend auto` takes the first one that is available.
 
-    Without a CUDA device, the reasons for the absence of a first one are told.
+    Without a CUDA device, the entries of a first one give the reason.
     """
     candidates = []
     for index in range(max(1, device_count())):

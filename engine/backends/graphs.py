@@ -102,7 +102,7 @@ class OrtGraphs(Graphs):
 
     @property
     def captured(self) -> bool:
-        """Whether all open sessions run as CUDA graphs."""
+        """The capture of runs: true if all open sessions run as CUDA graphs."""
         return all(isinstance(session, OrtSession) and session.captured for session in self._sessions.values())
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:

@@ -96,6 +96,6 @@ def test_files_without_bundles_are_refused(installed: Path, tmp_path: Path, cont
         install(tmp_path / "a.zip")
 
 
-def test_a_missing_archive_is_told(installed: Path, tmp_path: Path) -> None:
+def test_a_missing_archive_is_reported(installed: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="No such file"):
         install(tmp_path / "a.zip")
