@@ -8,9 +8,13 @@ The motion at a time t is a tensor `(B, 5, H, W)`:
 - channel 4: the logit of the visibility of frame 0.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .blocks import conv3x3, lrelu, upsample2
 from .ops import warp
@@ -20,19 +24,53 @@ def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:
     """Return the mean product of two feature maps at every displacement of up to `radius` pixels in x and in y.
 
     Both `(B, C, H, W)` -> `(B, (2 * radius + 1) ** 2, H, W)`, rows of displacements first. Features outside are 0.
+    The gradient has no gradient of its own.
     """
+    if not torch.compiler.is_exporting():
+        return _Correlation.apply(first, second, radius)
     B, C, H, W = first.shape
     shifts = 2 * radius + 1
     padded = F.pad(second, (radius, radius, radius, radius))
-    if not torch.compiler.is_exporting():
-        offsets = [(i, j) for i in range(shifts) for j in range(shifts)]
-        return torch.stack([(first * padded[:, :, i : i + H, j : j + W]).mean(1) for i, j in offsets], 1)
     # Two gathers instead of a slice for each displacement: graph runtimes have a cost for every node.
     shift = torch.arange(shifts, device=first.device)[:, None]
     rows = (shift + torch.arange(H, device=first.device)).flatten()
     columns = (shift + torch.arange(W, device=first.device)).flatten()
     shifted = padded.index_select(2, rows).index_select(3, columns).view(B, C, shifts, H, shifts, W)
     return (first.view(B, C, 1, H, 1, W) * shifted).mean(1).transpose(2, 3).reshape(B, shifts * shifts, H, W)
+
+
+class _Correlation(torch.autograd.Function):
+    """`correlate` with a gradient that adds in place, which takes less than half the time of a derived one."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor, radius: int) -> Tensor:
+        ctx.save_for_backward(first, second)
+        ctx.radius = radius
+        padded = F.pad(second, (radius, radius, radius, radius))
+        return torch.stack([(first * part).mean(1) for part in _displaced(padded, radius)], 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, second = ctx.saved_tensors
+        radius = ctx.radius
+        padded = F.pad(second, (radius, radius, radius, radius))
+        first_gradient, padded_gradient = torch.zeros_like(first), torch.zeros_like(padded)
+        weights = (gradient / first.shape[1]).to(first.dtype).unsqueeze(2).unbind(1)  # of every displacement
+        displaced = zip(weights, _displaced(padded, radius), _displaced(padded_gradient, radius), strict=True)
+        for weight, part, part_gradient in displaced:
+            first_gradient.addcmul_(weight, part)
+            part_gradient.addcmul_(weight, first)
+        H, W = second.shape[2:]
+        return first_gradient, padded_gradient[:, :, radius : radius + H, radius : radius + W], None
+
+
+def _displaced(padded: Tensor, radius: int) -> Iterator[Tensor]:
+    """Yield the views of a map that is padded by `radius` pixels, one for every displacement, rows first."""
+    H, W = (n - 2 * radius for n in padded.shape[2:])
+    for i in range(2 * radius + 1):
+        for j in range(2 * radius + 1):
+            yield padded[:, :, i : i + H, j : j + W]
 
 
 def warp_pair(first: Tensor, second: Tensor, motion: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,3 +80,9 @@ def test_correlation_is_the_mean_product_at_each_displacement() -> None:
         dy, dx = divmod(k, 5)
         expected = (first * padded[..., dy : dy + 6, dx : dx + 9]).mean(1)
         assert torch.allclose(actual[:, k], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_the_gradient_of_the_correlation_is_that_of_its_definition(radius: int) -> None:
+    maps = [torch.randn(2, 3, 5, 6, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda first, second: correlate(first, second, radius), maps)
