@@ -1,0 +1,75 @@
+"""Segments: parts of a video that are upscaled separately and give exactly the frames of one run.
+
+A segment makes the outputs of some neighbouring frames of one scene. The network also sees frames around them, so a
+segment reads more frames than it makes outputs of: the ones that the windows of an undivided run would hold, and those
+that make its windows begin at the same frames. No outputs are requested at these frames, so they cost nothing but their
+decoding.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..contract.manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The frames of a segment, by their numbers in the video."""
+
+    outputs: range  # frames whose outputs it makes
+    inputs: range  # frames that it reads, all of one scene
+    ends_scene: bool  # whether the last frame that it reads is the last of its scene
+
+
+def split_scene(window: Window, scene: range, frames: int) -> Iterator[Segment]:
+    """Yield the segments of a scene in order, of about `frames` frames each.
+
+    `scene` has the numbers of its frames in the video; the windows of a network decide at which of them a segment may
+    begin. Raises ValueError for fewer than one frame.
+    """
+    if frames < 1:
+        raise ValueError(f"segments have at least one frame, not {frames}")
+    step = _step(window)
+    length = math.ceil(frames / step) * step
+    for start in range(scene.start, scene.stop, length):
+        outputs = range(start, min(start + length, scene.stop))
+        before, after = _context(window, start - scene.start)
+        low, high = max(scene.start, start - before), outputs.stop + after
+        # Near its end a scene's windows depend on where it ends.
+        if scene.stop - high <= before + after:
+            high = scene.stop
+        yield Segment(outputs, range(low, high), high == scene.stop)
+
+
+def requested_times(segment: Segment, frame: int, times: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
+    """Return those of an input frame's requested times that a segment makes: all of them, or none."""
+    return times if frame in segment.outputs else ()
+
+
+def _step(window: Window) -> int:
+    """Return the distance between frames at which windows begin."""
+    match window:
+        case RunWindow():
+            return window.frames - 1
+        case DoubledWindow():
+            return window.frames
+        case _:
+            return 1
+
+
+def _context(window: Window, start: int) -> tuple[int, int]:
+    """Return how many frames before and after its own a segment reads that begins at frame `start` of its scene."""
+    match window:
+        case PairWindow():
+            return 1, 1
+        case RunWindow():
+            return window.frames - 1, window.frames - 1
+        case SlidingWindow():
+            radius = window.frames // 2
+            return 2 * radius, 2 * radius  # a window that is reflected at a scene's end reaches as far
+        case DoubledWindow():
+            pieces = math.ceil(window.overlap / window.frames)
+            first = max(0, start - window.overlap) // window.frames * window.frames
+            return start - max(0, first - pieces * window.frames), window.overlap
