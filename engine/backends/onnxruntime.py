@@ -83,7 +83,7 @@ class OrtSession(Closing):
             self._session = _create(ort, graph, _options(ort, threads, fixed), ["CPUExecutionProvider"])
         else:
             self._open_plain = functools.partial(_open_cuda, ort, graph, threads, fixed, self.device, precision)
-            if fixed:
+            if fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
                 with contextlib.suppress(BackendError):
                     self._session, self.captured = self._open_plain(capture=True), True
             if not self.captured:

@@ -56,6 +56,12 @@ def test_frames_are_those_of_the_cpu(ort: FakeOrt, toy: Bundle, behaviour: dict[
     assert (first, "".join(others)) == ("0", captured)
 
 
+def test_capture_can_be_turned_off(ort: FakeOrt, toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STVSR_CUDA_GRAPHS", "0")
+    frames_between(toy, GPU)
+    assert {provider["enable_cuda_graph"] for provider in ort.opened} == {"0"}
+
+
 def test_results_of_a_captured_graph_outlive_the_next_run(ort: FakeOrt, toy: Bundle) -> None:
     first, second = (np.full((1, 2, 3, 8, 8), value, np.float32) for value in (0.25, 0.75))
     with open_graphs(toy, GPU) as graphs:
