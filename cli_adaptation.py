@@ -32,6 +32,7 @@ def adapt(
         str | None,
         typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
     ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the adaptation as JSON.")] = False,
@@ -51,7 +52,7 @@ def adapt(
     ):
         from .export.adapter import BundleAdapter, write_unadapted
 
-        adapter = BundleAdapter(bundles, _adapter_options(options))
+        adapter = BundleAdapter(bundles, _adapter_options(options, device))
         scene = max(read_scenes(request), key=len)
         task = progress.add_task(f"adapt {plain(clip.name)}", total=1.0, note="")
         _, verdict = adapter.adapt(scene, folder, _show_steps(progress, task))
@@ -82,7 +83,8 @@ def adapt_scenes(
     with training_extra():
         from .export.adapter import BundleAdapter
 
-        adapter = BundleAdapter(find_bundles(request.model), _adapter_options(options))
+        device = "cpu" if request.backend.device == "cpu" else "auto"
+        adapter = BundleAdapter(find_bundles(request.model), _adapter_options(options, device))
     scenes = iter([max(read_scenes(request), key=len)]) if per == "video" else read_scenes(request)
     adapted, records = [], []
     for number, scene in enumerate(scenes, 1):
@@ -94,7 +96,7 @@ def adapt_scenes(
     return Adaptation(tuple(adapted), tuple(records))
 
 
-def _adapter_options(options: AdaptOptions) -> Any:  # export.adapter.Options, imported only with PyTorch
+def _adapter_options(options: AdaptOptions, device: str) -> Any:  # export.adapter.Options, imported only with PyTorch
     from .engine.contract.bundle import find_bundle
     from .export.adapter import Options
     from .training.adapt.protocol import Budget
@@ -110,6 +112,7 @@ def _adapter_options(options: AdaptOptions) -> Any:  # export.adapter.Options, i
         checkpoint=options.checkpoint,
         coarse=options.coarse,
         seed=options.seed,
+        device=device,
     )
 
 

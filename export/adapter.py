@@ -1,5 +1,6 @@
 """Adapt bundles to a clip: their networks learn from it, and the new weights go into copies of their graphs."""
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from ..training.networks.adavsr import SpatialModule, TemporalModule
 from ..training.networks.base import Network
 from ..training.networks.cascade import AdaVSR, weights_of
 from ..training.networks.dtsr import DeepTemporalSR
+from ..training.run import find_device
 from .bundle_network import engine_restorer, load_network, write_adapted
 
 METHODS = (SelfSupervised.name, Distillation.name, InternalLearning.name, ZeroShot.name)
@@ -46,16 +48,19 @@ class Options:
     checkpoint: Path | None = None  # for zero-shot learning
     coarse: int | None = None  # for zero-shot learning: how many times smaller it sees frames; None: by their motion
     seed: int = 0
+    device: str = "cpu"  # of PyTorch: cpu, cuda:N, or auto: the first CUDA device if PyTorch can use it
 
 
 class BundleAdapter:
     """Adapts a bundle, or Ada-VSR's two bundles as one network, to one scene after another.
 
-    Raises RequestError for options that the bundles do not support, and BundleError as `load_network` does.
+    Raises RequestError for options that the bundles do not support, BackendError if PyTorch cannot use the device, and
+    BundleError as `load_network` does.
     """
 
     def __init__(self, bundles: Sequence[Bundle], options: Options) -> None:
         self.bundles, self._options = tuple(bundles), options
+        self._device = find_device(options.device)
         match [load_network(bundle) for bundle in bundles]:
             case [TemporalModule() as temporal, SpatialModule() as spatial]:
                 self.network: Network = AdaVSR(temporal, spatial)
@@ -79,7 +84,8 @@ class BundleAdapter:
         with ExitStack() as stack:
             method = self._open_method(stack)
             network = self._network_for(clip)
-            verdict = adapt_guarded(method, network, clip, self._options.budget, self._options.seed, on_step)
+            learner = copy.deepcopy(network).to(self._device)
+            verdict = adapt_guarded(method, learner, clip, self._options.budget, self._options.seed, on_step)
         if not verdict.kept or verdict.adapted is None:
             return self.bundles, verdict
         weights, record = verdict.adapted.weights, verdict.record()
@@ -141,7 +147,8 @@ class BundleAdapter:
                 settings: dict[str, Any] = {"degrade": None if options.estimate_blur else bicubic, "flow": picture_flow}
                 restoring = bundle if self.method == SelfSupervised.name else options.teacher
                 assert restoring is not None
-                settings["restore"] = engine_restorer(stack.enter_context(Upscaler(restoring, Backend(device="cpu"))))
+                backend = Backend("ort", "cpu" if self._device == "cpu" else "auto")
+                settings["restore"] = engine_restorer(stack.enter_context(Upscaler(restoring, backend)))
                 return SelfSupervised(**settings) if self.method == SelfSupervised.name else Distillation(**settings)
             case ZeroShot.name:
                 return ZeroShot(checkpoint=options.checkpoint)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stvsr import Bundle, RequestError
+from stvsr import BackendError, Bundle, RequestError
+from stvsr.engine.contract.bundle import find_bundle
 from stvsr.engine.contract.weights import read_weights
 from stvsr.export.adapter import BundleAdapter, Options
 from stvsr.export.exporter import export_bundle
@@ -208,3 +209,24 @@ def test_ada_vsr_trains_and_meta_trains(tmp_path: Path) -> None:
     assert stvsr(*train, *meta).returncode == 0
     assert (run / "meta" / "last.pt").stat().st_mtime_ns == before
     assert_one_clear_error(stvsr(*train, "--meta", "inner=3"), "no field 'inner'", "inner_steps")
+
+
+def test_a_device_that_pytorch_cannot_use_is_refused(spatial: Path) -> None:
+    with pytest.raises(BackendError, match="PyTorch cannot use the device 'cuda:99'"):
+        BundleAdapter([Bundle.load(spatial)], Options(Budget(steps=1), device="cuda:99"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["edvr-s", "spatial", "dtsr"])
+def test_a_gpu_learns_what_the_cpu_learns(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device that PyTorch can use")
+    bundle = find_bundle(name) if name == "edvr-s" else Bundle.load(request.getfixturevalue(name))
+    frames = np.stack([frame.astype(np.float32) for frame in pan(14, (48, 64))])
+    losses = []
+    for device in ("cpu", "cuda:0"):
+        adapter = BundleAdapter([bundle], Options(Budget(steps=3), device=device))
+        _, verdict = adapter.adapt(frames, tmp_path / device)
+        assert verdict.adapted is not None, verdict.reason
+        losses.append(verdict.adapted.record.losses)
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)

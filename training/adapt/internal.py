@@ -61,12 +61,13 @@ class InternalLearning:
             widths, angle = kernel_moments(kernel)
             details = {"kernel_widths_px": widths, "kernel_angle": angle, "kernel_given": self.kernel is not None}
         learner = copy.deepcopy(network).eval().requires_grad_()
+        device = next(learner.parameters()).device
         optimizer = _OPTIMIZERS[self.optimizer](learner.parameters(), self.rate)
         random = np.random.default_rng(seed)
         losses: list[float] = []
         while not clock.done():
             inputs, targets = pairs.draw(kernel, self.batch, random)
-            loss = F.l1_loss(learner(inputs), targets)
+            loss = F.l1_loss(learner(inputs.to(device)), targets.to(device))
             losses.append(loss.item())
             if not math.isfinite(losses[-1]):
                 raise AdaptationError(f"Internal learning diverged at step {len(losses)}: take a lower learning rate.")
@@ -76,7 +77,7 @@ class InternalLearning:
             clock.steps += 1
             if on_step:
                 on_step(clock, losses[-1])
-        weights = {name: value.detach().clone() for name, value in learner.state_dict().items()}
+        weights = {name: value.detach().cpu().clone() for name, value in learner.state_dict().items()}
         return Adapted(weights, Record(self.name, clock.steps, clock.seconds, tuple(losses), details))
 
 

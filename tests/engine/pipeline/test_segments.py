@@ -31,7 +31,7 @@ class Made(NamedTuple):
     frame: int
     time: Fraction
     window: tuple[int, ...]
-    index: int
+    shown: int  # which frame of the window it is near
 
 
 def made(window: Window, inputs: Iterable[InputFrame]) -> Iterator[Made]:
