@@ -93,6 +93,12 @@ def upscale(
         Path | None,
         typer.Option("-o", "--output", help="The output video.", show_default="STEM_x4_60fps.mp4 beside INPUT"),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep finished parts in .NAME.stvsr, from which the same command goes on if it is stopped."
+        ),
+    ] = False,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
     adapt_per: Annotated[
         str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
@@ -102,8 +108,11 @@ def upscale(
 ) -> None:
     """Enlarge a video and raise its frame rate."""
     from .engine.pipeline.request import UpscaleRequest
+    from .engine.pipeline.resume import upscale_resumable
     from .engine.pipeline.run import upscale as run
 
+    if adapt and resume:
+        raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
     request = UpscaleRequest(
         input=source,
         output=output,
@@ -117,8 +126,9 @@ def upscale(
     )
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
+    kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
     with (
-        interruptible("nothing was written"),
+        interruptible(kept),
         progress_bar(no_progress or as_json) as progress,
         tempfile.TemporaryDirectory(prefix="stvsr-") as folder,
     ):
@@ -126,7 +136,8 @@ def upscale(
         adapted = None
         if adapt:
             adapted = adapt_scenes(request, adapt_per or "video", adaptation, Path(folder), progress, task)
-        report = run(request, _show_frames(progress, task, plain(source.name)), adapted)
+        show = _show_frames(progress, task, plain(source.name))
+        report = upscale_resumable(request, show) if resume else run(request, show, adapted)
     if as_json:
         out.print_json(json.dumps(report.as_dict()))
     else:

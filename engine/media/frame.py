@@ -33,6 +33,17 @@ class FrameReader(Closing):
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 
+    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+        """Yield the frames with timestamps from `low`, which is that of a frame, up to and without `high`, in seconds.
+
+        The last of them may have another duration than in a whole iteration.
+        """
+        for frame in self:
+            if frame.pts >= high:
+                return
+            if frame.pts >= low:
+                yield frame
+
 
 def checked_rate(rate: Fraction) -> Fraction:
     """Return a frame rate in frames per second; raises MediaError unless it is above 0."""

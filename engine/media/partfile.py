@@ -13,13 +13,13 @@ from ..contract.errors import MediaError
 
 
 class PartFile:
-    """An unfinished output file at `part`, in the folder of `path`; end it with `publish` or `discard`.
+    """An unfinished output file at `part`, in the folder of `path` or in `folder`; end it with `publish` or `discard`.
 
-    The constructor creates the file. Raises MediaError if the folder is missing or cannot be written, if `path` is the
-    source itself, or if `path` exists and `overwrite` is false.
+    `folder` is on the same file system. The constructor creates the file. Raises MediaError if the folder is missing or
+    cannot be written, if `path` is the source itself, or if `path` exists and `overwrite` is false.
     """
 
-    def __init__(self, path: Path, *, source: Path | None, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, source: Path | None, overwrite: bool, folder: Path | None = None) -> None:
         self.path = path
         self._overwrite = overwrite
         if not path.parent.is_dir():
@@ -31,7 +31,8 @@ class PartFile:
                 raise MediaError(f"{path} is the input itself: choose another output.")
             if not overwrite:
                 raise MediaError(f"{path} already exists: choose another output, or allow overwriting.")
-        self.part = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
+        name = f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}"
+        self.part = (folder or path.parent) / name
         with self.media_errors():
             self.part.touch(exist_ok=False)
 

@@ -1,8 +1,10 @@
 """Read the frames of a video file or an image folder at their own timestamps."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -58,6 +60,42 @@ class VideoReader(FrameReader):
         end = self._indexed_end(stream)
         yield self._frame(*previous, own_duration if end is None or end <= previous[1] else end - previous[1])
         self.close()
+
+    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+        """Yield the frames of a part as `FrameReader.between`; reading starts at the keyframe before it.
+
+        If the part cannot be found from there, the file is read from its beginning.
+        """
+        frames = self._from_keyframe(low)
+        first = None if self.input_fps is not None else next(frames, None)
+        if first is None or first.pts != low:
+            yield from super().between(low, high)
+            return
+        for frame in chain([first], frames):
+            if frame.pts >= high:
+                return
+            yield frame
+
+    def _from_keyframe(self, low: Fraction) -> Iterator[Frame]:
+        """Yield the frames from `low` seconds on that can be decoded from the keyframe before, without any check."""
+        self.close()
+        self._container, stream = open_video(self.path)
+        stream.thread_type = "AUTO"
+        time_base = self.info.time_base
+        previous: tuple[av.VideoFrame, Fraction] | None = None
+        try:
+            self._container.seek(math.floor(low / time_base), stream=stream)
+            for decoded in self._container.decode(stream):
+                if decoded.pts is None or decoded.pts * time_base < low:
+                    continue
+                pts = decoded.pts * time_base
+                if previous is not None:
+                    yield self._frame(*previous, pts - previous[1])
+                previous = decoded, pts
+        except av.error.FFmpegError:
+            return  # a whole iteration finds the damage and names it
+        if previous is not None:
+            yield self._frame(*previous, (previous[0].duration or 1) * time_base)
 
     def _frame(self, decoded: av.VideoFrame, pts: Fraction, duration: Fraction) -> Frame:
         tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)

@@ -55,7 +55,8 @@ class EncodedStream:
         self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
         self._stream = self._add_stream(output, rate)
         if source is not None:
-            self._copy_properties(output, source, warnings)
+            self._stream.codec_context.sample_aspect_ratio = pixel_aspect(source, size)
+            copy_properties(self._stream, output, source, path, size, warnings)
         self._open_encoder()
 
     @property
@@ -64,6 +65,11 @@ class EncodedStream:
         if is_rgb(self._pix_fmt):
             return None
         return PictureFormat(self._planar, LUMA_WEIGHTS[self._coding.matrix], self._coding.full_range)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether a frame was encoded."""
+        return self._first is not None
 
     def encode(self, frame: Picture, pts: Fraction, duration: Fraction) -> Iterator[Packet]:
         """Encode a frame that is displayed from `pts` for `duration`, in seconds; yield the packets to write.
@@ -93,7 +99,9 @@ class EncodedStream:
         if self._last is None:
             raise MediaError(f"No frame was written to {self._path}: choose an input that has frames.")
         if not stores_milliseconds(self._path):
-            self._align_end(self._last)
+            assert self._first is not None
+            assert self._first_dts is not None
+            align_end(self._last, self._first, self._first_dts, self._end)
         yield self._last
 
     def _convert(self, frame: Picture) -> av.VideoFrame:
@@ -121,22 +129,6 @@ class EncodedStream:
         if previous is not None:
             yield previous
 
-    def _align_end(self, last: Packet) -> None:
-        """Make the durations in decoding order, which MP4 stores, add up to the duration of the video.
-
-        The last packet in decoding order may be displayed before others; its end must not lie after theirs.
-        """
-        assert self._first is not None
-        assert self._first_dts is not None
-        assert last.pts is not None
-        assert last.dts is not None
-        length = self._end - self._first
-        duration = length - (last.dts - self._first_dts)
-        if last.pts + duration > self._end:
-            last.dts = last.pts
-            duration = length - (last.dts - self._first_dts)
-        last.duration = max(1, duration)
-
     def _ticks(self, time: Fraction) -> int:
         return round(time / self._time_base)
 
@@ -153,23 +145,9 @@ class EncodedStream:
         context.time_base = stream.time_base = self._time_base
         context.colorspace, context.color_range = self._tags.matrix, self._tags.range
         context.color_primaries, context.color_trc = self._tags.primaries, self._tags.transfer
-        if self._codec == "libx265" and self._path.suffix.lower() in (".mp4", ".m4v", ".mov"):
-            context.codec_tag = "hvc1"  # Apple's players take H.265 only with this tag
+        if (tag := codec_tag(context.codec.canonical_name, self._path)) is not None:
+            context.codec_tag = tag
         return stream
-
-    def _copy_properties(self, output: OutputContainer, source: VideoInfo, warnings: list[str]) -> None:
-        """Copy the pixel aspect, rotation, metadata and disposition of the source's video stream."""
-        aspect = _pixel_aspect(source, self._size)
-        self._stream.codec_context.sample_aspect_ratio = aspect
-        if aspect != 1 and self._path.suffix.lower() == ".webm":
-            warnings.append(f"The pixel aspect {aspect} was left out: webm does not support it.")
-        if source.display_matrix is not None:
-            self._stream.set_display_matrix(source.display_matrix)
-        if Path(source.path).is_file():
-            container, original = open_video(source.path)
-            with container:
-                self._stream.metadata.update(lasting_metadata(original.metadata, output.format.name))
-                self._stream.disposition = original.disposition
 
     def _open_encoder(self) -> None:
         context = self._stream.codec_context
@@ -185,6 +163,48 @@ class EncodedStream:
             ) from error
         if context.options:  # options that the encoder has not used
             raise MediaError(f"{self._codec} has no option '{next(iter(context.options))}': leave it out.")
+
+
+def codec_tag(codec: str, path: Path) -> str | None:
+    """Return the tag of a codec, by FFmpeg's name of it, in a file; None: the muxer's own choice."""
+    # Apple's players take H.265 only with this tag.
+    return "hvc1" if codec == "hevc" and path.suffix.lower() in (".mp4", ".m4v", ".mov") else None
+
+
+def copy_properties(
+    stream: VideoStream,
+    output: OutputContainer,
+    source: VideoInfo,
+    path: Path,
+    size: tuple[int, int],
+    warnings: list[str],
+) -> None:
+    """Copy the rotation, metadata and disposition of the source's video stream to that of an output."""
+    aspect = pixel_aspect(source, size)
+    if aspect != 1 and path.suffix.lower() == ".webm":
+        warnings.append(f"The pixel aspect {aspect} was left out: webm does not support it.")
+    if source.display_matrix is not None:
+        stream.set_display_matrix(source.display_matrix)
+    if Path(source.path).is_file():
+        container, original = open_video(source.path)
+        with container:
+            stream.metadata.update(lasting_metadata(original.metadata, output.format.name))
+            stream.disposition = original.disposition
+
+
+def align_end(last: Packet, first: int, first_dts: int, end: int) -> None:
+    """Make the durations in decoding order, which MP4 stores, add up to the duration of the video, all in ticks.
+
+    The last packet in decoding order may be displayed before others; its end must not lie after theirs.
+    """
+    assert last.pts is not None
+    assert last.dts is not None
+    length = end - first
+    duration = length - (last.dts - first_dts)
+    if last.pts + duration > end:
+        last.dts = last.pts
+        duration = length - (last.dts - first_dts)
+    last.duration = max(1, duration)
 
 
 def _output_colors(source: VideoInfo | None, height: int, pix_fmt: str) -> tuple[Coding, ColorTags]:
@@ -218,7 +238,7 @@ def usable_time_base(time_base: Fraction) -> Fraction:
     return time_base if max(time_base.numerator, time_base.denominator) <= _MAX_INT else _FLICK
 
 
-def _pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> Fraction:
+def pixel_aspect(source: VideoInfo, size: tuple[int, int]) -> Fraction:
     """Return the pixel aspect with which an output of this size keeps the proportions of the source."""
     change = Fraction(source.width * size[1], source.height * size[0])
     if abs(change - 1) < Fraction(1, 100):  # from rounding the size to whole pixels

@@ -1,6 +1,7 @@
 """Write a video file: encoded frames, and the source's other streams and metadata."""
 
 import math
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from av.packet import Packet
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
-from .encoder import CONTAINERS, Encoding, choose_encoding
+from .encoder import CONTAINERS, choose_encoding
 from .frame import FrameReader
 from .partfile import PartFile
 from .probe import VideoInfo, probe
@@ -26,8 +27,102 @@ Source = FrameReader | str | Path
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
 
 
-class VideoWriter:
-    """Writes one video file; a context manager that leaves the complete file, or no file after an error.
+class VideoFile:
+    """A video file that is being written: a context manager that leaves the complete file, or no file after an error.
+
+    The base class of the two ways to write one: `VideoWriter` encodes frames, `JoinedVideo` takes encoded segments.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        source: VideoInfo | None,
+        time_base: Fraction,
+        overwrite: bool,
+        part_folder: Path | None = None,
+    ) -> None:
+        if path.suffix.lower() not in CONTAINERS:
+            raise MediaError(f"{path} must end in one of {', '.join(CONTAINERS)}: choose one of these containers.")
+        self.path = path
+        self.warnings: list[str] = []
+        self._time_base = usable_time_base(time_base)
+        self._output: OutputContainer | None = None
+        self._copied: CopiedStreams | None = None
+        original = None if source is None else Path(source.path)
+        self._file = PartFile(path, source=original, overwrite=overwrite, folder=part_folder)
+        try:
+            with self._file.media_errors():
+                self._open(source)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon()
+            return
+        try:
+            with self._file.media_errors():
+                self._finish()
+            self._file.publish()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
+        """Add the video stream to the output."""
+        raise NotImplementedError
+
+    def _last_packets(self) -> Iterator[Packet]:
+        """Yield the video packets that remain at the end."""
+        raise NotImplementedError
+
+    def _open(self, source: VideoInfo | None) -> None:
+        """Set up every stream; the muxer writes the header with the first packet."""
+        scale = {"movie_timescale": str(_movie_timescale(source, self._time_base))}
+        self._output = av.open(
+            str(self._file.part), "w", container_options={} if stores_milliseconds(self.path) else scale
+        )
+        self._add_video(self._output, source)
+        if source is not None and Path(source.path).is_file():
+            self._copied = CopiedStreams(Path(source.path), self._output, self.warnings)
+
+    def _write_packet(self, packet: Packet) -> None:
+        """Write a video packet, after the packets of the other streams up to its time."""
+        assert self._output is not None
+        assert packet.dts is not None
+        if self._copied is not None:
+            self._copied.copy_until(packet.dts * self._time_base)
+        self._output.mux_one(packet)
+
+    def _finish(self) -> None:
+        assert self._output is not None
+        for packet in self._last_packets():
+            self._write_packet(packet)
+        if self._copied is not None:
+            self._copied.copy_until(None)
+            self._copied.close()
+        self._output.close()
+
+    def _abandon(self) -> None:
+        """Close what is open and delete the unfinished file."""
+        with suppress(Exception):
+            if self._copied is not None:
+                self._copied.close()
+        with suppress(Exception):
+            if self._output is not None:
+                self._output.close()
+        self._file.discard()
+
+
+class VideoWriter(VideoFile):
+    """Writes one video file of frames.
 
     Color tags, pixel aspect, rotation, metadata, chapters, audio and subtitles come from the source; `warnings` reports
     those that the container cannot store unchanged. Matroska and WebM round timestamps to milliseconds, and start at or
@@ -51,13 +146,9 @@ class VideoWriter:
         pix_fmt: str | None = None,
         overwrite: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.warnings: list[str] = []
         info = _source_info(source, rate)
-        if self.path.suffix.lower() not in CONTAINERS:
-            raise MediaError(f"{self.path} must end in one of {', '.join(CONTAINERS)}: choose one of these containers.")
-        encoding = choose_encoding(
-            self.path.suffix.lower(),
+        self._encoding = choose_encoding(
+            Path(path).suffix.lower(),
             size,
             info.bit_depth if info is not None else 8,
             codec=codec,
@@ -65,33 +156,9 @@ class VideoWriter:
             pix_fmt=pix_fmt,
             options=encoder_options,
         )
-        self.codec, self.pix_fmt = encoding.codec, encoding.pix_fmt
-        self._output: OutputContainer | None = None
-        self._copied: CopiedStreams | None = None
-        self._file = PartFile(self.path, source=None if info is None else Path(info.path), overwrite=overwrite)
-        try:
-            with self._file.media_errors():
-                self._open(encoding, info, size, rate, usable_time_base(time_base))
-        except BaseException:
-            self._abandon()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._abandon()
-            return
-        try:
-            with self._file.media_errors():
-                self._finish()
-            self._file.publish()
-        except BaseException:
-            self._abandon()
-            raise
+        self.codec, self.pix_fmt = self._encoding.codec, self._encoding.pix_fmt
+        self._size, self._rate = size, rate
+        super().__init__(Path(path), source=info, time_base=time_base, overwrite=overwrite)
 
     @property
     def picture_format(self) -> PictureFormat | None:
@@ -108,52 +175,20 @@ class VideoWriter:
             for packet in self._video.encode(frame, pts, duration):
                 self._write_packet(packet)
 
-    def _open(
-        self, encoding: Encoding, info: VideoInfo | None, size: tuple[int, int], rate: Fraction, time_base: Fraction
-    ) -> None:
-        """Set up every stream; the muxer writes the header with the first packet."""
-        options = {} if stores_milliseconds(self.path) else {"movie_timescale": str(_movie_timescale(info, time_base))}
-        self._output = av.open(str(self._file.part), "w", container_options=options)
+    def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         self._video = EncodedStream(
-            self._output,
-            encoding,
+            output,
+            self._encoding,
             path=self.path,
-            source=info,
-            size=size,
-            rate=rate,
-            time_base=time_base,
+            source=source,
+            size=self._size,
+            rate=self._rate,
+            time_base=self._time_base,
             warnings=self.warnings,
         )
-        self._time_base = time_base
-        if info is not None and Path(info.path).is_file():
-            self._copied = CopiedStreams(Path(info.path), self._output, self.warnings)
 
-    def _write_packet(self, packet: Packet) -> None:
-        """Write a video packet, after the packets of the other streams up to its time."""
-        assert self._output is not None
-        assert packet.dts is not None
-        if self._copied is not None:
-            self._copied.copy_until(packet.dts * self._time_base)
-        self._output.mux_one(packet)
-
-    def _finish(self) -> None:
-        assert self._output is not None
-        for packet in self._video.finish():
-            self._write_packet(packet)
-        if self._copied is not None:
-            self._copied.copy_until(None)
-            self._copied.close()
-        self._output.close()
-
-    def _abandon(self) -> None:
-        """Close what is open and delete the unfinished file."""
-        with suppress(Exception):
-            if self._copied is not None:
-                self._copied.close()
-        with suppress(Exception):
-            if self._output is not None:
-                self._output.close()
-        self._file.discard()
+    def _last_packets(self) -> Iterator[Packet]:
+        return self._video.finish()
 
 
 def _source_info(source: Source | None, rate: Fraction) -> VideoInfo | None:

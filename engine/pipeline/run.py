@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 
@@ -64,9 +65,9 @@ def upscale(
                 overwrite=request.overwrite,
             )
         )
-        run = _Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames)
+        run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames)
         run.stream(reader, writer)
-    warnings = (*_untrained(bundles), *chains.warnings, *writer.warnings)
+    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 
@@ -91,10 +92,22 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
         yield np.stack(scene)
 
 
-def _untrained(bundles: Iterable[Bundle]) -> Iterator[str]:
+def untrained_warnings(bundles: Iterable[Bundle]) -> Iterator[str]:
+    """Yield a sentence about each bundle with random weights."""
     for bundle in bundles:
         if bundle.manifest.training.get("untrained"):
             yield f"Bundle '{bundle.manifest.name}' holds random weights, which serve only to measure speed."
+
+
+class FrameWriter(Protocol):
+    """What takes the frames of a run: `VideoWriter`, or `SegmentWriter` for a part of them."""
+
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """The YUV format that `write` takes besides RGB; None if it takes only RGB."""
+
+    def write(self, frame: Picture, pts: Fraction, duration: Fraction) -> None:
+        """Write a frame that is displayed from `pts` for `duration`, in seconds."""
 
 
 class _Clock:
@@ -122,7 +135,7 @@ class _Clock:
             self.seconds -= time.perf_counter() - start
 
 
-class _Run:
+class Run:
     """The three stages of one run, and their counts."""
 
     def __init__(
@@ -141,7 +154,7 @@ class _Run:
         self.cuts: list[Fraction] = []
         self.start_pts = self.end_pts = Fraction(0)
 
-    def stream(self, reader: Iterable[Frame], writer: VideoWriter) -> None:
+    def stream(self, reader: Iterable[Frame], writer: FrameWriter) -> None:
         """Decode and encode in threads of their own, and infer in the calling thread."""
         frame_bytes = 3 * self._plan.size[0] * self._plan.size[1] * np.dtype(np.uint16).itemsize
         with WorkerGroup() as workers:
@@ -236,11 +249,15 @@ class _Run:
         yield self._input(first, self.end_pts, True, pending)
 
     def _input(self, frame: Frame, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
-        slots: dict[Fraction, list[Slot]] = {}
-        for slot in self._plan.timeline.between(frame.pts, until):
-            slots.setdefault(slot.time, []).append(slot)
-        pending.append(list(slots.values()))
-        return InputFrame(frame.rgb, tuple(slots), last)
+        return self._input_at(frame, self._plan.timeline.between(frame.pts, until), last, pending)
+
+    def _input_at(self, frame: Frame, slots: list[Slot], last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
+        """Return a frame with the times of its slots, which wait in `pending` for their pictures."""
+        by_time: dict[Fraction, list[Slot]] = {}
+        for slot in slots:
+            by_time.setdefault(slot.time, []).append(slot)
+        pending.append(list(by_time.values()))
+        return InputFrame(frame.rgb, tuple(by_time), last)
 
     def _awaited(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
         frames = iter(decoded)
@@ -258,7 +275,7 @@ class _Run:
             self.frames_in += 1
             self._report_progress()
 
-    def _encode(self, computed: Channel[tuple[Picture, Fraction]], writer: VideoWriter) -> None:
+    def _encode(self, computed: Channel[tuple[Picture, Fraction]], writer: FrameWriter) -> None:
         for picture, pts, duration in with_durations(computed, lambda: self.end_pts):
             with self.encoding.busy():
                 writer.write(picture, pts, duration)

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from stvsr import Bundle, InputFrame
-from stvsr.engine.backends import graphs
 from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.pipeline.chain import Chain
@@ -29,51 +27,6 @@ from tests.support.network_bundles import (
 
 H, W = 12, 20
 STEP = 0.01  # in brightness, from one frame of the ramp to the next
-
-
-def enlarge(frames: np.ndarray, factor: int) -> np.ndarray:
-    return frames.repeat(factor, -1).repeat(factor, -2)
-
-
-def compute(kind: str, space: int, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Compute a toy network: frames between input frames are blends of them, and pixels are repeated."""
-    frames = inputs["frames"]
-    if kind == "sliding":
-        return enlarge(frames[:, frames.shape[1] // 2, None], space)
-    if kind == "doubled":  # the frames a quarter of a frame before and after each, where it has neighbours
-        before = np.concatenate((frames[:, :1], frames[:, :-1]), 1)
-        after = np.concatenate((frames[:, 1:], frames[:, -1:]), 1)
-        pair = np.stack((0.75 * frames + 0.25 * before, 0.75 * frames + 0.25 * after), 2)
-        return enlarge(pair.reshape(1, -1, *frames.shape[2:]), space)
-    time = float(inputs["time"][0]) if "time" in inputs else 0.5
-    output = np.empty((1, 2 * frames.shape[1] - 1, *frames.shape[2:]), np.float32)
-    output[:, ::2], output[:, 1::2] = frames, (1 - time) * frames[:, :-1] + time * frames[:, 1:]
-    return enlarge(output, space)
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, np.ndarray]]:
-    """Replace sessions by toy networks, and return a list that receives the inputs of every run."""
-    inputs_of_runs: list[dict[str, np.ndarray]] = []
-
-    class ToySession:
-        device = "cpu"
-
-        def __init__(self, path: Path, *_: Any) -> None:
-            self.kind, space = path.parent.name.split("-x")  # the name of a `network_bundle`
-            self.space = int(space)
-
-        def __enter__(self) -> "ToySession":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def run(self, inputs: dict[str, np.ndarray], *, keep: bool = False) -> dict[str, np.ndarray]:
-            inputs_of_runs.append(inputs)
-            return {"upscaled": compute(self.kind, self.space, inputs)}
-
-    monkeypatch.setattr(graphs, "OrtSession", ToySession)
-    return inputs_of_runs
 
 
 def ramp(count: int, times: tuple[Fraction, ...], scene_ends: tuple[int, ...] = ()) -> Iterator[InputFrame]:

@@ -56,7 +56,7 @@ def test_a_failure_while_encoding_leaves_nothing(clip: Path, toy: Path, monkeypa
 
 
 def test_a_failure_while_decoding_leaves_nothing(clip: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = pipeline._Run._decode
+    decode = pipeline.Run._decode
 
     def failing(self: Any, reader: Any, decoded: Any) -> None:
         def frames() -> Iterator[Frame]:
@@ -67,7 +67,7 @@ def test_a_failure_while_decoding_leaves_nothing(clip: Path, toy: Path, monkeypa
 
         decode(self, frames(), decoded)
 
-    monkeypatch.setattr(pipeline._Run, "_decode", failing)
+    monkeypatch.setattr(pipeline.Run, "_decode", failing)
     with pytest.raises(FaultError, match="broken packet"):
         upscale(UpscaleRequest(input=clip, model=toy, backend=CPU))
     assert_nothing_is_left(clip)

@@ -1,0 +1,214 @@
+"""Segments of a video: files of encoded packets, and the video that is joined of them without encoding again.
+
+A segment file is Matroska, which stores every codec; the times of its packets, exact and in the order of decoding, are
+in the record that `SegmentWriter.close` returns.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from ..contract.errors import MediaError
+from ..contract.picture import Picture, PictureFormat
+from .encoder import Encoding
+from .partfile import PartFile
+from .probe import VideoInfo
+from .video_stream import EncodedStream, align_end, codec_tag, copy_properties, stores_milliseconds, usable_time_base
+from .writer import VideoFile
+
+_STEP = Fraction(1, 1000)  # seconds, between packets in a segment file, whose own times mean nothing
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """A finished segment: its file, and the ticks of its packets in the order of decoding."""
+
+    path: Path
+    ticks: tuple[int, ...]  # in the time base of the video
+
+
+class SegmentWriter:
+    """Encodes the frames of a segment into a file; a context manager that leaves the file, or none after an error.
+
+    The frames are encoded as `VideoWriter` does for the `encoding` and the source. A segment may have no frames: then
+    no file is left. Raises MediaError as VideoWriter.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        encoding: Encoding,
+        *,
+        source: VideoInfo,
+        size: tuple[int, int],  # (width, height)
+        rate: Fraction,
+        time_base: Fraction,
+    ) -> None:
+        self.path = path
+        self._ticks: list[int] = []
+        self._file = PartFile(path, source=None, overwrite=True)
+        self._output: OutputContainer | None = None
+        try:
+            with self._file.media_errors():
+                self._output = av.open(str(self._file.part), "w", format="matroska")
+                self._video = EncodedStream(
+                    self._output,
+                    encoding,
+                    path=path,
+                    source=source,
+                    size=size,
+                    rate=rate,
+                    time_base=usable_time_base(time_base),
+                    warnings=[],
+                )
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon()
+            return
+        try:
+            with self._file.media_errors():
+                self._finish()
+            if self._ticks:
+                self._file.publish()
+            else:
+                self._file.discard()
+        except BaseException:
+            self._abandon()
+            raise
+
+    @property
+    def picture_format(self) -> PictureFormat | None:
+        """The YUV format that `write` takes besides RGB; None if it takes only RGB."""
+        return self._video.picture_format
+
+    @property
+    def finished(self) -> SegmentFile:
+        """The record of the segment, after the `with` block."""
+        return SegmentFile(self.path, tuple(self._ticks))
+
+    def write(self, frame: Picture, pts: Fraction, duration: Fraction) -> None:
+        """Encode a frame; see `VideoWriter.write`."""
+        with self._file.media_errors():
+            for packet in self._video.encode(frame, pts, duration):
+                self._put(packet)
+
+    def _put(self, packet: Packet) -> None:
+        assert self._output is not None
+        assert packet.pts is not None
+        self._ticks.append(packet.pts)
+        packet.pts, packet.dts, packet.time_base = len(self._ticks), len(self._ticks), _STEP
+        self._output.mux_one(packet)
+
+    def _finish(self) -> None:
+        assert self._output is not None
+        if self._video.has_frames:
+            for packet in self._video.finish():
+                self._put(packet)
+        self._output.close()
+
+    def _abandon(self) -> None:
+        with suppress(Exception):
+            if self._output is not None:
+                self._output.close()
+        self._file.discard()
+
+
+class JoinedVideo(VideoFile):
+    """A video file of finished segments: packets are copied, and everything else comes from the source.
+
+    `end` is the end of the video in seconds. Raises MediaError as `VideoWriter`, or if the segments were encoded
+    differently.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        segments: Sequence[SegmentFile],
+        *,
+        source: VideoInfo,
+        size: tuple[int, int],  # (width, height)
+        time_base: Fraction,
+        end: Fraction,
+        overwrite: bool = False,
+    ) -> None:
+        self._segments = [segment for segment in segments if segment.ticks]
+        self._size, self._end_s = size, end
+        if not self._segments:
+            raise MediaError(f"No frame was computed for {path}: choose an input that has frames.")
+        folder = self._segments[0].path.parent  # where nothing is left of a run that is killed
+        super().__init__(path, source=source, time_base=time_base, overwrite=overwrite, part_folder=folder)
+
+    def write(self) -> None:
+        """Copy the packets of all segments."""
+        ticks = [tick for segment in self._segments for tick in segment.ticks]
+        shown = sorted(ticks)
+        end = round(self._end_s / self._time_base)
+        # The decoder returns frames this many packets late, and every packet is decoded before it is shown.
+        delay = max(index - bisect_left(shown, tick) for index, tick in enumerate(ticks))
+        step = max(1, (end - shown[0]) // len(shown))
+        previous: Packet | None = None
+        with self._file.media_errors():
+            for index, packet in enumerate(self._packets()):
+                if previous is not None:
+                    self._write_packet(previous)
+                tick = ticks[index]
+                position = bisect_left(shown, tick)
+                packet.stream, packet.time_base = self._video, self._time_base
+                packet.pts = tick
+                packet.dts = shown[index - delay] if index >= delay else shown[0] - (delay - index) * step
+                packet.duration = (shown[position + 1] if position + 1 < len(shown) else end) - tick
+                previous = packet
+            assert previous is not None
+            if not stores_milliseconds(self.path):
+                align_end(previous, shown[0], shown[0] - delay * step, end)
+            self._last = previous
+
+    def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
+        with av.open(str(self._segments[0].path)) as first:
+            template = first.streams.video[0]
+            self._extradata = template.codec_context.extradata
+            stream = output.add_stream_from_template(template, opaque=True)
+            assert isinstance(stream, VideoStream)
+            stream.time_base = self._time_base
+            if (tag := codec_tag(template.codec_context.name, self.path)) is not None:
+                stream.codec_tag = tag
+        self._video = stream
+        if source is not None:
+            copy_properties(stream, output, source, self.path, self._size, self.warnings)
+
+    def _last_packets(self) -> Iterator[Packet]:
+        yield self._last
+
+    def _packets(self) -> Iterator[Packet]:
+        """Yield the packets of all segments in order."""
+        for segment in self._segments:
+            with av.open(str(segment.path)) as container:
+                stream = container.streams.video[0]
+                if stream.codec_context.extradata != self._extradata:
+                    raise MediaError(
+                        f"{segment.path} was encoded differently from {self._segments[0].path}: delete the folder of"
+                        " the segments and run again."
+                    )
+                packets = [packet for packet in container.demux(stream) if packet.size]
+                if len(packets) != len(segment.ticks):
+                    raise MediaError(f"{segment.path} is damaged: delete it and run again.")
+                yield from packets

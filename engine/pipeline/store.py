@@ -1,0 +1,125 @@
+"""The store of a run that can be resumed: a folder with its survey and the segments that are finished.
+
+A segment counts as finished when its record exists: it is written last, and reaches the disk before it has its name.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..contract.errors import MediaError, RequestError
+from ..media.segment_file import SegmentFile
+from .survey import Survey
+
+_PLAN = "plan.json"
+_VERSION = 1
+
+
+class SegmentStore:
+    """The finished segments of one run.
+
+    `identity` has everything that determines the frames, as JSON values by name. Raises RequestError if the folder
+    belongs to a run with another identity, and MediaError if it cannot be written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._identity = json.loads(json.dumps(dict(identity)))
+        self.survey: Survey | None = None
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise MediaError(f"{folder} cannot be created ({error.strerror}): choose another output.") from error
+        plan = self._read(_PLAN)
+        if plan is None:
+            return
+        try:
+            self._check_identity(plan)
+            self.survey = Survey.from_dict(plan["survey"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"{folder / _PLAN} is not that of a run: delete the folder {folder}.") from error
+
+    def begin(self, survey: Survey) -> None:
+        """Store the survey of a new run."""
+        self._write(_PLAN, {"version": _VERSION, "identity": self._identity, "survey": survey.as_dict()})
+        self.survey = survey
+
+    def path(self, number: int) -> Path:
+        """Return the file of a segment, finished or not."""
+        return self.folder / f"{number:06d}.mkv"
+
+    def finished(self, number: int) -> SegmentFile | None:
+        """Return a segment, or None if it is not finished or was damaged since."""
+        record = self._read(f"{number:06d}.json")
+        try:
+            if record is None:
+                return None
+            ticks = tuple(map(int, record["ticks"]))
+            if ticks and _sha256(self.path(number)) != record["sha256"]:
+                return None
+            return SegmentFile(self.path(number), ticks)
+        except (KeyError, TypeError, ValueError, OSError):
+            return None
+
+    def add(self, number: int, segment: SegmentFile) -> None:
+        """Record a finished segment."""
+        sha256 = None
+        if segment.ticks:
+            _to_disk(segment.path)
+            sha256 = _sha256(segment.path)
+        self._write(f"{number:06d}.json", {"sha256": sha256, "ticks": list(segment.ticks)})
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_identity(self, plan: Mapping[str, Any]) -> None:
+        before = plan["identity"]
+        if plan["version"] != _VERSION:
+            raise ValueError
+        for name in [*self._identity, *before]:
+            if before.get(name) != self._identity.get(name):
+                raise RequestError(
+                    f"{self.folder} has parts of another run, whose {name} differs: give the same command as before, or"
+                    " delete the folder to start again."
+                )
+
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads((self.folder / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        except OSError as error:
+            raise MediaError(f"{self.folder / name} cannot be read ({error.strerror}): check the disk.") from error
+
+    def _write(self, name: str, value: Any) -> None:
+        """Write a JSON file so that it appears complete or not at all, even if the power fails."""
+        partial = self.folder / f".{name}.partial"
+        try:
+            partial.write_text(json.dumps(value), encoding="utf-8")
+            _to_disk(partial)
+            partial.replace(self.folder / name)
+        except OSError as error:
+            raise MediaError(
+                f"{self.folder / name} cannot be written ({error.strerror}): free some space and run again."
+            ) from error
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file's contents are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
