@@ -68,7 +68,7 @@ class EncodedStream:
 
     @property
     def has_frames(self) -> bool:
-        """Whether a frame was encoded."""
+        """True once a frame was encoded."""
         return self._first is not None
 
     def encode(self, frame: Picture, pts: Fraction, duration: Fraction) -> Iterator[Packet]:

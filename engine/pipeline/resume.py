@@ -13,7 +13,6 @@ from typing import Any
 
 import av
 
-from ... import __version__
 from ..contract.bundle import Bundle, file_sha256, find_bundles
 from ..contract.errors import RequestError
 from ..contract.manifest import Window
@@ -139,7 +138,7 @@ def _identity(
         "backend": {k: v for k, v in asdict(request.backend).items() if k != "threads"},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
         "segment length": frames,
-        "version": [__version__, av.__version__],
+        "version of the encoders": av.__version__,
     }
 
 

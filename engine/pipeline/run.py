@@ -100,7 +100,7 @@ def untrained_warnings(bundles: Iterable[Bundle]) -> Iterator[str]:
 
 
 class FrameWriter(Protocol):
-    """What takes the frames of a run: `VideoWriter`, or `SegmentWriter` for a part of them."""
+    """The receiver of a run's frames: `VideoWriter`, or `SegmentWriter` for a part of them."""
 
     @property
     def picture_format(self) -> PictureFormat | None:
