@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         AdaptationError,
         BackendError,
         BundleError,
+        CancelledError,
         CheckpointError,
         DeviceMemoryError,
         ExportError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .contract.windows import InputFrame, one_scene
     from .pipeline.report import Progress, Report
     from .pipeline.request import UpscaleRequest
+    from .pipeline.resume import upscale_resumable
     from .pipeline.run import upscale
     from .pipeline.upscaler import Upscaler
 
@@ -32,6 +34,7 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "CancelledError",
     "CheckpointError",
     "DeviceMemoryError",
     "ExportError",
@@ -45,6 +48,7 @@ __all__ = [
     "Upscaler",
     "one_scene",
     "upscale",
+    "upscale_resumable",
 ]
 
 _MODULES = {
@@ -57,6 +61,7 @@ _MODULES = {
     "Upscaler": "pipeline.upscaler",
     "one_scene": "contract.windows",
     "upscale": "pipeline.run",
+    "upscale_resumable": "pipeline.resume",
 }
 
 

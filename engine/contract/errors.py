@@ -8,6 +8,7 @@ StvsrError
 ├── RequestError            the bundle or the video does not support a scale, rate, size or option
 ├── ExportError             an exported graph and its network compute different results
 ├── CheckpointError         a checkpoint does not hold the weights of the network that reads it
+├── CancelledError          a run was cancelled by its caller
 └── AdaptationError         a clip or network cannot be adapted to, or an adaptation diverged
 """
 
@@ -42,6 +43,10 @@ class ExportError(StvsrError):
 
 class CheckpointError(StvsrError):
     """A checkpoint does not hold the weights of the network that reads it."""
+
+
+class CancelledError(StvsrError):
+    """A run was cancelled by its caller."""
 
 
 class AdaptationError(StvsrError):

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import av
@@ -41,12 +42,13 @@ def upscale_resumable(
     request: UpscaleRequest,
     on_progress: Callable[[Progress], None] | None = None,
     segment_frames: int | None = None,
+    cancel: Event | None = None,
 ) -> Report:
     """Upscale one video as `upscale` does, so that the same call goes on after it was stopped.
 
     Finished segments of about two seconds, or of `segment_frames` input frames, are kept in the folder `.NAME.stvsr`
-    beside the output, which is deleted when the output is complete. A chain of bundles, and a network that passes
-    over the frames several times, has scenes as its segments.
+    beside the output, which is deleted when the output is complete. `cancel` is that of `upscale`. A chain of bundles,
+    and a network that passes over the frames several times, has scenes as its segments.
 
     Raises a StvsrError as `upscale`, and RequestError if the folder belongs to another run or if the encoder is given a
     bit rate, which has no meaning for segments.
@@ -81,7 +83,7 @@ def upscale_resumable(
         assert store.survey is not None
         segments = _segments(plan, store.survey, frames)
         chains = opened.enter_context(SceneChains([plan.passes], request.backend, tile=request.tile, flow=request.flow))
-        run = _SegmentedRun(plan, chains, on_progress, store.survey)
+        run = _SegmentedRun(plan, chains, on_progress, store.survey, cancel)
         files = [run.finish(number, segment, store, reader, encoding) for number, segment in enumerate(segments)]
         joined = JoinedVideo(
             plan.output,
@@ -156,9 +158,14 @@ class _SegmentedRun(Run):
     """A run that computes one segment after another, with the times and cuts of a survey."""
 
     def __init__(
-        self, plan: Plan, chains: SceneChains, on_progress: Callable[[Progress], None] | None, surveyed: Survey
+        self,
+        plan: Plan,
+        chains: SceneChains,
+        on_progress: Callable[[Progress], None] | None,
+        surveyed: Survey,
+        cancel: Event | None,
     ) -> None:
-        super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts))
+        super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts), cancel)
         self._survey = surveyed
         self._slots = surveyed.slots(plan.timeline)
         self._segment = Segment(range(0), range(0), False)

@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
+from threading import Event
 from typing import Protocol
 
 import numpy as np
 
 from ..contract.bundle import Bundle, find_bundles
-from ..contract.errors import MediaError
+from ..contract.errors import CancelledError, MediaError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.frame import Frame
@@ -35,12 +36,13 @@ def upscale(
     request: UpscaleRequest,
     on_progress: Callable[[Progress], None] | None = None,
     adaptation: Adaptation | None = None,
+    cancel: Event | None = None,
 ) -> Report:
     """Upscale one video, and return the report.
 
     The output takes its name when it is complete; an error or an interrupt leaves no file. `on_progress` is called
-    whenever an input frame is finished. Raises a StvsrError for a request, video, bundle or backend that cannot be
-    served.
+    whenever an input frame is finished. Setting `cancel`, in any thread, ends the run with CancelledError before the
+    next frame. Raises a StvsrError for a request, video, bundle or backend that cannot be served.
     """
     began = time.perf_counter()
     request.check()
@@ -65,7 +67,7 @@ def upscale(
                 overwrite=request.overwrite,
             )
         )
-        run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames)
+        run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
         run.stream(reader, writer)
     warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
@@ -145,7 +147,9 @@ class Run:
         chains: SceneChains,
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
+        cancel: Event | None = None,
     ) -> None:
+        self._cancel = cancel
         self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
@@ -221,6 +225,8 @@ class Run:
         pending: deque[list[list[Slot]]] = deque()
         results = self._chains.pictures(self._inputs(decoded, pending), picture_format)
         while True:
+            if self._cancel is not None and self._cancel.is_set():
+                raise CancelledError(f"The run was cancelled after {self.frames_in} frames: start it again.")
             with self.inference.busy():
                 picture = next(results, None)
             self._finish_inputs(pending)

@@ -3,10 +3,12 @@
 import json
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
+from stvsr.engine.media.frame import FrameReader
 from stvsr.engine.media.probe import probe
 from stvsr.engine.media.reader import VideoReader, open_reader
 
@@ -143,3 +145,42 @@ class TestFormats:
         assert facts["chapters"][0] == "0.000 to 0.100 s first"
         assert facts["color"]["matrix"] == "untagged"
         assert [(c.start, c.end, c.title) for c in info.chapters][1] == (Fraction(1, 10), Fraction(133, 500), "second")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
+def test_a_part_has_the_frames_of_a_whole_iteration(suffix: str, tmp_path: Path) -> None:
+    options = {"bf": "2" if suffix != ".avi" else "0", "g": "6", "sc_threshold": "0"}
+    time_base = Fraction(1, 24) if suffix == ".avi" else TICK
+    step = 1 if suffix == ".avi" else 1001
+    clip = make_clip(
+        tmp_path / f"clip{suffix}",
+        count=20,
+        pts=[step * n for n in range(20)],
+        last_duration=step,
+        options=options,
+        time_base=time_base,
+    )
+    with open_reader(clip) as reader:
+        frames = list(reader)
+        for low, high in ((0, 20), (0, 1), (5, 9), (6, 12), (7, 8), (13, 20), (19, 20)):
+            part = list(reader.between(frames[low].pts, frames[high].pts if high < 20 else frames[-1].pts + 1))
+            assert [frame.pts for frame in part] == [frame.pts for frame in frames[low:high]]
+            for frame, expected in zip(part, frames[low:high], strict=True):
+                np.testing.assert_array_equal(frame.rgb, expected.rgb)
+
+
+def test_a_part_is_read_from_the_keyframe_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", count=40, options={"g": "5", "bf": "0", "sc_threshold": "0"})
+    with open_reader(clip) as reader:
+        pts = [frame.pts for frame in reader]
+        whole: list[Any] = []
+
+        def from_the_beginning(*arguments: Any) -> list[Any]:
+            whole.append(arguments)
+            return []
+
+        monkeypatch.setattr(FrameReader, "between", from_the_beginning)
+        assert [frame.pts for frame in reader.between(pts[31], pts[34])] == pts[31:34]
+        assert whole == [], "the file was not read from its beginning"
+        list(reader.between(pts[31] + Fraction(1, 10**6), pts[34]))
+        assert len(whole) == 1, "a time that is no frame's is looked for from the beginning"

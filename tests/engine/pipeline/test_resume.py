@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from stvsr import Backend, Bundle, MediaError, RequestError, UpscaleRequest, upscale
+from stvsr import (
+    Backend,
+    Bundle,
+    CancelledError,
+    MediaError,
+    Progress,
+    RequestError,
+    UpscaleRequest,
+    upscale,
+    upscale_resumable,
+)
 from stvsr.engine.pipeline import resume, run
-from stvsr.engine.pipeline.resume import upscale_resumable
 
 from tests.support.media import make_clip, make_folder, make_video, packets_of, pan
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, RUN_X4, SLIDING_X4
@@ -203,6 +213,26 @@ def test_a_stopped_run_goes_on_where_it_was(toy: Path, tmp_path: Path) -> None:
     assert not store.exists()
     upscale(request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
+
+
+def test_a_run_can_be_cancelled_from_another_thread(toy: Path, tmp_path: Path) -> None:
+    clip = two_scenes(tmp_path / "clip.mp4")
+    cancel = threading.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if progress.frames_in == 9:
+            threading.Thread(target=cancel.set).start()
+            cancel.wait()
+
+    wanted = request(clip, tmp_path / "out.mp4", model=toy, scale=2)
+    with pytest.raises(CancelledError, match="cancelled after 9 frames"):
+        upscale(wanted, on_progress, cancel=cancel)
+    assert list(tmp_path.iterdir()) == [clip]
+    cancel.clear()
+    with pytest.raises(CancelledError):
+        upscale_resumable(wanted, on_progress, segment_frames=4, cancel=cancel)
+    assert len(list((tmp_path / ".out.mp4.stvsr").glob("*.mkv"))) == 2
+    assert upscale_resumable(wanted, segment_frames=4).frames_out == 44
 
 
 def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path) -> None:
