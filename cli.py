@@ -14,6 +14,7 @@ from rich.table import Table
 
 from . import __version__
 from .cli_adaptation import adapt, adapt_scenes
+from .cli_batch import batch
 from .cli_evaluation import evaluate
 from .cli_options import (
     AdaptOptions,
@@ -390,5 +391,5 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-for _command in (adapt, export, train, evaluate):
+for _command in (batch, adapt, export, train, evaluate):
     app.command()(_command)

@@ -16,13 +16,14 @@ from ..contract.resize import shrink
 from ..contract.windows import InputFrame, split_times
 from .back_projection import doubled
 from .plan import Pass
+from .pool import UpscalerPool
 from .upscaler import Upscaler
 
 
 class Chain(Closing):
     """Runs passes on a stream of frames. A context manager that holds an upscaler for each bundle.
 
-    `backend`, `tile` and `flow` are those of `Upscaler`.
+    `backend`, `tile` and `flow` are those of `Upscaler`. With a `pool` its upscalers are used, and stay open.
     """
 
     def __init__(
@@ -32,14 +33,13 @@ class Chain(Closing):
         *,
         tile: int | None = None,
         flow: str | None = None,
+        pool: UpscalerPool | None = None,
     ) -> None:
         self.passes = tuple(passes)
         with ExitStack() as opened:
-            bundles = {one.bundle.fingerprint: one.bundle for one in passes}
-            self._upscalers = {
-                fingerprint: opened.enter_context(Upscaler(bundle, backend, tile=tile, flow=flow))
-                for fingerprint, bundle in bundles.items()
-            }
+            upscalers = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
+            self._upscalers = {one.bundle.fingerprint: upscalers.get(one.bundle, backend, tile, flow) for one in passes}
+            upscalers.trim()
             self._opened = opened.pop_all()
         first = self._upscaler(passes[0])
         self.device, self.backend = first.device, first.backend
@@ -88,7 +88,7 @@ class Chain(Closing):
 class SceneChains(Closing):
     """Runs each scene through a chain of its own, one of which is open at a time; the last serves all later scenes.
 
-    `backend`, `tile` and `flow` are those of `Upscaler`.
+    `backend`, `tile` and `flow` are those of `Upscaler`. With a `pool` its upscalers are used, and stay open.
     """
 
     def __init__(
@@ -98,7 +98,9 @@ class SceneChains(Closing):
         *,
         tile: int | None = None,
         flow: str | None = None,
+        pool: UpscalerPool | None = None,
     ) -> None:
+        self._pool = pool
         self._scenes = [tuple(passes) for passes in scenes]
         self._backend, self._tile, self._flow = backend, tile, flow
         self._earlier_warnings: list[str] = []
@@ -125,7 +127,7 @@ class SceneChains(Closing):
         self._chain.close()
 
     def _open(self, passes: tuple[Pass, ...]) -> Chain:
-        return Chain(passes, self._backend, tile=self._tile, flow=self._flow)
+        return Chain(passes, self._backend, tile=self._tile, flow=self._flow, pool=self._pool)
 
     def _switch_to(self, passes: tuple[Pass, ...]) -> None:
         if passes != self._chain.passes:

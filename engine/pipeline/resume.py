@@ -24,6 +24,7 @@ from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentFile, SegmentWriter
 from .chain import SceneChains
 from .plan import Plan
+from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
 from .run import Run, untrained_warnings
@@ -43,12 +44,14 @@ def upscale_resumable(
     on_progress: Callable[[Progress], None] | None = None,
     segment_frames: int | None = None,
     cancel: Event | None = None,
+    pool: UpscalerPool | None = None,
 ) -> Report:
     """Upscale one video as `upscale` does, so that the same call goes on after it was stopped.
 
     Finished segments of about two seconds, or of `segment_frames` input frames, are kept in the folder `.NAME.stvsr`
-    beside the output, which is deleted when the output is complete. `cancel` is that of `upscale`. A chain of bundles,
-    and a network that passes over the frames several times, has scenes as its segments.
+    beside the output, which is deleted when the output is complete. `cancel` is that of `upscale`, and with a `pool`
+    its open upscalers are used. A chain of bundles, and a network that passes over the frames several times, has scenes
+    as its segments.
 
     Raises a StvsrError as `upscale`, and RequestError if the folder belongs to another run or if the encoder is given a
     bit rate, which has no meaning for segments.
@@ -82,7 +85,9 @@ def upscale_resumable(
             store.begin(survey(reader, CutDetector(request.scene_threshold)))
         assert store.survey is not None
         segments = _segments(plan, store.survey, frames)
-        chains = opened.enter_context(SceneChains([plan.passes], request.backend, tile=request.tile, flow=request.flow))
+        chains = opened.enter_context(
+            SceneChains([plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=pool)
+        )
         run = _SegmentedRun(plan, chains, on_progress, store.survey, cancel)
         files = [run.finish(number, segment, store, reader, encoding) for number, segment in enumerate(segments)]
         joined = JoinedVideo(
@@ -101,12 +106,17 @@ def upscale_resumable(
     return run.report(request, bundles, info, time.perf_counter() - began, (), warnings)
 
 
+def is_finished(request: UpscaleRequest) -> bool:
+    """Return whether the output of a request exists, and need not be made again."""
+    return request.output is not None and Path(request.output).exists() and not request.overwrite
+
+
 def _check_output(request: UpscaleRequest, output: Path) -> None:
     """Raise RequestError if the output exists and may not be replaced.
 
     The store of a run that was killed just after it wrote this output is deleted.
     """
-    if output.exists() and not request.overwrite:
+    if is_finished(replace(request, output=output)):
         shutil.rmtree(_store_folder(output), ignore_errors=True)
         raise RequestError(f"{output} exists already: choose another output, or pass --overwrite.")
 
