@@ -15,13 +15,14 @@ from typing import Any
 import av
 
 from ..contract.bundle import Bundle, file_sha256, find_bundles
+from ..contract.closing import Closing
 from ..contract.errors import RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
 from ..media.encoder import Encoding, choose_encoding
 from ..media.frame import Frame, FrameReader
 from ..media.reader import open_reader
-from ..media.segment_file import JoinedVideo, SegmentFile, SegmentWriter
+from ..media.segment_file import JoinedVideo, SegmentWriter
 from .chain import SceneChains
 from .plan import Plan
 from .pool import UpscalerPool
@@ -57,53 +58,113 @@ def upscale_resumable(
     bit rate, which has no meaning for segments.
     """
     began = time.perf_counter()
-    if request.output is not None:
-        _check_output(request, Path(request.output))
-    request.check()
-    if rates := _RATE_OPTIONS & (request.encoder_options or {}).keys():
-        raise RequestError(f"Segments have no common bit rate: leave out '{min(rates)}', or give a quality by --crf.")
-    bundles = find_bundles(request.model)
-    with ExitStack() as opened:
-        reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
-        info = reader.info
-        plan = replace(request, overwrite=True).plan(
-            bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
-        )
-        _check_output(request, plan.output)
-        encoding = choose_encoding(
-            plan.output.suffix.lower(),
-            plan.size,
-            info.bit_depth,
-            codec=request.codec,
-            crf=request.crf,
-            pix_fmt=request.pix_fmt,
-            options=request.encoder_options,
-        )
-        frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
-        store = SegmentStore(_store_folder(plan.output), _identity(request, bundles, plan, encoding, frames))
-        if store.survey is None:
-            store.begin(survey(reader, CutDetector(request.scene_threshold)))
-        assert store.survey is not None
-        segments = _segments(plan, store.survey, frames)
-        chains = opened.enter_context(
-            SceneChains([plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=pool)
-        )
-        run = _SegmentedRun(plan, chains, on_progress, store.survey, cancel)
-        files = [run.finish(number, segment, store, reader, encoding) for number, segment in enumerate(segments)]
+    with SegmentedVideo(request, segment_frames, pool, on_progress, cancel) as video:
+        for number in range(len(video.segments)):
+            video.compute(number)
+        video.join()
+        return video.report(time.perf_counter() - began)
+
+
+class SegmentedVideo(Closing):
+    """A video that is upscaled in segments, in any order and by any number of processes, and then joined.
+
+    Every process that opens the same request finds the same segments, and those that others have finished in the store.
+    The arguments are those of `upscale_resumable`, and so are the errors.
+    """
+
+    def __init__(
+        self,
+        request: UpscaleRequest,
+        segment_frames: int | None = None,
+        pool: UpscalerPool | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Event | None = None,
+    ) -> None:
+        if request.output is not None:
+            _check_output(request, Path(request.output))
+        request.check()
+        if rates := _RATE_OPTIONS & (request.encoder_options or {}).keys():
+            raise RequestError(
+                f"Segments have no common bit rate: leave out '{min(rates)}', or give a quality by --crf."
+            )
+        self.request, self._pool, self._on_progress, self._cancel = request, pool, on_progress, cancel
+        self._bundles = find_bundles(request.model)
+        self._run: _SegmentedRun | None = None
+        self._warnings: list[str] = []  # of the joined video
+        self._frames_out = 0
+        with ExitStack() as opened:
+            self._reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+            info = self._reader.info
+            self.plan = replace(request, overwrite=True).plan(
+                self._bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
+            )
+            _check_output(request, self.plan.output)
+            self._encoding = choose_encoding(
+                self.plan.output.suffix.lower(),
+                self.plan.size,
+                info.bit_depth,
+                codec=request.codec,
+                crf=request.crf,
+                pix_fmt=request.pix_fmt,
+                options=request.encoder_options,
+            )
+            frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
+            identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
+            self.store = SegmentStore(_store_folder(self.plan.output), identity)
+            if self.store.survey is None:
+                self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
+            assert self.store.survey is not None
+            self.survey = self.store.survey
+            self.segments = _segments(self.plan, self.survey, frames)
+            self._opened = opened.pop_all()
+
+    def compute(self, number: int) -> None:
+        """Compute a segment, unless it is in the store."""
+        self._open_run().finish(number, self.segments[number], self.store, self._reader, self._encoding)
+
+    def join(self) -> None:
+        """Write the output of all segments, and delete the store. Segments that are missing are computed first."""
+        files = [self.store.finished(number) for number in range(len(self.segments))]
+        for number, file in enumerate(files):
+            if file is None:
+                self.compute(number)
+                files[number] = self.store.finished(number)
         joined = JoinedVideo(
-            plan.output,
-            files,
-            source=info,
-            size=plan.size,
-            time_base=plan.time_base,
-            end=store.survey.end,
-            overwrite=request.overwrite,
+            self.plan.output,
+            [file for file in files if file is not None],
+            source=self._reader.info,
+            size=self.plan.size,
+            time_base=self.plan.time_base,
+            end=self.survey.end,
+            overwrite=self.request.overwrite,
         )
         with joined:
             joined.write()
-        store.remove()
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *joined.warnings)
-    return run.report(request, bundles, info, time.perf_counter() - began, (), warnings)
+        self._frames_out = sum(len(file.ticks) for file in files if file is not None)
+        self._warnings += joined.warnings
+        self.store.remove()
+
+    def report(self, seconds: float) -> Report:
+        """Return the report of the joined video, which took some seconds; the busy times are those of this process."""
+        run = self._open_run()
+        warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
+        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
+        frames = {"frames_in": len(self.survey.pts), "frames_out": self._frames_out}
+        return replace(report, **frames, fps=self._frames_out / seconds)
+
+    def close(self) -> None:
+        """Close the video and its upscalers."""
+        self._opened.close()
+
+    def _open_run(self) -> "_SegmentedRun":
+        if self._run is None:
+            request = self.request
+            chains = SceneChains(
+                [self.plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=self._pool
+            )
+            self._opened.enter_context(chains)
+            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._cancel)
+        return self._run
 
 
 def is_finished(request: UpscaleRequest) -> bool:
@@ -183,15 +244,15 @@ class _SegmentedRun(Run):
 
     def finish(
         self, number: int, segment: Segment, store: SegmentStore, reader: FrameReader, encoding: Encoding
-    ) -> SegmentFile:
-        """Return a segment's file: from the store, or computed and added to it."""
+    ) -> None:
+        """Compute a segment and add it to the store, unless it is there."""
         self._segment = segment
         self.end_pts = self._next_slot(segment.outputs.stop)
         if (stored := store.finished(number)) is not None:
             self.frames_in += len(segment.outputs)
             self.frames_out += len(stored.ticks)
             self._report_progress()
-            return stored
+            return
         pts = (*self._survey.pts, self._survey.end)
         frames = reader.between(pts[segment.inputs.start], pts[segment.inputs.stop])
         writer = SegmentWriter(
@@ -205,7 +266,11 @@ class _SegmentedRun(Run):
         with writer:
             self.stream(frames, writer)
         store.add(number, writer.finished)
-        return writer.finished
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about what differs from the request."""
+        return self._chains.warnings
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment

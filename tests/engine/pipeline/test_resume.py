@@ -1,6 +1,7 @@
 """Runs that can be resumed: segments give the file of one run, whatever is kept, and other runs are refused."""
 
 import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from stvsr import (
     upscale_resumable,
 )
 from stvsr.engine.pipeline import resume, run
+from stvsr.engine.pipeline.resume import SegmentedVideo
 
 from tests.support.media import make_clip, make_folder, make_video, packets_of, pan
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, RUN_X4, SLIDING_X4
@@ -212,6 +214,30 @@ def test_a_stopped_run_goes_on_where_it_was(toy: Path, tmp_path: Path) -> None:
     assert (report.frames_in, report.frames_out) == (22, 44)
     assert not store.exists()
     upscale(request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
+    assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
+
+
+def test_processes_share_the_segments_of_a_video(toy: Path, tmp_path: Path) -> None:
+    """Two at once compute every second segment, and one segment both of them; any of them joins."""
+    clip = two_scenes(tmp_path / "clip.mp4")
+    wanted = request(clip, tmp_path / "out.mp4", model=toy, scale=2)
+    code = (
+        "import pickle, sys\n"
+        "from stvsr.engine.pipeline.resume import SegmentedVideo\n"
+        "request, numbers = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "with SegmentedVideo(request, 4) as video:\n"
+        "    for number in numbers: video.compute(number)\n"
+    )
+    processes = []
+    for name, numbers in (("a", (0, 2, 3)), ("b", (1, 3, 5))):
+        (tmp_path / name).write_bytes(pickle.dumps((wanted, numbers)))
+        processes.append(subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)]))
+    assert [process.wait() for process in processes] == [0, 0]
+    with SegmentedVideo(wanted, 4) as video:
+        assert [video.store.finished(n) is not None for n in range(6)] == [True, True, True, True, False, True]
+        video.join()
+        assert (video.report(1.0).frames_in, video.report(1.0).frames_out) == (22, 44)
+    upscale(request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
 
 
