@@ -149,8 +149,8 @@ class SegmentedVideo(Closing):
         run = self._open_run()
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
         report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
-        frames = {"frames_in": len(self.survey.pts), "frames_out": self._frames_out}
-        return replace(report, **frames, fps=self._frames_out / seconds)
+        count = self._frames_out
+        return replace(report, frames_in=len(self.survey.pts), frames_out=count, fps=count / seconds)
 
     def close(self) -> None:
         """Close the video and its upscalers."""
