@@ -110,6 +110,15 @@ def probe(path: str | Path) -> VideoInfo:
         )
 
 
+# A file is opened as a file, whatever its name looks like, and only in formats that name no other files.
+_FORMATS = (
+    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "flv", "ogg", "mxf", "mxf_opatom",
+    "nut", "asf", "gif", "apng", "ivf", "h264", "hevc", "obu", "av1", "yuv4mpegpipe", "rm", "dv", "wtv", "mjpeg", "vc1",
+    "live_flv", "dirac", "cavsvideo", "r3d", "gxf", "swf", "nsv", "roq", "smk", "bink", "thp",
+)  # fmt: skip
+_SAFE = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
+
+
 def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     """Open a video file and return its container and its main video stream; the caller closes the container.
 
@@ -127,7 +136,12 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
             raise MediaError(f"{path} is empty: copy or download it again.")
         with path.open("rb") as file:
             head = file.read(12)
-        container = av.open(str(path), metadata_errors="replace")
+        container = av.open(f"file:{path}", options=dict(_SAFE), metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        raise MediaError(
+            f"{path} is not in a format that is read; playlists and lists of other files are never opened. Convert it"
+            " to MP4 or Matroska."
+        ) from error
     except PermissionError:
         raise MediaError(f"{path} cannot be read: change its permissions.") from None
     except (av.error.FFmpegError, OSError) as error:

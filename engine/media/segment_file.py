@@ -60,7 +60,7 @@ class SegmentWriter:
         self._output: OutputContainer | None = None
         try:
             with self._file.media_errors():
-                self._output = av.open(str(self._file.part), "w", format="matroska")
+                self._output = av.open(f"file:{self._file.part}", "w", format="matroska")
                 self._video = EncodedStream(
                     self._output,
                     encoding,
@@ -183,7 +183,7 @@ class JoinedVideo(VideoFile):
             self._last = previous
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
-        with av.open(str(self._segments[0].path)) as first:
+        with av.open(f"file:{self._segments[0].path}") as first:
             template = first.streams.video[0]
             self._extradata = template.codec_context.extradata
             stream = output.add_stream_from_template(template, opaque=True)
@@ -201,7 +201,7 @@ class JoinedVideo(VideoFile):
     def _packets(self) -> Iterator[Packet]:
         """Yield the packets of all segments in order."""
         for segment in self._segments:
-            with av.open(str(segment.path)) as container:
+            with av.open(f"file:{segment.path}") as container:
                 stream = container.streams.video[0]
                 if stream.codec_context.extradata != self._extradata:
                     raise MediaError(

@@ -87,7 +87,7 @@ class VideoFile:
         """Set up every stream; the muxer writes the header with the first packet."""
         scale = {"movie_timescale": str(_movie_timescale(source, self._time_base))}
         self._output = av.open(
-            str(self._file.part), "w", container_options={} if stores_milliseconds(self.path) else scale
+            f"file:{self._file.part}", "w", container_options={} if stores_milliseconds(self.path) else scale
         )
         self._add_video(self._output, source)
         if source is not None and Path(source.path).is_file():

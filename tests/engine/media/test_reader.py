@@ -184,3 +184,18 @@ def test_a_part_is_read_from_the_keyframe_before_it(tmp_path: Path, monkeypatch:
         assert whole == [], "the file was not read from its beginning"
         list(reader.between(pts[31] + Fraction(1, 10**6), pts[34]))
         assert len(whole) == 1, "a time that is no frame's is looked for from the beginning"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nclip.mp4\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile clip.mp4\n"),
+        ("list.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
+    ],
+)
+def test_a_file_that_names_other_files_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    make_clip(tmp_path / "clip.mp4")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(MediaError, match=r"never opened\. Convert it to MP4|is not a readable video"):
+        probe(tmp_path / name)

@@ -19,6 +19,7 @@ from stvsr import (
     RequestError,
     UpscaleRequest,
     upscale,
+    upscale_resumable,
 )
 from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.media.frame import Frame
@@ -240,3 +241,18 @@ def test_each_scene_uses_its_own_adapted_bundle(tmp_path: Path, toy: Path) -> No
     assert [frame.pts for frame in frames] == [frame.pts for frame in plain_frames]
     differs = [mean_difference(a.rgb, b.rgb) > 0.01 for a, b in zip(frames, plain_frames, strict=True)]
     assert differs == [False] * 6 + [True] * 12
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "http:clip.mp4", "pipe:0.mp4", "-.mp4", "a b%d'\"#?.mp4"])
+@pytest.mark.parametrize("resumable", [False, True])
+def test_any_name_is_that_of_a_file(
+    clip: Path, toy: Path, tmp_path: Path, name: str, resumable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also as a relative path, which FFmpeg would read as an address."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(clip.read_bytes())
+    output = Path(f"out_{name}") if resumable else Path(name.replace(".mp4", ".x2.mp4"))
+    request = UpscaleRequest(input=Path(name), output=output, model=toy, scale=2, backend=Backend(device="cpu"))
+    report = (upscale_resumable if resumable else upscale)(request)
+    assert report.frames_out == 14
+    assert output.is_file()
