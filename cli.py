@@ -24,6 +24,7 @@ from .cli_options import (
     record_options,
     refuse_without,
 )
+from .cli_serving import serve
 from .cli_training import export, train
 from .engine.contract.errors import RequestError, StvsrError
 from .terminal import err, fail, interruptible, out, plain, progress_bar, read_pairs, read_size
@@ -391,5 +392,5 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-for _command in (batch, adapt, export, train, evaluate):
+for _command in (batch, serve, adapt, export, train, evaluate):
     app.command()(_command)

@@ -70,7 +70,7 @@ def batch(
         def finish(number: int, outcome: "Outcome") -> None:
             progress.update(tasks[number], visible=False)
 
-        outcomes = upscale_batch(requests, _backends(record, workers), advance, finish)
+        outcomes = upscale_batch(requests, backends_of_workers(record, workers), advance, finish)
     _print_outcomes(len(every) - len(requests), outcomes, as_json)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
@@ -112,7 +112,7 @@ def _outputs(clips: list[Path], folder: Path) -> list[Path]:
     return outputs
 
 
-def _backends(backend: "Backend", workers: int | None) -> list["Backend"]:
+def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backend"]:
     """Return the backend of each worker: on every GPU, unless a device was named."""
     from .engine.backends.cuda_driver import device_count
     from .engine.backends.options import parse_device

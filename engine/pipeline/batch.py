@@ -4,14 +4,11 @@ Every video is a resumable run, so a batch that was stopped goes on with the sam
 and its video is tried once more; a video that fails does not stop the others.
 """
 
-import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Any, Literal
+from multiprocessing.connection import Connection
 
 from ..backends.options import Backend, cpu_threads, parse_device
 from ..contract.errors import StvsrError
@@ -19,6 +16,7 @@ from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
 from .resume import upscale_resumable
+from .worker import Worker, wait_for_messages
 
 _ATTEMPTS = 2  # of a video whose worker dies
 
@@ -57,13 +55,13 @@ def upscale_batch(
             on_outcome(number, outcome)
 
     with ExitStack() as stack:
-        workers = [stack.enter_context(_Worker(backend).running()) for backend in backends[: len(requests)]]
+        workers = [stack.enter_context(Worker(_work, backend).running()) for backend in backends[: len(requests)]]
         while len(outcomes) < len(requests):
             for worker in workers:
                 if worker.task is None and waiting:
                     number, attempt = waiting.popleft()
-                    worker.start(number, attempt, requests[number])
-            for worker, kind, value in _messages(workers):
+                    worker.start((number, attempt), requests[number])
+            for worker, kind, value in wait_for_messages(workers):
                 assert worker.task is not None
                 number, attempt = worker.task
                 if kind == "progress":
@@ -78,7 +76,8 @@ def upscale_batch(
                 elif attempt < _ATTEMPTS:
                     waiting.appendleft((number, attempt + 1))
                 else:
-                    settle(number, Outcome(requests[number], error=f"Its worker ended {attempt} times ({value})."))
+                    error = f"Its worker ended {attempt} times (exit code {value})."
+                    settle(number, Outcome(requests[number], error=error))
     return [outcomes[number] for number in range(len(requests))]
 
 
@@ -89,68 +88,6 @@ def split_cpu(backend: Backend, workers: int) -> list[Backend]:
     kind, _ = parse_device(backend.device)
     threads = backend.threads or max(1, cpu_threads() // workers)
     return [replace(backend, threads=None if kind == "cuda" else threads)] * workers
-
-
-_Kind = Literal["progress", "report", "error", "ended"]
-
-
-class _Worker:
-    """A worker process, which is started again if it ends, and the video that it computes."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._context = multiprocessing.get_context("spawn")
-        self.process: SpawnProcess
-        self.connection: Connection
-        self.task: tuple[int, int] | None = None  # number of the video, and of the attempt
-
-    @contextmanager
-    def running(self) -> Iterator["_Worker"]:
-        """Run the process for the time of a block."""
-        self.restart()
-        try:
-            yield self
-        finally:
-            self.connection.close()  # an idle worker ends when its connection does
-            if self.task is not None:
-                self.process.terminate()
-            self.process.join(10)
-            if self.process.is_alive():
-                self.process.kill()
-
-    def restart(self) -> None:
-        """Start the process."""
-        self.connection, theirs = self._context.Pipe()
-        self.process = self._context.Process(target=_work, args=(theirs, self._backend), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def start(self, number: int, attempt: int, request: UpscaleRequest) -> None:
-        """Give the process a video."""
-        self.task = number, attempt
-        with suppress(BrokenPipeError):  # it has ended, which the next message tells
-            self.connection.send(request)
-
-    def messages(self) -> Iterator[tuple[_Kind, Any]]:
-        """Yield the messages that have arrived; "ended" if the process has ended, which then runs again."""
-        try:
-            while self.connection.poll():
-                yield self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode
-            self.connection.close()
-            self.restart()
-            yield "ended", f"exit code {code}"
-
-
-def _messages(workers: Sequence[_Worker]) -> Iterator[tuple[_Worker, _Kind, Any]]:
-    """Wait for messages of workers that compute a video, and yield them."""
-    busy = {worker.connection: worker for worker in workers if worker.task is not None}
-    for connection in wait(list(busy)):
-        worker = busy[connection]  # type: ignore[index]
-        for kind, value in worker.messages():
-            yield worker, kind, value
 
 
 def _work(connection: Connection, backend: Backend) -> None:

@@ -1,0 +1,88 @@
+"""The command that serves videos over HTTP."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_batch import backends_of_workers
+from .cli_options import BackendOptions, record_options
+from .engine.contract.errors import BackendError, RequestError
+from .terminal import err
+
+_EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
+
+
+@record_options
+def serve(
+    backend: BackendOptions,
+    store: Annotated[Path, typer.Option(help="Folder of the jobs and their files.")] = Path("stvsr-jobs"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="A file with the token that clients send.", show_default="none")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes.", min=1, show_default="one for each GPU, else one")
+    ] = None,
+    max_upload: Annotated[str, typer.Option(help="Largest video: bytes, or a number with K, M or G.")] = "2G",
+    max_pixels: Annotated[int, typer.Option(help="Largest input frame, in pixels.", min=1)] = 3840 * 2160,
+    max_frames: Annotated[int, typer.Option(help="Longest video, in frames.", min=1)] = 200_000,
+    max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
+    keep_hours: Annotated[float, typer.Option(help="Hours until a job that has ended is deleted.", min=0)] = 24.0,
+    segment_timeout: Annotated[float, typer.Option(help="Seconds that a part of a video may take.", min=1)] = 600.0,
+) -> None:
+    """Serve videos over HTTP: jobs that go on after a restart."""
+    try:
+        import uvicorn
+
+        from .engine.serving.app import make_app
+        from .engine.serving.settings import Settings
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _EXTRA:
+            raise
+        raise BackendError(
+            f'This command needs {error.name}, which is not installed: pip install "stvsr[serve]".'
+        ) from error
+    settings = Settings(
+        folder=store,
+        host=host,
+        token=None if token_file is None else _read_token(token_file),
+        most_upload_bytes=_read_bytes(max_upload),
+        most_pixels=max_pixels,
+        most_frames=max_frames,
+        most_queued=max_queue,
+        keep_s=3600 * keep_hours,
+        task_s=segment_timeout,
+    )
+    app = make_app(settings, backends_of_workers(backend.record(), workers))
+    err.print(f"Serving on http://{host}:{port}, jobs in {store}.", soft_wrap=True)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=30
+        )
+    )
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}): name a file with a token.") from error
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise RequestError(f"The token in {path} is not one line of 16 ASCII characters or more: write another.")
+    return token
+
+
+def _read_bytes(text: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30}
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")
+    if not (number.isascii() and number.isdigit()) or not int(number):
+        raise RequestError(f"'{text}' is not a size: write bytes, or a number with K, M or G, as in 500M.")
+    return int(number) << units.get(unit, 0)

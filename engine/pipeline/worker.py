@@ -1,0 +1,88 @@
+"""Worker processes: each takes one task at a time over a pipe, and is started again if it ends."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from ..backends.options import Backend
+
+ENDED = "ended"  # the kind of the message that a worker has died; its value is the exit code
+_END_S = 10.0  # time that a worker gets to end
+
+# The main function of a worker: it reads tasks from the connection until that closes, and sends (kind, value) messages.
+Work = Callable[[Connection, Backend], None]
+
+
+class Worker:
+    """A worker process and the task that it has."""
+
+    def __init__(self, work: Work, backend: Backend) -> None:
+        self._work, self._backend = work, backend
+        self._context = multiprocessing.get_context("spawn")
+        self._process: SpawnProcess
+        self.connection: Connection
+        self.task: Any = None  # of the caller; None: it is idle
+
+    @contextmanager
+    def running(self) -> Iterator["Worker"]:
+        """Run the process for the time of a block."""
+        self._start_process()
+        try:
+            yield self
+        finally:
+            self.connection.close()  # an idle worker ends when its connection does
+            if self.task is not None:
+                self._process.terminate()
+            self._process.join(_END_S)
+            if self._process.is_alive():
+                self._process.kill()
+
+    def start(self, task: Any, message: Any) -> None:
+        """Give an idle worker a task, by a message to its main function."""
+        self.task = task
+        with suppress(BrokenPipeError):  # it has ended, which the next message tells
+            self.connection.send(message)
+
+    def kill(self) -> None:
+        """End the process at once; a message tells that it has ended, and it runs again."""
+        self._process.kill()
+
+    def messages(self) -> Iterator[tuple[str, Any]]:
+        """Yield the messages that have arrived; ENDED if the process has ended, which then runs again."""
+        try:
+            while self.connection.poll():
+                yield self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            code = self._process.exitcode
+            self.connection.close()
+            self._start_process()
+            yield ENDED, code
+
+    def _start_process(self) -> None:
+        self.connection, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=self._work, args=(theirs, self._backend), daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def wait_for_messages(
+    workers: Sequence[Worker], timeout_s: float | None = None, wake: Connection | None = None
+) -> Iterator[tuple[Worker, str, Any]]:
+    """Wait for messages of workers with a task, and yield them with their workers.
+
+    The wait ends after `timeout_s`, or when the connection `wake` has something to read, which is read.
+    """
+    busy = {worker.connection: worker for worker in workers if worker.task is not None}
+    for connection in wait([*busy, *([wake] if wake else [])], timeout_s):
+        if connection is wake:
+            assert wake is not None
+            while wake.poll():
+                wake.recv()
+            continue
+        worker = busy[connection]  # type: ignore[index]
+        for kind, value in worker.messages():
+            yield worker, kind, value

@@ -1,0 +1,1 @@
+"""The server: videos come over HTTP, and are upscaled as jobs that outlive the process."""

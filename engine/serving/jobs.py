@@ -1,0 +1,198 @@
+"""Jobs on disk: a SQLite database of their states, and a folder for the files of each.
+
+A job that was created survives the end of the process and a loss of power: the database waits for the disk.
+"""
+
+import json
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..contract.closing import Closing
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    number INTEGER UNIQUE NOT NULL,
+    key TEXT UNIQUE,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    options TEXT NOT NULL,
+    created REAL NOT NULL,
+    started REAL,
+    finished REAL,
+    frames_done INTEGER NOT NULL DEFAULT 0,
+    frames_total INTEGER,
+    segments_done INTEGER NOT NULL DEFAULT 0,
+    segments_total INTEGER,
+    error TEXT,
+    report TEXT
+)
+"""
+_COLUMNS = (
+    "id", "number", "state", "priority", "options", "created", "started", "finished", "frames_done", "frames_total",
+    "segments_done", "segments_total", "error", "report",
+)  # fmt: skip
+_JSON = {"options", "error", "report"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is stored; times are in seconds since the epoch."""
+
+    id: str
+    number: int  # in the order of creation
+    state: State
+    priority: int  # jobs of a higher one come first
+    options: dict[str, Any]  # of the request
+    created: float
+    started: float | None
+    finished: float | None
+    frames_done: int  # input frames
+    frames_total: int | None
+    segments_done: int
+    segments_total: int | None
+    error: dict[str, Any] | None  # code and message
+    report: dict[str, Any] | None
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the state will not change any more."""
+        return self.state in ENDED
+
+
+class JobStore(Closing):
+    """The jobs in a folder. Every method may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._database.close()
+
+    def new_id(self) -> str:
+        """Reserve the identifier of a new job, and create its folder."""
+        identifier = str(uuid.uuid4())
+        self.folder_of(identifier).mkdir(parents=True)
+        return identifier
+
+    def folder_of(self, identifier: str) -> Path:
+        """Return the folder of a job. Raises ValueError for text that is no identifier in its usual spelling."""
+        if str(uuid.UUID(identifier)) != identifier:
+            raise ValueError(identifier)
+        return self.folder / "jobs" / identifier
+
+    def input_of(self, identifier: str) -> Path:
+        """Return the input file of a job."""
+        return self.folder_of(identifier) / "input"
+
+    def output_of(self, identifier: str, container: str) -> Path:
+        """Return the output file of a job, in a container such as "mp4"."""
+        return self.folder_of(identifier) / f"result.{container}"
+
+    def create(self, identifier: str, options: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Job:
+        """Store a new job in the state "queued"; with the `key` of an earlier job, return that one."""
+        with self._lock:
+            earlier = self._find("key = ?", (key,)) if key is not None else []
+            if earlier:
+                return earlier[0]
+            self._database.execute(
+                "INSERT INTO jobs (id, number, key, state, priority, options, created)"
+                " VALUES (?, (SELECT COALESCE(MAX(number), 0) + 1 FROM jobs), ?, 'queued', ?, ?, ?)",
+                (identifier, key, priority, json.dumps(dict(options)), time.time()),
+            )
+            return self._find("id = ?", (identifier,))[0]
+
+    def get(self, identifier: str) -> Job | None:
+        """Return a job, or None if there is none."""
+        with self._lock:
+            return next(iter(self._find("id = ?", (identifier,))), None)
+
+    def with_key(self, key: str) -> Job | None:
+        """Return the job that was created with a key, or None if there is none."""
+        with self._lock:
+            return next(iter(self._find("key = ?", (key,))), None)
+
+    def page(self, state: State | None = None, after: int = 0, limit: int = 100) -> list[Job]:
+        """Return jobs with numbers above `after` in the order of creation, of one state or of all."""
+        where, values = ("number > ?", [after]) if state is None else ("number > ? AND state = ?", [after, state])
+        with self._lock:
+            return self._find(f"{where} ORDER BY number LIMIT ?", (*values, limit))
+
+    def waiting(self) -> list[Job]:
+        """Return the jobs that are queued or running, in the order in which they are computed."""
+        with self._lock:
+            return self._find("state IN ('queued', 'running') ORDER BY priority DESC, number", ())
+
+    def update(self, identifier: str, **fields: Any) -> None:
+        """Replace fields of a job."""
+        names = ", ".join(f"{name} = ?" for name in fields)
+        values = [json.dumps(v) if k in _JSON and v is not None else v for k, v in fields.items()]
+        with self._lock:
+            self._database.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values, identifier))
+
+    def end(self, identifier: str, state: State, **fields: Any) -> bool:
+        """Set the last state of a job, and return true, unless it has one."""
+        names = "".join(f", {name} = ?" for name in fields)
+        values = [json.dumps(v) if k in _JSON and v is not None else v for k, v in fields.items()]
+        with self._lock:
+            cursor = self._database.execute(
+                f"UPDATE jobs SET state = ?, finished = ?{names} WHERE id = ? AND state IN ('queued', 'running')",
+                (state, time.time(), *values, identifier),
+            )
+            return cursor.rowcount > 0
+
+    def delete(self, identifier: str) -> None:
+        """Delete a job and its files."""
+        with self._lock:
+            self._database.execute("DELETE FROM jobs WHERE id = ?", (identifier,))
+        shutil.rmtree(self.folder_of(identifier), ignore_errors=True)
+
+    def delete_ended(self, before: float) -> int:
+        """Delete the jobs that ended before a time, and return their number."""
+        with self._lock:
+            old = self._find("finished < ?", (before,))
+        for job in old:
+            self.delete(job.id)
+        return len(old)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of jobs in every state."""
+        with self._lock:
+            found = dict(self._database.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall())
+        return {state: found.get(state, 0) for state in get_args(State)}
+
+    def sweep(self) -> None:
+        """Delete the folders of jobs that were never created, and queue those again that were running."""
+        with self._lock:
+            self._database.execute("UPDATE jobs SET state = 'queued' WHERE state = 'running'")
+            known = {row[0] for row in self._database.execute("SELECT id FROM jobs")}
+        for folder in (self.folder / "jobs").glob("*"):
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
+        rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()
+        found = []
+        for row in rows:
+            fields = dict(zip(_COLUMNS, row, strict=True))
+            fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
+            found.append(Job(**fields))
+        return found
