@@ -109,7 +109,7 @@ def changed(*path: str | int, value: Any = None, remove: bool = False) -> Callab
             "flows.0.unit: expected 'input pixels'",
         ),
         (changed("engines", 0, "target", value="89"), "engines.0.target: expected a compute capability such as 'sm89'"),
-        (changed("engines", 0, "precision", value="int8"), "engines.0.precision: expected 'fp32' or 'fp16'"),
+        (changed("engines", 0, "precision", value="int8"), "engines.0.precision: expected 'fp32', 'tf32' or 'fp16'"),
         (changed("engines", 0, "library", value="onnx"), "engines.0.library: expected 'tensorrt' or 'tensorrt-rtx'"),
         (
             changed("engines", 0, "shapes", "height", value=[1, 2]),

@@ -48,5 +48,5 @@ def test_computed_weights_are_refused() -> None:
 def test_a_missing_onnx_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     model = DeformConvCase((8, 8)).model()[0]
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(BackendError, match=r"stvsr\[tensorrt-rtx\]"):
+    with pytest.raises(BackendError, match=r"stvsr\[cuda\]"):
         lower_deform_conv(model)
