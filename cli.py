@@ -27,7 +27,7 @@ from .cli_options import (
 from .cli_serving import serve
 from .cli_training import export, train
 from .engine.contract.errors import RequestError, StvsrError
-from .terminal import err, fail, interruptible, out, plain, progress_bar, read_pairs, read_size
+from .terminal import err, fail, interruptible, out, plain, progress_bar, read_size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -119,11 +119,7 @@ def upscale(
         input=source,
         output=output,
         backend=backend.record(),
-        codec=encoder.codec,
-        crf=encoder.crf,
-        encoder_options=read_pairs(encoder.encoder_option or []),
-        pix_fmt=encoder.pix_fmt,
-        overwrite=encoder.overwrite,
+        **encoder.values(),
         **frames.values(),
     )
     if not adapt:

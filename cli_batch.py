@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .cli_options import BackendOptions, EncoderOptions, FrameOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar, read_pairs
+from .terminal import err, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
@@ -44,15 +44,7 @@ def batch(
     clips = _clips(sources)
     folder.mkdir(parents=True, exist_ok=True)
     record = backend.record()
-    options = {
-        "backend": record,
-        "codec": encoder.codec,
-        "crf": encoder.crf,
-        "encoder_options": read_pairs(encoder.encoder_option or []),
-        "pix_fmt": encoder.pix_fmt,
-        "overwrite": encoder.overwrite,
-        **frames.values(),
-    }
+    options = {"backend": record, **encoder.values(), **frames.values()}
     every = [
         UpscaleRequest(input=clip, output=output, **options)
         for clip, output in zip(clips, _outputs(clips, folder), strict=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from .engine.contract.errors import RequestError
-from .terminal import read_rate, read_size
+from .terminal import read_pairs, read_rate, read_size
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
@@ -176,6 +176,16 @@ class EncoderOptions:
         typer.Option("--pix-fmt", help="Pixel format: yuv420p10le, ...", show_default="by the input's bit depth"),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest. Raises RequestError for text that is not valid."""
+        return {
+            "codec": self.codec,
+            "crf": self.crf,
+            "encoder_options": read_pairs(self.encoder_option or []),
+            "pix_fmt": self.pix_fmt,
+            "overwrite": self.overwrite,
+        }
 
 
 @dataclass(frozen=True)

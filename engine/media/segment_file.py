@@ -1,17 +1,14 @@
 """Segments of a video: files of encoded packets, and the video that is joined of them without encoding again.
 
 A segment file is Matroska, which stores every codec; the times of its packets, exact and in the order of decoding, are
-in the record that `SegmentWriter.close` returns.
+in the record `SegmentWriter.finished`.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 from av.container import OutputContainer
@@ -24,7 +21,7 @@ from .encoder import Encoding
 from .partfile import PartFile
 from .probe import VideoInfo
 from .video_stream import EncodedStream, align_end, codec_tag, copy_properties, stores_milliseconds, usable_time_base
-from .writer import VideoFile
+from .writer import OutputFile, VideoFile
 
 _STEP = Fraction(1, 1000)  # seconds, between packets in a segment file, whose own times mean nothing
 
@@ -37,7 +34,7 @@ class SegmentFile:
     ticks: tuple[int, ...]  # in the time base of the video
 
 
-class SegmentWriter:
+class SegmentWriter(OutputFile):
     """Encodes the frames of a segment into a file; a context manager that leaves the file, or none after an error.
 
     The frames are encoded as `VideoWriter` does for the `encoding` and the source. A segment may have no frames: then
@@ -56,44 +53,9 @@ class SegmentWriter:
     ) -> None:
         self.path = path
         self._ticks: list[int] = []
-        self._file = PartFile(path, source=None, overwrite=True)
-        self._output: OutputContainer | None = None
-        try:
-            with self._file.media_errors():
-                self._output = av.open(f"file:{self._file.part}", "w", format="matroska")
-                self._video = EncodedStream(
-                    self._output,
-                    encoding,
-                    path=path,
-                    source=source,
-                    size=size,
-                    rate=rate,
-                    time_base=usable_time_base(time_base),
-                    warnings=[],
-                )
-        except BaseException:
-            self._abandon()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._abandon()
-            return
-        try:
-            with self._file.media_errors():
-                self._finish()
-            if self._ticks:
-                self._file.publish()
-            else:
-                self._file.discard()
-        except BaseException:
-            self._abandon()
-            raise
+        self._encoding, self._source, self._size = encoding, source, size
+        self._rate, self._time_base = rate, usable_time_base(time_base)
+        super().__init__(PartFile(path, source=None, overwrite=True))
 
     @property
     def picture_format(self) -> PictureFormat | None:
@@ -111,6 +73,19 @@ class SegmentWriter:
             for packet in self._video.encode(frame, pts, duration):
                 self._put(packet)
 
+    def _open(self) -> None:
+        self._output = av.open(f"file:{self._file.part}", "w", format="matroska")
+        self._video = EncodedStream(
+            self._output,
+            self._encoding,
+            path=self.path,
+            source=self._source,
+            size=self._size,
+            rate=self._rate,
+            time_base=self._time_base,
+            warnings=[],
+        )
+
     def _put(self, packet: Packet) -> None:
         assert self._output is not None
         assert packet.pts is not None
@@ -125,11 +100,11 @@ class SegmentWriter:
                 self._put(packet)
         self._output.close()
 
-    def _abandon(self) -> None:
-        with suppress(Exception):
-            if self._output is not None:
-                self._output.close()
-        self._file.discard()
+    def _publish(self) -> None:
+        if self._ticks:
+            self._file.publish()
+        else:
+            self._file.discard()
 
 
 class JoinedVideo(VideoFile):

@@ -27,8 +27,61 @@ Source = FrameReader | str | Path
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
 
 
-class VideoFile:
-    """A video file that is being written: a context manager that leaves the complete file, or no file after an error.
+class OutputFile:
+    """A file that is being written: a context manager that leaves the complete file, or no file after an error.
+
+    Subclasses set what `_open` needs before they call this constructor, which calls it.
+    """
+
+    def __init__(self, file: PartFile) -> None:
+        self._file = file
+        self._output: OutputContainer | None = None
+        try:
+            with self._file.media_errors():
+                self._open()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._abandon()
+            return
+        try:
+            with self._file.media_errors():
+                self._finish()
+            self._publish()
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _open(self) -> None:
+        """Open the output, and set up its streams."""
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Write what remains, and close the output."""
+        raise NotImplementedError
+
+    def _publish(self) -> None:
+        """Give the finished file its name."""
+        self._file.publish()
+
+    def _abandon(self) -> None:
+        """Close what is open and delete the unfinished file."""
+        with suppress(Exception):
+            if self._output is not None:
+                self._output.close()
+        self._file.discard()
+
+
+class VideoFile(OutputFile):
+    """A video file with the other streams of its source.
 
     The base class of the two ways to write one: `VideoWriter` encodes frames, `JoinedVideo` takes encoded segments.
     """
@@ -46,34 +99,11 @@ class VideoFile:
             raise MediaError(f"{path} must end in one of {', '.join(CONTAINERS)}: choose one of these containers.")
         self.path = path
         self.warnings: list[str] = []
+        self._source = source
         self._time_base = usable_time_base(time_base)
-        self._output: OutputContainer | None = None
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
-        self._file = PartFile(path, source=original, overwrite=overwrite, folder=part_folder)
-        try:
-            with self._file.media_errors():
-                self._open(source)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._abandon()
-            return
-        try:
-            with self._file.media_errors():
-                self._finish()
-            self._file.publish()
-        except BaseException:
-            self._abandon()
-            raise
+        super().__init__(PartFile(path, source=original, overwrite=overwrite, folder=part_folder))
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -83,8 +113,9 @@ class VideoFile:
         """Yield the video packets that remain at the end."""
         raise NotImplementedError
 
-    def _open(self, source: VideoInfo | None) -> None:
+    def _open(self) -> None:
         """Set up every stream; the muxer writes the header with the first packet."""
+        source = self._source
         scale = {"movie_timescale": str(_movie_timescale(source, self._time_base))}
         self._output = av.open(
             f"file:{self._file.part}", "w", container_options={} if stores_milliseconds(self.path) else scale
@@ -111,14 +142,10 @@ class VideoFile:
         self._output.close()
 
     def _abandon(self) -> None:
-        """Close what is open and delete the unfinished file."""
         with suppress(Exception):
             if self._copied is not None:
                 self._copied.close()
-        with suppress(Exception):
-            if self._output is not None:
-                self._output.close()
-        self._file.discard()
+        super()._abandon()
 
 
 class VideoWriter(VideoFile):

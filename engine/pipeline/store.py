@@ -3,7 +3,6 @@
 A segment counts as finished when its record exists: it is written last, and reaches the disk before it has its name.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..contract.bundle import file_sha256
 from ..contract.errors import MediaError, RequestError
 from ..media.segment_file import SegmentFile
 from .survey import Survey
@@ -59,7 +59,7 @@ class SegmentStore:
             if record is None:
                 return None
             ticks = tuple(map(int, record["ticks"]))
-            if ticks and _sha256(self.path(number)) != record["sha256"]:
+            if ticks and file_sha256(self.path(number)) != record["sha256"]:
                 return None
             return SegmentFile(self.path(number), ticks)
         except (KeyError, TypeError, ValueError, OSError):
@@ -70,7 +70,7 @@ class SegmentStore:
         sha256 = None
         if segment.ticks:
             _to_disk(segment.path)
-            sha256 = _sha256(segment.path)
+            sha256 = file_sha256(segment.path)
         self._write(f"{number:06d}.json", {"sha256": sha256, "ticks": list(segment.ticks)})
 
     def remove(self) -> None:
@@ -118,8 +118,3 @@ def _to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

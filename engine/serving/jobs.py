@@ -144,18 +144,16 @@ class JobStore(Closing):
     def update(self, identifier: str, **fields: Any) -> None:
         """Replace fields of a job."""
         names = ", ".join(f"{name} = ?" for name in fields)
-        values = [json.dumps(v) if k in _JSON and v is not None else v for k, v in fields.items()]
         with self._lock:
-            self._database.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*values, identifier))
+            self._database.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*_stored(fields), identifier))
 
     def end(self, identifier: str, state: State, **fields: Any) -> bool:
         """Set the last state of a job, and return true, unless it has one."""
         names = "".join(f", {name} = ?" for name in fields)
-        values = [json.dumps(v) if k in _JSON and v is not None else v for k, v in fields.items()]
         with self._lock:
             cursor = self._database.execute(
                 f"UPDATE jobs SET state = ?, finished = ?{names} WHERE id = ? AND state IN ('queued', 'running')",
-                (state, time.time(), *values, identifier),
+                (state, time.time(), *_stored(fields), identifier),
             )
             return cursor.rowcount > 0
 
@@ -196,3 +194,8 @@ class JobStore(Closing):
             fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
             found.append(Job(**fields))
         return found
+
+
+def _stored(fields: Mapping[str, Any]) -> list[Any]:
+    """Return the values of fields as the database stores them."""
+    return [json.dumps(v) if k in _JSON and v is not None else v for k, v in fields.items()]
