@@ -12,9 +12,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.contract.atomic import atomic_path
 from ..engine.contract.errors import MediaError
 from .resize import downscale
-from .saving import atomic_path
 
 _DIGITS = re.compile(r"(\d+)")
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -112,6 +112,7 @@ def cached_clip(path: Path, cache: Path, lines: int | None = None) -> NDArray[np
         frames = [_shrunk(frame, lines) for frame in read_clip(path)]
         if not frames:
             raise MediaError(f"The clip {path} has no frame: take it out of the clips.")
+        target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as partial:
             np.save(partial, np.stack(frames))
     mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")

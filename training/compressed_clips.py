@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.contract.atomic import atomic_path
 from .clips import cache_file, cached_clip
 from .compression import Codec, compress
 from .resize import downscale
-from .saving import atomic_path
 
 SCALE = 4
 CRFS = (18, 38)  # from visually lossless to coarse
@@ -69,6 +69,7 @@ class CompressedClips:
         target = cache_file(self.paths[clip], self.cache, f".x{SCALE}{suffix}.npy", self.lines)
         if not target.exists():
             frames = make()
+            target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(target) as partial:
                 np.save(partial, frames)
         mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.contract.atomic import atomic_path
 from .clips import cache_file, cached_clip
-from .saving import atomic_path
 
 OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)  # frames from a frame to the frame that its flow points to
 SHRINK = 4  # flows are stored at a quarter of the frame's size, near the size of a network's input
@@ -27,6 +27,7 @@ def cached_motion(path: Path, cache: Path, lines: int | None = None) -> NDArray[
     if not target.exists():
         clip = cached_clip(path, cache, lines)
         flows = np.stack([_frame_flows(clip, index) for index in range(len(clip))])
+        target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as partial:
             np.save(partial, flows)
     mapped: NDArray[np.float16] = np.load(target, mmap_mode="r")

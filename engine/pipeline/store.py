@@ -4,12 +4,12 @@ A segment counts as finished when its record exists: it is written last, and rea
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..contract.atomic import atomic_path, sync_file
 from ..contract.bundle import file_sha256
 from ..contract.errors import MediaError, RequestError
 from ..media.segment_file import SegmentFile
@@ -69,7 +69,7 @@ class SegmentStore:
         """Record a finished segment."""
         sha256 = None
         if segment.ticks:
-            _to_disk(segment.path)
+            sync_file(segment.path)
             sha256 = file_sha256(segment.path)
         self._write(f"{number:06d}.json", {"sha256": sha256, "ticks": list(segment.ticks)})
 
@@ -99,22 +99,10 @@ class SegmentStore:
             raise MediaError(f"{self.folder / name} cannot be read ({error.strerror}): check the disk.") from error
 
     def _write(self, name: str, value: Any) -> None:
-        """Write a JSON file so that it appears complete or not at all, even if the power fails."""
-        partial = self.folder / f".{name}.partial"
+        """Write a JSON file. Other processes may write the same one at the same time."""
+        path = self.folder / name
         try:
-            partial.write_text(json.dumps(value), encoding="utf-8")
-            _to_disk(partial)
-            partial.replace(self.folder / name)
+            with atomic_path(path, sync=True) as partial:
+                partial.write_text(json.dumps(value), encoding="utf-8")
         except OSError as error:
-            raise MediaError(
-                f"{self.folder / name} cannot be written ({error.strerror}): free some space and run again."
-            ) from error
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file's contents are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            raise MediaError(f"{path} cannot be written ({error.strerror}): free some space and run again.") from error

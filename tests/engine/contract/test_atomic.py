@@ -1,9 +1,10 @@
 """Files that appear as a whole or not at all."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stvsr.training.saving import atomic_path
+from stvsr.engine.contract.atomic import atomic_path
 
 
 def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
@@ -21,8 +22,21 @@ def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
 
 
 def test_a_write_replaces_the_existing_file(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "weights.pt"
+    path = tmp_path / "weights.pt"
     for text in ("old", "new"):
         with atomic_path(path) as partial:
             partial.write_text(text)
     assert [(file.name, file.read_text()) for file in path.parent.iterdir()] == [("weights.pt", "new")]
+
+
+def test_many_can_write_one_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+
+    def write(number: int) -> None:
+        with atomic_path(path, sync=True) as partial:
+            partial.write_text(f"{number}" * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
