@@ -1,0 +1,93 @@
+"""Jobs over HTTP: create, list, read, follow, download and delete them."""
+
+import time
+from typing import Any, get_args
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+from .jobs import Job, State
+from .problems import Problem
+from .server import Server
+
+_TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska", "webm": "video/webm"}
+
+
+def job_routes(server: Server) -> APIRouter:
+    """Return the routes below `/v1/jobs`."""
+    routes = APIRouter(prefix="/v1/jobs", dependencies=[Depends(server.authorize)])
+
+    @routes.post("", status_code=202)
+    async def create_job(request: Request, idempotency_key: str | None = Header(None, max_length=200)) -> JSONResponse:
+        """Upscale the video in the body; the options are in the query."""
+        job = await server.create(request, idempotency_key)
+        return JSONResponse(job_facts(job), 202, {"Location": f"/v1/jobs/{job.id}"})
+
+    @routes.get("")
+    def list_jobs(state: str | None = None, cursor: int = 0, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
+        """List jobs in the order of their creation."""
+        if state is not None and state not in get_args(State):
+            raise Problem(422, "bad-request", f"There is no state '{state}': use {', '.join(get_args(State))}.")
+        jobs = server.jobs.page(state, cursor, limit)  # type: ignore[arg-type]
+        following = jobs[-1].number if len(jobs) == limit else None
+        return {"jobs": [job_facts(job) for job in jobs], "cursor": following}
+
+    @routes.get("/{identifier}")
+    def read_job(identifier: str) -> dict[str, Any]:
+        """Return a job."""
+        return job_facts(server.job(identifier))
+
+    @routes.delete("/{identifier}", status_code=204)
+    def delete_job(identifier: str) -> Response:
+        """Cancel a job, and delete it with its files."""
+        job = server.job(identifier)
+        server.jobs.end(job.id, "cancelled")
+        server.jobs.delete(job.id)
+        server.scheduler.wake()
+        return Response(status_code=204)
+
+    @routes.get("/{identifier}/events")
+    def read_events(identifier: str) -> StreamingResponse:
+        """Stream the progress of a job as server-sent events, until it ends."""
+        job = server.job(identifier)
+        return StreamingResponse(server.events(job.id), media_type="text/event-stream")
+
+    @routes.get("/{identifier}/result")
+    def read_result(identifier: str) -> FileResponse:
+        """Return the upscaled video, or a range of its bytes."""
+        job = server.job(identifier)
+        if job.state != "done":
+            raise Problem(409, "not-done", f"The job is {job.state}, and has no result.")
+        container = job.options["container"]
+        return FileResponse(server.jobs.output_of(job.id, container), media_type=_TYPES[container])
+
+    return routes
+
+
+def job_facts(job: Job) -> dict[str, Any]:
+    """Return what clients see of a job."""
+    base = f"/v1/jobs/{job.id}"
+    links = {"self": base, "events": f"{base}/events"} | ({"result": f"{base}/result"} if job.state == "done" else {})
+    return {
+        "id": job.id,
+        "state": job.state,
+        "options": job.options,
+        "frames_done": job.frames_done,
+        "frames_total": job.frames_total,
+        "segments_done": job.segments_done,
+        "segments_total": job.segments_total,
+        "created": job.created,
+        "started": job.started,
+        "finished": job.finished,
+        "eta_s": _eta_s(job),
+        "error": job.error,
+        "report": None if job.report is None else {k: v for k, v in job.report.items() if k not in ("input", "output")},
+        "links": links,
+    }
+
+
+def _eta_s(job: Job) -> float | None:
+    """Return the seconds until a running job is done, if its frames take as long as those before."""
+    if job.state != "running" or not job.frames_done or job.frames_total is None or job.started is None:
+        return None
+    return round((time.time() - job.started) * (job.frames_total / job.frames_done - 1), 1)

@@ -1,0 +1,147 @@
+"""The state behind the HTTP interface: jobs and how they are created, their workers, and the metrics."""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+from fastapi import Header, Request
+from fastapi.concurrency import run_in_threadpool
+
+from ..backends.options import Backend
+from ..contract.errors import MediaError, RequestError
+from ..pipeline.request import UpscaleRequest
+from .jobs import Job, JobStore
+from .metrics import Metrics
+from .problems import Problem
+from .requests import JobOptions, check_request, make_request, read_options
+from .scheduler import Scheduler
+from .settings import Settings
+
+_EVENT_S = 0.25  # between looks at a job whose events are read
+_FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at least
+
+
+class Server:
+    """The state behind the application."""
+
+    def __init__(self, settings: Settings, backends: list[Backend]) -> None:
+        self.settings = settings
+        self.jobs = JobStore(settings.folder)
+        self.metrics = Metrics()
+        self.draining = False
+        self.scheduler = Scheduler(
+            self.jobs, backends, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+        )
+
+    def job(self, identifier: str) -> Job:
+        """Return a job. Raises Problem if there is none."""
+        try:
+            self.jobs.folder_of(identifier)
+            job = self.jobs.get(identifier)
+        except ValueError:
+            job = None
+        if job is None:
+            raise Problem(404, "not-found", "There is no such job.")
+        return job
+
+    def authorize(self, authorization: str | None = Header(None)) -> None:
+        """Raise Problem for a request without the server's token."""
+        if not self.settings.admits(authorization):
+            raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
+
+    async def create(self, request: Request, key: str | None) -> Job:
+        """Store the upload of a request and create its job. Raises Problem; then nothing is left."""
+        if self.draining:
+            raise Problem(503, "not-ready", "The server is ending.", retry_after="30")
+        if key is not None and (earlier := self.jobs.with_key(key)) is not None:
+            return earlier
+        counts = self.jobs.counts()
+        if counts["queued"] + counts["running"] >= self.settings.most_queued:
+            raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
+        try:
+            options = read_options({name: v for name, v in request.query_params.items()})
+        except RequestError as error:
+            raise Problem(422, "bad-request", str(error)) from error
+        identifier = self.jobs.new_id()
+        try:
+            await self._store(request, self.jobs.input_of(identifier))
+            await run_in_threadpool(self._check, options, identifier)
+            job = await run_in_threadpool(
+                lambda: self.jobs.create(identifier, options.model_dump(), priority=options.priority, key=key)
+            )
+        except BaseException:
+            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+            raise
+        if job.id != identifier:  # another request with the same key was faster
+            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+        self.scheduler.wake()
+        return job
+
+    async def events(self, identifier: str) -> AsyncIterator[str]:
+        """Yield server-sent events: "progress" whenever a number changes, and the last state."""
+        last: dict[str, Any] = {}
+        while (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
+            names = ("state", "frames_done", "frames_total", "segments_done", "segments_total")
+            facts = {name: getattr(job, name) for name in names}
+            if facts != last:
+                event = job.state if job.ended else "progress"
+                data = {**facts, "error": job.error} if job.ended else facts
+                yield f"event: {event}\ndata: {json.dumps(data)}\n\n"
+                last = facts
+            if job.ended:
+                return
+            await asyncio.sleep(_EVENT_S)
+
+    async def sweep(self) -> None:
+        """Delete old jobs, every minute."""
+        while True:
+            await run_in_threadpool(self.jobs.delete_ended, time.time() - self.settings.keep_s)
+            await asyncio.sleep(60)
+
+    async def _store(self, request: Request, path: Path) -> None:
+        """Write the body of a request to a file. Raises Problem if it is too large or empty, or the disk is full."""
+        most = self.settings.most_upload_bytes
+        too_large = Problem(413, "too-large", f"The video is larger than {most} bytes.")
+        declared = int(request.headers.get("content-length") or 0)
+        if declared > most:
+            raise too_large
+        if shutil.disk_usage(self.settings.folder).free < _FREE_SHARE * declared:
+            raise Problem(507, "disk-full", "The server's disk is full.")
+        size = 0
+        try:
+            async with await anyio.open_file(path, "wb") as file:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > most:
+                        raise too_large
+                    await file.write(chunk)
+        except OSError as error:
+            raise Problem(507, "disk-full", f"The upload cannot be stored ({error.strerror}).") from error
+        if not size:
+            raise Problem(400, "no-video", "The body is empty: send the video as the body of the request.")
+
+    def _check(self, options: JobOptions, identifier: str) -> None:
+        try:
+            request = self._make_request(options, identifier)
+            check_request(request, self.settings)
+        except MediaError as error:
+            raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
+        except RequestError as error:
+            raise Problem(422, "bad-request", self._without_paths(str(error), identifier)) from error
+
+    def _request_of(self, job: Job) -> UpscaleRequest:
+        return self._make_request(JobOptions.model_validate(job.options), job.id)
+
+    def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
+        output = self.jobs.output_of(identifier, options.container)
+        return make_request(options, self.jobs.input_of(identifier), output)
+
+    def _without_paths(self, sentence: str, identifier: str) -> str:
+        """Return a sentence without the paths of this machine."""
+        folder = self.jobs.folder_of(identifier)
+        return sentence.replace(str(folder / "input"), "the video").replace(str(folder), "")

@@ -1,0 +1,46 @@
+"""What a server says of itself: its models, health and metrics."""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ..contract.bundle import Bundle, named_bundles
+from .problems import Problem
+from .server import Server
+
+
+def status_routes(server: Server) -> APIRouter:
+    """Return the routes of models, health and metrics."""
+    routes = APIRouter()
+    private = [Depends(server.authorize)]
+
+    @routes.get("/v1/models", dependencies=private)
+    def list_models() -> dict[str, Any]:
+        """List the models that a job can name."""
+        bundles = {name: Bundle.load(folder).manifest for name, folder in named_bundles().items()}
+        return {
+            "models": [
+                {"name": name, "space": str(m.space), "time": str(m.time), "licence": m.licence}
+                for name, m in bundles.items()
+            ]
+        }
+
+    @routes.get("/healthz")
+    def health() -> dict[str, str]:
+        """Tell that the process answers."""
+        return {"status": "ok"}
+
+    @routes.get("/readyz")
+    def ready() -> dict[str, str]:
+        """Tell whether jobs are accepted and computed."""
+        if server.draining or not server.scheduler.ready:
+            raise Problem(503, "not-ready", "The server is starting or ending.", retry_after="1")
+        return {"status": "ready"}
+
+    @routes.get("/metrics", dependencies=private)
+    def metrics() -> Response:
+        """Return the metrics for Prometheus."""
+        return Response(server.metrics.text(server.jobs.counts()), media_type=CONTENT_TYPE_LATEST)
+
+    return routes
