@@ -9,7 +9,7 @@ import typer
 
 from .cli_options import DEFAULT_MODEL, AdaptOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar, read_rate, training_extra
+from .terminal import err, interruptible, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,7 +22,7 @@ _SECONDS = 10.0  # of adaptation, without a limit of steps or seconds
 
 @record_options
 def adapt(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video, or a folder of PNG images.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A video, or a folder of images.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the adapted bundle.")],
     options: AdaptOptions,
     model: Annotated[
@@ -42,7 +42,7 @@ def adapt(
     from .engine.pipeline.request import UpscaleRequest
     from .engine.pipeline.run import read_scenes
 
-    request = UpscaleRequest(input=clip, model=model, input_fps=read_rate(input_fps) if input_fps else None)
+    request = UpscaleRequest(input=clip, model=model, input_fps=input_fps)
     bundles = find_bundles(model)
     with (
         training_extra(),

@@ -1,14 +1,14 @@
-"""The command that upscales many videos."""
+"""A queue of videos, and the command that upscales several of them at once."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from .cli_options import BackendOptions, EncoderOptions, FrameOptions, record_options
+from .cli_options import BackendOptions, EncoderOptions, FrameOptions, PartOptions, record_options
 from .engine.contract.errors import RequestError
 from .terminal import err, interruptible, out, plain, progress_bar
 
@@ -23,10 +23,12 @@ _VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpe
 @record_options
 def batch(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="CLIPS...", help="Videos, folders of videos, or folders of PNG images.")
+        list[Path],
+        typer.Argument(metavar="CLIPS...", help="Videos, images, folders of videos, or folders or patterns of images."),
     ],
     folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the outputs.")],
     frames: FrameOptions,
+    part: PartOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     workers: Annotated[
@@ -36,15 +38,35 @@ def batch(
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
-    """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
+    """Upscale many videos at once, as 'upscale' does with several inputs; stopped, the same command goes on."""
+    options = {"backend": backend.record(), **encoder.values(), **frames.values(), **part.values()}
+    run_queue(sources, folder, options, workers, no_progress, as_json)
+
+
+def is_queue(sources: list[Path]) -> bool:
+    """Return whether inputs are several: more than one, or a folder of videos."""
+    return len(sources) > 1 or (sources[0].is_dir() and bool(_videos_in(sources[0])))
+
+
+def run_queue(
+    sources: list[Path],
+    folder: Path,
+    options: dict[str, Any],
+    workers: int | None,
+    no_progress: bool,
+    as_json: bool,
+) -> None:
+    """Upscale inputs with the same options of an `UpscaleRequest` into a folder, and print their outcomes.
+
+    Outputs that exist are not made again. The exit code is 1 if an input fails. Raises RequestError for arguments of
+    which no queue can be made.
+    """
     from .engine.pipeline.batch import upscale_batch
     from .engine.pipeline.request import UpscaleRequest
     from .engine.pipeline.resume import is_finished
 
     clips = _clips(sources)
-    folder.mkdir(parents=True, exist_ok=True)
-    record = backend.record()
-    options = {"backend": record, **encoder.values(), **frames.values()}
+    _make_folder(folder)
     every = [
         UpscaleRequest(input=clip, output=output, **options)
         for clip, output in zip(clips, _outputs(clips, folder), strict=True)
@@ -62,39 +84,56 @@ def batch(
         def finish(number: int, outcome: "Outcome") -> None:
             progress.update(tasks[number], visible=False)
 
-        outcomes = upscale_batch(requests, backends_of_workers(record, workers), advance, finish)
+        outcomes = upscale_batch(requests, backends_of_workers(options["backend"], workers), advance, finish)
     _print_outcomes(len(every) - len(requests), outcomes, as_json)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
 
+def _make_folder(folder: Path) -> None:
+    from .engine.media.destination import ANIMATIONS, CONTAINERS, IMAGES
+
+    if folder.suffix.lower() in (*CONTAINERS, *ANIMATIONS, *IMAGES) or (folder.exists() and not folder.is_dir()):
+        raise RequestError(f"Several inputs need a folder for their outputs, and {folder} is a file: name a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _VIDEOS and not p.name.startswith("."))
+
+
 def _clips(sources: list[Path]) -> list[Path]:
-    """Return the clips that the arguments name. Raises RequestError for a folder without any."""
+    """Return the clips that the arguments name. Raises RequestError for a folder without any, and for a pipe."""
+    from .engine.media.image_files import folder_images
+    from .engine.media.pipes import is_pipe
+
     clips = []
     for source in sources:
+        if is_pipe(source):
+            raise RequestError(f"{source} is a pipe, which is upscaled alone: name no other input.")
         if not source.is_dir():
             clips.append(source)
-            continue
-        files = sorted(path for path in source.iterdir() if not path.name.startswith("."))
-        videos = [path for path in files if path.suffix.lower() in _VIDEOS]
-        if any(path.suffix.lower() == ".png" for path in files):
-            clips.append(source)
-        elif videos:
+        elif videos := _videos_in(source):
             clips += videos
+        elif folder_images(source):
+            clips.append(source)
         else:
-            raise RequestError(f"{source} contains no videos and no PNG images: name another folder.")
+            raise RequestError(f"{source} contains no videos and no images: name another folder.")
     return clips
 
 
 def _outputs(clips: list[Path], folder: Path) -> list[Path]:
     """Return the output of each clip, in order: named as the clip, with a number if an earlier one has the name."""
-    from .engine.media.encoder import CONTAINERS
+    from .engine.media.destination import CONTAINERS, IMAGES
+    from .engine.media.image_files import is_images, stem_of
 
     taken: set[str] = set()
     outputs = []
     for clip in clips:
-        stem = clip.name if clip.is_dir() else clip.stem
-        suffix = clip.suffix.lower() if clip.suffix.lower() in CONTAINERS else ".mp4"
+        stem = stem_of(clip) if is_images(clip) else clip.stem
+        is_image = clip.is_file() and is_images(clip)
+        kept = clip.suffix.lower() in (IMAGES if is_image else CONTAINERS)
+        suffix = clip.suffix.lower() if kept else ".png" if is_image else ".mp4"
         name, number = f"{stem}{suffix}", 1
         while name.lower() in taken:
             number += 1

@@ -4,14 +4,13 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from .engine.contract.errors import RequestError
-from .terminal import read_pairs, read_rate, read_size
+from .terminal import read_pairs
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
@@ -98,20 +97,27 @@ class FrameOptions:
     """Size and rate of the output, and the bundle that computes it."""
 
     scale: Annotated[
-        float | None, typer.Option("-s", "--scale", help="Spatial factor.", show_default="4, or the bundle's own")
+        str | None,
+        typer.Option("-s", "--scale", help="Spatial factor (4, 1.33, 4/3).", show_default="4, or the bundle's own"),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option(metavar="WxH", help="Target size in pixels, instead of a factor.", show_default="by --scale"),
+        typer.Option(
+            metavar="WxH",
+            help="Target size in pixels, instead of a factor: 1280x720, 1920x-1 (height by the proportions), or 1080p.",
+            show_default="by --scale",
+        ),
     ] = None
     factor: Annotated[
-        int | None,
-        typer.Option("-t", "--factor", help="Output frames per input frame.", show_default="2, or the bundle's own"),
+        str | None,
+        typer.Option(
+            "-t", "--factor", help="Output frames per input frame (2, 2.5).", show_default="2, or the bundle's own"
+        ),
     ] = None
     fps: Annotated[
         str | None,
         typer.Option(
-            help="Target frames per second (60, 60000/1001), instead of a factor.", show_default="by --factor"
+            help="Target frames per second (60, 59.94, 60000/1001), instead of a factor.", show_default="by --factor"
         ),
     ] = None
     model: Annotated[
@@ -138,22 +144,62 @@ class FrameOptions:
 
     def values(self) -> dict[str, Any]:
         """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
+        from .engine.pipeline.quantities import read_factor, read_rate, read_scale, read_size
+
+        if self.size is not None:
+            read_size(self.size)  # raises; the size may depend on the video
         given: dict[str, Any] = {
-            "scale": self.scale,
-            "size": read_size(self.size) if self.size else None,
-            "time_factor": self.factor,
-            "fps": read_rate(self.fps) if self.fps else None,
+            "scale": None if self.scale is None else read_scale(self.scale),
+            "size": self.size,
+            "time_factor": None if self.factor is None else read_factor(self.factor),
+            "fps": None if self.fps is None else read_rate(self.fps),
             "model": self.model,
             "flow": self.flow,
             "tile": self.tile,
             "scene_threshold": self.scene_threshold,
-            "input_fps": self.input_rate(),
+            "input_fps": None if self.input_fps is None else read_rate(self.input_fps),
         }
         return {name: value for name, value in given.items() if value is not None}
 
-    def input_rate(self) -> Fraction | None:
-        """Return the frame rate of a folder of images, None if it was not given."""
-        return read_rate(self.input_fps) if self.input_fps else None
+
+@dataclass(frozen=True)
+class PartOptions:
+    """The part of the input that is upscaled, and slow motion."""
+
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Take frames from this time on, in seconds or as 1:02 or 1:02:03.5; sound is cut alike.",
+            show_default="the beginning",
+        ),
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(help="Take frames up to this time, in seconds or as 1:30.", show_default="the end"),
+    ] = None
+    frame_count: Annotated[
+        int | None,
+        typer.Option("--frames", help="Take at most so many input frames.", min=1, show_default="all"),
+    ] = None
+    slowmo: Annotated[
+        str | None,
+        typer.Option(
+            help="Slow motion: so many times longer, with more frames at the same frame rate, and without sound.",
+            show_default="1",
+        ),
+    ] = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
+        from .engine.pipeline.quantities import read_factor, read_seconds
+
+        given: dict[str, Any] = {
+            "start": None if self.start is None else read_seconds(self.start),
+            "end": None if self.end is None else read_seconds(self.end),
+            "frames": self.frame_count,
+            "slowmo": None if self.slowmo is None else read_factor(self.slowmo, "slow motion"),
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -173,7 +219,7 @@ class EncoderOptions:
     ] = None
     pix_fmt: Annotated[
         str | None,
-        typer.Option("--pix-fmt", help="Pixel format: yuv420p10le, ...", show_default="by the input's bit depth"),
+        typer.Option("--pix-fmt", help="Pixel format: yuv420p10le, ...", show_default="no less than the input's"),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from typing import NoReturn
 
 import typer
@@ -68,19 +67,6 @@ def read_size(text: str) -> tuple[int, int]:
     if min(width, height) < 1:
         raise RequestError(f"'{text}' is not a size: width and height must be at least 1.")
     return width, height
-
-
-def read_rate(text: str) -> Fraction:
-    """Parse frames per second, a number or a fraction. Raises RequestError."""
-    try:
-        rate = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise RequestError(
-            f"'{text}' is not a frame rate: write a number or a fraction, as in 60 or 60000/1001."
-        ) from None
-    if rate <= 0:
-        raise RequestError(f"'{text}' is not a frame rate: it must be above 0.")
-    return rate
 
 
 def read_pairs(items: list[str]) -> dict[str, str]:

@@ -29,6 +29,7 @@ class InputFrame:
     rgb: np.ndarray  # (3, h, w) in [0, 1]
     times: tuple[Fraction, ...] = (_NOW,)  # in [0, 1), ascending; 0 is the frame's own time
     last: bool = False
+    alpha: np.ndarray | None = None  # (h, w) in [0, 1], straight; None: the frame is opaque
 
     def __post_init__(self) -> None:
         if self.rgb.ndim != 3 or self.rgb.shape[0] != 3 or self.rgb.dtype.kind != "f":

@@ -17,14 +17,30 @@ from .pixel_format import PlanarLayout, planar_format, planar_layout, repack
 from .tags import LUMA_WEIGHTS, Coding
 
 _BAND_PX = 1 << 17  # float32 bands of three channels then fit in a core's cache
+_GRAY_ALPHA = {"ya8": np.dtype(np.uint8), "ya16le": np.dtype("<u2"), "ya16be": np.dtype(">u2")}
 
 
 def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
-    """Convert a decoded frame of any pixel format to RGB, (3, H, W) float32 in [0, 1]."""
+    """Convert a decoded frame of any pixel format to RGB, (3, H, W) float32 in [0, 1]; alpha is left out."""
+    return to_rgba(frame, coding)[0]
+
+
+def to_rgba(frame: av.VideoFrame, coding: Coding) -> tuple[np.ndarray, np.ndarray | None]:
+    """Convert a decoded frame of any pixel format to RGB, (3, H, W), and alpha, (H, W), both float32 in [0, 1].
+
+    Alpha is straight: colors are not multiplied by it. It is None for a pixel format without alpha.
+    """
     planar = planar_format(frame.format.name)
+    alpha = _gray_alpha(frame) if frame.format.name in _GRAY_ALPHA else None
     if planar != frame.format.name:
         frame = repack(frame, planar)
     layout = _layout_of(frame)
+    if layout.alpha:
+        alpha = _plane_views(frame, layout)[-1] / np.float32(2**layout.bits - 1)
+    return _planes_to_rgb(frame, layout, coding), alpha
+
+
+def _planes_to_rgb(frame: av.VideoFrame, layout: PlanarLayout, coding: Coding) -> np.ndarray:
     height, width = frame.height, frame.width
     rgb = np.empty((3, height, width), np.float32)
     planes = _plane_views(frame, layout)
@@ -32,7 +48,7 @@ def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
     for start, stop in _bands(height, width):
         out = rgb[:, start:stop]
         if layout.kind == "gbr":
-            for channel, plane in zip((1, 2, 0), planes, strict=True):
+            for channel, plane in zip((1, 2, 0), planes[:3], strict=True):
                 out[channel] = plane[start:stop]
             out *= np.float32(1 / (2**layout.bits - 1))
             continue
@@ -41,7 +57,7 @@ def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
         else:
             yuv = np.empty((3, stop - start, width), np.float32)
             yuv[0] = planes[0][start:stop]
-            yuv[1:] = _upsample(planes[1:], layout.subsampling, start, stop, width)
+            yuv[1:] = _upsample(planes[1:3], layout.subsampling, start, stop, width)
             flat = rgb.reshape(3, -1)[:, start * width : stop * width]
             np.einsum("ij,jk->ik", matrix, yuv.reshape(3, -1), out=flat)  # BLAS would start threads of its own
             flat += offset
@@ -50,18 +66,27 @@ def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
 
 
 def fill(frame: av.VideoFrame, rgb: np.ndarray, coding: Coding) -> None:
-    """Write RGB, (3, H, W) uint16 in [0, 65535], into a frame of a planar pixel format, rounded to its bit depth."""
+    """Write RGB, (3, H, W), or RGB and straight alpha, (4, H, W), uint16 in [0, 65535], into a planar frame.
+
+    Samples are rounded to the bit depth of the frame. Without alpha a frame that stores it becomes opaque. A frame that
+    is larger than the picture repeats its last column and row.
+    """
+    if rgb.shape[1:] != (frame.height, frame.width):
+        rgb = np.pad(rgb, ((0, 0), (0, frame.height - rgb.shape[1]), (0, frame.width - rgb.shape[2])), mode="edge")
     layout = _layout_of(frame)
     _, height, width = rgb.shape
     planes = _plane_views(frame, layout)
     top = 2**layout.bits - 1
+    if layout.alpha:
+        planes[-1][...] = np.rint(rgb[3] * np.float32(top / FULL_SCALE)) if len(rgb) > 3 else top
+    rgb = rgb[:3]
     matrix, offset = _encoding_matrix(coding, layout)
     sub_y = layout.subsampling[1]
     for start, stop in _bands(height, width):
         band = rgb[:, start:stop].astype(np.float32)
         if layout.kind == "gbr":
             band *= np.float32(top / FULL_SCALE)
-            for channel, plane in zip((1, 2, 0), planes, strict=True):
+            for channel, plane in zip((1, 2, 0), planes[:3], strict=True):
                 plane[start:stop] = np.rint(band[channel])
             continue
         yuv = np.einsum("ij,jk->ik", matrix, band.reshape(3, -1))
@@ -75,10 +100,16 @@ def fill(frame: av.VideoFrame, rgb: np.ndarray, coding: Coding) -> None:
 
 
 def fill_planes(frame: av.VideoFrame, planes: tuple[np.ndarray, ...]) -> None:
-    """Copy planes that have the pixel format of the frame into it."""
+    """Copy planes that have the pixel format of the frame into it.
+
+    A frame that is larger than the planes repeats their last columns and rows.
+    """
     views = _plane_views(frame, _layout_of(frame))
     for view, plane in zip(views, planes, strict=True):
-        view[...] = plane
+        height, width = plane.shape
+        view[:height, :width] = plane
+        view[:height, width:] = plane[:, -1:]
+        view[height:] = view[height - 1]
 
 
 def _layout_of(frame: av.VideoFrame) -> PlanarLayout:
@@ -88,13 +119,21 @@ def _layout_of(frame: av.VideoFrame) -> PlanarLayout:
 
 
 def _plane_views(frame: av.VideoFrame, layout: PlanarLayout) -> list[np.ndarray]:
-    """Return views of a frame's planes, (h, w) each."""
+    """Return views of a frame's planes, (h, w) each, with that of alpha at the end."""
     views = []
-    for plane in frame.planes[: layout.channels]:
+    for plane in frame.planes[: layout.channels + layout.alpha]:
         row_samples = abs(plane.line_size) // layout.dtype.itemsize
         rows = np.frombuffer(memoryview(plane), layout.dtype).reshape(plane.height, row_samples)
         views.append(rows[:: 1 if plane.line_size > 0 else -1, : plane.width])
     return views
+
+
+def _gray_alpha(frame: av.VideoFrame) -> np.ndarray:
+    """Return the alpha, (H, W) float32 in [0, 1], of a frame whose samples are pairs of gray and alpha."""
+    dtype = _GRAY_ALPHA[frame.format.name]
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
+    return rows[:, 1 : 2 * frame.width : 2] / np.float32(np.iinfo(dtype).max)
 
 
 def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:

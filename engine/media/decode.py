@@ -10,6 +10,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from .decoders import decoder_of
 from .probe import VideoInfo, tagged_duration
 
 # Codecs in which every packet decodes to one frame, so that a missing frame means damage.
@@ -23,11 +24,13 @@ class StreamDecoder:
 
     Raises MediaError with the time of the damage if a packet cannot be read or decoded, or if a frame is corrupt or
     missing. Frames before the first one that can be decoded are no error: a recording may start with frames that refer
-    to earlier ones.
+    to earlier ones. `whole` is false after a seek: then packets are not counted.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo) -> None:
-        self._container, self._stream, self._info = container, stream, info
+    def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo, whole: bool = True) -> None:
+        self._container, self._stream, self._info, self._whole = container, stream, info, whole
+        self._decoder = decoder_of(stream)
+        self._decoder.thread_type = "AUTO"
         self._time_base = stream.time_base or info.time_base
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
@@ -46,7 +49,8 @@ class StreamDecoder:
                 self._check_frame(frame)
                 yield frame
         self._check_missing()
-        if self._info.container.startswith("mov") and self._packet_count < len(self._stream.index_entries):
+        indexed = self._whole and self._info.container.startswith("mov")
+        if indexed and self._packet_count < len(self._stream.index_entries):
             raise self._damaged(self._last_end)
 
     def check_declared_end(self) -> None:
@@ -85,7 +89,7 @@ class StreamDecoder:
 
     def _decode(self, packet: Packet) -> list[av.VideoFrame]:
         try:
-            return packet.decode()
+            return self._decoder.decode(packet if packet.size else None)
         except av.error.FFmpegError as error:
             if self._first is None:
                 return []

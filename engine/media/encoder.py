@@ -6,19 +6,34 @@ from dataclasses import dataclass
 import av
 
 from ..contract.errors import MediaError
-from .pixel_format import chroma_subsampling, planar_format
+from .output_pixels import Sampling, choose_pixels, coded_size, sampling_of_source
+from .probe import VideoInfo
 
-# Containers that store timestamps, rotation and color tags.
-CONTAINERS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
-
+# Codecs of outputs that take a single one; the first that this build of FFmpeg has is used.
+_CODECS = {
+    ".gif": ["gif"],
+    ".apng": ["apng"],
+    ".avif": ["libaom-av1", "libsvtav1", "librav1e"],
+    ".png": ["png"],
+    ".jpg": ["mjpeg"],
+    ".jpeg": ["mjpeg"],
+    ".tif": ["tiff"],
+    ".tiff": ["tiff"],
+    ".webp": ["libwebp"],
+    ".y4m": ["rawvideo"],
+    ".raw": ["rawvideo"],
+}
+_ALPHA_CODECS = {".mov": "prores_ks", ".mkv": "ffv1", ".webm": "libvpx-vp9"}
 # Visually near lossless.
 _CRF = {"libx264": 16, "libx265": 18, "libvpx-vp9": 20, "libsvtav1": 20, "libaom-av1": 20}
 _OPTIONS = {
     "libx264": {"preset": "medium"},
     "libx265": {"preset": "medium", "x265-params": "log-level=error"},
     "libvpx-vp9": {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    "mjpeg": {"qmin": "2", "qmax": "2"},  # of 1 to 31, lower is better
+    "libwebp": {"quality": "95"},
+    "tiff": {"compression_algo": "deflate"},
 }
-_ODD_SIZE_CODECS = {"libvpx-vp9", "libvpx", "libaom-av1", "ffv1"}  # take odd sizes with subsampled chroma too
 
 # Above this size the frames that an encoder buffers for lookahead and threads take gigabytes. With these options H.264
 # takes 1.1 GB instead of 4 GB at 7680x4320. At 10 bits H.265 takes 2.6 GB, and so does VP9, which cannot take less.
@@ -40,34 +55,45 @@ _LARGE_OPTIONS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """An encoder with its pixel format and options, by FFmpeg's names."""
+    """An encoder with its pixel format and options, by FFmpeg's names, and the size of its frames."""
 
     codec: str
     pix_fmt: str
     options: Mapping[str, str]
+    size: tuple[int, int]  # (width, height) in px: those of the video, or even ones above them
+    notes: tuple[str, ...] = ()  # sentences about what differs from the source
 
 
 def choose_encoding(
-    extension: str,
+    suffix: str,
     size: tuple[int, int],
-    bit_depth: int,
+    source: VideoInfo | None,
     *,
     codec: str | None = None,
     crf: int | None = None,
     pix_fmt: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Encoding:
-    """Return the encoding of a video, with a default for everything that is None.
+    """Return the encoding of an output, with a default for everything that is None.
 
-    `extension` is that of the file, such as ".mp4", and `size` is (width, height) in px. The default codec is H.264 up
-    to 8 bits and H.265 above, in WebM VP9 up to 8 bits and AV1 above; chroma is subsampled if the codec takes the size
-    that way. Frames above 4096x2304 get options that save memory. `options` override the defaults; those of a
-    "-params" option are appended to them. Raises MediaError if the codec or pixel format does not exist, or if the
-    codec does not take the pixel format or the size.
+    `suffix` is that of the output, such as ".mp4", and `size` is (width, height) in px. The default codec of a video is
+    H.264 up to 8 bits and H.265 above, in WebM VP9 up to 8 bits and AV1 above; for a source with alpha it is ProRes in
+    .mov, FFV1 in .mkv and VP9 in .webm. The pixel format has at least the source's chroma, depth and alpha where the
+    encoder takes them, and subsampled chroma for RGB sources, because common players take nothing else. A size that the
+    encoder does not take becomes even. Frames above 4096x2304 get options that save memory. `options` override the
+    defaults; those of a "-params" option are appended to them. Raises MediaError if the codec or pixel format does not
+    exist, or if the codec does not take the pixel format.
     """
+    wanted = Sampling() if source is None else sampling_of_source(source)
     if codec is None:
-        codec = _default_codec(extension, bit_depth)
-    pix_fmt = _choose_pix_fmt(codec, size, bit_depth, pix_fmt)
+        codec = _default_codec(suffix, wanted)
+    chosen, notes = choose_pixels(codec, suffix, wanted, pix_fmt)
+    coded = coded_size(codec, chosen, size)
+    if coded != size:
+        notes.append(
+            f"The size {size[0]}x{size[1]} was made even, {coded[0]}x{coded[1]}, by repeating the last"
+            f" {_edges(size)}: {codec} takes no odd sizes in {chosen}."
+        )
     custom = dict(options or {})
     defaults = dict(_OPTIONS.get(codec, {}))
     if size[0] * size[1] > _LARGE_PX:
@@ -79,67 +105,25 @@ def choose_encoding(
     for name in custom.keys() & defaults.keys():
         if name.endswith("-params"):
             custom[name] = f"{defaults[name]}:{custom[name]}"  # encoders use the last value of a parameter
-    return Encoding(codec, pix_fmt, {**defaults, **custom})
+    return Encoding(codec, chosen, {**defaults, **custom}, coded, tuple(notes))
 
 
-def _default_codec(extension: str, bit_depth: int) -> str:
-    if extension == ".webm":
-        candidates = ["libvpx-vp9", "libsvtav1"] if bit_depth <= 8 else ["libsvtav1", "libvpx-vp9"]
+def _default_codec(suffix: str, wanted: Sampling) -> str:
+    fixed = _CODECS.get(suffix)
+    if fixed is not None:
+        candidates = fixed
+    elif wanted.alpha and suffix in _ALPHA_CODECS:
+        candidates = [_ALPHA_CODECS[suffix]]
+    elif suffix == ".webm":
+        candidates = ["libvpx-vp9", "libsvtav1"] if wanted.bits <= 8 else ["libsvtav1", "libvpx-vp9"]
     else:
-        candidates = ["libx264"] if bit_depth <= 8 else ["libx265", "libx264"]
+        candidates = ["libx264"] if wanted.bits <= 8 else ["libx265", "libx264"]
     for codec in candidates:
         if codec in av.codecs_available:
             return codec
     raise MediaError(f"This build of FFmpeg has no encoder {' or '.join(candidates)}: choose another codec.")
 
 
-def _choose_pix_fmt(codec: str, size: tuple[int, int], bit_depth: int, requested: str | None) -> str:
-    """Return the requested pixel format if the codec takes it, or else one of the bit depth that fits the size.
-
-    Most encoders refuse odd sizes with subsampled chroma; such frames get a format without subsampling.
-    """
-    supported = _supported_formats(codec)
-    if requested is not None:
-        planar_format(requested)  # raises if the format does not exist
-        if supported and requested not in supported:
-            raise MediaError(
-                f"{codec} does not take the pixel format '{requested}': choose one of {', '.join(supported)}."
-            )
-        if not _takes_size(codec, requested, size):
-            raise MediaError(
-                f"{codec} does not take the odd size {size[0]}x{size[1]} with {requested}:"
-                " choose an even size, or a format without subsampling such as yuv444p."
-            )
-        return requested
-    depth = "10le" if bit_depth > 8 else ""
-    candidates = [f"yuv420p{depth}", f"yuv444p{depth}"]
-    if codec.endswith("_nvenc") and depth:
-        candidates.insert(0, "p010le")
-    if depth:
-        candidates.append("yuv422p10le")  # for ProRes and similar codecs
-    candidates += ["yuv420p", "yuv444p", *supported]
-    for name in candidates:
-        if (not supported or name in supported) and _takes_size(codec, name, size):
-            return name
-    raise MediaError(f"{codec} does not take the odd size {size[0]}x{size[1]}: choose an even size, or another codec.")
-
-
-def _supported_formats(codec: str) -> list[str]:
-    """Return the pixel formats that a video encoder takes; empty if FFmpeg does not list them."""
-    try:
-        encoder = av.Codec(codec, "w")
-    except ValueError:
-        raise MediaError(
-            f"FFmpeg has no encoder '{codec}': choose one such as libx264, libx265 or libvpx-vp9."
-        ) from None
-    if encoder.type != "video":
-        raise MediaError(f"'{codec}' is not a video encoder: choose one such as libx264, libx265 or libvpx-vp9.")
-    return [format.name for format in encoder.video_formats or ()]
-
-
-def _takes_size(codec: str, pix_fmt: str, size: tuple[int, int]) -> bool:
-    format = av.VideoFormat(pix_fmt, 16, 16)
-    if codec in _ODD_SIZE_CODECS or format.is_rgb:
-        return True
-    sub_x, sub_y = chroma_subsampling(format)
-    return size[0] % sub_x == 0 and size[1] % sub_y == 0
+def _edges(size: tuple[int, int]) -> str:
+    names = [name for name, length in zip(("column", "row"), size, strict=True) if length % 2]
+    return " and ".join(names)

@@ -1,45 +1,64 @@
-"""Read a folder of PNG images as a video."""
+"""Read image files as videos, and describe them without decoding all of them."""
 
-import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
+import numpy as np
 
 from ..contract.errors import MediaError
-from .color import to_rgb
+from .color import to_rgba
 from .frame import Frame, FrameReader, checked_rate
+from .image_files import IMAGE_CODECS, find_images, is_images, read_pattern
+from .pixel_format import has_alpha, video_format
 from .probe import VideoInfo
-from .tags import FULL_RANGE, RGB, SMPTE170M, Coding, ColorTags
+from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, Coding, ColorTags
+
+SINGLE_RATE = Fraction(25)  # frames per second, of a single image, which needs no rate
+_HEAD_BYTES = 1 << 16  # of an image file, which hold its size; TIFF files may state it at their end
 
 
-class ImageFolderReader(FrameReader):
-    """Reads the PNG images of a folder at a frame rate, in the natural order of their names (frame9 before frame10).
+class ImageHead(NamedTuple):
+    """The size in px and the pixel format that an image file states."""
 
-    Raises MediaError if the folder or its images cannot be read, or if the images differ in size.
+    width: int
+    height: int
+    pix_fmt: str
+
+
+class ImageReader(FrameReader):
+    """Reads image files at a frame rate: a folder in the natural order of names, a numbered pattern, or one image.
+
+    Images are turned upright by their EXIF orientation. Missing images are reported in `warnings`. Raises MediaError
+    for images of several kinds or sizes, which are found at once, and for files that cannot be read.
     """
 
-    def __init__(self, folder: str | Path, rate: Fraction) -> None:
-        self.path = Path(folder)
-        if not self.path.is_dir():
-            raise MediaError(f"{folder} is not a folder: choose a folder of PNG images.")
+    def __init__(self, path: str | Path, rate: Fraction) -> None:
+        self.path = Path(path)
         rate = checked_rate(rate)
-        self.files = sorted(
-            (file for file in self.path.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")),
-            key=lambda file: [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", file.name)],
-        )
-        if not self.files:
-            raise MediaError(f"{folder} contains no PNG images: choose another folder, or convert its images to PNG.")
-        first = _read_png(self.files[0])
+        found = find_images(path)
+        self.files, self.warnings = found.files, list(found.warnings)
+        heads = [image_head(file) for file in self.files]
+        for file, head in zip(self.files, heads, strict=True):
+            if (head.width, head.height) != (heads[0].width, heads[0].height):
+                raise MediaError(
+                    f"{file} is {head.width}x{head.height}, but the first image is {heads[0].width}x{heads[0].height}:"
+                    " resize the images to one size."
+                )
+        first = read_image(self.files[0])
+        formats = {head.pix_fmt for head in heads}
+        size = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
         self.info = VideoInfo(
-            path=str(folder),
+            path=str(path),
             container="images",
-            codec="png",
+            codec=IMAGE_CODECS[self.files[0].suffix.lower()],
             pix_fmt=first.format.name,
-            bit_depth=max(component.bits for component in first.format.components),
-            width=first.width,
-            height=first.height,
+            bit_depth=max(component.bits for name in formats for component in video_format(name).components),
+            width=size[0],
+            height=size[1],
             sample_aspect_ratio=Fraction(1),
             rotation=0,
             display_matrix=None,
@@ -51,28 +70,101 @@ class ImageFolderReader(FrameReader):
             start=Fraction(0),
             duration=len(self.files) / rate,
             frames=len(self.files),
+            alpha=any(map(has_alpha, formats)) and self._is_transparent_somewhere(),
         )
 
     def __iter__(self) -> Iterator[Frame]:
+        return self.between(Fraction(0), len(self.files) / self.info.rate)
+
+    def from_time(self, low: Fraction) -> Iterator[Frame]:
+        """Yield the frames from a time on; see `FrameReader.from_time`."""
+        return self.between(low, len(self.files) / self.info.rate)
+
+    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+        """Yield the frames of a part; see `FrameReader.between`."""
+        rate = self.info.rate
         for index, file in enumerate(self.files):
-            image = _read_png(file)
-            if (image.width, image.height) != (self.info.width, self.info.height):
+            if not low <= index / rate < high:
+                continue
+            rgb, alpha = _upright(read_image(file))
+            if rgb.shape[1:] != (self.info.height, self.info.width):
                 raise MediaError(
-                    f"{file} is {image.width}x{image.height}, but the first image is {self.info.width}x"
-                    f"{self.info.height}: resize the images of the folder to one size."
+                    f"{file} is {rgb.shape[2]}x{rgb.shape[1]}, but the first image is {self.info.width}x"
+                    f"{self.info.height}: resize the images to one size."
                 )
-            rgb = to_rgb(image, Coding(SMPTE170M, full_range=True))  # RGB ignores the matrix; gray needs the range
-            yield Frame(rgb, index / self.info.rate, 1 / self.info.rate)
+            yield Frame(rgb, index / rate, 1 / rate, alpha)
+
+    def _is_transparent_somewhere(self) -> bool:
+        """Return whether the first, the middle or the last image has a pixel that is not opaque."""
+        count = len(self.files)
+        for index in {0, count // 2, count - 1}:
+            alpha = _upright(read_image(self.files[index]))[1]
+            if alpha is not None and alpha.min() < 1:
+                return True
+        return False
 
 
-def _read_png(file: Path) -> av.VideoFrame:
+def open_images(path: str | Path, rate: Fraction | None) -> ImageReader:
+    """Open image files at a rate in frames per second, which a single image does not need."""
+    if rate is None and Path(path).is_file() and is_images(path):
+        rate = SINGLE_RATE
+    if rate is None:
+        kind = "a folder" if read_pattern(path) is None else "a pattern"
+        raise MediaError(f"{path} is {kind} of images, which has no frame rate: choose one, such as 24.")
+    return ImageReader(path, rate)
+
+
+def image_head(file: Path) -> ImageHead:
+    """Return what an image file states about itself. Raises MediaError if it cannot be read."""
+    for size in (_HEAD_BYTES, -1):
+        try:
+            with file.open("rb") as opened:
+                data = opened.read(size)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        decoder = _decoder(file)
+        decoder.skip_frame = "ALL"  # decode the header alone
+        with suppress(av.error.FFmpegError):  # the rest is missing
+            decoder.decode(av.Packet(data))
+        if decoder.width and decoder.height and decoder.pix_fmt:
+            return ImageHead(decoder.width, decoder.height, decoder.pix_fmt)
+    image = read_image(file)  # which says why it cannot be read
+    return ImageHead(image.width, image.height, image.format.name)
+
+
+def read_image(file: Path) -> av.VideoFrame:
+    """Decode an image file. Raises MediaError if it cannot be read."""
+    data = b""
     try:
-        decoder = av.CodecContext.create("png", "r")
-        decoder.thread_count = 1  # with frame threads the image would stay in the decoder
-        images = decoder.decode(av.Packet(file.read_bytes()))
+        data = file.read_bytes()
+        images = _decoder(file).decode(av.Packet(data))
     except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"{file} cannot be read ({reason}): export or copy it again.") from error
+        if data[:4] == b"RIFF" and b"ANIM" in data[:64]:
+            raise MediaError(f"{file} is an animation: convert it to GIF or to a video.") from error
+        raise _unreadable(file, error) from error
     if not images:
         raise MediaError(f"{file} contains no image: export or copy it again.")
     return images[0]
+
+
+def _decoder(file: Path) -> av.VideoCodecContext:
+    decoder = av.CodecContext.create(IMAGE_CODECS[file.suffix.lower()], "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.thread_count = 1  # with frame threads the image would stay in the decoder
+    return decoder
+
+
+def _upright(image: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return an image as RGB and alpha, turned by its orientation."""
+    # RGB ignores the matrix; images of YUV are BT.601, and of the full range unless they state another.
+    rgb, alpha = to_rgba(image, Coding(SMPTE170M, full_range=image.color_range != LIMITED_RANGE))
+    turns = round(image.rotation / 90)
+    if turns % 4 == 0:
+        return rgb, alpha
+    upright = np.ascontiguousarray(np.rot90(rgb, turns, (1, 2)))
+    return upright, None if alpha is None else np.ascontiguousarray(np.rot90(alpha, turns))
+
+
+def _unreadable(file: Path, error: Exception) -> MediaError:
+    reason = getattr(error, "strerror", None) or error
+    return MediaError(f"{file} cannot be read ({reason}): export or copy it again.")

@@ -36,6 +36,11 @@ class PartFile:
         with self.media_errors():
             self.part.touch(exist_ok=False)
 
+    @property
+    def target(self) -> str:
+        """The unfinished file as FFmpeg opens it."""
+        return f"file:{self.part}"
+
     def publish(self) -> None:
         """Rename the finished file to `path`.
 
@@ -63,15 +68,20 @@ class PartFile:
     @contextmanager
     def media_errors(self) -> Iterator[None]:
         """Turn errors of the system and of FFmpeg into MediaError."""
-        try:
+        with system_errors(self.path):
             yield
-        except (OSError, av.error.FFmpegError) as error:
-            if error.errno == errno.ENOSPC:
-                raise MediaError(f"The disk of {self.path.parent} is full: free some space and run again.") from error
-            reason = error.strerror or str(error)
-            raise MediaError(
-                f"{self.path} cannot be written ({reason}): check its folder, codec and options."
-            ) from error
 
     def _created_since(self) -> MediaError:
         return MediaError(f"{self.path} was created by another program meanwhile: choose another output.")
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the system and of FFmpeg, when an output is written, into MediaError."""
+    try:
+        yield
+    except (OSError, av.error.FFmpegError) as error:
+        if error.errno == errno.ENOSPC:
+            raise MediaError(f"The disk of {path.parent} is full: free some space and run again.") from error
+        reason = error.strerror or str(error)
+        raise MediaError(f"{path} cannot be written ({reason}): check its folder, codec and options.") from error

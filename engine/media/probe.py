@@ -15,7 +15,12 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
-from .tags import ColorTags
+from .color import to_rgba
+from .decoders import decoder_of
+from .pipes import is_pipe, pipe_view
+from .pixel_format import has_alpha
+from .tags import ColorTags, coding_of
+from .time_map import TimeMap
 
 _DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a single image
 
@@ -64,13 +69,16 @@ class VideoInfo:
     start: Fraction  # seconds, of the first frame
     duration: Fraction | None  # seconds, of the video stream
     frames: int | None
+    alpha: bool = False  # frames may be transparent
     streams: tuple[StreamInfo, ...] = ()
     chapters: tuple[Chapter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    times: TimeMap | None = None  # of the part of the source that a reader passes on; None: all of it
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields for printing and JSON: fractions as text, one line for each stream and chapter."""
         facts = {name: str(value) if isinstance(value, Fraction) else value for name, value in vars(self).items()}
+        del facts["times"]
         streams = [
             " ".join(str(part) for part in (s.index, s.kind, s.codec, s.detail, s.language, s.title) if part)
             for s in self.streams
@@ -100,6 +108,7 @@ def probe(path: str | Path) -> VideoInfo:
             color=ColorTags(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range),
             rate=_rate(stream),
             variable_rate=_variable_rate(stream),
+            alpha=_may_be_transparent(frame),
             time_base=time_base,
             start=(frame.pts or 0) * time_base,
             duration=_declared_duration(container, stream),
@@ -108,6 +117,11 @@ def probe(path: str | Path) -> VideoInfo:
             chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
             metadata=dict(container.metadata),
         )
+
+
+def has_streams(info: VideoInfo) -> bool:
+    """Return whether a source is a file or a pipe that may hold more than its video."""
+    return info.container != "images" and (is_pipe(info.path) or Path(info.path).is_file())
 
 
 # A file is opened as a file, whatever its name looks like, and only in formats that name no other files.
@@ -126,10 +140,12 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     video stream or no decoder for it.
     """
     path = Path(path)
+    if is_pipe(path):
+        return _open_piped(path)
     if not path.exists():
         raise MediaError(f"{path} does not exist: check the path.")
     if path.is_dir():
-        raise MediaError(f"{path} is a folder: choose a video file, or a folder of PNG images with a frame rate.")
+        raise MediaError(f"{path} is a folder: choose a video file, or a folder of images with a frame rate.")
     head = b""
     try:
         if path.stat().st_size == 0:
@@ -155,6 +171,23 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     except MediaError:
         container.close()
         raise
+
+
+def _open_piped(path: Path) -> tuple[InputContainer, VideoStream]:
+    """Open the video that comes through a pipe, from its first byte."""
+    options = {"format_whitelist": ",".join(_FORMATS)}
+    try:
+        container = av.open(pipe_view(path), options=options, metadata_errors="replace")
+    except av.error.FFmpegError as error:
+        raise _not_piped(path, _reason(error)) from error
+    return container, _main_stream(container, path)
+
+
+def _not_piped(path: str | Path, reason: str) -> MediaError:
+    return MediaError(
+        f"{path} is not a video that can be read through a pipe ({reason}): send MPEG-TS, Matroska, y4m or fragmented"
+        " MP4, or save it to a file first."
+    )
 
 
 def tagged_duration(stream: Stream) -> Fraction | None:
@@ -188,16 +221,31 @@ def _main_stream(container: InputContainer, path: Path) -> VideoStream:
 def _first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> av.VideoFrame:
     """Return the first frame that can be decoded."""
     reason = "it has none"
+    decoder = decoder_of(stream)
     try:
         for packet in container.demux(stream):
             try:
-                for frame in packet.decode():
+                for frame in decoder.decode(packet if packet.size else None):
                     return frame
             except av.error.FFmpegError as error:  # a recording may start with frames that refer to earlier ones
                 reason = _reason(error)
     except av.error.FFmpegError as error:
         reason = _reason(error)
+    if is_pipe(path):
+        raise _not_piped(path, reason)
     raise MediaError(f"No frame of {path} can be decoded ({reason}): copy or record the file again.")
+
+
+def _may_be_transparent(frame: av.VideoFrame) -> bool:
+    """Return whether the frames of a video may be transparent, by its first one.
+
+    Formats of animations, such as GIF, have alpha whether they use it or not; there the first frame decides.
+    """
+    name = frame.format.name
+    if not has_alpha(name) or name.startswith(("yuva", "gbra")):
+        return has_alpha(name)
+    alpha = to_rgba(frame, coding_of(ColorTags(), frame.height, name))[1]
+    return alpha is not None and bool(alpha.min() < 1)
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

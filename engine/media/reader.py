@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
@@ -12,13 +13,18 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
-from .color import to_rgb
+from .color import to_rgba
 from .decode import StreamDecoder
+from .decoders import decoder_of
 from .frame import Frame, FrameReader, checked_rate
-from .images import ImageFolderReader
+from .image_files import is_images
+from .images import open_images
+from .part import Part, PartReader
+from .pipes import STANDARD, close_pipe, open_pipe
 from .probe import VideoInfo, open_video, probe
 from .tags import ColorTags, coding_of
 
+_STANDARD_INPUT = Path("/dev/stdin")
 _MAX_STEP_BACK_S = 1  # a larger step back means that the clock of the timestamps has changed
 
 
@@ -37,29 +43,64 @@ class VideoReader(FrameReader):
         if self.input_fps is not None:
             self.info = _at_rate(self.info, self.input_fps)
         self._container: InputContainer | None = None
+        self._whole = True  # the file is read from its beginning
 
     def close(self) -> None:
         """Close the file; this ends a running iteration."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        self._close_container()
+        close_pipe(self.path)
+
+    def interrupt(self) -> None:
+        """End a wait for input; see `FrameReader.interrupt`."""
+        if (pipe := open_pipe(self.path)) is not None:
+            pipe.interrupt()
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames; timestamps increase, and each duration lasts until the next frame."""
-        self.close()
+        return self._frames(None)
+
+    def from_time(self, low: Fraction) -> Iterator[Frame]:
+        """Yield the frames from a time on; see `FrameReader.from_time`. Reading starts at the keyframe before it.
+
+        If the time cannot be found from there, the file is read from its beginning.
+        """
+        frames = self._frames(low)
+        try:
+            first = next(frames, None)
+        except MediaError:  # the frames after a keyframe may refer to others before it
+            first = None
+        if first is None:
+            yield from super().from_time(low)
+        else:
+            yield from chain([first], frames)
+
+    def _frames(self, low: Fraction | None) -> Iterator[Frame]:
+        """Yield the frames with timestamps from `low` on, in seconds, or all of them for None.
+
+        With `low` none are yielded if seeking misses it.
+        """
+        self._close_container()
         self._container, stream = open_video(self.path)
-        stream.thread_type = "AUTO"
+        if (pipe := open_pipe(self.path)) is not None:
+            pipe.forget()
+        if low is not None:
+            with suppress(av.error.FFmpegError):
+                self._container.seek(math.floor(low / self.info.time_base), stream=stream)
         previous: tuple[av.VideoFrame, Fraction] | None = None
         own_duration = Fraction(0)
-        for decoded, pts, duration in self._timed(stream):
-            if previous is not None:
+        self._whole = low is None
+        for number, (decoded, pts, duration) in enumerate(self._timed(stream)):
+            if low is not None and number == 0 and low < pts != self.info.start:
+                return
+            if previous is not None and (low is None or previous[1] >= low):
                 yield self._frame(*previous, pts - previous[1])
             previous, own_duration = (decoded, pts), duration
         if previous is None:
             raise MediaError(f"No frame of {self.path} can be decoded: copy or record the file again.")
         end = self._indexed_end(stream)
-        yield self._frame(*previous, own_duration if end is None or end <= previous[1] else end - previous[1])
-        self.close()
+        if low is None or previous[1] >= low:
+            yield self._frame(*previous, own_duration if end is None or end <= previous[1] else end - previous[1])
+        self._close_container()
 
     def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
         """Yield the frames of a part as `FrameReader.between`; reading starts at the keyframe before it.
@@ -78,14 +119,16 @@ class VideoReader(FrameReader):
 
     def _from_keyframe(self, low: Fraction) -> Iterator[Frame]:
         """Yield the frames from `low` seconds on that can be decoded from the keyframe before, without any check."""
-        self.close()
+        self._close_container()
         self._container, stream = open_video(self.path)
-        stream.thread_type = "AUTO"
+        decoder = decoder_of(stream)
+        decoder.thread_type = "AUTO"
         time_base = self.info.time_base
         previous: tuple[av.VideoFrame, Fraction] | None = None
         try:
             self._container.seek(math.floor(low / time_base), stream=stream)
-            for decoded in self._container.decode(stream):
+            packets = self._container.demux(stream)
+            for decoded in (frame for packet in packets for frame in decoder.decode(packet if packet.size else None)):
                 if decoded.pts is None or decoded.pts * time_base < low:
                     continue
                 pts = decoded.pts * time_base
@@ -99,7 +142,13 @@ class VideoReader(FrameReader):
 
     def _frame(self, decoded: av.VideoFrame, pts: Fraction, duration: Fraction) -> Frame:
         tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)
-        return Frame(to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name)), pts, duration)
+        rgb, alpha = to_rgba(decoded, coding_of(tags, decoded.height, decoded.format.name))
+        return Frame(rgb, pts, duration, alpha)
+
+    def _close_container(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
 
     def _timed(self, stream: VideoStream) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
         """Yield each decoded frame with its timestamp and its own duration, in seconds on the stream's clock."""
@@ -131,7 +180,7 @@ class VideoReader(FrameReader):
 
     def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
         assert self._container is not None
-        decoder = StreamDecoder(self._container, stream, self.info)
+        decoder = StreamDecoder(self._container, stream, self.info, self._whole)
         yield from decoder
         if self._indexed_end(stream) is None:  # with an index the decoder has found missing frames already
             decoder.check_declared_end()
@@ -145,17 +194,22 @@ class VideoReader(FrameReader):
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
 
 
-def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader | ImageFolderReader:
-    """Open a video file, or a folder of images at `fps` frames per second.
+def open_reader(path: str | Path, *, fps: Fraction | None = None, part: Part | None = None) -> FrameReader:
+    """Open a video, or image files at `fps` frames per second: a file, a folder, a pattern, or a pipe.
 
-    A video file keeps its own timestamps unless `fps` replaces them. Raises MediaError if the input cannot be read, or
-    if a folder comes without a rate.
+    A video keeps its own timestamps unless `fps` replaces them. With a `part` the reader yields only its frames. Raises
+    MediaError if the input cannot be read, or if a folder or a pattern comes without a rate.
     """
-    if not Path(path).is_dir():
-        return VideoReader(path, input_fps=fps)
-    if fps is None:
-        raise MediaError(f"{path} is a folder of images, which has no frame rate: choose one, such as 24.")
-    return ImageFolderReader(path, fps)
+    if str(path) == STANDARD and _STANDARD_INPUT.is_file():  # redirected from a file, which can be read many times
+        path = _STANDARD_INPUT
+    reader = open_images(path, fps) if is_images(path) else VideoReader(path, input_fps=fps)
+    if part is None:
+        return reader
+    try:
+        return PartReader(reader, part)
+    except BaseException:
+        reader.close()
+        raise
 
 
 def _at_rate(info: VideoInfo, rate: Fraction) -> VideoInfo:

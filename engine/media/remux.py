@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,15 +16,20 @@ from av.stream import Discard, Disposition
 from av.subtitles.stream import SubtitleStream
 
 from ..contract.errors import MediaError
+from .pipes import is_pipe
 from .probe import codec_name, open_video
+from .time_map import TimeMap
 
 # By FFmpeg's name of the output format.
 _AUDIO_CODECS = {"webm": "libopus"}  # all others: aac
 _TEXT_CODECS = {"webm": "webvtt", "matroska": "subrip"}  # all others: mov_text
 _TEXT_SUBTITLES = {"subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"}
 _AUDIO_BIT_RATE = 192_000  # of converted audio, bits per second
+_EARLY_TEXT_S = 30  # subtitles may begin so long before the part in which they are shown
+_ROUNDING_S = Fraction(1, 1000)  # of the time at which a part ends
 _STALE_KEYS = re.compile(
-    r"encoder|DURATION|_STATISTICS.*|BPS|NUMBER_OF_.*|major_brand|minor_version|compatible_brands", re.IGNORECASE
+    r"encoder|alpha_mode|DURATION|_STATISTICS.*|BPS|NUMBER_OF_.*|major_brand|minor_version|compatible_brands",
+    re.IGNORECASE,
 )
 
 # FFmpeg's QuickTime muxer knows only the other ISO 639 code of these languages.
@@ -44,26 +50,35 @@ class CopiedStreams:
     """The streams of a source file other than its main video, copied packet by packet into an output.
 
     The source is opened a second time and read only as far as the output video has come. Streams that the output
-    format does not support are converted (audio and text subtitles) or left out, each with a line in `warnings`.
+    format does not support are converted (audio and text subtitles) or left out, each with a line in `warnings`. With
+    `times` only the packets of a part are written, at their times in the output.
     """
 
-    def __init__(self, path: Path, output: OutputContainer, warnings: list[str]) -> None:
+    def __init__(self, path: Path, output: OutputContainer, warnings: list[str], times: TimeMap | None = None) -> None:
         self._source, video = open_video(path)
-        self._output = output
+        self._output, self._times = output, times
         self._next: Any = None  # the packet that has been read but not written
         self._transfers: dict[int, _Transfer] = {}  # by the stream's index in the source
         chapters = self._source.chapters()
         for stream in self._source.streams:
-            if stream.index != video.index:
+            if stream.index == video.index and is_pipe(path):  # its packets limit how far the pipe is read
+                self._transfers[stream.index] = _Nothing()
+                continue
+            if stream.type == "audio" and times is not None and times.slowness != 1:
+                warnings.append(f"The audio stream {stream.index} was left out: it does not follow slow motion.")
+            elif stream.index != video.index:
                 transfer = _transfer(stream, output, warnings, has_chapters=bool(chapters))
                 if transfer is not None:
                     self._transfers[stream.index] = transfer
                     continue
             if stream.type != "attachment":
                 stream.discard = Discard.all
-        output.set_chapters(chapters)
+        output.set_chapters(chapters if times is None else times.chapters(chapters))
         output.metadata.update(lasting_metadata(self._source.metadata, output.format.name))
         streams = [self._source.streams[index] for index in self._transfers]
+        if times is not None and not is_pipe(path):
+            with suppress(av.error.FFmpegError):  # without an index all packets are read
+                self._source.seek(max(0, int((times.origin - _EARLY_TEXT_S) * av.time_base)))
         self._packets = self._source.demux(streams) if streams else iter(())
 
     def copy_until(self, time: Fraction | None) -> None:
@@ -80,6 +95,9 @@ class CopiedStreams:
                         f"The audio or subtitles of {self._source.name} are damaged ({error.strerror}):"
                         " copy the file again, or remux it without them."
                     ) from error
+                if self._next is not None and not self._move(self._next):
+                    self._next = None
+                    continue
             packet = self._next
             if packet is None:
                 return
@@ -88,6 +106,26 @@ class CopiedStreams:
             for output_packet in self._transfers[packet.stream.index].packets(packet):
                 self._output.mux_one(output_packet)
             self._next = None
+
+    def finish(self, end: Fraction) -> None:
+        """Write what remains: all packets, or those of the part of the video, whose `end` is in seconds."""
+        if self._times is None or self._times.until is None:
+            self.copy_until(None)
+            return
+        self.copy_until(end - _ROUNDING_S)
+        if self._next is None:
+            return  # the source ends with the part
+        for transfer in self._transfers.values():
+            for packet in transfer.packets(Packet()):  # as at the end of a stream
+                self._output.mux_one(packet)
+
+    def _move(self, packet: Packet) -> bool:
+        return self._times is None or self._times.move(packet, packet.stream.type == "subtitle")
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no stream is copied."""
+        return all(isinstance(transfer, _Nothing) for transfer in self._transfers.values())
 
     def close(self) -> None:
         """Close the source file."""
@@ -142,6 +180,13 @@ def _transfer(stream: Any, output: OutputContainer, warnings: list[str], *, has_
 def _copy_metadata(source: Any, target: Any, format: str) -> None:
     target.metadata.update(lasting_metadata(source.metadata, format))
     target.disposition = source.disposition
+
+
+class _Nothing:
+    """Writes nothing: the packets of the video that is upscaled."""
+
+    def packets(self, packet: Any) -> Iterator[Packet]:
+        yield from ()
 
 
 class _Copy:

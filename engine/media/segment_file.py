@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .destination import read_destination
 from .encoder import Encoding
 from .partfile import PartFile
 from .probe import VideoInfo
@@ -61,6 +62,11 @@ class SegmentWriter(OutputFile):
     def picture_format(self) -> PictureFormat | None:
         """The YUV format that `write` takes besides RGB; None if it takes only RGB."""
         return self._video.picture_format
+
+    @property
+    def has_alpha(self) -> bool:
+        """Return whether `write` takes frames with alpha."""
+        return self._video.has_alpha
 
     @property
     def finished(self) -> SegmentFile:
@@ -124,13 +130,17 @@ class JoinedVideo(VideoFile):
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
+        warnings: Sequence[str] = (),  # of the encoding
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
         self._size, self._end_s = size, end
         if not self._segments:
             raise MediaError(f"No frame was computed for {path}: choose an input that has frames.")
         folder = self._segments[0].path.parent  # where nothing is left of a run that is killed
-        super().__init__(path, source=source, time_base=time_base, overwrite=overwrite, part_folder=folder)
+        destination = read_destination(path)
+        super().__init__(
+            destination, source=source, time_base=time_base, overwrite=overwrite, part_folder=folder, warnings=warnings
+        )
 
     def write(self) -> None:
         """Copy the packets of all segments."""
@@ -166,12 +176,18 @@ class JoinedVideo(VideoFile):
             stream.time_base = self._time_base
             if (tag := codec_tag(template.codec_context.name, self.path)) is not None:
                 stream.codec_tag = tag
+            has_alpha = template.metadata.get("alpha_mode") == "1"
         self._video = stream
         if source is not None:
             copy_properties(stream, output, source, self.path, self._size, self.warnings)
+        if has_alpha:
+            stream.metadata["alpha_mode"] = "1"
 
     def _last_packets(self) -> Iterator[Packet]:
         yield self._last
+
+    def _video_end(self) -> Fraction:
+        return self._end_s
 
     def _packets(self) -> Iterator[Packet]:
         """Yield the packets of all segments in order."""

@@ -14,8 +14,9 @@ from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from .color import fill, fill_planes
 from .encoder import Encoding
-from .pixel_format import is_rgb, planar_format, repack
-from .probe import VideoInfo, open_video
+from .palette import Palette
+from .pixel_format import has_alpha, is_rgb, planar_format, repack
+from .probe import VideoInfo, has_streams, open_video
 from .remux import lasting_metadata
 from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
 
@@ -45,8 +46,8 @@ class EncodedStream:
         warnings: list[str],
     ) -> None:
         self._options = dict(encoding.options)
-        self._path, self._size, self._time_base = path, size, time_base
-        self._codec, self._pix_fmt, self._planar = encoding.codec, encoding.pix_fmt, planar_format(encoding.pix_fmt)
+        self._path, self._encoding, self._time_base = path, encoding, time_base
+        self._codec, self._pix_fmt = encoding.codec, encoding.pix_fmt
         self._coding, self._tags = _output_colors(source, size[1], encoding.pix_fmt)
         self._durations: dict[int, int] = {}  # ticks by timestamp, of the frames in the encoder
         self._first: int | None = None  # ticks, of the first frame
@@ -54,17 +55,29 @@ class EncodedStream:
         self._previous = self._end = 0  # ticks, start and end of the latest frame
         self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
         self._stream = self._add_stream(output, rate)
+        self.has_alpha = has_alpha(self._pix_fmt)  # true if `encode` takes alpha
+        self._palette: Palette | None = None
+        if encoding.codec == "gif":
+            self.has_alpha = source is not None and source.alpha
+            self._palette = Palette(encoding.size, time_base, self.has_alpha)
         if source is not None:
             self._stream.codec_context.sample_aspect_ratio = pixel_aspect(source, size)
             copy_properties(self._stream, output, source, path, size, warnings)
+        if self.has_alpha and encoding.codec.startswith("libvpx"):
+            self._stream.metadata["alpha_mode"] = "1"  # without which players do not look for alpha
         self._open_encoder()
 
     @property
     def picture_format(self) -> PictureFormat | None:
         """The YUV format that `encode` takes besides RGB; None if it takes only RGB."""
-        if is_rgb(self._pix_fmt):
+        if is_rgb(self._pix_fmt) or self.has_alpha:
             return None
-        return PictureFormat(self._planar, LUMA_WEIGHTS[self._coding.matrix], self._coding.full_range)
+        return PictureFormat(planar_format(self._pix_fmt), LUMA_WEIGHTS[self._coding.matrix], self._coding.full_range)
+
+    @property
+    def end(self) -> Fraction:
+        """The end of the latest frame in seconds."""
+        return self._end * self._time_base
 
     @property
     def has_frames(self) -> bool:
@@ -74,8 +87,8 @@ class EncodedStream:
     def encode(self, frame: Picture, pts: Fraction, duration: Fraction) -> Iterator[Packet]:
         """Encode a frame that is displayed from `pts` for `duration`, in seconds; yield the packets to write.
 
-        The frame is RGB, (3, H, W) uint16, of which 65535 is white, or the planes of `picture_format`. Raises
-        MediaError unless `pts` is after that of the previous frame.
+        The frame is RGB, (3, H, W) uint16, of which 65535 is white, RGB and straight alpha, (4, H, W), or the planes of
+        `picture_format`. Raises MediaError unless `pts` is after that of the previous frame.
         """
         start, end = self._ticks(pts), self._ticks(pts + duration)
         if self._first is None:
@@ -85,15 +98,19 @@ class EncodedStream:
                 f"The frame of {self._path} at {float(pts):.6f} s does not follow the previous frame in time:"
                 " write frames with increasing timestamps."
             )
-        converted = self._convert(frame)
+        converted = encoder_frame(frame, self._encoding, self._coding, self._tags)
         converted.pts, converted.time_base = start, self._time_base
         self._durations[start] = end - start
         self._previous, self._end = start, end
-        for packet in self._stream.encode(converted):
-            yield from self._delay(packet)
+        for ready in [converted] if self._palette is None else self._palette.apply(converted):
+            for packet in self._stream.encode(ready):
+                yield from self._delay(packet)
 
     def finish(self) -> Iterator[Packet]:
         """Flush the encoder; yield the remaining packets. Raises MediaError if no frame was encoded."""
+        for ready in [] if self._palette is None else self._palette.finish():
+            for packet in self._stream.encode(ready):
+                yield from self._delay(packet)
         for packet in self._stream.encode(None):
             yield from self._delay(packet)
         if self._last is None:
@@ -103,21 +120,6 @@ class EncodedStream:
             assert self._first_dts is not None
             align_end(self._last, self._first, self._first_dts, self._end)
         yield self._last
-
-    def _convert(self, frame: Picture) -> av.VideoFrame:
-        """Return a frame in the encoder's pixel format, with color tags."""
-        converted = av.VideoFrame(*self._size, self._planar)
-        if isinstance(frame, tuple):
-            fill_planes(converted, frame)
-        else:
-            assert frame.dtype == np.uint16, frame.dtype
-            assert frame.shape == (3, self._size[1], self._size[0]), frame.shape
-            fill(converted, frame, self._coding)
-        if self._planar != self._pix_fmt:
-            converted = repack(converted, self._pix_fmt)
-        converted.colorspace, converted.color_range = self._tags.matrix, self._tags.range
-        converted.color_primaries, converted.color_trc = self._tags.primaries, self._tags.transfer
-        return converted
 
     def _delay(self, packet: Packet) -> Iterator[Packet]:
         """Set the duration of a packet and keep it; yield the packet before it."""
@@ -134,7 +136,9 @@ class EncodedStream:
 
     def _add_stream(self, output: OutputContainer, rate: Fraction) -> VideoStream:
         try:
-            stream = output.add_stream(self._codec, rate=rate, width=self._size[0], height=self._size[1])
+            stream = output.add_stream(
+                self._codec, rate=rate, width=self._encoding.size[0], height=self._encoding.size[1]
+            )
         except ValueError as error:
             raise MediaError(
                 f"{self._path.suffix} files do not support {self._codec}: choose another codec, or .mkv."
@@ -158,11 +162,33 @@ class EncodedStream:
             context.open()
         except av.error.FFmpegError as error:
             raise MediaError(
-                f"{self._codec} refuses {self._size[0]}x{self._size[1]} {self._pix_fmt} with the options"
-                f" {self._options} ({error.strerror}): change them."
+                f"{self._codec} refuses {self._encoding.size[0]}x{self._encoding.size[1]} {self._pix_fmt} with the"
+                f" options {self._options} ({error.strerror}): change them."
             ) from error
         if context.options:  # options that the encoder has not used
             raise MediaError(f"{self._codec} has no option '{next(iter(context.options))}': leave it out.")
+
+
+def encoder_frame(picture: Picture, encoding: Encoding, coding: Coding, tags: ColorTags) -> av.VideoFrame:
+    """Return a frame in an encoder's pixel format and size, with color tags; for a palette the colors before it.
+
+    The picture is RGB, (3, H, W) uint16, RGB and straight alpha, (4, H, W), or the planes of the pixel format.
+    """
+    planar = planar_format(encoding.pix_fmt)
+    frame = av.VideoFrame(*encoding.size, planar)
+    if isinstance(picture, tuple):
+        fill_planes(frame, picture)
+    else:
+        assert picture.dtype == np.uint16, picture.dtype
+        assert picture.ndim == 3, picture.shape
+        assert len(picture) in (3, 4), picture.shape
+        assert all(0 <= c - n < 4 for c, n in zip(encoding.size, picture.shape[:0:-1], strict=True)), picture.shape
+        fill(frame, picture, coding)
+    if planar != encoding.pix_fmt and encoding.codec != "gif":
+        frame = repack(frame, encoding.pix_fmt)
+    frame.colorspace, frame.color_range = tags.matrix, tags.range
+    frame.color_primaries, frame.color_trc = tags.primaries, tags.transfer
+    return frame
 
 
 def codec_tag(codec: str, path: Path) -> str | None:
@@ -185,7 +211,7 @@ def copy_properties(
         warnings.append(f"The pixel aspect {aspect} was left out: webm does not support it.")
     if source.display_matrix is not None:
         stream.set_display_matrix(source.display_matrix)
-    if Path(source.path).is_file():
+    if has_streams(source):
         container, original = open_video(source.path)
         with container:
             stream.metadata.update(lasting_metadata(original.metadata, output.format.name))

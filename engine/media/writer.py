@@ -1,7 +1,7 @@
 """Write a video file: encoded frames, and the source's other streams and metadata."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -9,22 +9,31 @@ from types import TracebackType
 from typing import Self
 
 import av
+import numpy as np
 from av.container import OutputContainer
 from av.packet import Packet
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
-from .encoder import CONTAINERS, choose_encoding
+from .destination import ANIMATIONS, CONTAINERS, PICTURES_ALONE, Destination, read_destination
+from .encoder import choose_encoding
 from .frame import FrameReader
+from .image_files import is_images
+from .orientation import turn_upright, upright_info, upright_size
 from .partfile import PartFile
-from .probe import VideoInfo, probe
+from .pipes import PipeOutput
+from .probe import VideoInfo, has_streams, probe
 from .reader import open_reader
 from .remux import CopiedStreams
-from .video_stream import EncodedStream, stores_milliseconds, usable_time_base
+from .video_stream import EncodedStream, usable_time_base
 
-Source = FrameReader | str | Path
+Source = FrameReader | VideoInfo | str | Path
 
+GIF_RATE = 50  # frames per second, above which browsers slow a GIF down
+_GIF_TICK = Fraction(1, 100)  # seconds
+_WITHOUT_ROTATION = (*PICTURES_ALONE, ".ts")  # the frames themselves are turned
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
+_BUFFER_BYTES = 1 << 18  # of one write; raw video through a pipe takes many
 
 
 class OutputFile:
@@ -33,7 +42,7 @@ class OutputFile:
     Subclasses set what `_open` needs before they call this constructor, which calls it.
     """
 
-    def __init__(self, file: PartFile) -> None:
+    def __init__(self, file: PartFile | PipeOutput) -> None:
         self._file = file
         self._output: OutputContainer | None = None
         try:
@@ -88,22 +97,30 @@ class VideoFile(OutputFile):
 
     def __init__(
         self,
-        path: Path,
+        destination: Destination,
         *,
         source: VideoInfo | None,
         time_base: Fraction,
         overwrite: bool,
         part_folder: Path | None = None,
+        warnings: Sequence[str] = (),
     ) -> None:
-        if path.suffix.lower() not in CONTAINERS:
-            raise MediaError(f"{path} must end in one of {', '.join(CONTAINERS)}: choose one of these containers.")
-        self.path = path
-        self.warnings: list[str] = []
+        if destination.kind in ("image", "images"):
+            raise MediaError(
+                f"{destination.path} must end in one of {', '.join((*CONTAINERS, *ANIMATIONS))}: choose one of these."
+            )
+        self._destination = destination
+        self.path = Path(f"pipe{destination.suffix}") if destination.kind == "pipe" else destination.path
+        self.warnings: list[str] = list(warnings)
         self._source = source
         self._time_base = usable_time_base(time_base)
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
-        super().__init__(PartFile(path, source=original, overwrite=overwrite, folder=part_folder))
+        super().__init__(
+            PipeOutput(destination.path)
+            if destination.kind == "pipe"
+            else PartFile(destination.path, source=original, overwrite=overwrite, folder=part_folder)
+        )
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -113,16 +130,44 @@ class VideoFile(OutputFile):
         """Yield the video packets that remain at the end."""
         raise NotImplementedError
 
+    def _video_end(self) -> Fraction:
+        """Return the end of the video in seconds, after its last packet."""
+        raise NotImplementedError
+
     def _open(self) -> None:
         """Set up every stream; the muxer writes the header with the first packet."""
         source = self._source
-        scale = {"movie_timescale": str(_movie_timescale(source, self._time_base))}
         self._output = av.open(
-            f"file:{self._file.part}", "w", container_options={} if stores_milliseconds(self.path) else scale
+            self._file.target,
+            "w",
+            format=self._destination.muxer,
+            container_options=self._muxer_options(),
+            buffer_size=_BUFFER_BYTES,
         )
         self._add_video(self._output, source)
-        if source is not None and Path(source.path).is_file():
-            self._copied = CopiedStreams(Path(source.path), self._output, self.warnings)
+        if source is None or not has_streams(source):
+            return
+        if self._destination.suffix in PICTURES_ALONE:
+            for stream in source.streams:
+                self.warnings.append(
+                    f"The {stream.kind} stream {stream.index} ({stream.codec}) was left out:"
+                    f" {self._destination.suffix[1:]} holds pictures alone."
+                )
+            return
+        self._copied = CopiedStreams(Path(source.path), self._output, self.warnings, source.times)
+        if self._copied.is_empty:
+            self._copied.close()
+            self._copied = None  # or a pipe would keep its bytes for it
+
+    def _muxer_options(self) -> dict[str, str]:
+        match self._destination.suffix:
+            case ".mp4" | ".m4v" | ".mov":
+                return {"movie_timescale": str(_movie_timescale(self._source, self._time_base))}
+            case ".y4m":
+                return {"strict": "-1"}  # formats of more than 8 bits are extensions
+            case ".apng":
+                return {"plays": "0"}  # without end
+        return {}
 
     def _write_packet(self, packet: Packet) -> None:
         """Write a video packet, after the packets of the other streams up to its time."""
@@ -137,7 +182,7 @@ class VideoFile(OutputFile):
         for packet in self._last_packets():
             self._write_packet(packet)
         if self._copied is not None:
-            self._copied.copy_until(None)
+            self._copied.finish(self._video_end())
             self._copied.close()
         self._output.close()
 
@@ -152,8 +197,11 @@ class VideoWriter(VideoFile):
     """Writes one video file of frames.
 
     Color tags, pixel aspect, rotation, metadata, chapters, audio and subtitles come from the source; `warnings` reports
-    those that the container cannot store unchanged. Matroska and WebM round timestamps to milliseconds, and start at or
-    after zero. Frames of odd sizes are written without chroma subsampling, unless the encoder takes them with it.
+    those that the container cannot store unchanged, and what differs from the source. Matroska and WebM round
+    timestamps to milliseconds, and start at or after zero; GIF rounds them to hundredths, and y4m and raw video have a
+    constant rate. Frames of odd sizes become even, unless the encoder takes them as they are.
+
+    `path` may be a pipe, - for the standard output, in the `pipe_format` matroska, mpegts, y4m or rawvideo.
 
     Raises MediaError if the file cannot be written, if `path` exists and `overwrite` is false, if it is the source, or
     if the container or the encoder does not support a choice.
@@ -172,32 +220,56 @@ class VideoWriter(VideoFile):
         encoder_options: dict[str, str] | None = None,
         pix_fmt: str | None = None,
         overwrite: bool = False,
+        pipe_format: str | None = None,
     ) -> None:
         info = _source_info(source, rate)
+        destination = read_destination(path, pipe_format)
+        self._matrix: tuple[int, ...] | None = None  # by which frames are turned
+        if info is not None and destination.suffix in _WITHOUT_ROTATION:
+            self._matrix, size, info = info.display_matrix, upright_size(info, size), upright_info(info)
         self._encoding = choose_encoding(
-            Path(path).suffix.lower(),
-            size,
-            info.bit_depth if info is not None else 8,
-            codec=codec,
-            crf=crf,
-            pix_fmt=pix_fmt,
-            options=encoder_options,
+            destination.suffix, size, info, codec=codec, crf=crf, pix_fmt=pix_fmt, options=encoder_options
         )
         self.codec, self.pix_fmt = self._encoding.codec, self._encoding.pix_fmt
         self._size, self._rate = size, rate
-        super().__init__(Path(path), source=info, time_base=time_base, overwrite=overwrite)
+        self._step = _constant_step(destination.suffix, rate)
+        self._origin: Fraction | None = None  # of a constant rate: the time of the first frame
+        self._count = 0
+        super().__init__(
+            destination,
+            source=info,
+            time_base=self._step or (_GIF_TICK if destination.suffix == ".gif" else time_base),
+            overwrite=overwrite,
+            warnings=self._encoding.notes,
+        )
 
     @property
     def picture_format(self) -> PictureFormat | None:
         """The YUV format that `write` takes besides RGB; None if it takes only RGB."""
-        return self._video.picture_format
+        return self._video.picture_format if self._matrix is None else None
+
+    @property
+    def has_alpha(self) -> bool:
+        """Return whether `write` takes frames with alpha."""
+        return self._video.has_alpha
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """The size, (width, height) in px, of the frames in the file."""
+        return self._encoding.size
 
     def write(self, frame: Picture, pts: Fraction, duration: Fraction) -> None:
         """Encode a frame that is displayed from `pts` for `duration`, in seconds; its arrays may be reused afterwards.
 
-        The frame is RGB, (3, H, W) uint16, of which 65535 is white, or the planes of `picture_format`. Raises
-        MediaError if the file cannot be written, or unless `pts` is after that of the previous frame.
+        The frame is RGB, (3, H, W) uint16, of which 65535 is white, RGB and straight alpha, (4, H, W), or the planes of
+        `picture_format`. Raises MediaError if the file cannot be written, or unless `pts` is after that of the previous
+        frame.
         """
+        if self._matrix is not None:
+            assert isinstance(frame, np.ndarray)
+            frame = turn_upright(frame, self._matrix)
+        if self._step is not None:
+            pts, duration = self._constant_time(pts), self._step
         with self._file.media_errors():
             for packet in self._video.encode(frame, pts, duration):
                 self._write_packet(packet)
@@ -217,12 +289,40 @@ class VideoWriter(VideoFile):
     def _last_packets(self) -> Iterator[Packet]:
         return self._video.finish()
 
+    def _video_end(self) -> Fraction:
+        return self._video.end
+
+    def _constant_time(self, pts: Fraction) -> Fraction:
+        """Return the time of the next frame in a format without timestamps."""
+        assert self._step is not None
+        if self._origin is None:
+            self._origin = pts
+        time = self._count * self._step
+        self._count += 1
+        warning = f"{self.path.suffix[1:]} has a constant frame rate, and the video has not: --fps gives it one."
+        if abs(pts - self._origin - time) > self._step and warning not in self.warnings:
+            self.warnings.append(warning)
+        return time
+
+
+def _constant_step(suffix: str, rate: Fraction) -> Fraction | None:
+    """Return the time between two frames of a format without timestamps, in seconds; None for any other.
+
+    Raises MediaError for a rate that GIF cannot show.
+    """
+    if suffix == ".gif" and rate > GIF_RATE:
+        raise MediaError(
+            f"GIF shows at most {GIF_RATE} frames per second, and the video has {float(rate):g}: choose a lower rate,"
+            " or another format."
+        )
+    return 1 / rate if suffix in (".y4m", ".raw") else None
+
 
 def _source_info(source: Source | None, rate: Fraction) -> VideoInfo | None:
-    if source is None:
-        return None
+    if source is None or isinstance(source, VideoInfo):
+        return source
     if isinstance(source, str | Path):
-        return open_reader(source, fps=rate).info if Path(source).is_dir() else probe(source)
+        return open_reader(source, fps=rate).info if is_images(source) else probe(source)
     return source.info
 
 

@@ -16,6 +16,7 @@ from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
 from .resume import upscale_resumable
+from .run import upscale
 from .worker import Worker, wait_for_messages
 
 _ATTEMPTS = 2  # of a video whose worker dies
@@ -95,8 +96,9 @@ def _work(connection: Connection, backend: Backend) -> None:
     with UpscalerPool() as pool, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             request: UpscaleRequest = replace(connection.recv(), backend=backend)
+            run = upscale_resumable if request.is_resumable else upscale
             try:
-                report = upscale_resumable(request, lambda progress: connection.send(("progress", progress)), pool=pool)
+                report = run(request, lambda progress: connection.send(("progress", progress)), pool=pool)
             except StvsrError as error:
                 connection.send(("error", str(error)))
             else:

@@ -122,6 +122,12 @@ class SceneChains(Closing):
             self._switch_to(self._scenes[min(number, len(self._scenes) - 1)])
             yield from self._chain.pictures(_rest_of_scene(head, stream), picture_format)
 
+    def pictures_beside(self, inputs: Iterable[InputFrame]) -> Iterator[Picture]:
+        """Yield the pictures, as RGB, of inputs that accompany those of `pictures`, through the chain that is open."""
+        stream = iter(inputs)
+        while head := list(islice(stream, 1)):
+            yield from self._chain.pictures(_rest_of_scene(head, stream), None)
+
     def close(self) -> None:
         """Close the open chain."""
         self._chain.close()

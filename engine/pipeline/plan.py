@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
 from ..contract.manifest import ContinuousSpace, ContinuousTime, DoubledWindow, FixedFactors
+from ..media.destination import Destination
 from .flow import METHODS
 from .timeline import Timeline
 
@@ -46,7 +46,8 @@ class Pass:
 class Plan:
     """The output of a run, and the passes that compute it."""
 
-    output: Path
+    output: str  # its name, as `read_destination` takes it
+    destination: Destination
     size: tuple[int, int]  # (width, height)
     rate: Fraction  # nominal frames per second
     time_base: Fraction  # seconds; every timestamp is a multiple of it

@@ -19,8 +19,13 @@ from ..contract.closing import Closing
 from ..contract.errors import RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
+from ..media.alpha import AlphaReader
+from ..media.destination import CONTAINERS
 from ..media.encoder import Encoding, choose_encoding
 from ..media.frame import Frame, FrameReader
+from ..media.image_files import find_images
+from ..media.pipes import is_pipe
+from ..media.pixel_format import has_alpha
 from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
 from .chain import SceneChains
@@ -28,7 +33,7 @@ from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, untrained_warnings
+from .run import Run, alpha_warnings, untrained_warnings, warn_before
 from .scenes import CutDetector
 from .segments import Segment, split_scene
 from .store import SegmentStore
@@ -46,19 +51,21 @@ def upscale_resumable(
     segment_frames: int | None = None,
     cancel: Event | None = None,
     pool: UpscalerPool | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Report:
     """Upscale one video as `upscale` does, so that the same call goes on after it was stopped.
 
     Finished segments of about two seconds, or of `segment_frames` input frames, are kept in the folder `.NAME.stvsr`
-    beside the output, which is deleted when the output is complete. `cancel` is that of `upscale`, and with a `pool`
-    its open upscalers are used. A chain of bundles, and a network that passes over the frames several times, has scenes
-    as its segments.
+    beside the output, which is deleted when the output is complete. `cancel` and `on_warning` are those of `upscale`,
+    and with a `pool` its open upscalers are used. A chain of bundles, and a network that passes over the frames several
+    times, has scenes as its segments.
 
     Raises a StvsrError as `upscale`, and RequestError if the folder belongs to another run or if the encoder is given a
     bit rate, which has no meaning for segments.
     """
     began = time.perf_counter()
     with SegmentedVideo(request, segment_frames, pool, on_progress, cancel) as video:
+        warn_before(video.early_warnings, on_warning)
         for number in range(len(video.segments)):
             video.compute(number)
         video.join()
@@ -80,7 +87,12 @@ class SegmentedVideo(Closing):
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
     ) -> None:
-        if request.output is not None:
+        if is_pipe(request.input):
+            raise RequestError(
+                f"A run that can be resumed reads its input again, and {request.input} is a pipe: save it to a file"
+                " first."
+            )
+        if request.output is not None and not is_pipe(request.output):
             _check_output(request, Path(request.output))
         request.check()
         if rates := _RATE_OPTIONS & (request.encoder_options or {}).keys():
@@ -93,30 +105,42 @@ class SegmentedVideo(Closing):
         self._warnings: list[str] = []  # of the joined video
         self._frames_out = 0
         with ExitStack() as opened:
-            self._reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
-            info = self._reader.info
-            self.plan = replace(request, overwrite=True).plan(
-                self._bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
-            )
-            _check_output(request, self.plan.output)
+            reader = opened.enter_context(open_reader(request.input, fps=request.input_rate, part=request.part))
+            info = reader.info
+            self.plan = replace(request, overwrite=True).plan(self._bundles, info)
+            output = self.plan.destination.path
+            if not self.plan.destination.is_segmented:
+                raise RequestError(
+                    f"A run that can be resumed writes a video file ({', '.join(CONTAINERS)}), and {self.plan.output}"
+                    " is none: choose such an output, or leave out --resume."
+                )
+            _check_output(request, output)
             self._encoding = choose_encoding(
-                self.plan.output.suffix.lower(),
+                self.plan.destination.suffix,
                 self.plan.size,
-                info.bit_depth,
+                info,
                 codec=request.codec,
                 crf=request.crf,
                 pix_fmt=request.pix_fmt,
                 options=request.encoder_options,
             )
+            self._reader = AlphaReader(reader, has_alpha(self._encoding.pix_fmt))
             frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
             identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
-            self.store = SegmentStore(_store_folder(self.plan.output), identity)
+            self.store = SegmentStore(_store_folder(output), identity)
             if self.store.survey is None:
-                self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
+                surveyed = survey(self._reader, CutDetector(request.scene_threshold))
+                lost = tuple(alpha_warnings(self._reader.is_lost, self.plan))
+                self.store.begin(replace(surveyed, warnings=lost))
             assert self.store.survey is not None
             self.survey = self.store.survey
             self.segments = _segments(self.plan, self.survey, frames)
             self._opened = opened.pop_all()
+
+    @property
+    def early_warnings(self) -> tuple[str, ...]:
+        """Sentences of the report that are known before any work."""
+        return (*untrained_warnings(self._bundles), *self._reader.warnings, *self._encoding.notes)
 
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
@@ -130,13 +154,14 @@ class SegmentedVideo(Closing):
                 self.compute(number)
                 files[number] = self.store.finished(number)
         joined = JoinedVideo(
-            self.plan.output,
+            self.plan.destination.path,
             [file for file in files if file is not None],
             source=self._reader.info,
             size=self.plan.size,
             time_base=self.plan.time_base,
             end=self.survey.end,
             overwrite=self.request.overwrite,
+            warnings=self._encoding.notes,
         )
         with joined:
             joined.write()
@@ -147,7 +172,8 @@ class SegmentedVideo(Closing):
     def report(self, seconds: float) -> Report:
         """Return the report of the joined video, which took some seconds; the busy times are those of this process."""
         run = self._open_run()
-        warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
+        found = (*self._reader.warnings, *run.chain_warnings, *self._warnings, *self.survey.warnings)
+        warnings = (*untrained_warnings(self._bundles), *found)
         report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
         count = self._frames_out
         return replace(report, frames_in=len(self.survey.pts), frames_out=count, fps=count / seconds)
@@ -164,6 +190,7 @@ class SegmentedVideo(Closing):
             )
             self._opened.enter_context(chains)
             self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._cancel)
+            self._run.size_out = self._encoding.size
         return self._run
 
 
@@ -201,10 +228,11 @@ def _identity(
     """Return everything that determines the frames of a run and their encoding, as JSON values by name."""
     return {
         "input": _content(Path(request.input)),
-        "input rate": str(request.input_fps),
+        "input rate": str(request.input_rate),
+        "part": None if request.part is None else {name: str(value) for name, value in asdict(request.part).items()},
         "bundle": [bundle.fingerprint for bundle in bundles],
         "size": list(plan.size),
-        "time factor or rate": [plan.timeline.factor, str(plan.timeline.fps)],
+        "time factor or rate": [str(plan.timeline.factor), str(plan.timeline.fps)],
         "scene threshold": request.scene_threshold,
         "optical flow": request.flow,
         "tile": request.tile,
@@ -216,11 +244,11 @@ def _identity(
 
 
 def _content(path: Path) -> str:
-    """Return a digest of a file, or of the images in a folder."""
+    """Return a digest of a file, or of the images that a path means."""
     if path.is_file():
         return file_sha256(path)
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.png")):
+    for file in find_images(path).files:
         digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
@@ -268,7 +296,7 @@ class _SegmentedRun(Run):
         store.add(number, writer.finished)
 
     @property
-    def warnings(self) -> list[str]:
+    def chain_warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
         return self._chains.warnings
 
@@ -279,7 +307,7 @@ class _SegmentedRun(Run):
             if number in segment.outputs:
                 yield self._input_at(frame, self._slots[number], last, pending)
             else:
-                yield InputFrame(frame.rgb, (), last)
+                yield InputFrame(frame.rgb, (), last, frame.alpha)
 
     def _next_slot(self, number: int) -> Fraction:
         """Return the time of the first output frame that belongs to frame `number` or a later one, or the end."""

@@ -6,20 +6,25 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..contract.bundle import Bundle, find_bundles
-from ..contract.errors import CancelledError, MediaError
+from ..contract.errors import CancelledError, MediaError, RequestError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
-from ..media.frame import Frame
+from ..media.alpha import AlphaReader
+from ..media.frame import Frame, FrameReader
+from ..media.image_writer import ImageWriter
+from ..media.pipes import is_pipe
 from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
+from .alpha import pictures_with_alpha
 from .chain import SceneChains
 from .plan import Plan, adapted_passes
+from .pool import UpscalerPool
 from .report import Adaptation, Progress, Report, peak_memory_bytes
 from .request import UpscaleRequest
 from .scenes import CutDetector
@@ -37,39 +42,35 @@ def upscale(
     on_progress: Callable[[Progress], None] | None = None,
     adaptation: Adaptation | None = None,
     cancel: Event | None = None,
+    on_warning: Callable[[str], None] | None = None,
+    pool: UpscalerPool | None = None,
 ) -> Report:
     """Upscale one video, and return the report.
 
     The output takes its name when it is complete; an error or an interrupt leaves no file. `on_progress` is called
-    whenever an input frame is finished. Setting `cancel`, in any thread, ends the run with CancelledError before the
-    next frame. Raises a StvsrError for a request, video, bundle or backend that cannot be served.
+    whenever an input frame is finished, and `on_warning` with each warning of the report that is known before any work.
+    Setting `cancel`, in any thread, ends the run with CancelledError before the next frame. With a `pool` its open
+    upscalers are used. Raises a StvsrError for a request, video, bundle or backend that cannot be served.
     """
     began = time.perf_counter()
     request.check()
     bundles = find_bundles(request.model)
     with ExitStack() as opened:
-        reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        reader = opened.enter_context(open_reader(request.input, fps=request.input_rate, part=request.part))
         info = reader.info
-        plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
+        plan = request.plan(bundles, info)
         scenes = [adapted_passes(plan.passes, b) for b in adaptation.bundles] if adaptation else [plan.passes]
-        chains = opened.enter_context(SceneChains(scenes, request.backend, tile=request.tile, flow=request.flow))
-        writer = opened.enter_context(
-            VideoWriter(
-                plan.output,
-                source=reader,
-                size=plan.size,
-                rate=plan.rate,
-                time_base=plan.time_base,
-                codec=request.codec,
-                crf=request.crf,
-                encoder_options=request.encoder_options,
-                pix_fmt=request.pix_fmt,
-                overwrite=request.overwrite,
-            )
+        chains = opened.enter_context(
+            SceneChains(scenes, request.backend, tile=request.tile, flow=request.flow, pool=pool)
         )
+        writer = opened.enter_context(open_writer(request, plan, info))
         run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
-        run.stream(reader, writer)
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
+        warn_before((*untrained_warnings(bundles), *reader.warnings, *writer.warnings), on_warning)
+        run.size_out = writer.coded_size
+        frames = AlphaReader(reader, writer.has_alpha)
+        run.stream(frames, writer)
+        lost = alpha_warnings(frames.is_lost, plan)
+    warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings, *lost)
     records = adaptation.records if adaptation else ()
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 
@@ -80,11 +81,13 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
     Of a long scene only the first frames are returned, at most `most_frames` and `SCENE_BYTES`.
     """
     request.check()
+    if is_pipe(request.input):
+        raise RequestError("Adaptation reads the video twice, and a pipe can be read once: save it to a file first.")
     detector = CutDetector(request.scene_threshold)
     scene: list[np.ndarray] = []
-    with open_reader(request.input, fps=request.input_fps) as reader:
+    with open_reader(request.input, fps=request.input_rate, part=request.part) as reader:
         most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
-        for frame in reader:
+        for frame in AlphaReader(reader, keep=True):
             if detector.is_cut(frame.rgb) and scene:
                 yield np.stack(scene)
                 scene = []
@@ -92,6 +95,44 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
                 scene.append(frame.rgb)
     if scene:
         yield np.stack(scene)
+
+
+def warn_before(warnings: Iterable[str], on_warning: Callable[[str], None] | None) -> None:
+    """Call a function with each warning that is known before the first frame."""
+    if on_warning is not None:
+        for warning in warnings:
+            on_warning(warning)
+
+
+def open_writer(request: UpscaleRequest, plan: Plan, info: VideoInfo) -> VideoWriter | ImageWriter:
+    """Open the output of a plan. Raises MediaError."""
+    options: dict[str, Any] = {
+        "size": plan.size,
+        "codec": request.codec,
+        "crf": request.crf,
+        "encoder_options": request.encoder_options,
+        "pix_fmt": request.pix_fmt,
+        "overwrite": request.overwrite,
+    }
+    if plan.destination.kind in ("image", "images"):
+        return ImageWriter(plan.output, source=info, **options)
+    return VideoWriter(
+        plan.output,
+        source=info,
+        rate=plan.rate,
+        time_base=plan.time_base,
+        pipe_format=request.format,
+        **options,
+    )
+
+
+def alpha_warnings(is_lost: bool, plan: Plan) -> Iterator[str]:
+    """Yield a sentence about transparency that an output does not hold."""
+    if is_lost:
+        yield (
+            f"The transparency of the source is lost, and what was transparent is black: {plan.destination.suffix[1:]}"
+            " with this encoder does not hold it, and .webm, .mov, .mkv, .gif, .apng and .png do."
+        )
 
 
 def untrained_warnings(bundles: Iterable[Bundle]) -> Iterator[str]:
@@ -102,7 +143,11 @@ def untrained_warnings(bundles: Iterable[Bundle]) -> Iterator[str]:
 
 
 class FrameWriter(Protocol):
-    """The receiver of a run's frames: `VideoWriter`, or `SegmentWriter` for a part of them."""
+    """The receiver of a run's frames: `VideoWriter`, `ImageWriter`, or `SegmentWriter` for a part of them."""
+
+    @property
+    def has_alpha(self) -> bool:
+        """Return whether `write` takes frames with alpha."""
 
     @property
     def picture_format(self) -> PictureFormat | None:
@@ -156,6 +201,7 @@ class Run:
         self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
         self.frames_in = self.frames_out = 0
         self.cuts: list[Fraction] = []
+        self.size_out = plan.size  # (width, height) of the frames in the output
         self.start_pts = self.end_pts = Fraction(0)
 
     def stream(self, reader: Iterable[Frame], writer: FrameWriter) -> None:
@@ -166,7 +212,12 @@ class Run:
             computed: Channel[tuple[Picture, Fraction]] = Channel(workers, max(1, OUTPUT_BYTES // frame_bytes))
             workers.spawn("stvsr-decode", lambda: self._decode(reader, decoded))
             workers.spawn("stvsr-encode", lambda: self._encode(computed, writer))
-            self._infer(decoded, computed, writer.picture_format)
+            try:
+                self._infer(decoded, computed, writer)
+            except BaseException:
+                if isinstance(reader, FrameReader):
+                    reader.interrupt()  # or the group would wait for a thread that waits for a pipe
+                raise
             computed.close()
         self._report_progress()
 
@@ -182,7 +233,7 @@ class Run:
         """Return the report of the finished run."""
         return Report(
             input=str(request.input),
-            output=str(self._plan.output),
+            output=self._plan.output,
             bundle="+".join(bundle.manifest.name for bundle in bundles),
             fingerprint="+".join(bundle.fingerprint for bundle in bundles),
             device=self._chains.device.name,
@@ -191,7 +242,7 @@ class Run:
             frames_in=self.frames_in,
             frames_out=self.frames_out,
             size_in=(info.width, info.height),
-            size_out=self._plan.size,
+            size_out=self.size_out,
             rate_out=str(self._plan.rate),
             cuts_s=tuple(float(pts) for pts in self.cuts),
             duration_s=float(self.end_pts - self.start_pts),
@@ -219,11 +270,16 @@ class Run:
         self,
         decoded: Channel[Frame],
         computed: Channel[tuple[Picture, Fraction]],
-        picture_format: PictureFormat | None,
+        writer: FrameWriter,
     ) -> None:
         # For each input frame, and each of its distinct times, the slots that show the computed frame.
         pending: deque[list[list[Slot]]] = deque()
-        results = self._chains.pictures(self._inputs(decoded, pending), picture_format)
+        inputs = self._inputs(decoded, pending)
+        results: Iterator[Picture]
+        if writer.has_alpha:
+            results = pictures_with_alpha(self._chains, inputs)
+        else:
+            results = self._chains.pictures(inputs, writer.picture_format)
         while True:
             if self._cancel is not None and self._cancel.is_set():
                 raise CancelledError(f"The run was cancelled after {self.frames_in} frames: start it again.")
@@ -263,7 +319,7 @@ class Run:
         for slot in slots:
             by_time.setdefault(slot.time, []).append(slot)
         pending.append(list(by_time.values()))
-        return InputFrame(frame.rgb, tuple(by_time), last)
+        return InputFrame(frame.rgb, tuple(by_time), last, frame.alpha)
 
     def _awaited(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
         frames = iter(decoded)

@@ -19,6 +19,7 @@ class Survey:
     pts: tuple[Fraction, ...]
     end: Fraction
     cuts: tuple[int, ...]
+    warnings: tuple[str, ...] = ()  # sentences about what the survey found
 
     @property
     def scenes(self) -> list[range]:
@@ -31,12 +32,18 @@ class Survey:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the survey as a dictionary for JSON."""
-        return {"pts": [str(pts) for pts in self.pts], "end": str(self.end), "cuts": list(self.cuts)}
+        return {
+            "pts": [str(pts) for pts in self.pts],
+            "end": str(self.end),
+            "cuts": list(self.cuts),
+            "warnings": list(self.warnings),
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the survey that `as_dict` returned. Raises KeyError, TypeError or ValueError for anything else."""
-        return cls(tuple(Fraction(p) for p in values["pts"]), Fraction(values["end"]), tuple(map(int, values["cuts"])))
+        pts = tuple(Fraction(pts) for pts in values["pts"])
+        return cls(pts, Fraction(values["end"]), tuple(map(int, values["cuts"])), tuple(map(str, values["warnings"])))
 
 
 def survey(frames: Iterable[Frame], detector: CutDetector) -> Survey:

@@ -24,20 +24,22 @@ class Slot(NamedTuple):
 class Timeline:
     """Assigns output frames to a stream of input frames: `factor` for each input frame, or `fps` for each second.
 
-    Call `between` for every two neighbours in order, and at the end for the last frame and the time at which it ends.
-    Raises RequestError for a factor or a rate that is not positive.
+    A factor such as 5/2 makes 3 and 2 frames in turn. Call `between` for every two neighbours in order, and at the end
+    for the last frame and the time at which it ends. Raises RequestError for a factor below 1 or a rate that is not
+    positive.
     """
 
-    def __init__(self, *, factor: int | None = None, fps: Fraction | None = None) -> None:
+    def __init__(self, *, factor: Fraction | int | None = None, fps: Fraction | None = None) -> None:
         if (factor is None) == (fps is None):
             raise RequestError("Choose either a time factor or a frame rate.")
         if factor is not None and factor < 1:
-            raise RequestError(f"The time factor is {factor}: give a whole number from 1 on.")
+            raise RequestError(f"The time factor is {factor}: give a number from 1 on.")
         if fps is not None and fps <= 0:
             raise RequestError(f"The frame rate is {fps}: give a number above 0.")
-        self.factor = factor
+        self.factor = None if factor is None else Fraction(factor)
         self.fps = fps
         self._start: Fraction | None = None
+        self._index = 0  # of the input frame
         self._count = 0  # output frames so far: at a fixed rate the next one is at start + count / fps
 
     def between(self, first_pts: Fraction, second_pts: Fraction) -> list[Slot]:
@@ -54,13 +56,16 @@ class Timeline:
         if self._start is None:
             self._start = first_pts
         if self.factor is not None:
-            slots = [Slot(Fraction(j, self.factor), first_pts + gap * j / self.factor) for j in range(self.factor)]
+            numbers = range(math.ceil(self._index * self.factor), math.ceil((self._index + 1) * self.factor))
+            times = (n / self.factor - self._index for n in numbers)
+            slots = [Slot(time, first_pts + gap * time) for time in times]
         else:
             assert self.fps is not None
             end = math.ceil((second_pts - self._start) * self.fps)
             stamps = (self._start + n / self.fps for n in range(self._count, end))
             slots = [Slot((pts - first_pts) / gap, pts) for pts in stamps]
         self._count += len(slots)
+        self._index += 1
         return slots
 
 

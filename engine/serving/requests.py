@@ -84,11 +84,9 @@ def check_request(request: UpscaleRequest, settings: Settings) -> None:
         raise RequestError(
             f"The video has {frames} frames, and this server takes {settings.most_frames}: cut it into parts."
         )
-    plan = request.plan(
-        find_bundles(request.model), width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
-    )
+    plan = request.plan(find_bundles(request.model), info)
     choose_encoding(
-        plan.output.suffix, plan.size, info.bit_depth, codec=request.codec, crf=request.crf, pix_fmt=request.pix_fmt
+        plan.destination.suffix, plan.size, info, codec=request.codec, crf=request.crf, pix_fmt=request.pix_fmt
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
-from stvsr.engine.media.images import ImageFolderReader
+from stvsr.engine.media.images import ImageReader
 from stvsr.engine.media.reader import open_reader
 
 from tests.support.media import NTSC, make_folder, sample_frames, truncate, write_png
@@ -18,7 +18,7 @@ def test_images_are_read_in_natural_order_at_the_rate(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", 3)
     shutil.copy(SAMPLE, folder / "notes.txt")
     with open_reader(folder, fps=NTSC) as reader:
-        assert isinstance(reader, ImageFolderReader)
+        assert isinstance(reader, ImageReader)
         assert [file.name for file in reader.files] == ["frame9.png", "frame10.png", "frame11.png"]
         frames = list(reader)
     assert [(f.pts, f.duration) for f in frames] == [(n / NTSC, 1 / NTSC) for n in range(3)]
@@ -42,7 +42,7 @@ def test_folder_without_a_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no PNG"):
+    with pytest.raises(MediaError, match="no images"):
         open_reader(tmp_path, fps=Fraction(24))
 
 

@@ -82,12 +82,14 @@ def test_output_of_another_shape_keeps_the_displayed_proportions(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
-def test_odd_sizes_are_written(tmp_path: Path, suffix: str) -> None:
+def test_odd_sizes_are_written_as_they_are_or_made_even(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"odd{suffix}"
     with new_writer(out, size=(63, 47)) as writer:
         write_frames(writer, size=(63, 47))
-    assert writer.pix_fmt == ("yuv444p" if suffix == ".mp4" else "yuv420p")
-    assert (probe(out).width, probe(out).height) == (63, 47)
+    assert writer.pix_fmt == "yuv420p"
+    assert (probe(out).width, probe(out).height) == ((64, 48) if suffix == ".mp4" else (63, 47))
+    assert [note for note in writer.warnings if "63x47 was made even, 64x48" in note] == writer.warnings
+    assert len(writer.warnings) == (suffix == ".mp4")
 
 
 def test_images_of_16_bits_become_10_bit_limited_range_video(tmp_path: Path) -> None:

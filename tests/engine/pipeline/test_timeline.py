@@ -72,7 +72,7 @@ def test_exactly_one_of_factor_and_rate_is_required() -> None:
         Timeline()
     with pytest.raises(RequestError, match="either a time factor or a frame rate"):
         Timeline(factor=2, fps=Fraction(60))
-    with pytest.raises(RequestError, match="whole number"):
+    with pytest.raises(RequestError, match="a number from 1 on"):
         Timeline(factor=0)
     with pytest.raises(RequestError, match="above 0"):
         Timeline(fps=Fraction(0))

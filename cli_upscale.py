@@ -1,0 +1,168 @@
+"""The command that upscales one video, or a queue of them."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .cli_adaptation import adapt_scenes
+from .cli_batch import is_queue, run_queue
+from .cli_options import (
+    AdaptOptions,
+    BackendOptions,
+    EncoderOptions,
+    FrameOptions,
+    PartOptions,
+    record_options,
+    refuse_without,
+)
+from .engine.contract.errors import RequestError
+from .terminal import err, interruptible, out, plain, progress_bar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from .engine.pipeline.report import Progress, Report
+    from .engine.pipeline.request import UpscaleRequest
+
+
+@record_options
+def upscale(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="A video, an image, a folder of images, a pattern such as name_%05d.png, or - for the standard input."
+            " Several inputs, and folders of videos, are upscaled one after another.",
+        ),
+    ],
+    frames: FrameOptions,
+    part: PartOptions,
+    encoder: EncoderOptions,
+    backend: BackendOptions,
+    adaptation: AdaptOptions,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="The output: a video, a .gif, .apng or .avif, images (out/ or out_%05d.png), or - for the standard"
+            " output. Of several inputs: a folder.",
+            show_default="STEM_x4_60fps.mp4 beside INPUT",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="Of a pipe as output: matroska, mpegts, y4m or rawvideo.", show_default="matroska"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep finished parts in .NAME.stvsr, from which the same command goes on if it is stopped."
+        ),
+    ] = False,
+    adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
+    adapt_per: Annotated[
+        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
+    ] = None,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Enlarge videos and raise their frame rate."""
+    from .engine.pipeline.request import UpscaleRequest
+
+    if adapt and resume:
+        raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
+    options = {"backend": backend.record(), **encoder.values(), **frames.values(), **part.values()}
+    if not adapt:
+        refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
+    if is_queue(sources):
+        if adapt or format is not None:
+            raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
+        if output is None:
+            raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
+        run_queue(sources, Path(output), options, None, no_progress, as_json)
+        return
+    (source,) = sources
+    request = UpscaleRequest(input=source, output=output, format=format, **options)
+    _upscale_one(request, resume, (adapt_per or "video", adaptation) if adapt else None, no_progress, as_json)
+
+
+def _upscale_one(
+    request: "UpscaleRequest",
+    resume: bool,
+    adaptation: tuple[str, AdaptOptions] | None,
+    no_progress: bool,
+    as_json: bool,
+) -> None:
+    """Upscale one input, show the progress and print the report."""
+    from .engine.media.pipes import is_pipe
+    from .engine.pipeline.resume import upscale_resumable
+    from .engine.pipeline.run import upscale as run
+
+    name = plain(Path(request.input).name)
+    to_pipe = request.output is not None and is_pipe(request.output)
+    kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
+    shown: list[str] = []
+    with (
+        interruptible("the output is not complete" if to_pipe else kept),
+        progress_bar(no_progress or as_json) as progress,
+        tempfile.TemporaryDirectory(prefix="stvsr-") as folder,
+    ):
+        task = progress.add_task(name, total=None, note="")
+        show = _show_frames(progress, task, name)
+
+        def warn(warning: str) -> None:
+            if not as_json:
+                shown.append(warning)
+                progress.console.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
+
+        if resume:
+            report = upscale_resumable(request, show, on_warning=warn)
+        else:
+            adapted = None
+            if adaptation is not None:
+                adapted = adapt_scenes(request, *adaptation, Path(folder), progress, task)
+            report = run(request, show, adapted, on_warning=warn)
+    console = err if to_pipe else out
+    if as_json:
+        console.print_json(json.dumps(report.as_dict()))
+    else:
+        _print_report(report, console, shown)
+
+
+def _show_frames(progress: "RichProgress", task: "TaskID", name: str) -> Callable[["Progress"], None]:
+    """Return a function that shows a run's progress on a bar."""
+
+    def advance(done: "Progress") -> None:
+        note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
+        progress.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
+
+    return advance
+
+
+def _print_report(report: "Report", console: "Console", shown: list[str]) -> None:
+    """Print a report, without the warnings that were shown before."""
+    size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
+    cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
+    how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
+    console.print(f"[bold]{plain(report.output)}[/]", soft_wrap=True)
+    console.print(
+        f"  {size}, {report.frames_in} -> {report.frames_out} frames{cuts}, {float(Fraction(report.rate_out)):g} fps; "
+        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}{how}",
+        soft_wrap=True,
+    )
+    for number, record in enumerate(report.adaptation, 1):
+        scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
+        console.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
+        if not record["kept"]:
+            err.print(f"[yellow]Note:[/] {scene}the original weights were used.", soft_wrap=True)
+    for warning in report.warnings:
+        if warning not in shown:
+            err.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
