@@ -17,7 +17,7 @@ from .pixel_format import PlanarLayout, planar_format, planar_layout, repack
 from .tags import LUMA_WEIGHTS, Coding
 
 _BAND_PX = 1 << 17  # float32 bands of three channels then fit in a core's cache
-_GRAY_ALPHA = {"ya8": np.dtype(np.uint8), "ya16le": np.dtype("<u2"), "ya16be": np.dtype(">u2")}
+_GRAY_ALPHA = {"ya8": "u1", "ya16le": "<u2", "ya16be": ">u2"}  # the types of samples
 
 
 def to_rgb(frame: av.VideoFrame, coding: Coding) -> np.ndarray:
@@ -130,10 +130,10 @@ def _plane_views(frame: av.VideoFrame, layout: PlanarLayout) -> list[np.ndarray]
 
 def _gray_alpha(frame: av.VideoFrame) -> np.ndarray:
     """Return the alpha, (H, W) float32 in [0, 1], of a frame whose samples are pairs of gray and alpha."""
-    dtype = _GRAY_ALPHA[frame.format.name]
+    dtype = np.dtype(_GRAY_ALPHA[frame.format.name])
     plane = frame.planes[0]
     rows = np.frombuffer(memoryview(plane), dtype).reshape(plane.height, -1)
-    return rows[:, 1 : 2 * frame.width : 2] / np.float32(np.iinfo(dtype).max)
+    return rows[:, 1 : 2 * frame.width : 2] / np.float32(256**dtype.itemsize - 1)
 
 
 def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:

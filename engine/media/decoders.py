@@ -11,7 +11,7 @@ def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
     """Return a decoder of a stream that returns alpha too, if the stream has any."""
     own = stream.codec_context
     name = _WITH_ALPHA.get(own.codec.canonical_name)
-    if name is None or stream.metadata.get("alpha_mode", stream.metadata.get("ALPHA_MODE")) != "1":
+    if name is None or not has_coded_alpha(stream):
         return own
     try:
         decoder = av.CodecContext.create(name, "r")
@@ -20,3 +20,8 @@ def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.extradata = own.extradata
     return decoder
+
+
+def has_coded_alpha(stream: VideoStream) -> bool:
+    """Return whether Matroska or WebM states that a stream has alpha beside its packets."""
+    return any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())

@@ -16,6 +16,7 @@ from .probe import VideoInfo
 # Encoders of files that everybody plays; the others make masters and pictures, which keep everything.
 _H26X = ("libx264", "libx265", "h264_", "hevc_")
 _FOR_PLAYERS = (*_H26X, "libvpx", "libsvtav1", "libaom", "librav1e", "av1_", "mpeg")
+_WITH_ALPHA_BESIDE = (".webm", ".mkv")  # containers that store the alpha of VP8 and VP9, beside their packets
 # With subsampled chroma too.
 _TAKE_ODD_SIZES = {"libvpx-vp9", "libvpx", "libaom-av1", "ffv1", "rawvideo", "mjpeg", "libwebp"}
 _BITS_OF_PLAYERS = 10
@@ -65,11 +66,14 @@ def choose_pixels(codec: str, suffix: str, source: Sampling, requested: str | No
             raise MediaError(
                 f"{codec} does not take the pixel format '{requested}': choose one of {', '.join(supported)}."
             )
+        if has_alpha(requested) and codec.startswith("libvpx") and suffix not in _WITH_ALPHA_BESIDE:
+            raise MediaError(f"{suffix[1:]} does not hold the alpha of {codec}: write .webm or .mkv.")
         return requested, []
     if codec == "gif":
         return "pal8", []
     wanted = _for_players(source) if codec.startswith(_FOR_PLAYERS) else source
-    wanted = replace(wanted, alpha=source.alpha and not codec.startswith(_H26X))
+    takes_alpha = suffix in _WITH_ALPHA_BESIDE if codec.startswith("libvpx") else not codec.startswith(_H26X)
+    wanted = replace(wanted, alpha=source.alpha and takes_alpha)
     usable = [name for name in supported if _is_usable(name, codec)] or supported
     chosen = min(usable, key=lambda name: _cost(sampling_of(name), wanted))
     return chosen, _notes(codec, chosen, source)

@@ -1,5 +1,6 @@
 """A part of a video, and slow motion: a reader that passes on only some frames, at times that begin anew."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -37,6 +38,7 @@ class PartReader(FrameReader):
         origin = info.start if part.start is None else self._first_from(part.start)
         length = self._length(origin)
         is_cut = part.end is not None or part.frames is not None
+        length_frames = None if length is None else math.ceil(length * info.rate)
         times = TimeMap(
             origin,
             info.start if part.start is None else Fraction(0),
@@ -50,7 +52,7 @@ class PartReader(FrameReader):
             time_base=info.time_base * part.slowness,
             start=times.shown(origin),
             duration=None if length is None else length * part.slowness,
-            frames=info.frames if not is_cut and part.start is None else length and round(length * info.rate),
+            frames=info.frames if not is_cut and part.start is None else length_frames,
             times=times,
         )
 

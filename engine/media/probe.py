@@ -177,7 +177,7 @@ def _open_piped(path: Path) -> tuple[InputContainer, VideoStream]:
     """Open the video that comes through a pipe, from its first byte."""
     options = {"format_whitelist": ",".join(_FORMATS)}
     try:
-        container = av.open(pipe_view(path), options=options, metadata_errors="replace")
+        container = av.open(pipe_view(path), "r", options=options, metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise _not_piped(path, _reason(error)) from error
     return container, _main_stream(container, path)

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .decoders import has_coded_alpha
 from .destination import read_destination
 from .encoder import Encoding
 from .partfile import PartFile
@@ -56,7 +57,9 @@ class SegmentWriter(OutputFile):
         self._ticks: list[int] = []
         self._encoding, self._source, self._size = encoding, source, size
         self._rate, self._time_base = rate, usable_time_base(time_base)
-        super().__init__(PartFile(path, source=None, overwrite=True))
+        file = PartFile(path, source=None, overwrite=True)
+        self._target = file.target
+        super().__init__(file)
 
     @property
     def picture_format(self) -> PictureFormat | None:
@@ -80,7 +83,7 @@ class SegmentWriter(OutputFile):
                 self._put(packet)
 
     def _open(self) -> None:
-        self._output = av.open(f"file:{self._file.part}", "w", format="matroska")
+        self._output = av.open(self._target, "w", format="matroska")
         self._video = EncodedStream(
             self._output,
             self._encoding,
@@ -127,13 +130,14 @@ class JoinedVideo(VideoFile):
         *,
         source: VideoInfo,
         size: tuple[int, int],  # (width, height)
+        rate: Fraction,  # nominal frames per second
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
         warnings: Sequence[str] = (),  # of the encoding
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
-        self._size, self._end_s = size, end
+        self._size, self._rate, self._end_s = size, rate, end
         if not self._segments:
             raise MediaError(f"No frame was computed for {path}: choose an input that has frames.")
         folder = self._segments[0].path.parent  # where nothing is left of a run that is killed
@@ -174,14 +178,15 @@ class JoinedVideo(VideoFile):
             stream = output.add_stream_from_template(template, opaque=True)
             assert isinstance(stream, VideoStream)
             stream.time_base = self._time_base
+            stream.codec_context.framerate = self._rate  # from which Matroska has the durations of frames
             if (tag := codec_tag(template.codec_context.name, self.path)) is not None:
                 stream.codec_tag = tag
-            has_alpha = template.metadata.get("alpha_mode") == "1"
+            has_alpha = has_coded_alpha(template)
         self._video = stream
         if source is not None:
             copy_properties(stream, output, source, self.path, self._size, self.warnings)
         if has_alpha:
-            stream.metadata["alpha_mode"] = "1"
+            stream.metadata["alpha_mode"] = "1"  # which the muxer does not know from packets
 
     def _last_packets(self) -> Iterator[Packet]:
         yield self._last

@@ -50,7 +50,7 @@ class TimeMap:
                 setattr(packet, name, round(self.shown(ticks * time_base + late) / time_base))
         return True
 
-    def chapters(self, chapters: list[Any]) -> list[dict[str, Any]]:
+    def chapters(self, chapters: list[Any]) -> list[Any]:
         """Return those of a file's chapters that the part shows, with their times in the output."""
         return [moved for chapter in chapters if (moved := self._chapter(chapter)) is not None]
 

@@ -63,8 +63,6 @@ class EncodedStream:
         if source is not None:
             self._stream.codec_context.sample_aspect_ratio = pixel_aspect(source, size)
             copy_properties(self._stream, output, source, path, size, warnings)
-        if self.has_alpha and encoding.codec.startswith("libvpx"):
-            self._stream.metadata["alpha_mode"] = "1"  # without which players do not look for alpha
         self._open_encoder()
 
     @property

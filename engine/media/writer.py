@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -36,13 +36,26 @@ _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
 _BUFFER_BYTES = 1 << 18  # of one write; raw video through a pipe takes many
 
 
+class Unfinished(Protocol):
+    """An output that has not its name yet: `PartFile`, or what serves as one for another kind of output."""
+
+    def publish(self) -> None:
+        """Give the finished output its name."""
+
+    def discard(self) -> None:
+        """Delete what was written."""
+
+    def media_errors(self) -> AbstractContextManager[None]:
+        """Turn errors of the system and of FFmpeg into MediaError."""
+
+
 class OutputFile:
     """A file that is being written: a context manager that leaves the complete file, or no file after an error.
 
     Subclasses set what `_open` needs before they call this constructor, which calls it.
     """
 
-    def __init__(self, file: PartFile | PipeOutput) -> None:
+    def __init__(self, file: Unfinished) -> None:
         self._file = file
         self._output: OutputContainer | None = None
         try:
@@ -116,11 +129,13 @@ class VideoFile(OutputFile):
         self._time_base = usable_time_base(time_base)
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
-        super().__init__(
-            PipeOutput(destination.path)
-            if destination.kind == "pipe"
-            else PartFile(destination.path, source=original, overwrite=overwrite, folder=part_folder)
-        )
+        file: PartFile | PipeOutput
+        if destination.kind == "pipe":
+            file = PipeOutput(destination.path)
+        else:
+            file = PartFile(destination.path, source=original, overwrite=overwrite, folder=part_folder)
+        self._target = file.target
+        super().__init__(file)
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -138,7 +153,7 @@ class VideoFile(OutputFile):
         """Set up every stream; the muxer writes the header with the first packet."""
         source = self._source
         self._output = av.open(
-            self._file.target,
+            self._target,
             "w",
             format=self._destination.muxer,
             container_options=self._muxer_options(),

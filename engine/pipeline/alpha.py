@@ -42,7 +42,7 @@ class _Alphas:
     """The alpha of each output, in order. The next one is computed only when it is asked for."""
 
     def __init__(self, chains: SceneChains, inputs: Iterable[InputFrame]) -> None:
-        self._frames = pairwise(chain(inputs, [None]))
+        self._frames: Iterator[tuple[InputFrame | None, InputFrame | None]] = pairwise(chain(inputs, [None]))
         self._outputs: deque[_Requested | None] = deque()  # None: the output is opaque
         self._waiting: deque[InputFrame] = deque()  # inputs that the network has not taken
         self._idle = 0  # inputs since the last one with an output
@@ -68,10 +68,9 @@ class _Alphas:
 
     def _look_at_next(self) -> bool:
         """Note which outputs of the next frame are computed; return false after the last frame."""
-        pair = next(self._frames, None)
-        if pair is None or pair[0] is None:
+        frame, following = next(self._frames, (None, None))
+        if frame is None:
             return False
-        frame, following = pair
         opaque = _is_opaque(frame)
         opaque_until_next = opaque and (frame.last or following is None or _is_opaque(following))
         times = tuple(time for time in frame.times if not (opaque_until_next if time else opaque))

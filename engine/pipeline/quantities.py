@@ -11,7 +11,7 @@ Size = tuple[int, int] | str  # (width, height) in pixels, of which one may be -
 
 MOST_RATE = 1000  # frames per second
 MOST_FACTOR = 64
-MOST_SCALE = 64
+MOST_SCALE = 1000
 _MOST_SECONDS = 10**7
 _MOST_SIDE = 1 << 16  # pixels
 
@@ -79,11 +79,14 @@ def read_size(value: Size) -> tuple[int, int] | int:
             raise RequestError(
                 f"'{value}' is not a size: write width and height in pixels, as in 1280x720, 1920x-1 or 1080p."
             )
-        value = int(sides[1]), int(sides[2])
-    width, height = value
-    if max(width, height) < 1:
-        raise RequestError(f"'{width}x{height}' is not a size: give the width, the height, or both.")
-    return tuple(side if side in (-1, -2) else _checked_side(side, value) for side in (width, height))  # type: ignore[return-value]
+        width, height = int(sides[1]), int(sides[2])
+    else:
+        width, height = value
+    text = f"{width}x{height}"
+    if max(width, height) < 0:
+        raise RequestError(f"'{text}' is not a size: give the width, the height, or both.")
+    width, height = (side if side in (-1, -2) else _checked_side(side, text) for side in (width, height))
+    return width, height
 
 
 def target_size(size: Size, width: int, height: int) -> tuple[int, int]:
@@ -135,9 +138,9 @@ def _ntsc(rate: Fraction, decimals: int) -> Fraction:
     return exact if is_known and -step / 2 <= exact - rate < step else rate
 
 
-def _checked_side(side: int, value: Size) -> int:
+def _checked_side(side: int, size: str) -> int:
     if not 1 <= side <= _MOST_SIDE:
-        raise RequestError(f"'{value}' is not a size: width and height must be from 1 to {_MOST_SIDE} pixels.")
+        raise RequestError(f"'{size}' is not a size: width and height must be from 1 to {_MOST_SIDE} pixels.")
     return side
 
 

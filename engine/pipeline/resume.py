@@ -158,6 +158,7 @@ class SegmentedVideo(Closing):
             [file for file in files if file is not None],
             source=self._reader.info,
             size=self.plan.size,
+            rate=self.plan.rate,
             time_base=self.plan.time_base,
             end=self.survey.end,
             overwrite=self.request.overwrite,

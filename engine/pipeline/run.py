@@ -63,7 +63,8 @@ def upscale(
         chains = opened.enter_context(
             SceneChains(scenes, request.backend, tile=request.tile, flow=request.flow, pool=pool)
         )
-        writer = opened.enter_context(open_writer(request, plan, info))
+        writer = open_writer(request, plan, info)
+        opened.enter_context(writer)
         run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
         warn_before((*untrained_warnings(bundles), *reader.warnings, *writer.warnings), on_warning)
         run.size_out = writer.coded_size

@@ -58,8 +58,6 @@ def write_frames_rgba(path: Path, frames: list[np.ndarray], codec: str, pix_fmt:
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pix_fmt
-        if codec == "libvpx-vp9" and "a" in pix_fmt:
-            stream.metadata["alpha_mode"] = "1"
         for number, rgba in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format=pix_fmt, threads=1)
             frame.pts, frame.time_base = number, 1 / RATE
