@@ -61,14 +61,16 @@ def run_queue(
     Outputs that exist are not made again. The exit code is 1 if an input fails. Raises RequestError for arguments of
     which no queue can be made.
     """
+    from .engine.media.image_files import is_images
     from .engine.pipeline.batch import upscale_batch
     from .engine.pipeline.request import UpscaleRequest
     from .engine.pipeline.resume import is_finished
 
     clips = _clips(sources)
     _make_folder(folder)
+    of_videos = {name: value for name, value in options.items() if name != "input_fps"}
     every = [
-        UpscaleRequest(input=clip, output=output, **options)
+        UpscaleRequest(input=clip, output=output, **(options if is_images(clip) else of_videos))
         for clip, output in zip(clips, _outputs(clips, folder), strict=True)
     ]
     requests = [request for request in every if not is_finished(request)]

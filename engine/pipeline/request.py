@@ -104,7 +104,10 @@ class UpscaleRequest:
         """Plan the run on a video, or a part of it. Raises RequestError if the bundles do not support it."""
         check_flow(bundles, self.flow)
         destination = None if self.output is None else self._destination(self.output)
-        timeline = self._timeline(self._default_factor(bundles, info.rate, destination))
+        if self._is_one_image(destination):
+            timeline = Timeline(factor=1)  # it has no time
+        else:
+            timeline = self._timeline(self._default_factor(bundles, info.rate, destination))
         scale = default_scale(bundles) if self.scale is None else read_scale(self.scale)
         if self.size is None:
             size = round(info.width * scale), round(info.height * scale)
@@ -127,6 +130,10 @@ class UpscaleRequest:
     def _is_image(self) -> bool:
         return Path(self.input).is_file() and is_images(self.input)
 
+    def _is_one_image(self, destination: Destination | None) -> bool:
+        """Return whether the output is a single image."""
+        return self._is_image if destination is None else destination.kind == "image"
+
     def _check_part(self) -> None:
         part = self.part
         if self.frames is not None and self.frames < 1:
@@ -140,12 +147,10 @@ class UpscaleRequest:
         return Timeline(factor=default if self.time_factor is None else read_factor(self.time_factor))
 
     def _default_factor(self, bundles: tuple[Bundle, ...], rate: Fraction, destination: Destination | None) -> Fraction:
-        """Return the time factor without a choice: 1 for a single image, that of slow motion, or the bundle's own."""
+        """Return the time factor without a choice: that of slow motion, or the bundle's own."""
         if self.slowmo is not None:
             return read_factor(self.slowmo, "slow motion")
         factor = default_factor(bundles)
-        if self._is_image or (destination is not None and destination.kind == "image"):
-            return Fraction(1)
         is_too_fast = destination is not None and destination.suffix == ".gif" and rate * factor > GIF_RATE
         return Fraction(1 if is_too_fast else factor)
 

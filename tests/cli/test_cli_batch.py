@@ -59,9 +59,7 @@ def test_folders_of_images_are_clips(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_videos_is_refused(tmp_path: Path) -> None:
-    assert_one_clear_error(
-        stvsr("batch", tmp_path, "-o", tmp_path / "out"), str(tmp_path), "no videos and no PNG images"
-    )
+    assert_one_clear_error(stvsr("batch", tmp_path, "-o", tmp_path / "out"), str(tmp_path), "no videos and no images")
 
 
 @pytest.mark.parametrize("kills", [1, 2])

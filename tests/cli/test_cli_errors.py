@@ -10,9 +10,8 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from stvsr.cli import main
 
-from tests.support.commands import assert_one_clear_error, stvsr
+from tests.support.commands import assert_one_clear_error, run_inside, stvsr
 from tests.support.paths import SAMPLE
 
 
@@ -122,14 +121,10 @@ CASES = [(f"upscale {case[0]}", *case[1:]) for case in UPSCALE] + WITHOUT_EFFECT
 def test_an_error_is_one_sentence(
     case: tuple[str, ...], files: Files, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run `main` in this process, which takes a tenth of the time of another one."""
     line, *words = case
     if "cuda:0" in line and torch.cuda.is_available():
         pytest.skip("this machine has the device")
-    monkeypatch.setattr(sys, "argv", ["stvsr", *(part.format(**vars(files)) for part in line.split())])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    done = subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), *capsys.readouterr())
+    done = run_inside(monkeypatch, capsys)(*(part.format(**vars(files)) for part in line.split()))
     assert_one_clear_error(done, *words)
 
 

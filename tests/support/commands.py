@@ -1,8 +1,14 @@
-"""Runs of the command line in a process of its own."""
+"""Runs of the command line, in a process of its own or in this one."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+
+import pytest
+from stvsr.cli import main
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def stvsr(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -14,6 +20,18 @@ def stvsr(*arguments: object, **environment: str) -> subprocess.CompletedProcess
         timeout=300,
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb", **environment},
     )
+
+
+def run_inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function as `stvsr` that calls `main` in this process, in a tenth of the time of another one."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["stvsr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 def assert_one_clear_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
