@@ -9,7 +9,7 @@ _INPUT = "bgra"  # the only pixel format that FFmpeg's palette filters take
 
 
 class Palette:
-    """Gives every frame the palette that suits it best, so that memory does not grow with the length of the video."""
+    """A palette for every frame of its own, so that memory does not grow with the length of the video."""
 
     def __init__(self, size: tuple[int, int], time_base: Fraction, alpha: bool) -> None:
         self._graph = av.filter.Graph()

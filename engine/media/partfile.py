@@ -4,12 +4,26 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import av
 
 from ..contract.errors import MediaError
+
+
+class Unfinished(Protocol):
+    """An output that has not its name yet: `PartFile`, or what serves as one for another kind of output."""
+
+    def publish(self) -> None:
+        """Give the finished output its name."""
+
+    def discard(self) -> None:
+        """Delete what was written."""
+
+    def media_errors(self) -> AbstractContextManager[None]:
+        """Turn errors of the system and of FFmpeg into MediaError."""
 
 
 class PartFile:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import av
 import numpy as np
@@ -20,7 +20,7 @@ from .encoder import choose_encoding
 from .frame import FrameReader
 from .image_files import is_images
 from .orientation import turn_upright, upright_info, upright_size
-from .partfile import PartFile
+from .partfile import PartFile, Unfinished
 from .pipes import PipeOutput
 from .probe import VideoInfo, has_streams, probe
 from .reader import open_reader
@@ -34,19 +34,6 @@ _GIF_TICK = Fraction(1, 100)  # seconds
 _WITHOUT_ROTATION = (*PICTURES_ALONE, ".ts")  # the frames themselves are turned
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
 _BUFFER_BYTES = 1 << 18  # of one write; raw video through a pipe takes many
-
-
-class Unfinished(Protocol):
-    """An output that has not its name yet: `PartFile`, or what serves as one for another kind of output."""
-
-    def publish(self) -> None:
-        """Give the finished output its name."""
-
-    def discard(self) -> None:
-        """Delete what was written."""
-
-    def media_errors(self) -> AbstractContextManager[None]:
-        """Turn errors of the system and of FFmpeg into MediaError."""
 
 
 class OutputFile:

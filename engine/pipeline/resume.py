@@ -29,11 +29,12 @@ from ..media.pixel_format import has_alpha
 from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
 from .chain import SceneChains
+from .notes import alpha_warnings, untrained_warnings, warn_before
 from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, alpha_warnings, untrained_warnings, warn_before
+from .run import Run
 from .scenes import CutDetector
 from .segments import Segment, split_scene
 from .store import SegmentStore

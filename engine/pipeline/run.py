@@ -23,6 +23,7 @@ from ..media.reader import open_reader
 from ..media.writer import VideoWriter
 from .alpha import pictures_with_alpha
 from .chain import SceneChains
+from .notes import alpha_warnings, untrained_warnings, warn_before
 from .plan import Plan, adapted_passes
 from .pool import UpscalerPool
 from .report import Adaptation, Progress, Report, peak_memory_bytes
@@ -98,13 +99,6 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
         yield np.stack(scene)
 
 
-def warn_before(warnings: Iterable[str], on_warning: Callable[[str], None] | None) -> None:
-    """Call a function with each warning that is known before the first frame."""
-    if on_warning is not None:
-        for warning in warnings:
-            on_warning(warning)
-
-
 def open_writer(request: UpscaleRequest, plan: Plan, info: VideoInfo) -> VideoWriter | ImageWriter:
     """Open the output of a plan. Raises MediaError."""
     options: dict[str, Any] = {
@@ -125,22 +119,6 @@ def open_writer(request: UpscaleRequest, plan: Plan, info: VideoInfo) -> VideoWr
         pipe_format=request.format,
         **options,
     )
-
-
-def alpha_warnings(is_lost: bool, plan: Plan) -> Iterator[str]:
-    """Yield a sentence about transparency that an output does not hold."""
-    if is_lost:
-        yield (
-            f"The transparency of the source is lost, and what was transparent is black: {plan.destination.suffix[1:]}"
-            " with this encoder does not hold it, and .webm, .mov, .mkv, .gif, .apng and .png do."
-        )
-
-
-def untrained_warnings(bundles: Iterable[Bundle]) -> Iterator[str]:
-    """Yield a sentence about each bundle with random weights."""
-    for bundle in bundles:
-        if bundle.manifest.training.get("untrained"):
-            yield f"Bundle '{bundle.manifest.name}' holds random weights, which serve only to measure speed."
 
 
 class FrameWriter(Protocol):

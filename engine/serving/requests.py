@@ -10,6 +10,7 @@ from ..contract.bundle import find_bundles, named_bundles
 from ..contract.errors import RequestError
 from ..media.encoder import choose_encoding
 from ..media.reader import open_reader
+from ..pipeline.quantities import read_rate
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 from .settings import Settings
 
@@ -92,6 +93,6 @@ def check_request(request: UpscaleRequest, settings: Settings) -> None:
 
 def _rate(text: str) -> Fraction:
     try:
-        return Fraction(text) if "/" not in text else Fraction(*(Fraction(part) for part in text.split("/")))
+        return read_rate(text) if "/" not in text else Fraction(*(Fraction(part) for part in text.split("/")))
     except ZeroDivisionError:
         raise RequestError(f"fps: '{text}' divides by zero. Give a number or a fraction, as in 60000/1001.") from None

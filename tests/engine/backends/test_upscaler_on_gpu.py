@@ -26,6 +26,7 @@ from stvsr.engine.media.reader import open_reader
 from tests.support.exports import exported
 from tests.support.fake_gpu import FakeGpu
 from tests.support.media import make_video, pan
+from tests.support.pictures import half_transparent, write_frames_rgba
 from tests.support.toy import write_toy
 
 CPU, GPU = Backend(device="cpu"), Backend("tensorrt")
@@ -149,6 +150,26 @@ def test_a_video_has_the_same_pictures(gpu: FakeGpu, toy: Bundle, tmp_path: Path
     assert frames.keys() == {"cpu", "cuda:0"}
     codes = 1023 if "10" in pix_fmt else 255
     assert np.abs(frames["cpu"] - frames["cuda:0"]).max() <= 3.5 / codes  # one code of luma and one of chroma
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "bgra"])
+def test_odd_sizes_and_alpha_are_those_of_the_cpu(gpu: FakeGpu, toy: Bundle, tmp_path: Path, pix_fmt: str) -> None:
+    """Planes of an odd size fill the even frame, and alpha passes through the streams of the colors."""
+    source = write_frames_rgba(tmp_path / "in.mkv", half_transparent(4), "ffv1", "bgra")
+    options: dict[str, Any] = {"model": toy.folder, "size": (127, 95), "pix_fmt": pix_fmt}
+    options |= {"codec": "ffv1"} if pix_fmt == "bgra" else {"codec": "libx264", "encoder_options": {"qp": "0"}}
+    frames = {}
+    for backend in (CPU, GPU):
+        output = tmp_path / f"{backend.kind}.mkv"
+        report = upscale(UpscaleRequest(input=source, output=output, backend=backend, **options))
+        with open_reader(output) as reader:
+            frames[report.device] = np.stack(
+                [f.rgb if f.alpha is None else np.concatenate([f.rgb, f.alpha[None]]) for f in reader]
+            )
+    height = {"yuv420p": 96}.get(pix_fmt, 95)
+    shape = (8, 4, 95, 127) if pix_fmt == "bgra" else (8, 3, height, 128)
+    assert frames["cpu"].shape == frames["cuda:0"].shape == shape
+    assert np.abs(frames["cpu"] - frames["cuda:0"]).max() <= 3.5 / 255
 
 
 @pytest.mark.parametrize("refit_first", [False, True], ids=["open sessions", "later sessions"])
