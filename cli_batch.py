@@ -107,12 +107,12 @@ def _videos_in(folder: Path) -> list[Path]:
 def _clips(sources: list[Path]) -> list[Path]:
     """Return the clips that the arguments name. Raises RequestError for a folder without any, and for a pipe."""
     from .engine.media.image_files import folder_images
-    from .engine.media.pipes import is_pipe
+    from .engine.media.pipes import input_name, is_pipe
 
     clips = []
     for source in sources:
         if is_pipe(source):
-            raise RequestError(f"{source} is a pipe, which is upscaled alone: name no other input.")
+            raise RequestError(f"{input_name(source)} is a pipe, which is upscaled alone: name no other input.")
         if not source.is_dir():
             clips.append(source)
         elif videos := _videos_in(source):

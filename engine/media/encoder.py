@@ -32,6 +32,7 @@ _OPTIONS = {
     "libvpx-vp9": {"deadline": "good", "cpu-used": "4", "row-mt": "1"},
     "mjpeg": {"qmin": "2", "qmax": "2"},  # of 1 to 31, lower is better
     "libwebp": {"quality": "95"},
+    "png": {"compression_level": "3"},  # two percent larger than the default, in half of its time
     "tiff": {"compression_algo": "deflate"},
 }
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from ..contract.errors import MediaError
 from .frame import Frame, FrameReader
-from .pipes import is_pipe
+from .pipes import input_name, is_pipe
 from .time_map import TimeMap
 
 _ROUNDING_S = Fraction(1, 2000)  # times are typed with three decimals
@@ -93,8 +93,8 @@ class PartReader(FrameReader):
         """Return the timestamp of the first frame from a time on, in seconds from the beginning of the video."""
         if is_pipe(self.path):
             raise MediaError(
-                f"{self.path} is a pipe, of which no beginning can be skipped: leave out the start, or save it to a"
-                " file first."
+                f"{input_name(self.path)} is a pipe, of which no beginning can be skipped: leave out the start, or save"
+                " it to a file first."
             )
         first = next(self._reader.from_time(self._reader.info.start + start - _ROUNDING_S), None)
         if first is None:

@@ -37,20 +37,23 @@ def is_pipe(path: str | Path) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
+def input_name(path: str | Path) -> str:
+    """Return the name of an input for a sentence."""
+    return "The standard input" if str(path) == STANDARD else str(path)
+
+
 class PipeInput(Closing):
     """A pipe that is read once, whose bytes several views share. Raises MediaError if it cannot be opened."""
 
     def __init__(self, path: str | Path) -> None:
-        self.name = str(path)
+        self.name = input_name(path)
         try:
-            if self.name != STANDARD:
-                self._file = os.open(path, os.O_RDONLY)
-            elif sys.stdin is None or sys.stdin.isatty():
-                raise MediaError("The standard input is a terminal: pipe a video into it, or name a file.")
-            else:
-                self._file = os.dup(sys.stdin.fileno())
+            self._file = os.dup(sys.stdin.fileno()) if str(path) == STANDARD else os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise MediaError(f"{self.name} cannot be read ({error.strerror}): check the path.") from error
+            raise MediaError(f"{self.name} cannot be read ({error.strerror or error}): check the path.") from error
+        if os.isatty(self._file):
+            os.close(self._file)
+            raise MediaError(f"{self.name} is a terminal: pipe a video into it, or name a file.")
         self._data = threading.Lock()  # guards the fields below
         self._waiting = threading.Lock()  # held by the reader that waits for new bytes
         self._chunks: deque[bytes] = deque()
@@ -174,15 +177,16 @@ def close_pipe(path: str | Path) -> None:
 class PipeOutput:
     """A pipe that an output is written to: what `PartFile` is for a file. Nothing that was written can be taken back.
 
-    Raises MediaError if it cannot be opened, and for the standard output of a terminal.
+    Raises MediaError if it cannot be opened, or if it is a terminal.
     """
 
     def __init__(self, path: str | Path) -> None:
         self._name = "The standard output" if str(path) == STANDARD else str(path)
-        if str(path) == STANDARD and sys.stdout.isatty():
-            raise MediaError("The standard output is a terminal: pipe it into a program, or write a file.")
         with self.media_errors():
             self._file = os.dup(sys.stdout.fileno()) if str(path) == STANDARD else os.open(path, os.O_WRONLY)
+        if os.isatty(self._file):
+            self.discard()
+            raise MediaError(f"{self._name} is a terminal: pipe it into a program, or write a file.")
 
     @property
     def target(self) -> "PipeOutput":

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from .color import to_rgba
 from .decoders import decoder_of
-from .pipes import is_pipe, pipe_view
+from .pipes import input_name, is_pipe, pipe_view
 from .pixel_format import has_alpha
 from .tags import ColorTags, coding_of
 from .time_map import TimeMap
@@ -185,8 +185,8 @@ def _open_piped(path: Path) -> tuple[InputContainer, VideoStream]:
 
 def _not_piped(path: str | Path, reason: str) -> MediaError:
     return MediaError(
-        f"{path} is not a video that can be read through a pipe ({reason}): send MPEG-TS, Matroska, y4m or fragmented"
-        " MP4, or save it to a file first."
+        f"{input_name(path)} is not a video that can be read through a pipe ({reason}): send MPEG-TS, Matroska, y4m or"
+        " fragmented MP4, or save it to a file first."
     )
 
 

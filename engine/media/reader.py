@@ -39,7 +39,11 @@ class VideoReader(FrameReader):
     def __init__(self, path: str | Path, *, input_fps: Fraction | None = None) -> None:
         self.path = Path(path)
         self.input_fps = None if input_fps is None else checked_rate(input_fps)
-        self.info = probe(path)
+        try:
+            self.info = probe(path)
+        except BaseException:
+            close_pipe(path)
+            raise
         if self.input_fps is not None:
             self.info = _at_rate(self.info, self.input_fps)
         self._container: InputContainer | None = None

@@ -186,8 +186,9 @@ class UpscaleRequest:
             parts.append(f"{self.frames}frames")
         if self.slowmo is not None:
             parts.append(f"slow{float(read_factor(self.slowmo)):g}")
-        if self._is_image and source.suffix.lower() in IMAGES:
-            return source.absolute().with_name("_".join(parts) + source.suffix.lower())
+        if self._is_image:
+            suffix = source.suffix.lower() if source.suffix.lower() in IMAGES else ".png"
+            return source.absolute().with_name("_".join(parts) + suffix)
         parts.append(f"{round(float(rate), 3):g}fps")
         return source.absolute().with_name("_".join(parts) + ".mp4")
 

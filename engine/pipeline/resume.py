@@ -24,7 +24,7 @@ from ..media.destination import CONTAINERS
 from ..media.encoder import Encoding, choose_encoding
 from ..media.frame import Frame, FrameReader
 from ..media.image_files import find_images
-from ..media.pipes import is_pipe
+from ..media.pipes import input_name, is_pipe
 from ..media.pixel_format import has_alpha
 from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
@@ -90,8 +90,8 @@ class SegmentedVideo(Closing):
     ) -> None:
         if is_pipe(request.input):
             raise RequestError(
-                f"A run that can be resumed reads its input again, and {request.input} is a pipe: save it to a file"
-                " first."
+                f"A run that can be resumed reads its input again. {input_name(request.input)} is a pipe: save it to a"
+                " file first."
             )
         if request.output is not None and not is_pipe(request.output):
             _check_output(request, Path(request.output))

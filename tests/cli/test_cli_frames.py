@@ -160,7 +160,7 @@ def test_a_program_that_stops_reading_ends_the_run_with_a_sentence(options: list
             ["-", "-o", "-", "--format", "mp4"],
             ["'mp4' is no format for a pipe: choose matroska, mpegts, y4m, rawvideo"],
         ),
-        (["-", "{clip}", "-o", "{folder}"], ["- is a pipe, which is upscaled alone"]),
+        (["-", "{clip}", "-o", "{folder}"], ["is a pipe, which is upscaled alone"]),
         (["{clip}", "-o", "-", "--resume"], ["writes a video file"]),
         (["{clip}", "-o", "{out}", "--format", "y4m"], ["leave the format out"]),
         (["{clip}", "{clip}"], ["Several inputs need a folder for their outputs: name one by -o"]),
