@@ -66,7 +66,8 @@ def make_request(options: JobOptions, source: Path, output: Path) -> UpscaleRequ
         "tile": options.tile,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    return UpscaleRequest(input=source, output=output, **given)
+    # A result may be there already: of a worker that ended after it wrote it.
+    return UpscaleRequest(input=source, output=output, overwrite=True, **given)
 
 
 def check_request(request: UpscaleRequest, settings: Settings) -> None:

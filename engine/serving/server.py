@@ -12,8 +12,8 @@ import anyio
 from fastapi import Header, Request
 from fastapi.concurrency import run_in_threadpool
 
-from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
 from .jobs import Job, JobStore
 from .metrics import Metrics
@@ -29,13 +29,13 @@ _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at 
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, backends: list[Backend]) -> None:
+    def __init__(self, settings: Settings, executor: Executor) -> None:
         self.settings = settings
         self.jobs = JobStore(settings.folder)
         self.metrics = Metrics()
         self.draining = False
         self.scheduler = Scheduler(
-            self.jobs, backends, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
 
     def job(self, identifier: str) -> Job:
