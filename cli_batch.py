@@ -26,7 +26,7 @@ def batch(
         list[str],
         typer.Argument(
             metavar="CLIPS...",
-            help="Videos, folders of videos, or folders of PNG images; s3://BUCKET/... for videos in a store of objects.",
+            help="Videos, folders of videos or of PNG images; s3://BUCKET/NAME for videos in a store of objects.",
         ),
     ],
     folder: Annotated[

@@ -8,18 +8,16 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
 from ..backends.options import Backend, parse_device
 from ..contract.errors import BackendError
 from ..media.folders import is_remote
-from .remote_executor import RemoteExecutor, RemoteRunner, TaskEndedWorkerError, WorkerLostError
-from .tasks import Task, TaskRunner
+from .remote_executor import RemoteExecutor, RemoteRunner, StreamedRunner, TaskEndedWorkerError, WorkerLostError
+from .tasks import Task
 
 _CONNECT_S = 10.0  # time to reach the head node
 
@@ -36,7 +34,9 @@ class RayExecutor(RemoteExecutor):
     def __init__(self, backend: Backend, *, workers: int | None = None, address: str | None = None) -> None:
         kind, index = parse_device(backend.device)
         if index:
-            raise BackendError(f"Ray chooses the GPU of each worker: use --device cuda in the place of {backend.device}.")
+            raise BackendError(
+                f"Ray chooses the GPU of each worker: use --device cuda in the place of {backend.device}."
+            )
         self._owns_ray = _connect(address)
         import ray
 
@@ -45,9 +45,9 @@ class RayExecutor(RemoteExecutor):
         if gpus or kind == "cuda":
             needed, available = {"num_gpus": 1}, gpus
         else:
-            backend = replace(backend, threads=backend.threads or 1)
-            needed = {"num_cpus": backend.threads}
-            available = int(resources.get("CPU", 0)) // backend.threads
+            threads = backend.threads or 1
+            backend = replace(backend, threads=threads)
+            needed, available = {"num_cpus": threads}, int(resources.get("CPU", 0)) // threads
         super().__init__([_Actor(backend, needed) for _ in range(workers or max(1, available))])
 
     def __exit__(self, *error: object) -> None:
@@ -56,28 +56,6 @@ class RayExecutor(RemoteExecutor):
             import ray
 
             ray.shutdown()
-
-
-class StreamedRunner:
-    """A `TaskRunner` in a thread of its own, whose messages are yielded."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._thread = ThreadPoolExecutor(1, "stvsr-tasks")  # sessions stay in one thread
-        self._runner = TaskRunner(backend)
-
-    def run(self, task: Task) -> Iterator[tuple[str, Any]]:
-        """Do a task, and yield the messages about it."""
-        messages: SimpleQueue[tuple[str, Any] | None] = SimpleQueue()
-        done = self._thread.submit(self._runner.run, task, messages.put)
-        done.add_done_callback(lambda _: messages.put(None))
-        while (message := messages.get()) is not None:
-            yield message
-        done.result()  # raises the error of a bug
-
-    def close(self) -> None:
-        """Close the sessions."""
-        self._thread.submit(self._runner.close)
-        self._thread.shutdown()
 
 
 class _ActorProcess(StreamedRunner):
@@ -101,7 +79,7 @@ class _Actor(RemoteRunner):
         import ray
 
         # `live` runs beside the tasks.
-        self._class = ray.remote(max_concurrency=2, max_restarts=0, **needed)(_ActorProcess)
+        self._class: Any = ray.remote(_ActorProcess).options(max_concurrency=2, max_restarts=0, **needed)
         self._backend = backend
         self._actor: Any = None
         self._node = ""
@@ -119,7 +97,7 @@ class _Actor(RemoteRunner):
         except ray.exceptions.ActorDiedError as error:
             if error.actor_init_failed:
                 raise BackendError(
-                    f"A Ray worker cannot start ({_reason(error)}): install the same stvsr on every machine of the"
+                    f"A Ray worker cannot start ({cause_of(error)}): install the same stvsr on every machine of the"
                     " cluster."
                 ) from error
             raise WorkerLostError from error
@@ -139,7 +117,7 @@ class _Actor(RemoteRunner):
             self.kill()  # it may be alive: after an error of a bug, or where the network is cut
             if isinstance(error, ray.exceptions.ActorUnavailableError) or not is_alive(self._node):
                 raise WorkerLostError from error
-            raise TaskEndedWorkerError(_reason(error)) from error
+            raise TaskEndedWorkerError(cause_of(error)) from error
 
     def kill(self) -> None:
         """Kill the actor."""
@@ -172,10 +150,12 @@ def _connect(address: str | None) -> bool:
     try:
         if address not in (None, "auto"):
             _check_head(str(address))
-        ray.init(address, namespace="stvsr", log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
+        ray.init(
+            address, namespace="stvsr", log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False
+        )
     except (OSError, RuntimeError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "a Ray of its own"
-        raise BackendError(f"{where} cannot be used ({_reason(error)}): check the address and the cluster.") from error
+        raise BackendError(f"{where} cannot be used ({cause_of(error)}): check the address and the cluster.") from error
     return True
 
 
@@ -187,7 +167,7 @@ def _check_head(address: str) -> None:
     socket.create_connection((host, int(port)), _CONNECT_S).close()
 
 
-def _reason(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """Return the part of Ray's long messages that states the cause."""
     text = str(error).strip()
     _, because, cause = text.partition("The actor is dead because ")

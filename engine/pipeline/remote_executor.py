@@ -1,18 +1,23 @@
-"""Executors whose workers are elsewhere: a thread for each passes tasks on, and collects the messages about them."""
+"""Executors whose workers are elsewhere: a thread for each passes tasks on, and collects the messages about them.
+
+A worker there has a `StreamedRunner`.
+"""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Self
 
+from ..backends.options import Backend
 from ..contract.errors import StvsrError
 from .executor import ENDED, LOST, PROGRESS, Message, TaskWorker
-from .tasks import Task
+from .tasks import Task, TaskRunner
 
 _PAUSE_S = 1.0  # before a worker that was lost is started again
-_END_S = 10.0  # time that a worker gets to end
+_END_S = 10.0  # time that the workers get to end
 
 
 class TaskEndedWorkerError(Exception):
@@ -49,6 +54,31 @@ class RemoteRunner(ABC):
         self.kill()
 
 
+class StreamedRunner:
+    """A `TaskRunner` in a thread of its own, whose messages are yielded."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._thread = ThreadPoolExecutor(1, "stvsr-tasks")  # sessions stay in one thread
+        self._runner = TaskRunner(backend)
+        self._closed = False
+
+    def run(self, task: Task) -> Iterator[tuple[str, Any]]:
+        """Do a task, and yield the messages about it."""
+        messages: SimpleQueue[tuple[str, Any] | None] = SimpleQueue()
+        done = self._thread.submit(self._runner.run, task, messages.put)
+        done.add_done_callback(lambda _: messages.put(None))
+        while (message := messages.get()) is not None:
+            yield message
+        done.result()  # raises the error of a bug
+
+    def close(self) -> None:
+        """Close the sessions; calling it again has no effect."""
+        if not self._closed:
+            self._closed = True
+            self._thread.submit(self._runner.close)
+            self._thread.shutdown()
+
+
 class RemoteExecutor:
     """A worker for each runner; it follows the protocol `Executor`."""
 
@@ -69,12 +99,12 @@ class RemoteExecutor:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.close()
+        until = time.monotonic() + _END_S
         for worker in self._workers:
-            worker.thread.join(_END_S)
+            worker.thread.join(max(0.0, until - time.monotonic()))
 
     def messages(self, timeout_s: float | None = None) -> Iterator[Message]:
         """Wait for messages, and yield them; see `Executor.messages`."""
-        until = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             message = self._messages.get(timeout=timeout_s)
             while True:

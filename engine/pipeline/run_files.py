@@ -1,4 +1,4 @@
-"""The files of a run that is resumed: its input, its output and the folder of its parts, on this machine or elsewhere."""
+"""The files of a run that is resumed, on this machine or elsewhere: its input, its output and its parts."""
 
 import hashlib
 from collections.abc import Iterator
@@ -94,7 +94,9 @@ class RunFiles(Closing):
     def _use_copies(self) -> None:
         request = self._wanted
         if request.output is None:
-            raise RequestError(f"Name an output for {request.input}: it has none of its own beside an address or a store.")
+            raise RequestError(
+                f"Name an output for {request.input}: it has none of its own beside an address or a store."
+            )
         if is_remote(request.input):
             source = self._fetch(str(request.input))
             self._addresses[str(source)] = str(request.input)
@@ -128,4 +130,6 @@ def is_finished(request: UpscaleRequest) -> bool:
     try:
         return open_folder(folder, Path()).exists(name)
     except OSError as error:
-        raise MediaError(f"{request.output} cannot be reached ({error.strerror}): check the address and access.") from error
+        raise MediaError(
+            f"{request.output} cannot be reached ({error.strerror}): check the address and access."
+        ) from error

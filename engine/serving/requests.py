@@ -47,7 +47,7 @@ def read_options(values: Any) -> JobOptions:
         raise RequestError(f"{name}: {problem}. Change it, or leave it out.") from error
 
 
-def make_request(options: JobOptions, source: Path, output: Path) -> UpscaleRequest:
+def make_request(options: JobOptions, source: str | Path, output: str | Path) -> UpscaleRequest:
     """Return the request of a job. Raises RequestError for a model that has no name on this server."""
     names = named_bundles()
     for name in options.model.split("+"):

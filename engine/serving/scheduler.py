@@ -85,6 +85,8 @@ class Scheduler:
         for identifier in self._active.keys() - waiting.keys():
             if not self._active[identifier].tasks.running:
                 del self._active[identifier]
+                if self._jobs.get(identifier) is None:
+                    self._jobs.remove_files(identifier)  # that its last task wrote after it was deleted
         for identifier, job in waiting.items():
             if identifier not in self._active:
                 tasks = VideoTasks(identifier, self._request_of(job), began=job.started)

@@ -1,0 +1,69 @@
+"""An executor whose workers do their tasks in the calling thread, and end as the test says."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from stvsr import Backend
+from stvsr.engine.pipeline.executor import ENDED, LOST, PROGRESS, Message
+from stvsr.engine.pipeline.tasks import Task, TaskRunner
+
+Key = tuple[str, str, int]  # video, kind and number of a task
+
+
+class InlineWorker:
+    def __init__(self) -> None:
+        self.task: Task | None = None
+        self.began = 0.0
+        self.ready = True
+
+    def start(self, task: Task) -> None:
+        assert self.task is None
+        self.task = task
+
+    def kill(self) -> None:
+        raise NotImplementedError
+
+
+class InlineExecutor:
+    """`deaths` and `losses` have how often a task ends its worker, or is lost with it, before or after it is done."""
+
+    def __init__(
+        self, workers: int, deaths: dict[Key, int] | None = None, losses: dict[Key, int] | None = None
+    ) -> None:
+        self.workers = [InlineWorker() for _ in range(workers)]
+        self.done: list[tuple[int, Key]] = []  # number of the worker, and the task
+        self._deaths, self._losses = Counter(deaths or {}), Counter(losses or {})
+        self._runner = TaskRunner(Backend(device="cpu", threads=1))
+
+    def __enter__(self) -> "InlineExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
+
+    def wake(self) -> None:
+        raise NotImplementedError
+
+    def messages(self, timeout_s: float | None = None) -> Iterator[Message]:
+        assert any(worker.task for worker in self.workers), "nobody has a task"
+        for number, worker in enumerate(self.workers):
+            if worker.task is not None:
+                task, worker.task = worker.task, None
+                yield from self._messages(number, worker, task)
+
+    def _messages(self, number: int, worker: InlineWorker, task: Task) -> Iterator[Message]:
+        key = (task.video, task.kind, task.number)
+        if self._deaths[key]:
+            self._deaths[key] -= 1
+            yield Message(worker, task, ENDED, "exit code -9")
+            return
+        sent: list[tuple[str, Any]] = []
+        self._runner.run(task, sent.append)
+        if self._losses[key]:
+            self._losses[key] -= 1
+            yield Message(worker, task, LOST, None)
+            return
+        self.done.append((number, key))
+        assert [kind for kind, _ in sent[:-1]] == [PROGRESS] * (len(sent) - 1)
+        yield from (Message(worker, task, kind, value) for kind, value in sent)
