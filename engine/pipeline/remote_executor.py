@@ -16,6 +16,7 @@ from ..contract.errors import StvsrError
 from .executor import ENDED, LOST, PROGRESS, Message, TaskWorker
 from .tasks import Task, TaskRunner
 
+STARTED = "started"  # the kind of the message that a task which waited elsewhere has started
 _PAUSE_S = 1.0  # before a worker that was lost is started again
 _END_S = 10.0  # time that the workers get to end
 
@@ -40,7 +41,7 @@ class RemoteRunner(ABC):
 
     @abstractmethod
     def run(self, task: Task) -> Iterator[tuple[str, Any]]:
-        """Do a task, and yield the messages about it.
+        """Do a task, and yield the messages about it, and before them (STARTED, None) if it had to wait.
 
         Raises TaskEndedWorkerError or WorkerLostError; then it is opened again.
         """
@@ -197,7 +198,10 @@ class _RemoteWorker:
                 continue
             try:
                 for kind, value in self._runner.run(task):
-                    self._messages.put(Message(self, task, kind, value))
+                    if kind == STARTED:
+                        self.began = time.monotonic()
+                    else:
+                        self._messages.put(Message(self, task, kind, value))
             except TaskEndedWorkerError as error:
                 self._messages.put(Message(self, task, ENDED, str(error)))
                 return

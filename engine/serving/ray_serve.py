@@ -18,6 +18,7 @@ from ..backends.options import Backend
 from ..contract.bundle import find_bundles
 from ..pipeline.ray_executor import cause_of, is_alive
 from ..pipeline.remote_executor import (
+    STARTED,
     RemoteExecutor,
     RemoteRunner,
     StreamedRunner,
@@ -30,7 +31,7 @@ from .logs import log_to_stderr
 from .settings import Settings, read_secret, read_token
 
 _MODELS = 2  # that a replica keeps open
-_STARTED = "started"  # the kind of the first message of a replica; the value is its actor's name and its node
+_UPSCALE_S = 5.0  # time that tasks wait before an engine is added
 _CLIENTS = 1000  # requests to the front at once
 
 
@@ -114,6 +115,7 @@ def build(arguments: ServeArguments) -> Any:
             "min_replicas": arguments.least_engines,
             "max_replicas": max(arguments.least_engines, arguments.most_engines),
             "target_ongoing_requests": 1,
+            "upscale_delay_s": _UPSCALE_S,
         },
     )
     app: Any = serve.deployment(
@@ -142,7 +144,7 @@ class TaskReplica:
         from ray import serve
 
         context = ray.get_runtime_context()
-        yield _STARTED, (context.get_actor_name(), context.get_node_id())
+        yield STARTED, (context.get_actor_name(), context.get_node_id())
         runner = await self.load(serve.get_multiplexed_model_id())
         messages = runner.run(task)
         loop = asyncio.get_running_loop()
@@ -178,10 +180,9 @@ class _Replica(RemoteRunner):
         self._response = handle.run.remote(task)
         try:
             for kind, value in self._response:
-                if kind == _STARTED:
+                if kind == STARTED:
                     self._actor = value
-                else:
-                    yield kind, value
+                yield kind, value
         except ray.exceptions.RayActorError as error:
             if self._actor is None or not is_alive(self._actor[1]):
                 raise WorkerLostError from error
@@ -192,14 +193,16 @@ class _Replica(RemoteRunner):
             raise TaskEndedWorkerError(cause_of(error)) from error
 
     def kill(self) -> None:
-        """Kill the replica that does the task."""
+        """Kill the replica that does the task; a task that waits for one is given up."""
         import ray
 
-        if self._actor is not None:
-            try:
-                ray.kill(ray.get_actor(self._actor[0], namespace="serve"))
-            except ValueError:  # it has ended
-                return
+        if self._actor is None:
+            self.close()
+            return
+        try:
+            ray.kill(ray.get_actor(self._actor[0], namespace="serve"))
+        except ValueError:  # it has ended
+            return
 
     def close(self) -> None:
         """Give up the task; the replica stays for others."""

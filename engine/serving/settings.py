@@ -20,7 +20,6 @@ class Settings:
     """
 
     folder: Path  # of jobs and their files
-    files: str | None = None  # folder or address of the files for workers on other machines
     host: str = "127.0.0.1"
     token: str | None = None  # that clients send; None: only clients on this machine are served
     most_upload_bytes: int = 2 * GIB
@@ -31,6 +30,7 @@ class Settings:
     task_s: float = 600.0  # of a segment
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
+    files: str | None = None  # folder or address of the files for workers on other machines; None: the store
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):

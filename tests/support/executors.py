@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 from stvsr import Backend
@@ -34,6 +35,7 @@ class InlineExecutor:
         self.workers = [InlineWorker() for _ in range(workers)]
         self.done: list[tuple[int, Key]] = []  # number of the worker, and the task
         self._deaths, self._losses = Counter(deaths or {}), Counter(losses or {})
+        self._woken = Event()
         self._runner = TaskRunner(Backend(device="cpu", threads=1))
 
     def __enter__(self) -> "InlineExecutor":
@@ -43,10 +45,13 @@ class InlineExecutor:
         self._runner.close()
 
     def wake(self) -> None:
-        raise NotImplementedError
+        self._woken.set()
 
     def messages(self, timeout_s: float | None = None) -> Iterator[Message]:
-        assert any(worker.task for worker in self.workers), "nobody has a task"
+        if not any(worker.task for worker in self.workers):
+            assert timeout_s is not None, "nobody has a task"
+            self._woken.wait(timeout_s)
+            self._woken.clear()
         for number, worker in enumerate(self.workers):
             if worker.task is not None:
                 task, worker.task = worker.task, None
