@@ -4,10 +4,10 @@ Sizes and halos are in input pixels, value ranges in the units of the network, a
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT = 1
 Role = Literal["encoder", "decoder", "integer_decoder", "network"]
@@ -16,6 +16,13 @@ Library = Literal["tensorrt", "tensorrt-rtx"]
 
 _FILE = r"^[\w\-][\w\-.]*$"  # a bare file name: a bundle cannot point outside its folder
 _SHA256 = r"^[0-9a-f]{64}$"
+# Limits far above every network: a manifest that states more would take all memory.
+LARGEST_PX, LARGEST_FACTOR, LARGEST_WINDOW, LARGEST_VALUE = 4096, 64, 1024, 1e6
+_LEAST_RANGE = 1e-6
+
+Pixels = Annotated[int, Field(ge=1, le=LARGEST_PX)]
+Factor = Annotated[int, Field(ge=1, le=LARGEST_FACTOR)]
+Value = Annotated[float, Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 
 
 class _Frozen(BaseModel):
@@ -82,7 +89,7 @@ class RunWindow(_Frozen):
     """N neighbouring frames, which become 2N - 1: the network adds one frame in every gap."""
 
     kind: Literal["run"] = "run"
-    frames: int = Field(ge=2)  # N
+    frames: int = Field(ge=2, le=LARGEST_WINDOW)  # N
 
 
 class SlidingWindow(_Frozen):
@@ -94,7 +101,7 @@ class SlidingWindow(_Frozen):
     """
 
     kind: Literal["sliding"] = "sliding"
-    frames: int = Field(ge=1)
+    frames: int = Field(ge=1, le=LARGEST_WINDOW)
     padding: Literal["replicate", "reflection", "reflection_circle"]
 
 
@@ -108,9 +115,9 @@ class DoubledWindow(_Frozen):
     """
 
     kind: Literal["doubled"] = "doubled"
-    frames: int = Field(ge=1)
-    overlap: int = Field(ge=0)  # frames
-    coarse: PositiveInt | None = None
+    frames: int = Field(ge=1, le=LARGEST_WINDOW)
+    overlap: int = Field(ge=0, le=LARGEST_WINDOW)  # frames
+    coarse: Factor | None = None
 
 
 Window = PairWindow | RunWindow | SlidingWindow | DoubledWindow
@@ -133,8 +140,8 @@ class ContinuousSpace(_Frozen):
     """Any space factor from `minimum` to `maximum`, independently for height and width."""
 
     kind: Literal["continuous"] = "continuous"
-    minimum: float = Field(gt=0)
-    maximum: float = Field(gt=0)
+    minimum: float = Field(gt=0, le=LARGEST_FACTOR)
+    maximum: float = Field(gt=0, le=LARGEST_FACTOR)
 
     def serves(self, size_px: int, target_px: int) -> bool:
         """Return whether an axis of `size_px` can become `target_px`; targets may exceed the range by half a pixel."""
@@ -157,7 +164,7 @@ class FixedFactors(_Frozen):
     """A list of factors, in space or in time, with nothing between them."""
 
     kind: Literal["fixed"] = "fixed"
-    factors: tuple[PositiveInt, ...] = Field(min_length=1)
+    factors: tuple[Factor, ...] = Field(min_length=1)
 
     def serves(self, size_px: int, target_px: int) -> bool:
         """Return whether an axis of `size_px` can become `target_px`."""
@@ -170,8 +177,8 @@ class FixedFactors(_Frozen):
 class SizeConstraint(_Frozen):
     """The heights and widths that a network accepts: multiples of `multiple_of` from `minimum` on, in input pixels."""
 
-    minimum: PositiveInt = 1
-    multiple_of: PositiveInt = 1
+    minimum: Pixels = 1
+    multiple_of: Pixels = 1
 
     def padded(self, size_px: int) -> int:
         """Return the smallest accepted size that is at least `size_px`."""
@@ -206,7 +213,7 @@ class PrecisionLoss(_Frozen):
 class Manifest(_Frozen):
     """The contents of `manifest.json`."""
 
-    format: Literal[1]  # FORMAT
+    format: int = Field(ge=FORMAT, le=FORMAT)
     name: str  # of the bundle
     architecture: Architecture
     # An encoder and a decoder for a pair window, and optionally a faster decoder for integer space factors; else one
@@ -217,10 +224,11 @@ class Manifest(_Frozen):
     flows: tuple[FlowInput, ...] = ()
     space: ContinuousSpace | FixedFactors = Field(discriminator="kind")  # factors of height and width
     time: ContinuousTime | FixedFactors = Field(discriminator="kind")  # factors of the frame rate
-    value_range: tuple[float, float]  # black and white, in the network's inputs and outputs
+    value_range: tuple[Value, Value]  # black and white, in the network's inputs and outputs
     channel_order: Literal["RGB"]
     size: SizeConstraint
-    halo_px: int | None = Field(ge=0)  # input pixels around a tile that affect its core; None: it cannot be tiled
+    # Input pixels around a tile that affect its core; None: the network cannot be tiled.
+    halo_px: int | None = Field(ge=0, le=LARGEST_PX)
     precisions: dict[Literal["tf32", "fp16"], PrecisionLoss] = {}
     training: dict[str, Any]  # how the weights were obtained: steps, parity with PyTorch, the record of an adaptation
     scores: dict[str, Any]  # results of `stvsr evaluate`
@@ -248,9 +256,21 @@ class Manifest(_Frozen):
                 raise ValueError(f"the flows '{flow.name}' name frames outside the window of {count}")
         if isinstance(self.space, ContinuousSpace) and self.space.minimum > self.space.maximum:
             raise ValueError("the smallest space factor is larger than the largest")
-        if self.value_range[0] >= self.value_range[1]:
+        if self.value_range[1] - self.value_range[0] < _LEAST_RANGE:
             raise ValueError("the value range is empty")
         return self
+
+    def tensors_of(self, role: Role) -> tuple[set[str], set[str]]:
+        """Return the names of the inputs and of the outputs that the graph of a role has."""
+        features = {spec.name for graph in self.graphs if graph.role == "encoder" for spec in graph.outputs}
+        match role:
+            case "encoder":
+                return {"frames"}, features
+            case "network":
+                timed = {"time"} if isinstance(self.time, ContinuousTime) else set()
+                return {"frames", *timed, *(flow.name for flow in self.flows)}, {"upscaled"}
+            case _:
+                return {*features, "time", "y", "x"}, {"frame"}
 
     def _window_supports_time(self) -> bool:
         match self.window.kind:
