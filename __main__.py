@@ -18,8 +18,14 @@ def main() -> None:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
     from .cli import main as run
+    from .engine.contract.interrupts import SIGNALS, catch_signals
 
-    run()
+    catch_signals()
+    try:
+        run()
+    finally:
+        for number in SIGNALS:  # all is said and done; Python would restore the handlers that kill
+            signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from .cli_options import (
 from .cli_serving import serve
 from .cli_training import export, train
 from .engine.contract.errors import RequestError, StvsrError
-from .engine.contract.interrupts import catch_signals, received
+from .engine.contract.interrupts import received
 from .engine.contract.shortage import describe_shortage
 from .terminal import (
     err,
@@ -88,7 +88,6 @@ _ENVIRONMENT = {
 
 def main() -> None:
     """Run the command line. An error that the user can mend is one line on stderr, with exit code 1."""
-    catch_signals()
     protect_streams()
     try:
         _run()
