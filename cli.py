@@ -60,7 +60,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            err.print("Interrupted.")
+            err.print("Interrupted: the command did not end.")
             raise typer.Exit(128 + interrupt_number(interrupt)) from None
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         code = error.code if isinstance(error, SystemExit) else None
         if number is None or code == 0 or code == 128 + number:
             raise
-        err.print("Interrupted.")  # whatever the interrupt became on its way
+        err.print("Interrupted: the command did not end.")  # whatever the interrupt became on its way
         raise SystemExit(128 + number) from None
 
 

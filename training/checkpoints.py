@@ -1,5 +1,6 @@
 """Build networks and read their weights from checkpoints: all of them, or those that fit as a start for training."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from .networks.base import Network
 from .networks.registry import NetworkEntry, configured
 
 _SMALL = 256  # with no larger number in its configuration, every network has less than 2 GiB of weights
+_LARGEST = 4096  # of a number in a configuration
 _MAX_LISTED = 5  # names in an error
 _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is an average over training steps, and preferred
 
@@ -40,6 +42,8 @@ def _check_size(entry: NetworkEntry) -> None:
     numbers = [value for value in vars(entry.config).values() if isinstance(value, int | float)]
     if max(numbers, default=0) <= _SMALL:
         return
+    if max(numbers) > _LARGEST:
+        raise RequestError(f"{entry.name} with {entry.config} is larger than every network: give at most {_LARGEST}.")
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = entry.build(entry.config)
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
@@ -75,11 +79,21 @@ def load_weights(
                 f"The checkpoint {path} is for another network than {entry.name} ({error}): name the network that it"
                 " was trained for."
             ) from error
-        record = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+        others = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+        record = {key: value for key, value in others.items() if _is_plain(value)}
     entry = configured(entry, changes or {})
     network = build_network(entry)
     load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
     return network, record
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value of a checkpoint's record can be stored in a manifest."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_run(folder: Path, config: Mapping[str, Any], device: str) -> dict[str, Any]:

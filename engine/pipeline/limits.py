@@ -46,9 +46,13 @@ def storable_rate(rate: Fraction) -> Fraction:
     """Return a nominal rate in frames per second as a fraction that FFmpeg can store, rounded if it must be."""
     if max(rate.numerator, rate.denominator) <= _MAX_INT:
         return rate
-    if rate > 1:
-        return min(rate.limit_denominator(_SIMPLE), Fraction(_MAX_INT // _SIMPLE * _SIMPLE))
-    return 1 / min((1 / rate).limit_denominator(_SIMPLE), Fraction(_MAX_INT))
+    return _rounded(rate) if rate >= 1 else 1 / _rounded(1 / rate)
+
+
+def _rounded(number: Fraction) -> Fraction:
+    """Return the nearest fraction to a number from 1 on with a small denominator and a numerator that FFmpeg stores."""
+    number = min(number, Fraction(_MAX_INT))
+    return min(number.limit_denominator(max(1, min(_SIMPLE, _MAX_INT // math.ceil(number)))), Fraction(_MAX_INT))
 
 
 def _shown(rate: Fraction) -> str:
