@@ -4,6 +4,7 @@ A file is checked before PyTorch reads it, so that a small one cannot ask for mu
 """
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,9 @@ def read_checkpoint(path: Path, device: str = "cpu") -> object:
         if path.suffix == SAFETENSORS or _is_safetensors(path):
             return _read_safetensors(path, device)
         _check_archive(path)
-        return torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the version of a damaged pickle
+            return torch.load(path, map_location=device, weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # damaged files raise almost any kind in torch.load

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from stvsr import Backend, Bundle, Upscaler, UpscaleRequest, upscale
+from stvsr.engine.backends import graphs
 from stvsr.engine.contract.bundle import graph_entry, write_manifest
 from stvsr.engine.contract.errors import NonFiniteError
 from stvsr.engine.contract.picture import check_finite
@@ -70,8 +71,17 @@ def test_the_bundle_the_precision_and_the_frame_are_named(tmp_path: Path) -> Non
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_half_precision_that_overflows_falls_back_to_tf32(ort: FakeOrt, tmp_path: Path) -> None:
-    folder = write_scaled(tmp_path / "toy", 1e4, 1e4, 1e-4, 1e-4)
+def test_half_precision_that_overflows_falls_back_to_tf32(
+    ort: FakeOrt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_toy(tmp_path / "toy")
+    # ONNX Runtime computes products in float32 on a CPU, so that they do not overflow there: this graph does.
+    large = write_scaled(tmp_path / "large", 3e38, 3e38) / "encoder.onnx"
+
+    def overflowing(graph: Path, coordinates: object) -> bytes:
+        return (large if graph.name == large.name else graph).read_bytes()
+
+    monkeypatch.setattr(graphs, "graph_to_fp16", overflowing)
     first, second = np.random.default_rng(0).random((2, 3, 16, 24), np.float32)
     with Upscaler(folder, Backend(device="cpu")) as upscaler:
         expected = np.stack(list(upscaler.between(first, second, (0.0, 0.5), (32, 48)))).astype(int)
