@@ -53,7 +53,7 @@ class Bundle:
             raise BundleError(
                 f"{folder} is no bundle: {MANIFEST} cannot be read there ({error.strerror}); name a bundle's folder."
             ) from error
-        manifest = _parse(text, path)
+        manifest = parse_manifest(text, path)
         for graph in manifest.graphs:
             _check_graph(folder / graph.file, graph, *manifest.tensors_of(graph.role))
         if manifest.engines:
@@ -72,7 +72,7 @@ class Bundle:
         return self.folder / self.graph(role).file
 
 
-def _parse(text: bytes, path: Path) -> Manifest:
+def parse_manifest(text: bytes, path: Path) -> Manifest:
     """Return the manifest in a JSON text; `path` is its file, for messages. Raises BundleError if it is invalid."""
     try:
         raw = json.loads(text)

@@ -175,7 +175,7 @@ def _file_cases() -> Iterator[Case]:
 
         return change
 
-    endless = {"limits": {"AS": 4 * GIB}, "max_mb": 1500, "wall_s": 30}
+    endless: dict[str, Any] = {"limits": {"AS": 4 * GIB}, "max_mb": 1500, "wall_s": 30}
     kinds: dict[str, Callable[[Path], object]] = {
         "folder": Path.mkdir,
         "fifo": os.mkfifo,

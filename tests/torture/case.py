@@ -43,7 +43,7 @@ class Result:
 
 
 Make = Callable[[Room], object]
-Act = Callable[[Room, "subprocess.Popen[bytes]"], None]
+Act = Callable[[Room, "subprocess.Popen[bytes]"], object]
 After = Callable[[Room, Result], object]
 
 

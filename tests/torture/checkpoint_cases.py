@@ -139,7 +139,7 @@ def checkpoint_cases() -> Iterator[Case]:
     yield case("safetensors-long", _safetensors("F32", [1], [0, 4], 2**62))
     yield case("safetensors-unfit", _shared_checkpoint("unfit.safetensors"))
     yield case("safetensors-fit", _shared_checkpoint("fit.safetensors"), "ok")
-    limited = {"limits": {"AS": 12 * GIB}, "max_mb": 2500}
+    limited: dict[str, Any] = {"limits": {"AS": 12 * GIB}, "max_mb": 2500}
     for name in (*_MADE, *_MADE_TOO):
         more = limited if name in ("config-huge", "huge-view") else {}
         yield case(name, expect="any" if name in _ANY else "refuse", **more)
@@ -147,7 +147,7 @@ def checkpoint_cases() -> Iterator[Case]:
     untrained = ["export", "edvr-s", "--untrained", "-o", "{out}/b"]
     for name, value in (("huge", "1000000"), ("bad", "-4"), ("text", "x")):
         args = [*untrained, "-c", f"num_feat={value}"]
-        yield Case(f"checkpoint.config-{name}-option", args, "refuse", wall_s=240, cpu_s=60, **limited)  # type: ignore[arg-type]
+        yield Case(f"checkpoint.config-{name}-option", args, "refuse", wall_s=240, cpu_s=60, **limited)
     scores = [*untrained, "--scores", "{in}/s.json"]
     write: Make = lambda room: (room / "in/s.json").write_text("7")  # noqa: E731
     yield Case("checkpoint.scores-text", scores, "refuse", wall_s=240, cpu_s=60, make=write)

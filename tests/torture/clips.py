@@ -40,6 +40,7 @@ BASES = {
     "mjpeg": Base("mjpeg.avi", "mjpeg", "yuvj420p", {}),
     "prores": Base("prores.mov", "prores_ks", "yuv422p10le", {}),
     "ffv1": Base("ffv1.mkv", "ffv1", "yuv444p", {"slicecrc": "1", "level": "3"}),
+    "y4m": Base("raw.y4m", "rawvideo", "yuv420p", {}),
     "gif": Base("anim.gif", "gif", "rgb8", {}),
 }
 
@@ -82,7 +83,7 @@ def write_clip(
         stream.codec_context.time_base = stream.time_base = time_base
         if rotation:
             stream.set_display_rotation(rotation)
-        tone = cast(AudioStream, out.add_stream("aac", rate=48000, layout="mono")) if audio else None
+        tone = out.add_stream("aac", rate=48000, layout="mono") if audio else None
         for number, stamp in enumerate(pts if pts is not None else [n * step for n in range(count)]):
             frame = _pattern(number, size, pix_fmt)
             frame.pts, frame.time_base = stamp, time_base
@@ -90,7 +91,7 @@ def write_clip(
         packets += stream.encode(None)
         if tone is not None:
             packets += _tone(tone)
-        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * cast(Fraction, packet.time_base)):
+        for packet in sorted(packets, key=lambda packet: (packet.dts or 0) * packet.time_base):
             out.mux(packet)
     return path
 

@@ -44,11 +44,10 @@ def wrong_graphs() -> dict[str, bytes]:
     other = helper.make_tensor_value_info("other", _F, FRAMES)
     x = helper.make_tensor_value_info("x", _F, FRAMES)
     int8 = helper.make_tensor_value_info("frames", TensorProto.INT8, FRAMES)
-    small = {"inputs": [helper.make_tensor_value_info("frames", _F, fixed)]}
-    small["outputs"] = [helper.make_tensor_value_info("features", _F, fixed)]
+    small = [helper.make_tensor_value_info(name, _F, fixed) for name in ("frames", "features")]
     shapeless = [helper.make_tensor_value_info("features", _F, None)]
     sizes = numpy_helper.from_array(np.array([1, 2, 3, 2**20, 2**20]), "s")
-    one = numpy_helper.from_array(np.float32([1]), "one")
+    one = numpy_helper.from_array(np.array([1], np.float32), "one")
     huge = [
         _node("Expand", ["one", "s"], ["big"]),
         _node("ReduceMean", ["big"], ["mean"], keepdims=0),
@@ -59,7 +58,7 @@ def wrong_graphs() -> dict[str, bytes]:
         "renamed_output": _graph([_node("Identity", ["frames"], ["other"])], outputs=[other]),
         "renamed_input": _graph([_node("Identity", ["x"], ["features"])], inputs=[x]),
         "int_input": _graph([_node("Cast", ["frames"], ["features"], to=_F)], inputs=[int8]),
-        "fixed_size": _graph(identity, **small),
+        "fixed_size": _graph(identity, inputs=small[:1], outputs=small[1:]),
         "bad_shape": _graph([_node("ReduceMean", ["frames"], ["features"], keepdims=0)], outputs=shapeless),
         "lies_about_shape": _graph([_node("ReduceMean", ["frames"], ["features"], keepdims=0)]),
         "unknown_op": _graph([_node("Evil", ["frames"], ["features"], domain="ai.evil")], domains=("ai.evil",)),
@@ -89,4 +88,4 @@ def _loop(rounds: int | None) -> bytes:
 
 def write_external(folder: Path, name: str) -> None:
     """Write the weights that `external_graph` reads."""
-    (folder / name).write_bytes(np.float32([0.1] * 6).tobytes())
+    (folder / name).write_bytes(np.array([0.1] * 6, np.float32).tobytes())

@@ -107,7 +107,7 @@ def _name_cases() -> Iterator[Case]:
         yield Case(f"media.name.out-{length}", output, "ok", output=f"out/{long}", factor=2)
 
     def no_text(room: Room) -> None:
-        shutil.copy(room.shared / "h264.mp4", os.fsencode(room / "in") + b"/\xff\xfe.mp4")
+        shutil.copy(os.fsencode(room.shared / "h264.mp4"), os.fsencode(room / "in") + b"/\xff\xfe.mp4")
 
     toy = ["-m", "{toy}", "--threads", "1", *_TWICE]
     args = ["upscale", b"\xff\xfe.mp4", "-o", "{out}/out.mp4", "--json", *toy]

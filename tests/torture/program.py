@@ -111,6 +111,10 @@ def check_loop() -> None:
     loop(lambda: upscale(request()))
 
 
+def check_hundred() -> None:
+    loop(lambda: upscale(request()), warm=50, rounds=100, share=1.02)
+
+
 def check_loop_errors() -> None:
     loop(failing)
     must({path.name for path in OUT.iterdir()} == {"bad.mp4"}, str(list(OUT.iterdir())))

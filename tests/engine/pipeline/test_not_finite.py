@@ -37,7 +37,9 @@ def write_scaled(folder: Path, *factors: float) -> Path:
     names = ["frames", *(f"after{n}" for n in range(1, len(factors))), "features"]
     nodes = [helper.make_node("Mul", [names[n], f"factor{n}"], [names[n + 1]]) for n in range(len(factors))]
     tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, FRAMES) for name in ("frames", "features")]
-    weights = [numpy_helper.from_array(np.float32([factor]), f"factor{n}") for n, factor in enumerate(factors)]
+    weights = [
+        numpy_helper.from_array(np.array([factor], np.float32), f"factor{n}") for n, factor in enumerate(factors)
+    ]
     graph = helper.make_graph(nodes, "encoder", tensors[:1], tensors[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, folder / "encoder.onnx")
@@ -63,8 +65,9 @@ def test_the_bundle_the_precision_and_the_frame_are_named(tmp_path: Path) -> Non
     folder = write_scaled(tmp_path / "toy", 3e38, 3e38)
     frames = [np.zeros_like(frame) for frame in pan(3)] + pan(1)
     clip = make_video(tmp_path / "clip.mkv", frames)
-    options = {"scale": 1, "scene_threshold": None, "backend": Backend(device="cpu")}
-    request = UpscaleRequest(input=clip, output=tmp_path / "out/out.mp4", model=folder, **options)
+    cpu = Backend(device="cpu")
+    output = tmp_path / "out/out.mp4"
+    request = UpscaleRequest(input=clip, output=output, model=folder, scale=1, scene_threshold=None, backend=cpu)
     (tmp_path / "out").mkdir()
     with pytest.raises(NonFiniteError, match=r"Bundle 'toy' computes .* in fp32, in output frame \d+.* at 0\.\d+ s\.$"):
         upscale(request)
