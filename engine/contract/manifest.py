@@ -20,6 +20,7 @@ _SHA256 = r"^[0-9a-f]{64}$"
 LARGEST_PX, LARGEST_FACTOR, LARGEST_WINDOW, LARGEST_VALUE = 4096, 64, 1024, 1e6
 _LEAST_RANGE = 1e-6
 
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # as C++ hosts have them
 Pixels = Annotated[int, Field(ge=1, le=LARGEST_PX)]
 Factor = Annotated[int, Field(ge=1, le=LARGEST_FACTOR)]
 Value = Annotated[float, Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
@@ -40,7 +41,7 @@ class TensorSpec(_Frozen):
 
     name: str
     dtype: str  # NumPy's name, such as "float32"
-    axes: tuple[str | int, ...]
+    axes: tuple[str | Integer, ...]
 
 
 class Graph(_Frozen):
@@ -59,11 +60,11 @@ class EngineSpec(_Frozen):
     role: Role
     graph_sha256: str = Field(pattern=_SHA256)  # of the graph that is compiled
     precision: Precision
-    shapes: dict[str, tuple[int, int, int]]  # smallest, usual and largest size of each free axis
+    shapes: dict[str, tuple[Integer, Integer, Integer]]  # smallest, usual and largest size of each free axis
     target: str = Field(pattern=r"^sm\d+$")  # compute capability of the GPU, such as "sm89"
     library: Library
     version: str  # of the library
-    lowering: int  # version of the passes from graph to engine
+    lowering: Integer  # version of the passes from graph to engine
     refit: bool = False  # whether its weights can be replaced while it is open
     plugins: bool = False  # whether it contains stvsr's own kernels
 

@@ -65,7 +65,7 @@ def mutate_bytes(content: bytes, rng: random.Random) -> bytes:
                 del changed[where : where + rng.randint(1, 20)]
             case 3:
                 changed[where:where] = changed[where : where + rng.randint(1, 40)]
-            case _:
+            case _:  # what the parsers of JSON trip over
                 changed[where:where] = rng.choice(
                     [b"\0", b"[" * 300, b"9" * 400, b"1e999", b"\xff", b'"', b"NaN", b"{"]
                 )

@@ -205,6 +205,16 @@ void check_consistent(const Manifest& manifest) {
             }
         }
     }
+    if (const std::int64_t coarse = window.coarse; coarse > 1) {
+        if ((coarse & (coarse - 1)) != 0) {
+            throw InvalidField{"", "the window's 'coarse' is a power of two (1, 2, 4, ...), not " + std::to_string(coarse)};
+        }
+        const auto* fixed = std::get_if<FixedFactors>(&manifest.space);
+        if (fixed == nullptr || fixed->factors != std::vector<std::int64_t>{1}) {
+            throw InvalidField{"", "the window's 'coarse' is for networks that keep the size, not for " +
+                                       to_string(manifest.space)};
+        }
+    }
     if (!(manifest.value_range[1] - manifest.value_range[0] >= LEAST_RANGE)) {
         throw InvalidField{"", "the value range is empty"};
     }
