@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..contract.axes import sizes_of
+from ..contract.axes import shape_of, sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
-from ..contract.errors import BackendError
+from ..contract.errors import BackendError, BundleError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
 from . import fourier_field, videoinr_decoder
@@ -48,8 +48,20 @@ class Graphs(Closing):
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Run one graph on the current stream; `keep` as in `Session.run`."""
-        return self.session(role, inputs).run(inputs, keep=keep)
+        """Run one graph on the current stream; `keep` as in `Session.run`.
+
+        Raises BundleError if an output has another shape than the manifest states.
+        """
+        outputs = self.session(role, inputs).run(inputs, keep=keep)
+        graph = self.bundle.graph(role)
+        sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
+        for spec in graph.outputs:
+            if (actual := _shape(outputs[spec.name])) != (stated := shape_of(spec, sizes)):
+                raise BundleError(
+                    f"The graph {self.bundle.path(role)} returns '{spec.name}' of the shape {actual}, and its manifest"
+                    f" states {stated}: export the bundle again, or use another one."
+                )
+        return outputs
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""
@@ -92,9 +104,16 @@ class OrtGraphs(Graphs):
 
     backend = "ort"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        threads: int | None,
+        precision: Precision = "fp32",
+        time_limit_s: float | None = None,
+    ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads = threads
+        self._threads, self._time_limit_s = threads, time_limit_s
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -136,7 +155,7 @@ class OrtGraphs(Graphs):
                 entry.inputs, dict(zip(names, key.shapes, strict=True))
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
-        return OrtSession(graph, self.device, self._threads, self.precision, fixed)
+        return OrtSession(graph, self.device, self._threads, self.precision, fixed, self._time_limit_s)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
@@ -224,13 +243,14 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
 
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
-            return OrtGraphs(bundle, device, backend.threads, backend.precision_on_gpu(bundle.manifest))
+            precision = backend.precision_on_gpu(bundle.manifest)
+            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
                 f" {backend.precision}, or see 'stvsr info --devices'."
             )
-        return OrtGraphs(bundle, device, backend.threads)
+        return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
 
     return open_on(backend.device, open_with)
 
@@ -251,6 +271,12 @@ def _kernel_session(
     if bundle.manifest.architecture.name == videoinr_decoder.ARCHITECTURE:
         return videoinr_decoder.VideoInrDecoderSession(bundle, device, precision, weights)
     return fourier_field.FourierFieldSession(bundle, role, device, weights)
+
+
+def _shape(value: Array) -> tuple[int, ...]:
+    """Return the shape of an array, or of one of ONNX Runtime's values."""
+    shape = value.shape
+    return tuple(shape() if callable(shape) else shape)
 
 
 def _names(session: Session) -> list[str]:
