@@ -9,7 +9,7 @@ import typer
 from .cli_batch import backends_of_workers, open_executor
 from .cli_options import BackendOptions, WorkerOptions, record_options
 from .engine.contract.errors import BackendError, RequestError
-from .terminal import err
+from .terminal import err, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
@@ -87,7 +87,7 @@ def serve(
     log_to_stderr(log_level)
     record = backend.record()
     app = make_app(settings, backends_of_workers(record, worker.workers), open_executor(worker, record))
-    err.print(f"Serving on http://{host}:{port}, jobs in {store}.", soft_wrap=True)
+    err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=30)
     )
