@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +28,7 @@ from ..pipeline.remote_executor import (
 from ..pipeline.tasks import Task
 from .app import make_app
 from .logs import log_to_stderr
+from .scheduler import DRAIN_S
 from .settings import Settings, read_secret, read_token
 
 _MODELS = 2  # that a replica keeps open
@@ -56,9 +57,9 @@ class ServeArguments(BaseModel):
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None  # CPUs of each engine; None: 1
-    gpus: float = Field(0, ge=0)  # of each engine
-    least_engines: int = Field(1, ge=1)
-    most_engines: int = Field(4, ge=1)
+    gpus: Annotated[float, Field(ge=0)] = 0  # of each engine
+    least_engines: Annotated[int, Field(ge=1)] = 1
+    most_engines: Annotated[int, Field(ge=1)] = 4
     front_resources: dict[str, float] = {}  # of the machine that the front runs on, where its store is
 
     def settings(self) -> Settings:
@@ -106,7 +107,7 @@ def build(arguments: ServeArguments) -> Any:
         executor = RemoteExecutor([_Replica(handle) for _ in range(arguments.most_engines + 1)])
         return make_app(arguments.settings(), [], executor)
 
-    engine = serve.deployment(
+    engine: Any = serve.deployment(
         Engine,
         name="Engine",
         max_ongoing_requests=1,
@@ -123,6 +124,7 @@ def build(arguments: ServeArguments) -> Any:
         name="Front",
         num_replicas=1,  # the only process that writes the database of the jobs
         max_ongoing_requests=_CLIENTS,
+        graceful_shutdown_timeout_s=2 * DRAIN_S,
         ray_actor_options={"num_cpus": 0, "resources": arguments.front_resources},
     )
     return app.bind(engine.bind(backend))

@@ -15,7 +15,9 @@ from ..pipeline.request import UpscaleRequest
 from ..pipeline.tasks import Task
 from ..pipeline.video_tasks import VideoTasks
 from .jobs import Job, JobStore
+from .logs import log
 
+DRAIN_S = 30.0  # time that running tasks get when the server ends
 _POLL_S = 0.5
 
 OnSegment = Callable[[Job, int, float], None]  # called with a segment's job, input frames and seconds
@@ -33,6 +35,7 @@ class Scheduler:
     """Computes the jobs of a store by the workers of an executor; a context manager that runs and ends them.
 
     `request_of` makes the request of a job. A task that takes longer than `task_s` counts as the death of its worker.
+    At the end no task is begun, and those that run get `drain_s`.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class Scheduler:
         request_of: Callable[[Job], UpscaleRequest],
         *,
         task_s: float = 600.0,
+        drain_s: float = DRAIN_S,
         on_segment: OnSegment | None = None,
     ) -> None:
         self._jobs, self._executor, self._request_of = jobs, executor, request_of
-        self._task_s, self._on_segment = task_s, on_segment
+        self._task_s, self._drain_s, self._on_segment = task_s, drain_s, on_segment
         self._active: dict[str, _Active] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stvsr-scheduler")
@@ -78,6 +82,10 @@ class Scheduler:
             for message in self._executor.messages(_POLL_S):
                 self._receive(message)
             self._end_late_tasks()
+        until = time.monotonic() + self._drain_s
+        while any(worker.task for worker in self._executor.workers) and time.monotonic() < until:
+            for message in self._executor.messages(_POLL_S):
+                self._receive(message)
 
     def _take_jobs(self) -> None:
         """Take the waiting jobs, and forget those that were cancelled."""
@@ -101,6 +109,7 @@ class Scheduler:
                 active = self._active[task.video]
                 if active.job.state == "queued":
                     self._jobs.update(task.video, state="running", started=task.began)
+                    log.info("job started", extra={"job": task.video})
                     active.job = self._jobs.get(task.video) or active.job
                 worker.start(task)
 
@@ -120,26 +129,35 @@ class Scheduler:
         if job is None or job.ended:  # it was cancelled, and perhaps deleted
             active.tasks.abandon()
         elif kind in (ENDED, LOST):
-            error = active.tasks.give_back(task, value if kind == ENDED else None)
+            reason = value if kind == ENDED else None
+            segment = {"segment": task.number} if task.kind == "segment" else {}
+            log.warning("worker ended", extra={"job": job.id, "reason": reason or "it was lost", **segment})
+            error = active.tasks.give_back(task, reason)
             if error is not None:
-                self._jobs.end(task.video, "failed", error={"code": "worker-died", "message": error})
+                self._fail(job, "worker-died", error)
         elif kind == "failed":
             active.tasks.abandon()
-            sentence = value.replace(str(task.request.input), "the video")
-            self._jobs.end(task.video, "failed", error={"code": "failed", "message": sentence})
+            self._fail(job, "failed", value.replace(str(task.request.input), "the video"))
         else:
             active.tasks.finish(task, value)
             self._store_progress(job, active.tasks, task, time.monotonic() - worker.began)
-            if kind == "join":
-                self._jobs.end(task.video, "done", report=value.as_dict())
+            if kind == "join" and self._jobs.end(job.id, "done", report=value.as_dict()):
+                log.info("job done", extra={"job": job.id, "frames": value.frames_out, "seconds": value.seconds})
+
+    def _fail(self, job: Job, code: str, sentence: str) -> None:
+        if self._jobs.end(job.id, "failed", error={"code": code, "message": sentence}):
+            log.error("job failed", extra={"job": job.id, "reason": sentence})
 
     def _store_progress(self, job: Job, tasks: VideoTasks, task: Task, seconds: float) -> None:
         if task.kind == "survey":
             self._jobs.update(job.id, frames_total=tasks.frames_total, segments_total=tasks.segments_total)
         elif task.kind == "segment":
             self._jobs.update(job.id, frames_done=tasks.frames_done, segments_done=tasks.segments_done)
+            frames = tasks.frames_of(task.number)
+            facts = {"job": job.id, "segment": task.number, "frames": frames, "seconds": round(seconds, 3)}
+            log.debug("segment done", extra=facts)
             if self._on_segment:
-                self._on_segment(job, tasks.frames_of(task.number), seconds)
+                self._on_segment(job, frames, seconds)
 
     def _end_late_tasks(self) -> None:
         """End workers whose task takes too long, or whose job was cancelled."""

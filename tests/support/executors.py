@@ -1,12 +1,14 @@
-"""An executor whose workers do their tasks in the calling thread, and end as the test says."""
+"""Workers for tests: they do their tasks in the calling thread, or send what the test says."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
 from stvsr import Backend
 from stvsr.engine.pipeline.executor import ENDED, LOST, PROGRESS, Message
+from stvsr.engine.pipeline.remote_executor import RemoteRunner, TaskEndedWorkerError
 from stvsr.engine.pipeline.tasks import Task, TaskRunner
 
 Key = tuple[str, str, int]  # video, kind and number of a task
@@ -72,3 +74,32 @@ class InlineExecutor:
         self.done.append((number, key))
         assert [kind for kind, _ in sent[:-1]] == [PROGRESS] * (len(sent) - 1)
         yield from (Message(worker, task, kind, value) for kind, value in sent)
+
+
+class ScriptedRunner(RemoteRunner):
+    """Yields what the test puts into `script`: messages, or errors to raise."""
+
+    def __init__(self, *openings: Exception | None) -> None:
+        self.script: SimpleQueue[Any] = SimpleQueue()
+        self.openings = list(openings)  # of each opening: an error to raise, or None
+        self.opened = 0
+        self.die: Callable[[], None] = lambda: None
+
+    def open(self, on_death: Callable[[], None]) -> None:
+        error = self.openings.pop(0) if self.openings else None
+        if error is not None:
+            raise error
+        self.die = on_death
+        self.opened += 1
+
+    def run(self, task: Task) -> Iterator[tuple[str, Any]]:
+        while True:
+            step = self.script.get()
+            if isinstance(step, Exception):
+                raise step
+            yield step
+            if step[0] != PROGRESS:
+                return
+
+    def kill(self) -> None:
+        self.script.put(TaskEndedWorkerError("it was killed"))

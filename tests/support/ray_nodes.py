@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine, each with one CPU, which stand for two machines."""
 
+import logging
 import os
 import secrets
 from typing import Any
@@ -61,7 +62,7 @@ class Nodes:
             self._cluster = Cluster()
             self._cluster.add_node(num_cpus=1, include_dashboard=False)
             self._second = self._cluster.add_node(num_cpus=1)
-        ray.init(address=self._cluster.address, namespace="stvsr", log_to_driver=False, logging_level="WARNING")
+        ray.init(address=self._cluster.address, namespace="stvsr", log_to_driver=False, logging_level=logging.WARNING)
 
 
 def actors(name: str) -> list[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """Workers that are elsewhere: what becomes of their tasks when they end, are lost or cannot run."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 import pytest
 from stvsr import Backend, BackendError, UpscaleRequest
@@ -12,46 +10,18 @@ from stvsr.engine.pipeline import remote_executor
 from stvsr.engine.pipeline.executor import ENDED, LOST, Message
 from stvsr.engine.pipeline.remote_executor import (
     RemoteExecutor,
-    RemoteRunner,
     StreamedRunner,
     TaskEndedWorkerError,
     WorkerLostError,
 )
 from stvsr.engine.pipeline.tasks import PROGRESS, Task
 
+from tests.support.executors import ScriptedRunner
+
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_executor, "_PAUSE_S", 0.0)
-
-
-class ScriptedRunner(RemoteRunner):
-    """Yields what the test puts into `script`: messages, or errors to raise."""
-
-    def __init__(self, *openings: Exception | None) -> None:
-        self.script: SimpleQueue[Any] = SimpleQueue()
-        self.openings = list(openings)  # of each opening: an error to raise, or None
-        self.opened = 0
-        self.die: Callable[[], None] = lambda: None
-
-    def open(self, on_death: Callable[[], None]) -> None:
-        error = self.openings.pop(0) if self.openings else None
-        if error is not None:
-            raise error
-        self.die = on_death
-        self.opened += 1
-
-    def run(self, task: Task) -> Iterator[tuple[str, Any]]:
-        while True:
-            step = self.script.get()
-            if isinstance(step, Exception):
-                raise step
-            yield step
-            if step[0] != PROGRESS:
-                return
-
-    def kill(self) -> None:
-        self.script.put(TaskEndedWorkerError("it was killed"))
 
 
 def task(number: int = 0) -> Task:
