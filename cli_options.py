@@ -198,6 +198,34 @@ class EncoderOptions:
 
 
 @dataclass(frozen=True)
+class WorkerOptions:
+    """The workers of a command, on this machine or on those of a Ray cluster."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Workers, which compute at the same time.", min=1, show_default="one for each GPU, else one"),
+    ] = None
+    executor: Annotated[
+        str, typer.Option(help="Where the workers are: local (processes here) or ray (a Ray cluster).")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Head node of the Ray cluster: HOST:PORT, or auto for the one on this machine.",
+            show_default="RAY_ADDRESS, else a Ray of its own",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise RequestError for options that contradict each other."""
+        if self.executor not in ("local", "ray"):
+            raise RequestError(f"Unknown executor '{self.executor}': use local or ray.")
+        if self.executor == "local":
+            refuse_without("--executor ray", {"--ray-address": self.ray_address})
+
+
+@dataclass(frozen=True)
 class AdaptOptions:
     """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
 

@@ -110,8 +110,8 @@ class SegmentWriter(OutputFile):
 class JoinedVideo(VideoFile):
     """A video file of finished segments: packets are copied, and everything else comes from the source.
 
-    `end` is the end of the video in seconds. Raises MediaError as `VideoWriter`, or if the segments were encoded
-    differently.
+    `end` is the end of the video in seconds. The unfinished file is in `part_folder`, which is on the same file system,
+    or beside the path. Raises MediaError as `VideoWriter`, or if the segments were encoded differently.
     """
 
     def __init__(
@@ -124,13 +124,13 @@ class JoinedVideo(VideoFile):
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
+        part_folder: Path | None = None,
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
         self._size, self._end_s = size, end
         if not self._segments:
             raise MediaError(f"No frame was computed for {path}: choose an input that has frames.")
-        folder = self._segments[0].path.parent  # where nothing is left of a run that is killed
-        super().__init__(path, source=source, time_base=time_base, overwrite=overwrite, part_folder=folder)
+        super().__init__(path, source=source, time_base=time_base, overwrite=overwrite, part_folder=part_folder)
 
     def write(self) -> None:
         """Copy the packets of all segments."""
