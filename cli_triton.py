@@ -48,7 +48,7 @@ def triton(
             max_batch=max_batch,
             overwrite=overwrite,
         )
-    batches = {model.name: max_batch if model.batch_axis else None for model in models}
+    batches = {model.name: max_batch if model.joins else None for model in models}
     if as_json:
         facts = [
             {"name": m.name, "graphs": [graph.role for graph in m.graphs], "max_batch": batches[m.name]} for m in models

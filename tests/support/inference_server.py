@@ -228,7 +228,7 @@ class InferenceServer:
         self._grpc: Any = None
         if protocol == "http":
             handler = type("Handler", (_Handler,), {"repository": repository})
-            self._http = _HttpServer(("127.0.0.1", port), handler)
+            self._http = QuietHttpServer(("127.0.0.1", port), handler)
             self.port = self._http.server_address[1]
             threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         else:
@@ -250,7 +250,7 @@ class InferenceServer:
             self._grpc.stop(grace=None).wait(2)  # within a run, it would wait for itself
 
 
-class _HttpServer(ThreadingHTTPServer):
+class QuietHttpServer(ThreadingHTTPServer):
     """Closes its connections when it is closed."""
 
     daemon_threads = True

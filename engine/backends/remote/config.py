@@ -22,16 +22,15 @@ def graph_config(
     Requests are joined, up to `max_batch` windows of one shape, if every tensor has the batch axis. Without it the
     batch is a free axis like others, and requests run one after another.
     """
-    batched = model.batch_axis is not None
     lines = [
         f"name: {_text(model.name)}",
         f"backend: {_text(backend)}",
-        f"max_batch_size: {max_batch if batched else 0}",
+        f"max_batch_size: {max_batch if model.joins else 0}",
         *_tensors(model),
         _VERSIONS,
         f"instance_group [ {{ count: 1 kind: {'KIND_AUTO' if backend == 'onnxruntime' else 'KIND_GPU'} }} ]",
     ]
-    if batched and max_batch > 1:
+    if model.joins and max_batch > 1:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {_QUEUE_DELAY_US} }}")
     if backend == "onnxruntime":
         lines.append(_cuda_options({"prefer_nhwc": "1", "use_tf32": str(int(precision == "tf32"))}))
@@ -69,8 +68,8 @@ def _tensor(model: ServedModel, spec: TensorSpec) -> str:
     without a dimension.
     """
     described = model.described(spec)
-    dims = ", ".join(map(str, described.shape[1:] if model.batch_axis else described.shape))
-    reshape = " reshape { shape: [ ] }" if model.batch_axis and len(spec.axes) == 1 else ""
+    dims = ", ".join(map(str, described.shape[1:] if model.joins else described.shape))
+    reshape = " reshape { shape: [ ] }" if model.joins and len(spec.axes) == 1 else ""
     return f"{{ name: {_text(spec.name)} data_type: TYPE_{described.datatype} dims: [ {dims} ]{reshape} }}"
 
 

@@ -1,7 +1,7 @@
 """The models of a bundle on an inference server: their names, their tensors, and what a server may join to a batch.
 
-Every graph is a model. A pair network also has an ensemble for each decoder: it takes frames, and hands the encoder's
-features to the decoder inside the server, because features are larger than the frames that they come from.
+Every graph is a model. A pair network also has an ensemble for each decoder: it takes frames and a time, and the server
+hands the features of the encoder on, because they are larger than the frames that they come from.
 """
 
 import re
@@ -39,15 +39,17 @@ class ServedModel:
         return self.graphs[-1].outputs
 
     @property
-    def batch_axis(self) -> str | None:
-        """The free axis that comes first in every tensor of a graph: the server may join requests along it."""
-        first = {spec.axes[0] if spec.axes else None for spec in (*self.inputs, *self.outputs)}
-        axis = first.pop() if len(first) == 1 and len(self.graphs) == 1 else None
-        return axis if isinstance(axis, str) and axis.isidentifier() else None
+    def joins(self) -> bool:
+        """Return whether the server may join requests: those of a graph whose tensors all begin with the batch."""
+        return len(self.graphs) == 1 and batch_axis(self.graphs[0]) is not None
 
     def sent_shape(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape in which a tensor of `shape` is sent: one of the batch axis alone gains an axis of 1."""
-        return (*shape, 1) if self.batch_axis and len(spec.axes) == 1 else shape
+        """Return the shape in which a tensor of `shape` is sent.
+
+        A tensor of the batch alone, such as a time, gains an axis of 1 if its graph joins requests.
+        """
+        graphs = [graph for graph in self.graphs if spec in (*graph.inputs, *graph.outputs)]
+        return (*shape, 1) if len(spec.axes) == 1 and any(map(batch_axis, graphs)) else shape
 
     def described(self, spec: TensorSpec) -> Tensor:
         """Return a tensor as a server describes it, with -1 for each free axis.
@@ -60,6 +62,13 @@ class ServedModel:
         return Tensor(DATATYPES[spec.dtype], self.sent_shape(spec, shape))
 
 
+def batch_axis(graph: Graph) -> str | None:
+    """Return the free axis that comes first in every tensor of a graph; None if they do not share one."""
+    first = {spec.axes[0] if spec.axes else None for spec in (*graph.inputs, *graph.outputs)}
+    axis = first.pop() if len(first) == 1 else None
+    return axis if isinstance(axis, str) and axis.isidentifier() else None
+
+
 def graph_model(manifest: Manifest, role: Role) -> ServedModel:
     """Return the model of one graph. Raises BundleError if the bundle's name cannot be that of a model."""
     graph = next(graph for graph in manifest.graphs if graph.role == role)
@@ -67,10 +76,11 @@ def graph_model(manifest: Manifest, role: Role) -> ServedModel:
 
 
 def ensemble_model(manifest: Manifest, role: Role) -> ServedModel:
-    """Return the ensemble of the encoder and a decoder."""
+    """Return the ensemble that ends with a decoder: the encoder, the refiner if the bundle has one, and the decoder."""
     suffix = "-integer" if role == "integer_decoder" else ""
-    graphs = (graph_model(manifest, "encoder").graphs[0], graph_model(manifest, role).graphs[0])
-    return ServedModel(f"{_name(manifest)}{suffix}", graphs)
+    steps = ("encoder", "refiner", role)
+    graphs = sorted((g for g in manifest.graphs if g.role in steps), key=lambda graph: steps.index(graph.role))
+    return ServedModel(f"{_name(manifest)}{suffix}", tuple(graphs))
 
 
 def served_models(manifest: Manifest) -> tuple[ServedModel, ...]:

@@ -14,7 +14,7 @@ from ..onnxruntime import OrtSession
 from ..options import listed
 from ..tensorrt.half import COORDINATES, graph_to_fp16
 from .config import TritonBackend, ensemble_config, graph_config
-from .models import FINGERPRINT, PRECISION, VERSION, ServedModel, graph_model, served_models
+from .models import FINGERPRINT, PRECISION, VERSION, ServedModel, batch_axis, graph_model, served_models
 
 CONFIG = "config.pbtxt"
 DEFAULT_MAX_BATCH = 8
@@ -113,8 +113,20 @@ def _new_model(
 def _write_ensembles(bundle: Bundle, folder: Path, precision: Precision) -> None:
     for model in served_models(bundle.manifest):
         if len(model.graphs) > 1:
+            _check_ensemble(model)
             steps = [graph_model(bundle.manifest, graph.role) for graph in model.graphs]
             _write_model(folder, model, bundle, ensemble_config(model, steps, _parameters(bundle, precision)))
+
+
+def _check_ensemble(model: ServedModel) -> None:
+    """Raise BundleError if an input of the batch alone goes to graphs that take it in different shapes."""
+    for spec in model.inputs:
+        takers = {batch_axis(graph) is None for graph in model.graphs if spec in graph.inputs}
+        if len(spec.axes) == 1 and len(takers) > 1:
+            raise BundleError(
+                f"The input '{spec.name}' of the bundle goes to graphs that Triton can batch and to others: let"
+                " one graph take it."
+            )
 
 
 def _write_model(folder: Path, model: ServedModel, bundle: Bundle, config: str) -> Path:
@@ -184,8 +196,7 @@ def _check_engine(bundle: Bundle, engine: Engine, graph: Graph, max_batch: int) 
         raise BundleError(f"The engine {path} cannot be read ({error.strerror}): {again}.") from error
     if sha256 != engine.sha256:
         raise BundleError(f"The engine {path} is damaged: {again}.")
-    batch = graph_model(bundle.manifest, graph.role).batch_axis
-    smallest, _, largest = engine.shapes.get(batch or "", (1, max_batch, max_batch))
+    smallest, _, largest = engine.shapes.get(batch_axis(graph) or "", (1, max_batch, max_batch))
     if smallest > 1 or largest < max_batch:
         raise RequestError(
             f"The engine {path} takes {smallest} to {largest} windows at once, and Triton would join up to {max_batch}:"
@@ -194,7 +205,7 @@ def _check_engine(bundle: Bundle, engine: Engine, graph: Graph, max_batch: int) 
 
 
 def _compile_command(bundle: Bundle, precision: str | None, max_batch: int) -> str:
-    axis = next((m.batch_axis for m in served_models(bundle.manifest) if m.batch_axis), None)
+    axis = next(filter(None, map(batch_axis, bundle.manifest.graphs)), None)
     shapes = f" --shapes {axis}=1/{max(1, max_batch // 2)}/{max_batch}" if axis and max_batch > 1 else ""
     chosen = f" --precision {precision}" if precision else ""
     return f"stvsr compile {bundle.folder} --library tensorrt{chosen}{shapes}"

@@ -20,8 +20,8 @@ class RemoteDevice(CpuDevice):
         self.name = name
 
 
-class _Encoding(NamedTuple):
-    """The results of an encoder that did not run: the ensemble computes them again from its inputs."""
+class _Later(NamedTuple):
+    """A result that was not computed: the ensemble that needs it starts with these inputs."""
 
     inputs: Mapping[str, np.ndarray]
 
@@ -29,8 +29,8 @@ class _Encoding(NamedTuple):
 class RemoteSession(Closing):
     """A graph on an inference server.
 
-    An encoder whose results are kept sends nothing: the decoder that gets them asks the ensemble of both, so that
-    features never travel.
+    A graph whose results are kept for another one sends nothing: the decoder that gets them at last asks the ensemble
+    of all three, so that features never travel.
     """
 
     def __init__(self, server: InferenceServer, bundle: Bundle, role: Role, device: Device) -> None:
@@ -41,13 +41,13 @@ class RemoteSession(Closing):
 
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Compute every output; see `Session.run`. Raises BackendError as `InferenceServer.run`."""
-        if keep and self._role == "encoder":
-            return {spec.name: _Encoding(inputs) for spec in self.outputs}
-        encodings = [value for value in inputs.values() if isinstance(value, _Encoding)]
-        if not encodings:
-            return self._server.run(self._model, inputs)
-        given = {name: value for name, value in inputs.items() if not isinstance(value, _Encoding)}
-        return self._server.run(ensemble_model(self._manifest, self._role), {**encodings[0].inputs, **given})
+        given = {name: value for name, value in inputs.items() if not isinstance(value, _Later)}
+        later = [value for value in inputs.values() if isinstance(value, _Later)]
+        if later:
+            given |= later[0].inputs
+        if keep and self._role in ("encoder", "refiner"):
+            return {spec.name: _Later(given) for spec in self.outputs}
+        return self._server.run(ensemble_model(self._manifest, self._role) if later else self._model, given)
 
     def close(self) -> None:
         """Do nothing: the server keeps its models."""

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of inference servers: a bundle of a pair network for the ensembles, and pauses without wait."""
+"""Fixtures of the tests of inference servers: bundles of pair networks for the ensembles, and short pauses."""
 
 from pathlib import Path
 
@@ -13,6 +13,13 @@ from tests.support.toy import write_toy
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A pair network with a decoder for integer factors and a halo."""
     return Bundle.load(write_toy(tmp_path_factory.mktemp("bundles") / "toy", integer=True, blur_px=3))
+
+
+@pytest.fixture(scope="session")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same network with a refiner."""
+    folder = tmp_path_factory.mktemp("bundles") / "refined"
+    return Bundle.load(write_toy(folder, integer=True, refined=True, blur_px=3))
 
 
 @pytest.fixture(autouse=True)

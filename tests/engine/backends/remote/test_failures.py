@@ -36,7 +36,7 @@ from tests.support.toy import write_toy
 
 pytest.importorskip("tritonclient.grpc", reason="stvsr[remote] is not installed: there is no inference server to test")
 
-from tests.support.inference_server import InferenceServer, ServerError, serving
+from tests.support.inference_server import InferenceServer, QuietHttpServer, ServerError, serving
 
 FRAMES = np.zeros((1, 2, 3, 16, 24), np.float32)
 
@@ -251,7 +251,7 @@ def fake() -> Iterator[Callable[..., str]]:
     def start(status: int, body: bytes, **headers: str) -> str:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         handler = type("Handler", (Fake,), {"answer": (status, named, body)})
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        servers.append(QuietHttpServer(("127.0.0.1", 0), handler))
         threading.Thread(target=servers[-1].serve_forever, args=(0.02,), daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_address[1]}"
 

@@ -61,7 +61,8 @@ def window_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle
             name = f"{kind} timed" if timed else kind
             written = write_window(folder / name, window, timed=timed, integer=window["kind"] == "pair")
             bundles[name] = Bundle.load(written / "graphs")
-    return bundles
+    refined = write_window(folder / "refined", WINDOWS["pair"], integer=True, refined=True, name="refined")
+    return {**bundles, "refined": Bundle.load(refined / "graphs")}
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_every_graph_is_a_model_with_its_own_tensors(window_bundles: dict[str, B
         repository = tmp_path / kind
         write_repository([bundle], repository)
         parsed = configs(repository)
-        assert len(parsed) == (5 if kind == "pair" else 1)
+        assert len(parsed) == {"pair": 5, "refined": 6}.get(kind, 1)
         for graph in bundle.manifest.graphs:
             name = bundle.manifest.name if graph.role == "network" else f"{bundle.manifest.name}-{graph.role}"
             config = parsed[name]
@@ -105,7 +106,7 @@ def test_every_graph_is_a_model_with_its_own_tensors(window_bundles: dict[str, B
             for side, values in ((config.input, stored.input), (config.output, stored.output)):
                 tensors = [(tensor.name, tensor.data_type, full_dims(config, tensor)) for tensor in side]
                 assert tensors == graph_tensors(values)
-            batched = graph.role in ("network", "encoder")
+            batched = graph.role in ("network", "encoder", "refiner")
             assert config.max_batch_size == (8 if batched else 0)
             assert config.HasField("dynamic_batching") == batched
             assert config.backend == "onnxruntime"
@@ -139,20 +140,42 @@ def test_ensembles_hand_every_feature_to_the_decoder(repository: Path) -> None:
         config = parsed[name]
         assert (config.platform, config.max_batch_size) == ("ensemble", 0)
         assert not config.instance_group
-        assert [tensor.name for tensor in config.input] == ["frames", "time", "y", "x"]
-        assert list(config.input[0].dims) == [-1, 2, 3, -1, -1]
+        dims = {tensor.name: list(tensor.dims) for tensor in config.input}
+        assert dims == {"frames": [-1, 2, 3, -1, -1], "time": [-1, 1], "y": [-1], "x": [-1]}
+        assert not any(tensor.HasField("reshape") for tensor in config.input)
         assert [tensor.name for tensor in config.output] == ["frame"]
-        encoder, decoder = config.ensemble_scheduling.step
-        assert (encoder.model_name, decoder.model_name) == ("fourier-s-encoder", f"fourier-s-{role}")
+        steps = config.ensemble_scheduling.step
+        assert [step.model_name for step in steps] == [f"fourier-s-{each}" for each in ("encoder", "refiner", role)]
         known = {tensor.name for tensor in config.input}
-        for step in (encoder, decoder):
+        for step in steps:
             model = parsed[step.model_name]
             assert dict(step.input_map) == {tensor.name: tensor.name for tensor in model.input}
             assert dict(step.output_map) == {tensor.name: tensor.name for tensor in model.output}
             assert set(step.input_map.values()) <= known
             known |= set(step.output_map.values())
-        assert {"features", "half", "quarter", "frame"} <= known
+        assert {"features", "half", "quarter", "coefficients", "base", "frame"} <= known
         assert [path.name for path in (repository / name / "1").iterdir()] == ["manifest.json"]
+
+
+def test_a_decoder_that_takes_the_time_takes_it_as_it_is(window_bundles: dict[str, Bundle], repository: Path) -> None:
+    write_repository([window_bundles["pair"], window_bundles["refined"]], repository)
+    for name, expected in (("toy-pair", [-1]), ("refined", [-1, 1])):
+        time = next(tensor for tensor in configs(repository)[name].input if tensor.name == "time")
+        assert list(time.dims) == expected
+
+
+def test_a_time_for_graphs_of_both_kinds_is_refused(tmp_path: Path, repository: Path) -> None:
+    toy = Bundle.load(write_toy(tmp_path / "toy", refined=True))
+    encoder, refiner, decoder = toy.manifest.graphs
+    path = toy.path("decoder")
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("time", onnx.TensorProto.FLOAT, ["B"]))
+    onnx.save(model, path)
+    time = next(spec for spec in refiner.inputs if spec.name == "time")
+    changed = decoder.model_copy(update={"inputs": (*decoder.inputs, time), "sha256": file_sha256(path)})
+    write_manifest(toy.folder, toy.manifest.model_copy(update={"graphs": (encoder, refiner, changed)}))
+    with pytest.raises(BundleError, match="'time' of the bundle goes to graphs that Triton can batch and to others"):
+        write_repository([Bundle.load(toy.folder)], repository)
 
 
 def test_a_chain_becomes_the_models_of_both(window_bundles: dict[str, Bundle], repository: Path) -> None:

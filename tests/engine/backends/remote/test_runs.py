@@ -52,11 +52,15 @@ def noise(count: int, h: int = 24, w: int = 40) -> np.ndarray:
 
 @pytest.mark.parametrize("tile", [None, 24])
 @pytest.mark.parametrize("size", [(48, 80), (50, 81), (24, 40)])
-def test_a_pair_runs_as_an_ensemble(serve: Serve, pair: Bundle, size: tuple[int, int], tile: int | None) -> None:
-    server = serve(pair)
-    with Upscaler(pair, LOCAL, tile=tile) as upscaler:
+@pytest.mark.parametrize("name", ["pair", "refined"])
+def test_a_pair_runs_as_an_ensemble(
+    serve: Serve, name: str, size: tuple[int, int], tile: int | None, request: pytest.FixtureRequest
+) -> None:
+    bundle = request.getfixturevalue(name)
+    server = serve(bundle)
+    with Upscaler(bundle, LOCAL, tile=tile) as upscaler:
         expected = list(upscaler.frames(one_scene(noise(3), HALVES), size))
-    with Upscaler(pair, remote(server), tile=tile) as upscaler:
+    with Upscaler(bundle, remote(server), tile=tile) as upscaler:
         assert (upscaler.device.name, upscaler.backend, upscaler.precision) == (server.url, "remote", "fp32")
         frames = list(upscaler.frames(one_scene(noise(3), HALVES), size))
         assert upscaler.warnings == []
@@ -106,20 +110,23 @@ def test_a_batch_beyond_the_largest_is_refused(serve: Serve, pair: Bundle) -> No
         graphs.run("encoder", {"frames": np.zeros((3, 2, 3, 16, 16), np.float32)})
 
 
-def test_graphs_of_a_pair_run_alone(serve: Serve, pair: Bundle) -> None:
-    inputs = {"frames": np.random.default_rng(2).random((2, 2, 3, 16, 24), dtype=np.float32)}
-    rest = {
-        "time": np.array([0.5, 0.25], np.float32),
-        "y": np.linspace(0, 15, 21, dtype=np.float32),
-        "x": np.linspace(0, 23, 9, dtype=np.float32),
-    }
-    with open_graphs(pair, LOCAL) as local, open_graphs(pair, remote(serve(pair))) as there:
-        features = local.run("encoder", inputs)
-        np.testing.assert_array_equal(there.run("encoder", inputs)["features"], features["features"])
-        expected = local.run("decoder", {**features, **rest})["frame"]
-        np.testing.assert_array_equal(there.run("decoder", {**features, **rest})["frame"], expected)
-        kept = there.run("encoder", inputs, keep=True)
-        np.testing.assert_array_equal(there.run("decoder", {**kept, **rest})["frame"], expected)
+def test_graphs_of_a_pair_run_alone(serve: Serve, refined: Bundle) -> None:
+    frames = {"frames": np.random.default_rng(2).random((2, 2, 3, 16, 24), dtype=np.float32)}
+    time = {"time": np.array([0.5, 0.25], np.float32)}
+    target = {"y": np.linspace(0, 15, 21, dtype=np.float32), "x": np.linspace(0, 23, 9, dtype=np.float32)}
+    server = serve(refined)
+    with open_graphs(refined, LOCAL) as local, open_graphs(refined, remote(server)) as there:
+        features = local.run("encoder", frames)
+        maps = local.run("refiner", {**features, **time})
+        expected = local.run("decoder", {**maps, **target})["frame"]
+        np.testing.assert_array_equal(there.run("encoder", frames)["features"], features["features"])
+        np.testing.assert_array_equal(there.run("refiner", {**features, **time})["blended"], maps["blended"])
+        np.testing.assert_array_equal(there.run("decoder", {**maps, **target})["frame"], expected)
+        assert len(server.repository.runs) == 3
+        kept = there.run("refiner", {**there.run("encoder", frames, keep=True), **time}, keep=True)
+        assert len(server.repository.runs) == 3, "what is kept sends nothing"
+        np.testing.assert_array_equal(there.run("decoder", {**kept, **target})["frame"], expected)
+        assert server.repository.runs[-1][0] == "toy"
 
 
 def test_threads_share_a_connection(serve: Serve, pair: Bundle) -> None:
