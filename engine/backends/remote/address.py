@@ -37,13 +37,13 @@ class Address:
 
 def parse_address(url: str) -> Address:
     """Parse a URL: http, https, grpc or grpcs. Raises BackendError, which repeats no password."""
+    if "@" in url:
+        raise BackendError(f"The address of an inference server holds no user and no password: {_FORMS}.")
     try:
         parts = urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:  # a port that is no number, or a bracket without its other half
         raise BackendError(f"'{url}' is not the address of an inference server: {_FORMS}.") from None
-    if parts.username is not None or parts.password is not None:
-        raise BackendError(f"The address of an inference server holds no user and no password: {_FORMS}.")
     if parts.scheme not in _SCHEMES or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
         raise BackendError(f"'{url}' is not the address of an inference server: {_FORMS}.")
     protocol, secure = _SCHEMES[parts.scheme]

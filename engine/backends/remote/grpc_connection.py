@@ -17,6 +17,7 @@ from .protocol import (
     TimedOutError,
     UnreachableError,
     check_output,
+    reason_of,
 )
 
 _MOST_BYTES = (1 << 31) - 1  # of a message: gRPC's own limit
@@ -107,7 +108,7 @@ class GrpcConnection:
         try:
             yield
         except InferenceServerException as error:
-            status, reason = error.status(), (error.message() or "no reason given").rstrip(".")
+            status, reason = error.status(), reason_of(error.message() or "no reason given")
             if status == _UNAVAILABLE:
                 raise UnreachableError(reason) from error
             if status == _TOO_LATE:

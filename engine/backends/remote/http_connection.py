@@ -21,6 +21,7 @@ from .protocol import (
     TimedOutError,
     UnreachableError,
     check_output,
+    reason_of,
 )
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON in a message, in front of the tensors
@@ -153,12 +154,10 @@ def _tensors(described: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
 def _refusal(response: http.client.HTTPResponse) -> RefusedError | UnreachableError:
     """Return the failure that an answer of another status than 200 stands for."""
     text = response.read(_MOST_JSON).decode(errors="replace")
-    try:
+    with suppress(ValueError, KeyError, TypeError):  # a message of another form is shown as it is
         text = str(json.loads(text)["error"])
-    except (ValueError, KeyError, TypeError):
-        text = " ".join(text.split())[:200]
     kind = UnreachableError if response.status in _NOT_READY else RefusedError
-    return kind(f"status {response.status}: {text.rstrip('.')}" if text else f"status {response.status}")
+    return kind(reason_of(f"status {response.status}: {text}").rstrip(":"))
 
 
 def _read_outputs(response: http.client.HTTPResponse, outputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 DATATYPES = {"float32": "FP32", "float16": "FP16", "float64": "FP64", "int64": "INT64", "int32": "INT32"}
+_MOST_REASON = 500  # characters of a server's message
 CONNECT_S = 10.0  # seconds at most to open a connection, or to ask for a description
 
 
@@ -41,6 +42,11 @@ class TimedOutError(RemoteError):
 
 class RefusedError(RemoteError):
     """An answer that is an error, or no answer to the request."""
+
+
+def reason_of(text: str) -> str:
+    """Return a server's message as the reason of an error: one line, without a full stop at its end."""
+    return " ".join(text.split())[:_MOST_REASON].rstrip(". ")
 
 
 class Connection(Protocol):

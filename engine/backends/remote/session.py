@@ -14,7 +14,7 @@ from .server import InferenceServer
 
 
 class RemoteDevice(CpuDevice):
-    """An inference server, named by its address: frames are here before and after each run."""
+    """An inference server, named by its address: frames are here before and after each run, in tiles as for a GPU."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -17,7 +17,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def refined(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same network with a refiner."""
+    """A pair network with a refiner besides."""
     folder = tmp_path_factory.mktemp("bundles") / "refined"
     return Bundle.load(write_toy(folder, integer=True, refined=True, blur_px=3))
 

@@ -46,9 +46,10 @@ def test_other_texts_are_refused(url: str, message: str) -> None:
     assert message in str(refused.value)
 
 
-def test_a_password_is_not_repeated() -> None:
+@pytest.mark.parametrize("url", ["http://user:secret@host:8000", "http://:secret@host:port", "user:secret@host"])
+def test_a_password_is_not_repeated(url: str) -> None:
     with pytest.raises(BackendError, match="no user and no password") as refused:
-        parse_address("http://user:secret@host:8000")
+        parse_address(url)
     assert "secret" not in str(refused.value)
 
 

@@ -141,7 +141,7 @@ def test_a_server_that_is_not_ready_is_asked_again(server: InferenceServer, pair
 
 
 def test_an_error_of_the_server_is_not_repeated(server: InferenceServer, pair: Bundle) -> None:
-    server.repository.before_run = failing(1, ServerError(500, "the graph failed"))
+    server.repository.before_run = failing(1, ServerError(500, "the\n  graph failed.\n"))
     with (
         open_graphs(pair, remote(server.url)) as graphs,
         pytest.raises(BackendError, match=r"did not run the model 'toy-encoder' \(.*the graph failed\)"),
@@ -270,7 +270,7 @@ def fake() -> Iterator[Callable[..., str]]:
         (200, b'{"inputs": [{"name": "x"}], "outputs": []}', "does not speak the Open Inference Protocol"),
         (404, b"<html>Not found</html>", "status 404: <html>Not found</html>"),
         (404, b"", "status 404"),
-        (301, b"", "status 301"),
+        (301, b"", r"\(status 301\)"),
         (400, b'{"error": "no such thing."}', r"status 400: no such thing\)"),
         (503, b'{"error": "loading"}', r"cannot be reached \(status 503: loading\)"),
     ],
