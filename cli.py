@@ -1,4 +1,4 @@
-"""The command line: `stvsr upscale | models | info | compile | export | train | adapt | evaluate`."""
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
 
 import errno
 import json
@@ -28,6 +28,7 @@ from .cli_options import (
 )
 from .cli_serving import serve
 from .cli_training import export, train
+from .cli_triton import triton
 from .engine.contract.errors import RequestError, StvsrError
 from .engine.contract.interrupts import received
 from .engine.contract.shortage import describe_shortage
@@ -167,6 +168,8 @@ def upscale(
         **encoder.values(),
         **frames.values(),
     )
+    if adapt and request.backend.kind == "remote":
+        raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
     kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
@@ -433,5 +436,5 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-for _command in (batch, serve, adapt, export, train, evaluate):
+for _command in (batch, serve, triton, adapt, export, train, evaluate):
     app.command()(_command)

@@ -155,7 +155,7 @@ def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backen
     from .engine.pipeline.batch import split_cpu
 
     kind, _ = parse_device(backend.device)
-    gpus = device_count() if kind == "auto" else 0
+    gpus = device_count() if kind == "auto" and backend.kind != "remote" else 0
     if gpus > 1:
         count = workers or gpus
         return [replace(backend, device=f"cuda:{number % gpus}") for number in range(count)]

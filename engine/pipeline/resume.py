@@ -37,6 +37,7 @@ from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
 _LEAST_FRAMES = 8  # of a segment
+_WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
 
 
@@ -209,7 +210,7 @@ def _identity(
         "scene threshold": request.scene_threshold,
         "optical flow": request.flow,
         "tile": request.tile,
-        "backend": {k: v for k, v in asdict(request.backend).items() if k not in ("threads", "time_limit_s")},
+        "backend": {k: v for k, v in asdict(request.backend).items() if k not in _WITHOUT_EFFECT},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
         "segment length": frames,
         "version of the encoders": av.__version__,
