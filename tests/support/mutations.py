@@ -24,7 +24,7 @@ _TEXTS = (
     "0" * 64,
 )
 _INSERTED = (b"\0", b"[" * 300, b"9" * 400, b"1e999", b"\xff", b'"', b"NaN", b"{")
-_OTHERS = (None, True, False, [], {}, [[]], [0], {"a": 1}, ["a", 1, None])
+_OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [0], {"a": 1}, ["a", 1, None])
 
 
 def random_value(rng: random.Random) -> Any:

@@ -210,7 +210,7 @@ def check_odd_times() -> None:
                 pass
 
 
-def check_long(source: str = "long50.mp4") -> None:
+def check_long(source: str = "long.mp4") -> None:
     """Watch a run: between its first quarter and its last fifth nothing is gained, and memory stays within 2 %."""
     seen: list[tuple[int, tuple[int, int, int], float]] = []
 
