@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .leftovers import unfinished_path
+from .leftovers import temporary_path
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     same time. After an error the temporary file is removed and an existing file stays as it was. With `sync`, the
     contents are on the disk before the file has its name, so that a loss of power cannot leave an empty file.
     """
-    partial = unfinished_path(path)
+    partial = temporary_path(path)
     try:
         yield partial
         if sync:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from .errors import BundleError, RequestError
 from .files import read_file
 from .graph_file import compare_tensors, read_interface
-from .leftovers import Claim, remove_leftovers, unfinished_path
+from .leftovers import Unfinished, remove_leftovers
 from .manifest import FORMAT, Graph, Manifest, Role, TensorSpec
 
 MANIFEST = "manifest.json"
@@ -161,10 +161,10 @@ def new_bundle(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.parent)
     with ExitStack() as opened:
-        temporary = unfinished_path(folder)
-        temporary.mkdir()
+        unfinished = Unfinished(folder, is_folder=True)
+        temporary = unfinished.path
+        opened.callback(unfinished.release)
         opened.callback(shutil.rmtree, temporary, ignore_errors=True)
-        opened.callback(Claim(temporary).release)
         partial, replaced = temporary / folder.name, temporary / "replaced"
         partial.mkdir()
         yield partial

@@ -29,7 +29,7 @@ def test_whole_files_are_read(clips: dict[str, bytes], tmp_path: Path, name: str
 
 @pytest.mark.parametrize("name", ["gif", "y4m"])
 @pytest.mark.parametrize("damage", ["hole", "cut"])
-def test_a_hole_and_a_cut_are_told(clips: dict[str, bytes], tmp_path: Path, name: str, damage: str) -> None:
+def test_a_hole_and_a_cut_are_reported(clips: dict[str, bytes], tmp_path: Path, name: str, damage: str) -> None:
     path, middle = tmp_path / f"clip.{name}", len(clips[name]) // 2
     rest = b"" if damage == "cut" else clips[name][middle + len(clips[name]) // 10 :]
     path.write_bytes(clips[name][:middle] + rest)
@@ -38,12 +38,12 @@ def test_a_hole_and_a_cut_are_told(clips: dict[str, bytes], tmp_path: Path, name
 
 
 @pytest.mark.parametrize(("name", "container"), [("gif", "gif"), ("y4m", "yuv4mpegpipe")])
-def test_any_change_is_read_or_told(clips: dict[str, bytes], tmp_path: Path, name: str, container: str) -> None:
-    rng, path, told = random.Random(1), tmp_path / f"clip.{name}", 0
+def test_any_change_is_read_or_reported(clips: dict[str, bytes], tmp_path: Path, name: str, container: str) -> None:
+    rng, path, reported = random.Random(1), tmp_path / f"clip.{name}", 0
     for _ in range(300):
         path.write_bytes(mutate_bytes(clips[name], rng))
         try:
             check_structure(path, container)
         except MediaError:
-            told += 1
-    assert 0 < told < 300
+            reported += 1
+    assert 0 < reported < 300
