@@ -9,7 +9,7 @@ import typer
 from .cli_batch import backends_of_workers, open_executor
 from .cli_options import BackendOptions, WorkerOptions, record_options
 from .engine.contract.errors import BackendError, RequestError
-from .terminal import err, plain
+from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
@@ -91,7 +91,8 @@ def serve(
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=30)
     )
-    server.run()
+    with interruptible("its jobs go on when it is started again"):
+        server.run()
     if not server.started:
         sys.exit(1)
 

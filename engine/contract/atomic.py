@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import RequestError
-from .leftovers import Claim, remove_leftovers, unfinished_path
+from .leftovers import Unfinished, remove_leftovers, temporary_path
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     same time. After an error the temporary file is removed and an existing file stays as it was. With `sync`, the
     contents are on the disk before the file has its name, so that a loss of power cannot leave an empty file.
     """
-    partial = unfinished_path(path)
+    partial = temporary_path(path)
     try:
         yield partial
         if sync:
@@ -55,10 +55,10 @@ def new_folder(folder: Path, content: str, overwrite: bool, may_replace: Callabl
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder.parent)
     with ExitStack() as opened:
-        temporary = unfinished_path(folder)
-        temporary.mkdir()
+        unfinished = Unfinished(folder, is_folder=True)
+        temporary = unfinished.path
+        opened.callback(unfinished.release)
         opened.callback(shutil.rmtree, temporary, ignore_errors=True)
-        opened.callback(Claim(temporary).release)
         partial, replaced = temporary / folder.name, temporary / "replaced"
         partial.mkdir()
         yield partial

@@ -15,6 +15,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from .structure import check_structure
 from .tags import ColorTags
 
 _DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a single image
@@ -151,6 +152,7 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
             ) from error
         raise MediaError(f"{path} is not a readable video ({_reason(error)}): choose another file.") from error
     try:
+        check_structure(path, container.format.name)
         return container, _main_stream(container, path)
     except MediaError:
         container.close()
