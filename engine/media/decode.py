@@ -1,8 +1,10 @@
 """Decode a video stream in presentation order, and detect damage and missing frames."""
 
 import math
+import re
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -10,10 +12,15 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from .packets import SourcePackets
 from .probe import VideoInfo, tagged_duration
 
 # Codecs in which every packet decodes to one frame, so that a missing frame means damage.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1"}
+# The first bytes of formats in which FFmpeg ends at the header of a second file.
+_HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
+_MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
+_JOINT_S = 2  # seconds after a joint in which frames may need others that are not there
 _STREAM_TOLERANCE_S = Fraction(1, 100)  # rounding of a stream's declared duration, beside half a frame
 _CONTAINER_TOLERANCE_S = Fraction(1, 2)  # of a container's declared duration, beside two frames
 
@@ -28,24 +35,29 @@ class StreamDecoder:
 
     def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo) -> None:
         self._container, self._stream, self._info = container, stream, info
+        self.source = SourcePackets(container, stream)
         self._time_base = stream.time_base or info.time_base
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
         self._last_end: int | None = None  # ticks, the end of the latest frame
         self._packet_count = 0  # packets of this stream that contain data
         self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
+        self._packets_stop = 0  # bytes of the file up to the end of the last packet
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         """Yield the frames in presentation order, the decoder's delayed frames included."""
         one_frame_per_packet = self._stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
         for packet in self._packets():
             self._packet_count += bool(packet.size)
-            if one_frame_per_packet and packet.size and packet.pts is not None and not packet.is_discard:
+            # After a change of the clock FFmpeg takes frames for ones before the beginning, which are not shown.
+            is_shown = not packet.is_discard or bool(self.source.joints)
+            if one_frame_per_packet and packet.size and packet.pts is not None and is_shown:
                 self._pending.add(packet.pts)
             for frame in self._decode(packet):
                 self._check_frame(frame)
                 yield frame
         self._check_missing()
+        self._check_rest()
         if self._info.container.startswith("mov") and self._packet_count < len(self._stream.index_entries):
             raise self._damaged(self._last_end)
 
@@ -54,13 +66,19 @@ class StreamDecoder:
 
         Call it after the iteration, for files without an index of all frames.
         """
+        if self.source.joints:
+            return  # the declared end is on another clock
         declared = tagged_duration(self._stream)
         end = (self._last_end or 0) * self._time_base
         tolerance = 1 / self._info.rate / 2 + _STREAM_TOLERANCE_S
         if declared is None and self._container.duration is not None:
-            declared = Fraction((self._container.start_time or 0) + self._container.duration, av.time_base)
+            # In a fragmented file FFmpeg's duration may be the end on the file's clock.
+            start = 0 if self._info.fragmented else self._container.start_time or 0
+            declared = Fraction(start + self._container.duration, av.time_base)
             end = max(end, self._packets_end)
             tolerance = 2 / self._info.rate + _CONTAINER_TOLERANCE_S
+        if declared is not None:
+            declared -= self._info.origin
         if declared is not None and self._last_end is not None and end < declared - tolerance:
             raise MediaError(
                 f"{self._info.path} is cut short: it ends at {float(end):.3f} s, but declares {float(declared):.3f} s;"
@@ -69,7 +87,7 @@ class StreamDecoder:
 
     def _packets(self) -> Iterator[Packet]:
         """Yield the packets of the stream, and track the end of those of all streams."""
-        packets = self._container.demux()
+        packets = iter(self.source)
         while True:
             try:
                 packet = next(packets, None)
@@ -77,10 +95,13 @@ class StreamDecoder:
                 raise self._damaged(self._last_end, error) from error
             if packet is None:
                 return
+            if packet.pos is not None:
+                self._packets_stop = max(self._packets_stop, packet.pos + packet.size)
             if packet.pts is not None:
                 end = (packet.pts + (packet.duration or 0)) * packet.time_base
                 self._packets_end = max(self._packets_end, end)
-            if packet.stream.index == self._stream.index:
+            # A packet without data repeats a frame, which then lasts longer; without a time it ends the stream.
+            if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
                 yield packet
 
     def _decode(self, packet: Packet) -> list[av.VideoFrame]:
@@ -108,9 +129,30 @@ class StreamDecoder:
             if missing:
                 raise self._damaged(min(missing))
 
+    def _check_rest(self) -> None:
+        """Raise MediaError if another file begins after the last packet, at which FFmpeg has stopped."""
+        header = _HEADERS.get(self._info.container)
+        if header is None:
+            return
+        with Path(self._info.path).open("rb") as file:
+            file.seek(self._packets_stop)
+            if re.search(header, file.read(_MAX_TAIL_BYTES), re.DOTALL):
+                end = float((self._last_end or 0) * self._time_base)
+                raise MediaError(
+                    f"{self._info.path} holds another file after {end:.3f} s, which cannot be read: join the original"
+                    " files by 'ffmpeg -f concat' instead."
+                )
+
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
         reason = f" ({getattr(error, 'strerror', None) or error})" if error is not None else ""
+        time = (ticks or 0) * self._time_base
+        for joint in self.source.joints:
+            if joint.time <= time <= joint.time + _JOINT_S:
+                return MediaError(
+                    f"{self._info.path} cannot be decoded{reason} after {float(joint.time):.3f} s, where its clock"
+                    f" changes from {float(joint.before):.3f} s to {float(joint.after):.3f} s as between joined"
+                    " recordings: cut it there, and upscale the parts one by one."
+                )
         return MediaError(
-            f"{self._info.path} is damaged at {float((ticks or 0) * self._time_base):.3f} s{reason}:"
-            " copy it again, or cut it before that time."
+            f"{self._info.path} is damaged at {float(time):.3f} s{reason}: copy it again, or cut it before that time."
         )

@@ -61,10 +61,13 @@ class TestTimes:
         assert durations == tuple((b - a) * TICK for a, b in zip(timestamps, [*timestamps[1:], 13001], strict=True))
         assert probe(clip).variable_rate is True
 
-    def test_late_start_is_kept(self, tmp_path: Path) -> None:
+    def test_times_count_from_the_earliest_stream(self, tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "late.mp4", pts=[7007, 8008, 9009])
+        assert [pts for pts, _ in times(clip)] == [0, 1001 * TICK, 2002 * TICK]
+        assert (probe(clip).start, probe(clip).origin) == (0, 7007 * TICK)
+        clip = make_clip(tmp_path / "sound.mp4", pts=[7007, 8008, 9009], languages=["eng"])
         assert [pts for pts, _ in times(clip)] == [7007 * TICK, 8008 * TICK, 9009 * TICK]
-        assert probe(clip).start == 7007 * TICK
+        assert (probe(clip).start, probe(clip).origin) == (7007 * TICK, 0)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     def test_single_frame_keeps_its_duration(self, tmp_path: Path, suffix: str) -> None:

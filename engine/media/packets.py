@@ -1,0 +1,273 @@
+"""The packets of a video file on one timeline, which begins at zero and goes on where the clock of the file changes.
+
+A recording of a broadcast, a camera or a DVD has the clock of its source: it may begin far from zero, and it falls back
+where two recordings were joined or where an encoder was started again. Both readings of a file, that of its picture and
+that of its other streams, take their packets from here, so that all streams keep their distances.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+_AHEAD = 16  # packets of a stream by which a change of its clock is told from a single wrong timestamp
+_INTERLEAVING_S = 5  # seconds by which one stream may be stored before another
+_MOST_AHEAD = 4000  # packets of all streams that are read ahead
+_LEAP_S = 10  # seconds; in a recording of a broadcast or a disc, a longer gap in all streams is another clock
+_LEAPING_FORMATS = ("mpegts", "mpeg")
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A change of the clock of a file, in seconds."""
+
+    time: Fraction  # on the timeline, where the new clock begins
+    before: Fraction  # the end of what came before, on the file's clock
+    after: Fraction  # the beginning of what follows, on the file's clock
+
+
+def clock_origin(container: InputContainer, video: VideoStream) -> Fraction:
+    """Return the time of a file's clock, in seconds, at which its earliest audio or video begins.
+
+    It is rounded down to a multiple of the video's time base, so that the times of the frames stay exact.
+    """
+    tick = video.time_base
+    starts = [
+        stream.start_time * stream.time_base
+        for stream in container.streams
+        if is_timed(stream, video) and stream.start_time is not None and stream.time_base is not None
+    ]
+    if not starts or tick is None:
+        return Fraction(0)
+    return math.floor(min(starts) / tick) * tick
+
+
+def is_timed(stream: Any, video: VideoStream) -> bool:
+    """Return whether a stream shows how the clock goes: the main video and the audio do, text and covers do not."""
+    return stream.index == video.index or stream.type == "audio"
+
+
+class SourcePackets:
+    """Yields the packets of a file, moved to the timeline; iterate once.
+
+    `joints` has the changes of the clock so far. A packet at the end of each stream is empty, as FFmpeg's decoders need
+    it. Raises av.error.FFmpegError if the file cannot be read.
+    """
+
+    def __init__(self, container: InputContainer, video: VideoStream) -> None:
+        self.joints: list[Joint] = []
+        self._container = container
+        self._shift = -clock_origin(container, video)  # seconds from the file's clock to the timeline
+        self._may_leap = container.format.name in _LEAPING_FORMATS
+        self._tracks = {
+            stream.index: _Track(stream.time_base or Fraction(1, av.time_base), self._shift, is_timed(stream, video))
+            for stream in container.streams
+        }
+        self._ahead: deque[Packet] = deque()  # packets that have been read to learn how the clock goes on
+        self._error: av.error.FFmpegError | None = None  # raised after the packets that have been read ahead
+
+    def __iter__(self) -> Iterator[Packet]:
+        self._packets = self._container.demux()
+        while (packet := self._next()) is not None:
+            track = self._tracks[packet.stream.index]
+            if track.is_timed:
+                self._follow_clock(packet, track)
+            else:
+                track.set_shift(self._shift)
+            track.move(packet)
+            yield packet
+
+    def _next(self) -> Packet | None:
+        if self._ahead:
+            return self._ahead.popleft()
+        if self._error is not None:
+            raise self._error
+        return next(self._packets, None)
+
+    def _follow_clock(self, packet: Packet, track: "_Track") -> None:
+        """Change the track's shift if its clock falls back or leaps ahead at this packet."""
+        time = track.time(packet)
+        if time is None or track.last is None:
+            if track.last is None:
+                track.set_shift(self._shift)
+            return
+        falls = time < track.last
+        if not falls and not (self._may_leap and time > track.next + track.ticks(_LEAP_S)):
+            return
+        if track.shift != self._shift and track.goes_on(packet, self._shift):
+            track.set_shift(self._shift)  # another stream has come to this joint before
+            return
+        self._read_ahead(lambda: len(self._ahead_of(track)) >= _AHEAD)
+        if self._comes_back(track, packet, time, falls):
+            if not falls:
+                track.replace_times(packet)
+            return
+        self._join(track, packet)
+
+    def _read_ahead(self, enough: Callable[[], bool]) -> None:
+        """Read packets into the queue, some at a time, until there are enough of them."""
+        while not enough() and len(self._ahead) < _MOST_AHEAD and self._error is None:
+            for _ in range(_AHEAD):
+                try:
+                    packet = next(self._packets, None)
+                except av.error.FFmpegError as error:
+                    self._error = error
+                    return
+                if packet is None:
+                    return
+                self._ahead.append(packet)
+
+    def _ahead_of(self, track: "_Track") -> list[Packet]:
+        """Return the packets of a stream in the queue that have a time."""
+        return [
+            packet
+            for packet in self._ahead
+            if self._tracks[packet.stream.index] is track and track.time(packet) is not None
+        ]
+
+    def _comes_back(self, track: "_Track", packet: Packet, time: int, falls: bool) -> bool:
+        """Return whether the clock goes on as before after a single wrong timestamp, or in the other streams."""
+        following = self._ahead_of(track)
+        if not falls:
+            return any(track.goes_on(later) for later in following) or self._others_go_on(track)
+        assert track.last is not None
+        expected = track.next
+        length = packet.duration or track.period
+        for later in following:
+            expected += length
+            if track.at(later) >= expected - max(1, length // 2):
+                return True
+            length = later.duration or track.period
+        if len(following) >= _AHEAD:
+            return False
+        # Near the end of a file, where less is to be seen: timestamps that were not there before are only out of order.
+        return track.last - time < _AHEAD * track.period and packet.pts is not None and not track.has_had(packet.pts)
+
+    def _others_go_on(self, track: "_Track") -> bool:
+        """Return whether the clock of another stream goes on in the packets ahead, so that time has really passed."""
+        latest = {packet.stream.index: packet for packet in self._ahead}
+        return any(
+            other.is_timed and other is not track and other.last is not None and other.goes_on(latest[index])
+            for index, other in self._tracks.items()
+            if index in latest
+        )
+
+    def _join(self, track: "_Track", packet: Packet) -> None:
+        """Let the timeline go on: every stream begins again at its end or later, and all by the same shift."""
+        others = [
+            other
+            for other in self._tracks.values()
+            if other.is_timed and other is not track and other.last is not None and other.shift == track.shift
+        ]
+
+        def all_have_changed() -> bool:
+            latest = self._ahead_of(track)[-1:]
+            if latest and track.at(latest[0]) - track.at(packet) > track.ticks(_INTERLEAVING_S):
+                return True
+            return all(other.change(self._ahead_of(other))[0] is not None for other in others)
+
+        self._read_ahead(all_have_changed)
+        begins, end = track.change([packet, *self._ahead_of(track)])
+        assert begins is not None
+        gap = (end - begins) * track.tick  # seconds by which the packets from here on must move
+        for other in others:
+            first, end_of_other = other.change(self._ahead_of(other))
+            if first is not None:
+                gap = max(gap, (end_of_other - first) * other.tick)
+        before, after = track.end * track.tick - track.shift, begins * track.tick - track.shift
+        self._shift = track.shift + gap
+        track.set_shift(self._shift)
+        self.joints.append(Joint(after + self._shift, before, after))
+
+
+class _Track:
+    """The clock of one stream: all times are ticks of its time base, on the timeline."""
+
+    def __init__(self, tick: Fraction, shift: Fraction, is_timed: bool) -> None:
+        self.tick = tick  # seconds
+        self.is_timed = is_timed
+        self.set_shift(shift)
+        self.last: int | None = None  # the latest decoding time
+        self.next = 0  # the end of the packet that has it
+        self.end = 0  # the latest end of a packet in presentation
+        self.period = 1  # the usual duration of a packet
+        self._shown: deque[int] = deque(maxlen=2 * _AHEAD)  # latest presentation times
+
+    def set_shift(self, shift: Fraction) -> None:
+        """Set the seconds from the file's clock to the timeline."""
+        self.shift = shift
+        self.offset = round(shift / self.tick)
+
+    def ticks(self, seconds: Fraction | int) -> int:
+        """Return a duration in ticks."""
+        return round(seconds / self.tick)
+
+    def time(self, packet: Packet) -> int | None:
+        """Return the decoding time of a packet by the present shift; None for one without."""
+        time = packet.pts if packet.dts is None and packet.stream.type == "audio" else packet.dts
+        return None if time is None or not packet.size else time + self.offset
+
+    def at(self, packet: Packet) -> int:
+        """Return the decoding time of a packet that has one."""
+        time = self.time(packet)
+        assert time is not None
+        return time
+
+    def goes_on(self, packet: Packet, shift: Fraction | None = None) -> bool:
+        """Return whether a packet, by the present or another shift, follows as if the clock had not changed."""
+        time = self.time(packet)
+        if time is None or self.last is None:
+            return True
+        time += 0 if shift is None else round(shift / self.tick) - self.offset
+        return self.last <= time <= self.next + self.ticks(_LEAP_S)
+
+    def change(self, packets: list[Packet]) -> tuple[int | None, int]:
+        """Return the first presentation time after the clock changes in the next packets, and the end before it.
+
+        Both are ticks by the present shift; the first one is None if the clock does not change.
+        """
+        first, last, next_, end = None, self.last, self.next, self.end
+        limit = self.ticks(_LEAP_S)
+        for packet in packets:
+            time = self.at(packet)
+            shown = time if packet.pts is None else packet.pts + self.offset
+            length = packet.duration or self.period
+            if first is None and last is not None and last <= time <= next_ + limit:
+                last, next_, end = time, time + length, max(end, shown + length)
+            elif first is None or shown < first <= shown + _AHEAD * length:
+                first = shown  # pictures that are decoded after the first one may be shown before it
+        return first, end
+
+    def has_had(self, pts: int) -> bool:
+        """Return whether one of the latest packets had this presentation time."""
+        return pts + self.offset in self._shown
+
+    def replace_times(self, packet: Packet) -> None:
+        """Set the timestamps of a packet to the end of the one before."""
+        packet.pts = packet.dts = self.next - self.offset
+
+    def move(self, packet: Packet) -> None:
+        """Move a packet to the timeline."""
+        time = self.time(packet)
+        if packet.dts is not None:
+            packet.dts += self.offset
+        if packet.pts is not None:
+            packet.pts += self.offset
+        if time is None or not self.is_timed:
+            return
+        if self.last is not None and time > self.last:
+            self.period = packet.duration or time - self.last
+        elif packet.duration:
+            self.period = packet.duration
+        if self.last is None or time >= self.last:
+            self.last, self.next = time, time + (packet.duration or self.period)
+        shown = time if packet.pts is None else packet.pts
+        self.end = max(self.end, shown + (packet.duration or self.period)) if self._shown else shown + self.period
+        self._shown.append(shown)
