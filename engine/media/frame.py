@@ -12,6 +12,8 @@ from ..contract.errors import MediaError
 from .packets import Joint
 from .probe import VideoInfo
 
+_MOST_JOINTS = 5  # that a warning lists
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -32,10 +34,14 @@ class FrameReader(Closing):
     @property
     def warnings(self) -> list[str]:
         """Sentences on what an iteration has changed so far."""
+        if not self.joints:
+            return []
+        first = self.joints[0]
+        times = ", ".join(f"{float(joint.time):.3f}" for joint in self.joints[:_MOST_JOINTS])
+        more = f" and {len(self.joints) - _MOST_JOINTS} more times" if len(self.joints) > _MOST_JOINTS else ""
         return [
-            f"The clock of {self.path} changes from {float(joint.before):.3f} s to {float(joint.after):.3f} s, as where"
-            f" recordings are joined: the video goes on at {float(joint.time):.3f} s of the output."
-            for joint in self.joints
+            f"The clock of {self.path} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
+            f" recordings are joined: the output goes on there, at {times} s{more}."
         ]
 
     def close(self) -> None:

@@ -17,11 +17,12 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-_AHEAD = 16  # packets of a stream by which a change of its clock is told from a single wrong timestamp
+_AHEAD = 16  # packets of a stream that show whether its clock has changed, or only one timestamp is wrong
 _INTERLEAVING_S = 5  # seconds by which one stream may be stored before another
 _MOST_AHEAD = 4000  # packets of all streams that are read ahead
 _LEAP_S = 10  # seconds; in a recording of a broadcast or a disc, a longer gap in all streams is another clock
-_LEAPING_FORMATS = ("mpegts", "mpeg")
+_PROGRAM_S = 60  # seconds between the beginnings of streams that belong to one program of a broadcast
+_CHANGING_FORMATS = ("mpegts", "mpeg")  # of broadcasts and discs
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,25 @@ def clock_origin(container: InputContainer, video: VideoStream) -> Fraction:
     starts = [
         stream.start_time * stream.time_base
         for stream in container.streams
-        if is_timed(stream, video) and stream.start_time is not None and stream.time_base is not None
+        if _is_timed(stream, video) and stream.start_time is not None and stream.time_base is not None
     ]
     if not starts or tick is None:
         return Fraction(0)
     return math.floor(min(starts) / tick) * tick
 
 
-def is_timed(stream: Any, video: VideoStream) -> bool:
-    """Return whether a stream shows how the clock goes: the main video and the audio do, text and covers do not."""
-    return stream.index == video.index or stream.type == "audio"
+def shares_clock(stream: Any, video: VideoStream) -> bool:
+    """Return whether a stream counts its times as the main video does; other programs of a broadcast do not."""
+    if stream.container.format.name not in _CHANGING_FORMATS or None in (stream.start_time, video.start_time):
+        return True
+    assert video.start_time is not None
+    assert video.time_base is not None
+    return bool(abs(stream.start_time * stream.time_base - video.start_time * video.time_base) < _PROGRAM_S)
+
+
+def _is_timed(stream: Any, video: VideoStream) -> bool:
+    """Return whether a stream shows how the clock goes: the main video and its audio do, text and covers do not."""
+    return bool(stream.index == video.index or (stream.type == "audio" and shares_clock(stream, video)))
 
 
 class SourcePackets:
@@ -65,9 +75,9 @@ class SourcePackets:
         self.joints: list[Joint] = []
         self._container = container
         self._shift = -clock_origin(container, video)  # seconds from the file's clock to the timeline
-        self._may_leap = container.format.name in _LEAPING_FORMATS
+        self._may_leap = container.format.name in _CHANGING_FORMATS
         self._tracks = {
-            stream.index: _Track(stream.time_base or Fraction(1, av.time_base), self._shift, is_timed(stream, video))
+            stream.index: _Track(stream.time_base or Fraction(1, av.time_base), self._shift, _is_timed(stream, video))
             for stream in container.streams
         }
         self._ahead: deque[Packet] = deque()  # packets that have been read to learn how the clock goes on
@@ -79,7 +89,7 @@ class SourcePackets:
             track = self._tracks[packet.stream.index]
             if track.is_timed:
                 self._follow_clock(packet, track)
-            else:
+            elif track.shift != self._shift:
                 track.set_shift(self._shift)
             track.move(packet)
             yield packet

@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -19,6 +20,7 @@ from .images import ImageFolderReader
 from .probe import VideoInfo, open_video, probe
 from .tags import ColorTags, coding_of
 
+_TIMES = {"rate", "variable_rate", "time_base", "start", "duration", "origin", "fragmented", "streams", "chapters"}
 _MAX_STEP_BACK_S = 1  # a larger step back means that the clock of the timestamps has changed
 
 
@@ -158,6 +160,18 @@ def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader
     if fps is None:
         raise MediaError(f"{path} is a folder of images, which has no frame rate: choose one, such as 24.")
     return ImageFolderReader(path, fps)
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return the facts of a video file, or of a folder of images, which has no times, for printing and JSON.
+
+    Raises MediaError if it cannot be read.
+    """
+    if not Path(path).is_dir():
+        return probe(path).as_dict()
+    with open_reader(path, fps=Fraction(1)) as reader:
+        facts = reader.info.as_dict()
+    return {name: value for name, value in facts.items() if name not in _TIMES}
 
 
 def _at_rate(info: VideoInfo, rate: Fraction) -> VideoInfo:

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import av
@@ -16,7 +15,7 @@ from ..contract.errors import MediaError
 from .audio import layouts_to_try
 from .metadata import lasting_metadata
 from .muxer_trial import refusal
-from .packets import SourcePackets
+from .packets import SourcePackets, shares_clock
 from .probe import VideoInfo, codec_name, is_picture, moved_chapters, open_video
 from .transfers import AudioConversion, Copy, CoverAttachment, TextConversion, Transfer
 
@@ -41,8 +40,9 @@ class CopiedStreams:
     """
 
     def __init__(self, source: VideoInfo, output: OutputContainer, warnings: list[str]) -> None:
-        self._source, video = open_video(source.path)
-        self._path, self._output, self._warnings = Path(source.path), output, warnings
+        self._source, self._video = open_video(source.path)
+        video, self._path = self._video, source.path
+        self._output, self._warnings = output, warnings
         self._allows_equal_times = output.format.name in ("matroska", "webm")
         if source.container.startswith("mov") and not source.fragmented:
             video.discard = Discard.all  # its clock cannot change, so its packets need not be read
@@ -54,7 +54,6 @@ class CopiedStreams:
         self._last: dict[int, int] = {}  # decoding times in ticks, by the stream's index in the output
         self._refused: dict[int, list[str]] = {}  # times of packets that the muxer refused, by the source's index
         chapters = moved_chapters(self._source, source.origin)
-        self._video_index = video.index
         first = self._first_packets()
         for stream in self._source.streams:
             if stream.index == video.index:
@@ -105,7 +104,7 @@ class CopiedStreams:
             stream.index
             for stream in self._source.streams
             if stream.type in ("audio", "data") or (stream.type == "video" and is_picture(stream))
-        } - {self._video_index}
+        } - {self._video.index}
         size = 0
         while missing and size < _SAMPLE_BYTES:
             try:
@@ -117,7 +116,7 @@ class CopiedStreams:
                 break
             size += packet.size
             index = packet.stream.index
-            if index != self._video_index:
+            if index != self._video.index:
                 self._read.append(packet)
                 packets = found.setdefault(index, [])
                 if packet.size and len(packets) < _SAMPLE_PACKETS:
@@ -185,6 +184,9 @@ class CopiedStreams:
             return None  # the text track of QuickTime's chapters, which FFmpeg reads as such; the muxer makes one
         if stream.type == "video" and not is_picture(stream):
             self._warnings.append(f"The {label} was left out: only one video stream is upscaled.")
+            return None
+        if not shares_clock(stream, self._video):
+            self._warnings.append(f"The {label} was left out: it has another clock, as another program has.")
             return None
         reason = f"{format} does not support it"
         if stream.type != "unknown":
