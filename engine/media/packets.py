@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 _AHEAD = 16  # packets of a stream that show whether its clock has changed, or only one timestamp is wrong
 _INTERLEAVING_S = 5  # seconds by which one stream may be stored before another
 _MOST_AHEAD = 4000  # packets of all streams that are read ahead
+_MAX_DURATION = 2**31  # ticks of a packet
 _LEAP_S = 10  # seconds; in a recording of a broadcast or a disc, a longer gap in all streams is another clock
 _PROGRAM_S = 60  # seconds between the beginnings of streams that belong to one program of a broadcast
 _CHANGING_FORMATS = ("mpegts", "mpeg")  # of broadcasts and discs
@@ -84,7 +85,7 @@ class SourcePackets:
         self._error: av.error.FFmpegError | None = None  # raised after the packets that have been read ahead
 
     def __iter__(self) -> Iterator[Packet]:
-        self._packets = self._container.demux()
+        self._packets = self._demuxed()
         while (packet := self._next()) is not None:
             track = self._tracks[packet.stream.index]
             if track.is_timed:
@@ -92,6 +93,12 @@ class SourcePackets:
             elif track.shift != self._shift:
                 track.set_shift(self._shift)
             track.move(packet)
+            yield packet
+
+    def _demuxed(self) -> Iterator[Packet]:
+        for packet in self._container.demux():
+            if packet.duration and packet.duration > _MAX_DURATION:  # negative, at the end of an Ogg stream
+                packet.duration = 0
             yield packet
 
     def _next(self) -> Packet | None:
@@ -272,10 +279,12 @@ class _Track:
             packet.pts += self.offset
         if time is None or not self.is_timed:
             return
-        if self.last is not None and time > self.last:
-            self.period = packet.duration or time - self.last
-        elif packet.duration:
+        if packet.duration:
             self.period = packet.duration
+        elif self.last is not None:
+            self.period = time - self.last if time > self.last else self.period
+            if packet.stream.type == "audio":
+                packet.duration = self.period  # the last packet would have no end
         if self.last is None or time >= self.last:
             self.last, self.next = time, time + (packet.duration or self.period)
         shown = time if packet.pts is None else packet.pts

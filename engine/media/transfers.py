@@ -69,6 +69,8 @@ class Copy(Transfer):
             copy = av.Packet(bytes(packet))
             copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
             copy.time_base, copy.is_keyframe, copy.stream = packet.time_base, packet.is_keyframe, self._target
+            for side_data in packet.iter_sidedata():
+                copy.set_sidedata(side_data)
             yield copy
 
 
