@@ -20,7 +20,8 @@ _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores",
 # The first bytes of formats in which FFmpeg ends at the header of a second file.
 _HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
 _MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
-_JOINT_S = 2  # seconds after a joint in which frames may need others that are not there
+_JOINT_S = 2  # seconds around a joint in which it may be the reason for a damage
+_CORRECTION_S = Fraction(1, 4)  # seconds; by less a clock may also change within one recording
 _STREAM_TOLERANCE_S = Fraction(1, 100)  # rounding of a stream's declared duration, beside half a frame
 _CONTAINER_TOLERANCE_S = Fraction(1, 2)  # of a container's declared duration, beside two frames
 
@@ -36,6 +37,8 @@ class StreamDecoder:
     def __init__(self, container: InputContainer, stream: VideoStream, info: VideoInfo) -> None:
         self._container, self._stream, self._info = container, stream, info
         self.source = SourcePackets(container, stream)
+        self.lost_at_joints = 0  # frames that need others from before the recording began
+        self._shift = self.source.video_shift
         self._time_base = stream.time_base or info.time_base
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
@@ -48,6 +51,8 @@ class StreamDecoder:
         """Yield the frames in presentation order, the decoder's delayed frames included."""
         one_frame_per_packet = self._stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
         for packet in self._packets():
+            if self._begins_again(packet):
+                yield from self._drained()
             self._packet_count += bool(packet.size)
             # After a change of the clock FFmpeg takes frames for ones before the beginning, which are not shown.
             is_shown = not packet.is_discard or bool(self.source.joints)
@@ -56,10 +61,31 @@ class StreamDecoder:
             for frame in self._decode(packet):
                 self._check_frame(frame)
                 yield frame
+        if self._first is None and self.source.joints:
+            raise self._damaged(self._last_end)  # nothing after the joint can be decoded
         self._check_missing()
         self._check_rest()
         if self._info.container.startswith("mov") and self._packet_count < len(self._stream.index_entries):
             raise self._damaged(self._last_end)
+
+    def _begins_again(self, packet: Packet) -> bool:
+        """Return whether another recording begins at a packet, which does not refer to frames before it."""
+        change = abs(self.source.video_shift - self._shift)
+        self._shift = self.source.video_shift
+        return bool(change) and (packet.is_keyframe or change >= _CORRECTION_S)
+
+    def _drained(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames that are left in the decoder, and make it ready for another recording."""
+        context = self._stream.codec_context
+        pending, depth = set(self._pending), context.reorder_depth
+        for frame in self._decode(None):
+            self._check_frame(frame)
+            yield frame
+        self._check_missing()
+        context.flush_buffers()
+        context.reorder_depth = depth
+        self._pending -= pending
+        self._first = None
 
     def check_declared_end(self) -> None:
         """Raise MediaError if the decoded frames end before the end that the file declares.
@@ -104,9 +130,10 @@ class StreamDecoder:
             if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
                 yield packet
 
-    def _decode(self, packet: Packet) -> list[av.VideoFrame]:
+    def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """Return the frames that a packet finishes, or for None those that are left in the decoder."""
         try:
-            return packet.decode()
+            return self._stream.decode(packet)
         except av.error.FFmpegError as error:
             if self._first is None:
                 return []
@@ -115,6 +142,8 @@ class StreamDecoder:
     def _check_frame(self, frame: av.VideoFrame) -> None:
         if self._first is None:
             self._first = frame.pts
+            if self.source.joints and frame.pts is not None:
+                self.lost_at_joints += len([pts for pts in self._pending if pts < frame.pts])
         if frame.pts is not None:
             self._pending.discard(frame.pts)
             self._check_missing(before=frame.pts)
@@ -146,13 +175,13 @@ class StreamDecoder:
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
         reason = f" ({getattr(error, 'strerror', None) or error})" if error is not None else ""
         time = (ticks or 0) * self._time_base
+        advice = "copy it again, or cut it before that time"
         for joint in self.source.joints:
-            if joint.time <= time <= joint.time + _JOINT_S:
-                return MediaError(
-                    f"{self._info.path} cannot be decoded{reason} after {float(joint.time):.3f} s, where its clock"
-                    f" changes from {float(joint.before):.3f} s to {float(joint.after):.3f} s as between joined"
-                    " recordings: cut it there, and upscale the parts one by one."
+            if abs(joint.time - time) <= _JOINT_S:
+                reason += (
+                    f", near {float(joint.time):.3f} s, where its clock changes from {float(joint.before):.3f} s to"
+                    f" {float(joint.after):.3f} s as between joined recordings"
                 )
-        return MediaError(
-            f"{self._info.path} is damaged at {float(time):.3f} s{reason}: copy it again, or cut it before that time."
-        )
+                advice = "cut it there, and upscale the parts one by one"
+                break
+        return MediaError(f"{self._info.path} is damaged at {float(time):.3f} s{reason}: {advice}.")

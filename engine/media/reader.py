@@ -40,6 +40,15 @@ class VideoReader(FrameReader):
         if self.input_fps is not None:
             self.info = _at_rate(self.info, self.input_fps)
         self._container: InputContainer | None = None
+        self._decoder: StreamDecoder | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what an iteration has changed so far."""
+        lost = 0 if self._decoder is None else self._decoder.lost_at_joints
+        if not lost:
+            return super().warnings
+        return [*super().warnings, f"{lost} frames after a joint need others that are not there, and were left out."]
 
     def close(self) -> None:
         """Close the file; this ends a running iteration."""
@@ -134,7 +143,7 @@ class VideoReader(FrameReader):
 
     def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
         assert self._container is not None
-        decoder = StreamDecoder(self._container, stream, self.info)
+        self._decoder = decoder = StreamDecoder(self._container, stream, self.info)
         self.joints = decoder.source.joints
         yield from decoder
         if self._indexed_end(stream) is None:  # with an index the decoder has found missing frames already

@@ -138,12 +138,12 @@ def make_clip(
         for packet in packets:
             if packet.stream.index == 0:
                 packet.duration = durations[pts.index(packet.pts)]
-        for packet in sorted(packets, key=_decoding_time):
+        for packet in sorted(packets, key=decoding_time):
             output.mux(packet)
     return path
 
 
-def _decoding_time(packet: av.Packet) -> Fraction:  # seconds
+def decoding_time(packet: av.Packet) -> Fraction:  # seconds
     assert packet.dts is not None
     return packet.dts * packet.time_base
 

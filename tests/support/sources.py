@@ -1,16 +1,14 @@
-"""Make small sources with a picture and a sound in any container, codec, layout, pixel format and rate, with PyAV alone."""
+"""Make small sources with picture and sound in any container, codec, layout, pixel format and rate, with PyAV alone."""
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 from av.container import OutputContainer
 
-from tests.support.media import sample_frames
+from tests.support.media import decoding_time, sample_frames
 
 SOUND_RATE = 48000  # Hz
 CLICK_S = Fraction(1, 5)  # seconds from the beginning of the sound to the tone in it
@@ -56,7 +54,7 @@ def make_source(
             for piece in tone(sound, seconds, start + sound_start):
                 packets += sound.encode(piece)
             packets += sound.encode(None)
-        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+        for packet in sorted(packets, key=decoding_time):
             output.mux(packet)
     return path
 
@@ -88,13 +86,16 @@ def tone(sound: av.AudioStream, seconds: Fraction, start: Fraction = Fraction(0)
 
 def sound_of(path: Path, index: int = 0) -> tuple[Fraction, np.ndarray, int]:
     """Return the time of the first sample in seconds, the samples of all channels (C, N), and their rate."""
-    pieces, start, rate = [], None, 0
+    pieces: list[np.ndarray] = []
+    start: Fraction | None = None
+    rate = 0
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("fltp")
         for frame in container.decode(audio=index):
             if start is None:
                 assert frame.pts is not None
-                start, rate = frame.pts * frame.time_base, frame.sample_rate
+                assert frame.time_base is not None
+                start, rate = Fraction(frame.pts * frame.time_base), frame.sample_rate
             pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
     assert start is not None, f"{path} has no sound"
     return start, np.concatenate(pieces, axis=1), rate
@@ -107,6 +108,12 @@ def click_of(path: Path, index: int = 0) -> Fraction:
     return start + Fraction(int(np.argmax(loud)), rate)
 
 
+def joined(path: Path, *parts: Path) -> Path:
+    """Write the bytes of files one after the other, as `cat` does."""
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
 def packet_times(path: Path) -> dict[int, list[tuple[int, int]]]:
     """Return the (dts, pts) in ticks of the packets of every stream, in the order of the file."""
     found: dict[int, list[tuple[int, int]]] = {}
@@ -115,8 +122,3 @@ def packet_times(path: Path) -> dict[int, list[tuple[int, int]]]:
             if packet.size and packet.dts is not None and packet.pts is not None:
                 found.setdefault(packet.stream.index, []).append((packet.dts, packet.pts))
     return found
-
-
-def spread(items: list[Any], share: int) -> list[Any]:
-    """Return every `share`-th of some items, so that neighbours of all kinds are among them."""
-    return list(islice(items, 0, None, share))

@@ -1,6 +1,7 @@
 """Every usual codec and layout of audio, from every usual container into every output."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,4 +176,4 @@ def test_audio_is_copied_or_converted(tmp_path: Path, container: str, video: str
             assert f") was converted to {after.codec}: " in warning
         for packets in packet_times(out).values():
             times = [dts for dts, _ in packets]
-            assert all(first < second for first, second in zip(times, times[1:], strict=False)), suffix
+            assert all(first < second for first, second in pairwise(times)), suffix
