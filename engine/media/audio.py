@@ -73,9 +73,9 @@ class SoundEncoder:
 
     def silence(self) -> Iterator[Packet]:
         """Yield the packets of a moment of silence, after which nothing else can be encoded."""
-        frame = AudioFrame(self._context.format, self._context.layout, samples=self._context.frame_size or 1024)
-        for plane in frame.planes:
-            plane.update(bytes(plane.buffer_size))
+        # Packed, because PyAV reads beyond the planes of eight channels.
+        frame = AudioFrame("flt", self._context.layout, samples=self._context.frame_size or 1024)
+        frame.planes[0].update(bytes(frame.planes[0].buffer_size))
         frame.sample_rate, frame.pts = self._context.sample_rate, 0
         frame.time_base = Fraction(1, frame.sample_rate)
         yield from self.encode(frame)

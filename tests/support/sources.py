@@ -77,8 +77,8 @@ def tone(sound: av.AudioStream, seconds: Fraction, start: Fraction = Fraction(0)
     times = np.arange(round(seconds * rate)) / rate
     wave = np.where(times >= float(CLICK_S), 0.5 * np.sin(2 * np.pi * 440 * times), 0).astype(np.float32)
     for offset in range(0, len(wave), 1000):
-        piece = np.repeat(wave[None, offset : offset + 1000], channels, axis=0)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), "fltp", context.layout.name)
+        piece = np.repeat(wave[offset : offset + 1000], channels)[None]
+        frame = av.AudioFrame.from_ndarray(piece, "flt", context.layout.name)
         frame.sample_rate, frame.pts = rate, round(start * rate) + offset
         frame.time_base = Fraction(1, rate)
         yield frame
@@ -90,13 +90,14 @@ def sound_of(path: Path, index: int = 0) -> tuple[Fraction, np.ndarray, int]:
     start: Fraction | None = None
     rate = 0
     with av.open(str(path)) as container:
-        resampler = av.AudioResampler("fltp")
+        resampler = av.AudioResampler("flt")
         for frame in container.decode(audio=index):
             if start is None:
                 assert frame.pts is not None
                 assert frame.time_base is not None
                 start, rate = Fraction(frame.pts * frame.time_base), frame.sample_rate
-            pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
+            for piece in resampler.resample(frame):
+                pieces.append(piece.to_ndarray().reshape(-1, piece.layout.nb_channels).T)
     assert start is not None, f"{path} has no sound"
     return start, np.concatenate(pieces, axis=1), rate
 
