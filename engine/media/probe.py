@@ -1,9 +1,10 @@
 """Describe a video file from its container's metadata and one decoded frame."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from .tags import ColorTags
 
 _DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a single image
 _MAX_RATE = 1000  # frames per second; a higher one is rather the clock of the timestamps
+_ROUNDING_TICKS = 2  # by which stored timestamps are rounded
+_MIN_STEPS, _MAX_STEPS, _MAX_EXCEPTIONS = 4, 10_000, 2  # from frame to frame, that show a regular rate
 _WEBP_ANIMATION = 0x02  # flag in the header of a WebP file
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # covers, and pictures of chapters
 
@@ -111,7 +114,7 @@ def probe(path: str | Path) -> VideoInfo:
             display_matrix=_display_matrix(frame),
             interlaced=frame.interlaced_frame,
             color=ColorTags(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range),
-            rate=_rate(stream, (frame.duration or 0) * time_base, fragmented),
+            rate=_rate(stream, (frame.duration or 0) * time_base),
             variable_rate=_variable_rate(stream),
             time_base=time_base,
             start=first - origin,
@@ -257,20 +260,32 @@ def _declared_duration(container: InputContainer, stream: VideoStream, first: Fr
     return None if container.duration is None else Fraction(container.duration, av.time_base)
 
 
-def _rate(stream: VideoStream, first_s: Fraction, fragmented: bool) -> Fraction:
+def _rate(stream: VideoStream, first_s: Fraction) -> Fraction:
     """Return the average frames per second, for a first frame that lasts `first_s` seconds."""
+    if (regular := _regular_rate(stream)) is not None:
+        return regular
     declared = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rates = [Fraction(rate) for rate in declared if rate and not (rate > _MAX_RATE and rate * first_s > 2)]
-    if not rates and first_s:
-        return 1 / first_s
-    rate = rates[0] if rates else _DEFAULT_RATE
-    if fragmented and stream.time_base is not None:
-        # The declared duration may be that of the whole file, and the number of frames that of the first fragment.
-        ticks = [entry.timestamp for entry in stream.index_entries]
-        if len(ticks) > 1 and max(ticks) > min(ticks):
-            measured = (len(ticks) - 1) / ((max(ticks) - min(ticks)) * stream.time_base)
-            return rate if measured / 2 <= rate <= measured * 2 else measured
-    return rate
+    return rates[0] if rates else 1 / first_s if first_s else _DEFAULT_RATE
+
+
+def _regular_rate(stream: VideoStream) -> Fraction | None:
+    """Return the rate at which the index lists frames, with two exceptions at most; None if there is none.
+
+    In fragmented MP4 files the first frame may last longer for the lead-in of the sound, or the last one for its end,
+    which an average would count.
+    """
+    if not stream.container.format.name.startswith("mov") or stream.time_base is None:
+        return None
+    ticks = sorted(entry.timestamp for entry in islice(stream.index_entries, _MAX_STEPS))
+    steps = [after - before for before, after in pairwise(ticks)]
+    if len(steps) < _MIN_STEPS:
+        return None
+    ((usual, count),) = Counter(steps).most_common(1)
+    exceptions = sum(abs(step - usual) > _ROUNDING_TICKS for step in steps)
+    if usual <= 0 or exceptions > _MAX_EXCEPTIONS or count < len(steps) - exceptions:
+        return None
+    return 1 / (usual * stream.time_base)
 
 
 def _variable_rate(stream: VideoStream) -> bool | None:
@@ -278,7 +293,7 @@ def _variable_rate(stream: VideoStream) -> bool | None:
     timestamps = [entry.timestamp for entry in stream.index_entries] if stream.frames else []
     if len(timestamps) >= max(2, stream.frames - 1):
         gaps = [later - earlier for earlier, later in pairwise(sorted(timestamps))]
-        return max(gaps) - min(gaps) > 2  # ticks, because stored timestamps are rounded
+        return max(gaps) - min(gaps) > _ROUNDING_TICKS
     if stream.average_rate and stream.base_rate == stream.average_rate:
         return False
     return None

@@ -88,7 +88,7 @@ class CopiedStreams:
         for index, transfer in self._transfers.items():
             faults = [transfer.fault] if transfer.fault else []
             if times := self._refused.get(index):
-                faults.append(f"{len(times)} of its packets are refused by the output format, the first at {times[0]}")
+                faults.append(f"the output format refuses {len(times)} of its packets, the first at {times[0]}")
             self._warnings += [f"The {self._labels[index]} is incomplete: {fault}." for fault in faults]
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Cod
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
 _FLICK = Fraction(1, 705_600_000)  # seconds; so short that rounding timestamps to it does not matter
+_MAX_DELAY = 2**48  # ticks from the decoding of a frame to its presentation
 _MAX_ASPECT_TERM = 1000  # of the numerator and denominator of a pixel aspect
 
 
@@ -129,6 +130,8 @@ class EncodedStream:
         """Set the duration of a packet and keep it; yield the packet before it."""
         assert packet.pts is not None
         packet.duration = self._durations.pop(packet.pts)
+        if packet.dts is None or not 0 <= packet.pts - packet.dts < _MAX_DELAY:
+            packet.dts = packet.pts  # libx265 leaves it undefined in videos of one or two frames
         if self._first_dts is None:
             self._first_dts = packet.dts
         previous, self._last = self._last, packet

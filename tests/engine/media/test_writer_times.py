@@ -66,6 +66,18 @@ def test_single_frame_keeps_its_duration(tmp_path: Path) -> None:
     assert times(tmp_path / "out.mp4") == [(0, 20000 * TICK)]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "ffv1"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_videos_of_one_or_two_frames_are_written(tmp_path: Path, count: int, codec: str, suffix: str) -> None:
+    """libx265 gives no decoding times to so few frames."""
+    out = tmp_path / f"out{suffix}"
+    for _ in range(4):  # what is undefined is right at times
+        with new_writer(out, codec=codec, overwrite=True) as writer:
+            write_frames(writer, count)
+        assert times(out) == [(Fraction(n, 25), Fraction(1, 25)) for n in range(count)]
+
+
 def test_time_base_beyond_32_bits_is_replaced(tmp_path: Path) -> None:
     with new_writer(tmp_path / "out.mp4", time_base=Fraction(1, 30000 * 1_000_003)) as writer:
         write_frames(writer)
