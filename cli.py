@@ -267,14 +267,15 @@ def pack(
 @app.command()
 def info(
     target: Annotated[
-        str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
+        str | None,
+        typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), a video, or a folder of images."),
     ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="List the devices of this machine, and what can compute on each.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Describe a bundle, a video, or the devices of this machine."""
+    """Describe a bundle, a video, a folder of images, or the devices of this machine."""
     from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
@@ -285,9 +286,9 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
-        from .engine.media.probe import probe
+        from .engine.media.reader import describe
 
-        facts = probe(target).as_dict()
+        facts = describe(target)
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return

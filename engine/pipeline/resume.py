@@ -22,6 +22,7 @@ from ..media.encoder import Encoding, choose_encoding
 from ..media.frame import Frame, FrameReader
 from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
+from ..media.video_stream import output_time_base
 from .chain import SceneChains
 from .plan import Plan
 from .pool import UpscalerPool
@@ -122,7 +123,9 @@ class SegmentedVideo(Closing):
                 self.plan.output,
                 files,
                 source=self._reader.info,
+                codec=self._encoding.codec,
                 size=self.plan.size,
+                rate=self.plan.rate,
                 time_base=self.plan.time_base,
                 end=self.survey.end,
                 overwrite=self.request.overwrite,
@@ -256,14 +259,14 @@ class _SegmentedRun(Run):
             self._report_progress()
             return
         pts = (*self._survey.pts, self._survey.end)
-        frames = reader.between(pts[segment.inputs.start], pts[segment.inputs.stop])
+        frames = reader.between(pts[segment.inputs.start], pts[segment.inputs.stop], seek=self._survey.seekable)
         writer = SegmentWriter(
             store.path(number),
             encoding,
             source=reader.info,
             size=self._plan.size,
             rate=self._plan.rate,
-            time_base=self._plan.time_base,
+            time_base=output_time_base(self._plan.output, self._plan.time_base),
         )
         with writer:
             self.stream(frames, writer)
@@ -272,7 +275,7 @@ class _SegmentedRun(Run):
     @property
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
-        return self._chains.warnings
+        return [*self._survey.warnings, *self._chains.warnings]
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment

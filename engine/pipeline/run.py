@@ -69,7 +69,7 @@ def upscale(
         )
         run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
         run.stream(reader, writer)
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
+    warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 

@@ -15,7 +15,7 @@ from ..media.segment_file import SegmentFile
 from .survey import Survey
 
 _PLAN = "plan.json"
-_VERSION = 1
+_VERSION = 2
 
 
 class SegmentStore:
