@@ -34,12 +34,19 @@ def serve(
     max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
     keep_hours: Annotated[float, typer.Option(help="Hours until a job that has ended is deleted.", min=0)] = 24.0,
     segment_timeout: Annotated[float, typer.Option(help="Seconds that a part of a video may take.", min=1)] = 600.0,
+    max_streams: Annotated[int, typer.Option(help="Streams and requests of frames at once.", min=0)] = 8,
+    warm: Annotated[
+        list[str] | None,
+        typer.Option(help="A model that is opened at the start, for frames. Repeatable.", show_default="none"),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Windows of several streams that are computed at once.", min=1)] = 1,
 ) -> None:
-    """Serve videos over HTTP: jobs that go on after a restart."""
+    """Serve videos and frames over HTTP: jobs that go on after a restart, and live streams."""
     try:
         import uvicorn
 
         from .engine.serving.app import make_app
+        from .engine.serving.requests import check_model
         from .engine.serving.settings import Settings
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
@@ -47,6 +54,8 @@ def serve(
         raise BackendError(
             f'This command needs {error.name}, which is not installed: pip install "stvsr[serve]".'
         ) from error
+    for model in warm or ():
+        check_model(model)
     settings = Settings(
         folder=store,
         host=host,
@@ -57,12 +66,22 @@ def serve(
         most_queued=max_queue,
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
+        most_streams=max_streams,
+        warm=tuple(warm or ()),
+        batch=batch,
     )
     app = make_app(settings, backends_of_workers(backend.record(), workers))
     err.print(f"Serving on http://{host}:{port}, jobs in {store}.", soft_wrap=True)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=30
+            app,
+            host=host,
+            port=port,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=30,
+            ws_max_size=settings.most_message_bytes,
+            ws_per_message_deflate=False,  # frames are compressed already, or come from a machine that is near
         )
     )
     server.run()

@@ -38,8 +38,11 @@ class Chain(Closing):
         self.passes = tuple(passes)
         with ExitStack() as opened:
             upscalers = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
-            self._upscalers = {one.bundle.fingerprint: upscalers.get(one.bundle, backend, tile, flow) for one in passes}
-            upscalers.trim()
+            self._upscalers: dict[str, Upscaler] = {}
+            for bundle in {one.bundle.fingerprint: one.bundle for one in passes}.values():
+                upscaler = upscalers.get(bundle, backend, tile, flow)
+                opened.callback(upscalers.release, upscaler)
+                self._upscalers[bundle.fingerprint] = upscaler
             self._opened = opened.pop_all()
         first = self._upscaler(passes[0])
         self.device, self.backend = first.device, first.backend

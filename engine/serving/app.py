@@ -12,6 +12,7 @@ from .problems import Problem
 from .server import Server
 from .settings import Settings
 from .status_routes import status_routes
+from .stream_routes import stream_routes
 
 
 def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
@@ -20,7 +21,7 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with server.scheduler:
+        with server.scheduler, server.streams:
             sweeper = asyncio.create_task(server.sweep())
             yield
             server.draining = True
@@ -31,6 +32,6 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.add_exception_handler(Problem, lambda _, problem: problem.response())
-    for routes in (job_routes, status_routes):
+    for routes in (job_routes, status_routes, stream_routes):
         app.include_router(routes(server))
     return app

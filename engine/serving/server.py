@@ -21,6 +21,7 @@ from .problems import Problem
 from .requests import JobOptions, check_request, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .streams import FrameStreams
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
 _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at least
@@ -34,6 +35,7 @@ class Server:
         self.jobs = JobStore(settings.folder)
         self.metrics = Metrics()
         self.draining = False
+        self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
             self.jobs, backends, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )

@@ -1,4 +1,4 @@
-"""Live streams: frames come when they are computed, callers slow the work down, and nothing is left of it afterwards."""
+"""Live streams: frames come when they are computed, callers slow the work down, and nothing is left of it."""
 
 import asyncio
 import threading
