@@ -14,6 +14,7 @@ from ..contract.closing import Closing
 from ..contract.errors import BackendError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
+from . import fourier_field, videoinr_decoder
 from .choice import engines_unavailable
 from .cuda import CudaDevice
 from .cuda_driver import local_target
@@ -25,7 +26,6 @@ from .tensorrt.engines import find_engine
 from .tensorrt.half import COORDINATES, graph_to_fp16
 from .tensorrt.library import installed_library, load_library
 from .tensorrt.session import TensorRtSession
-from .videoinr_decoder import ARCHITECTURE, VideoInrDecoderSession
 
 Warn = Callable[[str], None]
 SESSIONS = 8  # of one graph in ONNX Runtime on a GPU, each for the shapes of its inputs
@@ -102,8 +102,8 @@ class OrtGraphs(Graphs):
 
     @property
     def captured(self) -> bool:
-        """The capture of runs: true if all open sessions run as CUDA graphs."""
-        return all(isinstance(session, OrtSession) and session.captured for session in self._sessions.values())
+        """The capture of runs: true if all open sessions of ONNX Runtime run as CUDA graphs."""
+        return all(session.captured for session in self._sessions.values() if isinstance(session, OrtSession))
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes; on a GPU, it accepts no others."""
@@ -117,11 +117,13 @@ class OrtGraphs(Graphs):
         return session
 
     def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
-        if not isinstance(self.device, CudaDevice):
+        if not isinstance(self.device, CudaDevice) or has_kernel(self.bundle, role):
             return _Key(role)
         return _Key(role, tuple(tuple(inputs[spec.name].shape) for spec in self.bundle.graph(role).inputs))
 
     def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        if isinstance(self.device, CudaDevice) and has_kernel(self.bundle, key.role):
+            return _kernel_session(self.bundle, key.role, self.device, self.precision, self._weights)
         entry = self.bundle.graph(key.role)
         graph: Path | bytes = self._edited.get(key.role, self.bundle.path(key.role))
         if self.precision == "fp16":
@@ -146,7 +148,7 @@ class OrtGraphs(Graphs):
 
 
 class EngineGraphs(Graphs):
-    """Engines on a GPU, found or built when the sizes are known. VideoINR's decoder runs on kernels of its own."""
+    """Engines on a GPU, found or built when the sizes are known."""
 
     backend = "tensorrt"
 
@@ -168,8 +170,8 @@ class EngineGraphs(Graphs):
     def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
         role = key.role
         weights = self._weights.get(role, {})
-        if role == "decoder" and self.bundle.manifest.architecture.name == ARCHITECTURE:
-            return VideoInrDecoderSession(self.bundle, self._cuda, self.precision, weights)
+        if has_kernel(self.bundle, role):
+            return _kernel_session(self.bundle, role, self._cuda, self.precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
@@ -231,6 +233,24 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
         return OrtGraphs(bundle, device, backend.threads)
 
     return open_on(backend.device, open_with)
+
+
+def has_kernel(bundle: Bundle, role: Role) -> bool:
+    """Return whether a GPU runs a graph as one of stvsr's own kernels, for any size."""
+    decoders: dict[str, tuple[Role, ...]] = {
+        videoinr_decoder.ARCHITECTURE: ("decoder",),
+        fourier_field.ARCHITECTURE: ("decoder", "integer_decoder"),
+    }
+    return role in decoders.get(bundle.manifest.architecture.name, ())
+
+
+def _kernel_session(
+    bundle: Bundle, role: Role, device: CudaDevice, precision: Precision, weights: Mapping[str, np.ndarray]
+) -> Session:
+    """Open the session of a graph that `has_kernel`; `weights` replace those of the graph, by name."""
+    if bundle.manifest.architecture.name == videoinr_decoder.ARCHITECTURE:
+        return videoinr_decoder.VideoInrDecoderSession(bundle, device, precision, weights)
+    return fourier_field.FourierFieldSession(bundle, role, device, weights)
 
 
 def _names(session: Session) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 FORMAT = 1
-Role = Literal["encoder", "decoder", "integer_decoder", "network"]
+Role = Literal["encoder", "refiner", "decoder", "integer_decoder", "network"]
+_OPTIONAL_ROLES = {"refiner", "integer_decoder"}  # of a pair
 Precision = Literal["fp32", "tf32", "fp16"]
 Library = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -209,8 +210,8 @@ class Manifest(_Frozen):
     format: Literal[1]  # FORMAT
     name: str  # of the bundle
     architecture: Architecture
-    # An encoder and a decoder for a pair window, and optionally a faster decoder for integer space factors; else one
-    # network.
+    # For a pair window an encoder and a decoder, and optionally a refiner between them, which computes what depends on
+    # the time, and a faster decoder for integer space factors; else one network.
     graphs: tuple[Graph, ...]
     engines: tuple[Engine, ...] = ()
     window: Window = Field(discriminator="kind")  # the frames of one run of the network
@@ -231,7 +232,7 @@ class Manifest(_Frozen):
         roles = sorted(graph.role for graph in self.graphs)
         pair = self.window.kind == "pair"
         expected = ["decoder", "encoder"] if pair else ["network"]
-        if roles != expected and not (pair and roles == [*expected, "integer_decoder"]):
+        if [role for role in roles if not (pair and role in _OPTIONAL_ROLES)] != expected or len({*roles}) < len(roles):
             raise ValueError(f"a window of kind '{self.window.kind}' takes the graphs {' and '.join(expected)}")
         if isinstance(self.window, SlidingWindow) and self.window.frames % 2 == 0:
             raise ValueError("a sliding window has an odd number of frames")

@@ -94,13 +94,13 @@ class PairRunner:
         self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffers: Buffers
     ) -> None:
         """Write a tile's core of one frame of each window into its buffer; at other than integer factors, by bands."""
+        maps = refine(self._graphs, features, np.full(len(buffers), time, np.float32))
         low, high = self._manifest.value_range
         height, width = buffers[0].shape[1:]
-        times = np.full(len(buffers), time, np.float32)
         rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
         if phases := pixel_phases(self._manifest, shape, (height, width)):
             fy, fx = (len(phases[name]) for name in ("y", "x"))
-            frames = self._graphs.run("integer_decoder", {**features, "time": times, **phases})["frame"]
+            frames = self._graphs.run("integer_decoder", {**maps, **phases})["frame"]
             top, left = rows.start - tile.rows.start * fy, columns.start - tile.columns.start * fx
             for frame, buffer in zip(frames, buffers, strict=True):  # (3, fy * h', fx * w')
                 core = frame[:, top : top + len(rows), left : left + len(columns)]
@@ -110,7 +110,7 @@ class PairRunner:
         x = positions(columns, shape[1], width, tile.columns.start)
         band = max(1, DECODE_PX // max(1, len(columns)))
         for start in range(0, len(rows), band):
-            inputs = {**features, "time": times, "y": y[start : start + band], "x": x}
+            inputs = {**maps, "y": y[start : start + band], "x": x}
             frames = self._graphs.run("decoder", inputs)["frame"]
             top = rows.start + start
             for frame, buffer in zip(frames, buffers, strict=True):  # (3, band, W)
@@ -188,6 +188,13 @@ class NetworkRunner:
                 return 2 * output.index + round(2 * output.time)
             case _:
                 return 2 * output.index + (output.time > 0)
+
+
+def refine(graphs: Graphs, features: Mapping[str, Array], time: Array) -> Mapping[str, Array]:
+    """Return what the decoders of a pair take beside target pixels, for its features and a time (1,)."""
+    if all(graph.role != "refiner" for graph in graphs.bundle.manifest.graphs):
+        return {**features, "time": time}
+    return graphs.run("refiner", {**features, "time": time}, keep=True)
 
 
 def upload_windows(graphs: Graphs, windows: Sequence[WindowFrames]) -> Array:

@@ -1,6 +1,7 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
 import ipaddress
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class Settings:
     most_queued: int = 100  # jobs
     keep_s: float = 24 * 3600.0  # after the end of a job
     task_s: float = 600.0  # of a segment, and of a window of a stream
+    webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
+    webhook_secret: bytes | None = None  # that webhooks are signed with
     most_streams: int = 8  # of frames, at once
     most_frames_bytes: int = 256 << 20  # of the frames in a request, and of those in its answer
     most_idle_s: float = 60.0  # of a client with an open stream, between two frames
@@ -38,6 +41,13 @@ class Settings:
                 f"Everybody who reaches {self.host} could use this server: give a token (--token-file), or serve on"
                 " 127.0.0.1."
             )
+        for prefix in self.webhook_prefixes:
+            if not re.fullmatch(r"https?://[^/?#@\s]+/[^?#\s]*", prefix):
+                raise RequestError(
+                    f"'{prefix}' is no prefix of webhooks: write one such as https://example.com/hooks/."
+                )
+        if self.webhook_prefixes and self.webhook_secret is None:
+            raise RequestError("Webhooks are signed: give a secret (--webhook-secret-file).")
 
     @property
     def most_message_bytes(self) -> int:

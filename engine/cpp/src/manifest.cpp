@@ -55,7 +55,7 @@ TensorSpec parse_tensor(const Field& field) {
     return spec;
 }
 
-std::string parse_role(const Field& field) { return field.one_of({"encoder", "decoder", "integer_decoder", "network"}); }
+std::string parse_role(const Field& field) { return field.one_of({"encoder", "refiner", "decoder", "integer_decoder", "network"}); }
 
 Graph parse_graph(const Field& field) {
     Fields fields(field);
@@ -175,9 +175,11 @@ void check_consistent(const Manifest& manifest) {
     }
     std::multiset<std::string> roles;
     for (const Graph& graph : manifest.graphs) roles.insert(graph.role);
-    const std::multiset<std::string> pair_roles{"decoder", "encoder"};
-    const std::multiset<std::string> more_pair_roles{"decoder", "encoder", "integer_decoder"};
-    if (window.kind == Window::Kind::pair && roles != pair_roles && roles != more_pair_roles) {
+    std::multiset<std::string> pair_roles{"decoder", "encoder"};
+    for (const char* optional : {"integer_decoder", "refiner"}) {
+        if (roles.count(optional) != 0) pair_roles.insert(optional);
+    }
+    if (window.kind == Window::Kind::pair && roles != pair_roles) {
         throw InvalidField{"", "a window of kind 'pair' takes the graphs decoder and encoder"};
     }
     if (window.kind != Window::Kind::pair && roles != std::multiset<std::string>{"network"}) {
