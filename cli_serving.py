@@ -65,6 +65,7 @@ def serve(
         from .engine.serving.logs import log_to_stderr
         from .engine.serving.requests import check_model
         from .engine.serving.settings import Settings
+        from .engine.serving.websocket import websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
@@ -100,8 +101,7 @@ def serve(
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=30,
-            ws_max_size=settings.most_message_bytes,
-            ws_per_message_deflate=False,  # frames are compressed already, or come from a machine that is near
+            **websocket_options(settings),
         )
     )
     server.run()

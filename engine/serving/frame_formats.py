@@ -32,6 +32,12 @@ class FrameFormat:
             raise RequestError(f"Frames of {self.name} do not state their size: give width and height.")
 
     @property
+    def query(self) -> dict[str, str]:
+        """Return the format as options in an address."""
+        values = {"format": self.name, "width": self.width, "height": self.height}
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+    @property
     def frame_bytes(self) -> int | None:
         """Return the size of a raw frame; None for PNG images."""
         if self.width is None or self.height is None:

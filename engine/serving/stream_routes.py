@@ -22,12 +22,21 @@ MOST_FRAMES = 256  # in a request
 _ATTEMPTS = 2  # at a request whose worker ends
 _CLOSED = 4000  # the close code of a stream that fails, without its status
 
+_DESCRIPTION = {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": schema}
+        for name, schema in FrameOptions.model_json_schema()["properties"].items()
+    ],
+    "requestBody": {"content": {kind: {} for kind in ("image/png", "application/octet-stream")}},
+    "responses": {"200": {"content": {kind: {} for kind in ("image/png", "application/octet-stream")}}},
+}
+
 
 def stream_routes(server: Server) -> APIRouter:
     """Return the routes of frames."""
     routes = APIRouter(prefix="/v1")
 
-    @routes.post("/frames", dependencies=[Depends(server.authorize)])
+    @routes.post("/frames", dependencies=[Depends(server.authorize)], openapi_extra=_DESCRIPTION)
     async def upscale_frames(request: Request) -> Response:
         """Upscale the frames in the body, which follow each other; the options are in the query."""
         options = _read_options(server, request.query_params)
@@ -171,7 +180,7 @@ def _check_access(server: Server, websocket: WebSocket) -> None:
 async def _stream(server: Server, websocket: WebSocket, options: FrameOptions) -> None:
     """Pass frames between a client and a stream until it ends. Raises Problem, WebSocketDisconnect."""
     idle_s = server.settings.most_idle_s
-    async with aclosing(server.streams.run(options, _received(websocket, idle_s))) as results:
+    async with aclosing(server.streams.run(options, _received(websocket))) as results:
         async for result in results:
             if isinstance(result, StreamFacts):
                 await websocket.send_json({"type": "opened", **result._asdict()})
@@ -183,14 +192,10 @@ async def _stream(server: Server, websocket: WebSocket, options: FrameOptions) -
                 raise WebSocketDisconnect from None  # a client that does not read does not read an error either
 
 
-async def _received(websocket: WebSocket, idle_s: float) -> AsyncIterator[bytes]:
+async def _received(websocket: WebSocket) -> AsyncIterator[bytes]:
     """Yield the frames of a client until it ends the stream."""
     while True:
-        try:
-            async with asyncio.timeout(idle_s):
-                message = await websocket.receive()
-        except TimeoutError:
-            raise Problem(408, "idle", f"No frame came for {idle_s:g} seconds: open the stream again.") from None
+        message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1006))
         if (data := message.get("bytes")) is not None:
@@ -211,7 +216,7 @@ def _is_end(text: str) -> bool:
 async def _close_with(websocket: WebSocket, problem: Problem) -> None:
     """Send a problem as the last message of a stream, and close it."""
     try:
-        await websocket.send_json({"type": "problem", **problem.body})
+        await websocket.send_json({"type": "problem", "problem": problem.body})
         await websocket.close(_CLOSED + problem.status, problem.code)
     except WebSocketDisconnect:
         return

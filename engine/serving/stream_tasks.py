@@ -40,9 +40,10 @@ def serve_streams(limits: StreamLimits, connection: Connection, backend: Backend
     """Run streams that come over a connection until it closes: the main function of a worker, with limits before.
 
     Messages to it are ("open", (stream, options)), ("frame", (stream, payload)), ("end", stream), ("sent", stream) when
-    a new frame was taken, and ("close", stream). It answers ("taken", stream) for each input frame, ("opened", (stream,
-    width, height, times)) before the first new frame, ("frame", (stream, payload, seconds)) with the seconds in which
-    frames were computed so far, and at the end ("done", stream) or ("failed", (stream, code, sentence)).
+    a new frame was taken, and ("close", stream). It answers ("waiting", stream) when it can do nothing without another
+    input frame, ("taken", stream) for each of them, ("opened", (stream, width, height, times)) before the first new
+    frame, ("frame", (stream, payload, seconds)) with the seconds in which frames were computed so far, and at the end
+    ("done", stream) or ("failed", (stream, code, sentence)).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its workers
     with UpscalerPool(batch=limits.batch) as pool:
@@ -139,7 +140,12 @@ class _StreamWorker:
             stream.writer.close()
 
     async def _inputs(self, stream: _Stream) -> AsyncIterator[bytes]:
-        while (data := await stream.inputs.get()) is not None:
+        while True:
+            if stream.inputs.empty():
+                self._send("waiting", stream.number)
+            data = await stream.inputs.get()
+            if data is None:
+                return
             self._send("taken", stream.number)
             yield data
 

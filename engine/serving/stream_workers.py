@@ -45,7 +45,7 @@ class StreamWorkers(Closing):
         self._task_s = task_s
         self._count = 0
         self._links: dict[int, Link] = {}  # of the thread
-        self._heard = [0.0] * len(self._workers)  # when a worker last gave a message, or owed nothing
+        self._heard: list[float] = []  # when each worker last gave a message, or owed nothing
         self._outbox: SimpleQueue[tuple[Link, str, Any]] = SimpleQueue()
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._wake_lock = threading.Lock()
@@ -88,6 +88,7 @@ class StreamWorkers(Closing):
             for worker in self._workers:
                 stack.enter_context(worker.running())
                 worker.task = "streams"  # it is never idle
+            self._heard = [time.monotonic()] * len(self._workers)
             while not self._ending.is_set():
                 for worker, kind, value in wait_for_messages(self._workers, _POLL_S, self._wake_reader):
                     self._take(self._workers.index(worker), kind, value)

@@ -44,7 +44,7 @@ class FrameStreams(Closing):
     """
 
     def __init__(self, settings: Settings, backends: Sequence[Backend]) -> None:
-        self._most = settings.most_streams
+        self._most, self._idle_s = settings.most_streams, settings.most_idle_s
         limits = StreamLimits(settings.most_pixels, settings.most_frames_bytes, settings.batch, settings.warm)
         devices = list(dict.fromkeys(backends))  # a worker computes streams in turns, so that a device needs no second
         self._workers = StreamWorkers(functools.partial(serve_streams, limits), devices, settings.task_s)
@@ -69,7 +69,8 @@ class FrameStreams(Closing):
         """Yield the facts of a stream and then its new frames, as they are ready.
 
         Input frames are taken as the worker needs them, and the worker waits while new frames are not taken. A caller
-        that closes the iterator ends the stream. Raises Problem, and the errors of `frames`.
+        that closes the iterator ends the stream. Raises Problem, also when the worker waits too long for a frame, and
+        the errors of `frames`.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
@@ -84,9 +85,12 @@ class FrameStreams(Closing):
         link = self._workers.open(worker, deliver, options)
         room = asyncio.Semaphore(UNDER_WAY)
         sending = asyncio.create_task(self._send_frames(link, frames, room, messages))
+        waiting = False
         try:
             while True:
-                match await messages.get():
+                message = await self._next_message(messages, waiting)
+                waiting = message[0] == "waiting"
+                match message:
                     case "opened", (width, height, times):
                         yield StreamFacts(width, height, times)
                     case "frame", (data, seconds):
@@ -94,6 +98,8 @@ class FrameStreams(Closing):
                         self._workers.send(link, "sent")
                     case "taken", _:
                         room.release()
+                    case "waiting" | "sent", _:
+                        pass
                     case "done", _:
                         return
                     case "failed", (code, sentence):
@@ -109,6 +115,14 @@ class FrameStreams(Closing):
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 
+    async def _next_message(self, messages: "asyncio.Queue[tuple[str, Any]]", waiting: bool) -> tuple[str, Any]:
+        """Return the next message; raise Problem if the worker waits too long for a frame."""
+        try:
+            async with asyncio.timeout(self._idle_s if waiting else None):
+                return await messages.get()
+        except TimeoutError:
+            raise Problem(408, "idle", f"No frame came for {self._idle_s:g} seconds: open the stream again.") from None
+
     async def _send_frames(
         self,
         link: Link,
@@ -121,6 +135,8 @@ class FrameStreams(Closing):
             async for data in frames:
                 await room.acquire()
                 self._workers.send(link, "frame", data)
+                messages.put_nowait(("sent", None))
             self._workers.send(link, "end")
+            messages.put_nowait(("sent", None))
         except Exception as error:
             messages.put_nowait(("error", error))
