@@ -3,8 +3,9 @@
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +104,7 @@ class Client(Closing):
         else:
             headers |= {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
             created = self._connection.request(
-                "POST", "/v1/jobs", content=lambda: read_chunks(video), params=values, headers=headers
+                "POST", "/v1/jobs", content=partial(read_chunks, video), params=values, headers=headers
             )
         return _job(created.json())
 
@@ -204,7 +205,7 @@ class Client(Closing):
         size = int(answer.headers["stvsr-width"]), int(answer.headers["stvsr-height"])
         return decode_frames(answer.content, frame_format.name, size)
 
-    def stream(self, frames: Iterable[np.ndarray], **options: Any) -> Iterator[np.ndarray]:
+    def stream(self, frames: Iterable[np.ndarray], **options: Any) -> Generator[np.ndarray]:
         """Upscale a live stream of frames of one size, and yield the new frames as they are ready.
 
         The types are those of `frames`. Input frames are taken in a thread, which waits while new frames are not taken;

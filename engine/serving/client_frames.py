@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
@@ -42,7 +42,7 @@ def encode_frames(frames: list[np.ndarray]) -> tuple[FrameFormat, bytes]:
 
 def format_of(frame: np.ndarray) -> FrameFormat:
     """Return the format in which a frame (3, h, w) is sent: raw, with 8 bits for uint8 and 16 for other types."""
-    if frame.ndim != 3:
+    if frame.ndim != 3 or frame.shape[0] != 3:
         as_frame(frame)  # raises the error
     return FrameFormat("rgb24" if frame.dtype == np.uint8 else "rgb48le", frame.shape[2], frame.shape[1])
 
@@ -64,7 +64,7 @@ def decode_frames(data: bytes, name: FormatName, size: tuple[int, int]) -> list[
 
 def stream_frames(
     connection: Connection, frames: Iterable[np.ndarray], options: Mapping[str, Any]
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Send frames through a WebSocket, and yield those that come back."""
     source = iter(frames)
     first = next(source, None)

@@ -1,11 +1,16 @@
 """Uploads of a client: in one request, or in parts that go on after an interruption (tus 1.0)."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ..contract.errors import MediaError, RequestError, ServerError
 from .connection import Connection, Patience
+
+if TYPE_CHECKING:
+    import httpx2
 
 LARGE_BYTES = 16 << 20  # videos beyond are uploaded in parts, if the server can
 PART_BYTES = 8 << 20
@@ -36,20 +41,28 @@ def upload(connection: Connection, video: Path) -> str:
             "Content-Type": "application/offset+octet-stream",
             "Content-Length": str(min(PART_BYTES, size - offset)),
         }
-        part = read_chunks(video, offset, PART_BYTES)
+        part = partial(read_chunks, video, offset, PART_BYTES)
         try:
-            with connection.open("PATCH", path, content=lambda part=part: part, headers=headers) as answer:  # type: ignore[misc]
-                reached = int(answer.headers["upload-offset"])
+            with connection.open("PATCH", path, content=part, headers=headers) as answer:
+                reached = _offset(answer)
         except ServerError as error:
             if error.status != 409:  # another offset: the server has more, or less
                 patience.wait(error)
-            reached = int(connection.request("HEAD", path, headers=_TUS).headers["upload-offset"])
-            if error.status == 409 and reached == offset:
-                raise
+            reached = _offset(connection.request("HEAD", path, headers=_TUS))
         if reached > offset:
             patience.restart()
+        else:
+            patience.wait(ServerError(f"The server takes no more of {video.name}: try again."))
         offset = reached
     return path.rpartition("/")[2]
+
+
+def _offset(answer: "httpx2.Response") -> int:
+    """Return the offset of an upload in an answer. Raises ServerError if there is none."""
+    text = answer.headers.get("upload-offset", "")
+    if not text.isdigit():
+        raise ServerError("The server does not tell how much of the upload it has.", answer.status_code, "failed")
+    return int(text)
 
 
 def read_chunks(video: Path, start: int = 0, size: int | None = None) -> Iterator[bytes]:

@@ -24,18 +24,18 @@ def app_of(folder: Path, workers: int = 1, **settings: Any) -> FastAPI:
 
 
 @contextlib.contextmanager
-def listening(folder: Path, port: int = 0, **settings: Any) -> Iterator[str]:
+def serving(folder: Path, **settings: Any) -> Iterator[str]:
     """Run a server on a port of this machine, and yield its address."""
+    with listening(app_of(folder, **settings), **websocket_options(Settings(folder, **settings))) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def listening(app: Any, **options: Any) -> Iterator[str]:
+    """Run an application on a port of this machine, and yield its address; `options` are those of uvicorn."""
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        config = uvicorn.Config(
-            app_of(folder, **settings),
-            log_level="warning",
-            timeout_graceful_shutdown=5,
-            **websocket_options(Settings(folder, **settings)),
-        )
-        server = uvicorn.Server(config)
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5, **options))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="server")
         thread.start()
         try:

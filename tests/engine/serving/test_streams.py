@@ -26,7 +26,7 @@ from stvsr.engine.serving.streams import FrameStreams, NewFrame, StreamFacts
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.servers import listening, wait_until, workers_of
+from tests.support.servers import serving, wait_until, workers_of
 
 RAW = {"format": "rgb24", "width": 32, "height": 24, "model": "toy", "scale": 2}
 TOKEN = "a-token-of-some-length"
@@ -212,7 +212,7 @@ def test_a_worker_that_is_silent_is_replaced(models: Path, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with listening(tmp_path_factory.mktemp("server"), most_streams=2, most_idle_s=2.0) as url:
+    with serving(tmp_path_factory.mktemp("server"), most_streams=2, most_idle_s=2.0) as url:
         yield url
 
 
@@ -342,7 +342,7 @@ def test_a_client_that_reads_nothing_is_closed(server: str) -> None:
 
 
 def test_a_token_is_asked_for(models: Path, tmp_path: Path) -> None:
-    with listening(tmp_path, host="0.0.0.0", token=TOKEN) as url:
+    with serving(tmp_path, host="0.0.0.0", token=TOKEN) as url:
         for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": f"Bearer {TOKEN[:-1]}"}):
             with pytest.raises(InvalidStatus) as refused, connect(address(url), additional_headers=headers):
                 pass
