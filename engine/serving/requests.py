@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,7 +13,9 @@ from ..media.reader import open_reader
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 from .settings import Settings
 
+MODEL = Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)  # a bundle's name, or two with a + between
 _RATE = r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$"
+_Options = TypeVar("_Options", bound=BaseModel)
 
 
 class JobOptions(BaseModel):
@@ -26,7 +28,7 @@ class JobOptions(BaseModel):
     height: Annotated[int, Field(ge=1, le=32768)] | None = None
     time_factor: Annotated[int, Field(ge=1, le=64)] | None = None
     fps: Annotated[str, Field(pattern=_RATE)] | None = None  # of the output: a number or a fraction
-    model: Annotated[str, Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)] = DEFAULT_MODEL
+    model: Annotated[str, MODEL] = DEFAULT_MODEL
     codec: Annotated[str, Field(pattern=r"^[\w\-]{1,40}$")] | None = None
     crf: Annotated[int, Field(ge=0, le=63)] | None = None
     container: Literal["mp4", "mov", "mkv", "webm"] = "mp4"
@@ -38,8 +40,13 @@ class JobOptions(BaseModel):
 
 def read_options(values: Any) -> JobOptions:
     """Return the options in JSON values or in the query of an address. Raises RequestError for any that is wrong."""
+    return validated(JobOptions, values)
+
+
+def validated(kind: type[_Options], values: Any) -> _Options:
+    """Return options of some kind, by their names. Raises RequestError, which names the first that is wrong."""
     try:
-        return JobOptions.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "the options"
@@ -47,12 +54,17 @@ def read_options(values: Any) -> JobOptions:
         raise RequestError(f"{name}: {problem}. Change it, or leave it out.") from error
 
 
-def make_request(options: JobOptions, source: str | Path, output: str | Path) -> UpscaleRequest:
-    """Return the request of a job. Raises RequestError for a model that has no name on this server."""
+def check_model(model: str) -> None:
+    """Raise RequestError for a model that has no name on this server."""
     names = named_bundles()
-    for name in options.model.split("+"):
+    for name in model.split("+"):
         if name not in names:
             raise RequestError(f"There is no model '{name}' here: use one of {', '.join(names)}.")
+
+
+def make_request(options: JobOptions, source: str | Path, output: str | Path) -> UpscaleRequest:
+    """Return the request of a job. Raises RequestError for a model that has no name on this server."""
+    check_model(options.model)
     if (options.width is None) != (options.height is None):
         raise RequestError("A size has a width and a height: give both, or a scale.")
     fields: dict[str, Any] = {

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import anyio
 from fastapi import Header, Request
 from fastapi.concurrency import run_in_threadpool
 
+from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
@@ -23,6 +24,7 @@ from .problems import Problem
 from .requests import JobOptions, check_request, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .streams import FrameStreams
 from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
@@ -32,11 +34,12 @@ _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at 
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, executor: Executor) -> None:
+    def __init__(self, settings: Settings, executor: Executor, backends: Sequence[Backend]) -> None:
         self.settings = settings
         self.jobs = JobStore(settings.folder, settings.files)
         self.metrics = Metrics()
         self.draining = False
+        self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
             self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
