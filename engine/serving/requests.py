@@ -1,4 +1,4 @@
-"""The requests of clients: JSON options become an `UpscaleRequest`, and are checked before a job is stored."""
+"""The requests of clients: JSON options become an `UpscaleRequest`."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..contract.bundle import find_bundles, named_bundles
+from ..contract.bundle import named_bundles
 from ..contract.errors import RequestError
-from ..media.encoder import choose_encoding
-from ..media.reader import open_reader
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
-from .settings import Settings
 
 MODEL = Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)  # a bundle's name, or two with a + between
 _RATE = r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$"
@@ -81,29 +78,6 @@ def make_request(options: JobOptions, source: str | Path, output: str | Path) ->
     given = {name: value for name, value in fields.items() if value is not None}
     # A result may be there already: of a worker that ended after it wrote it.
     return UpscaleRequest(input=source, output=output, overwrite=True, **given)
-
-
-def check_request(request: UpscaleRequest, settings: Settings) -> None:
-    """Raise MediaError for an input that cannot be read, and RequestError for what this server does not compute."""
-    request.check()
-    with open_reader(request.input) as reader:
-        info = reader.info
-    if info.width * info.height > settings.most_pixels:
-        raise RequestError(
-            f"The video has frames of {info.width}x{info.height} pixels, and this server takes"
-            f" {settings.most_pixels} pixels: make it smaller."
-        )
-    frames = info.frames or (None if info.duration is None else round(info.duration * info.rate))
-    if frames is not None and frames > settings.most_frames:
-        raise RequestError(
-            f"The video has {frames} frames, and this server takes {settings.most_frames}: cut it into parts."
-        )
-    plan = request.plan(
-        find_bundles(request.model), width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
-    )
-    choose_encoding(
-        plan.output.suffix, plan.size, info.bit_depth, codec=request.codec, crf=request.crf, pix_fmt=request.pix_fmt
-    )
 
 
 def _rate(text: str) -> Fraction:

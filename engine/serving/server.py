@@ -17,11 +17,12 @@ from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
+from .checks import VideoChecker, VideoLimits
 from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, check_request, make_request, read_options
+from .requests import JobOptions, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -39,6 +40,7 @@ class Server:
         self.jobs = JobStore(settings.folder, settings.files)
         self.metrics = Metrics()
         self.draining = False
+        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
         self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
             self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
@@ -138,7 +140,7 @@ class Server:
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
-            check_request(request, self.settings)
+            self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
         except RequestError as error:
