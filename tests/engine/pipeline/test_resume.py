@@ -198,7 +198,7 @@ def test_clocks_and_converted_streams_are_those_of_one_run(
 
 
 def test_a_stopped_run_of_a_joined_recording_goes_on(toy: Path, tmp_path: Path) -> None:
-    """What was found of the clock is stored with the survey, because parts cannot be found by their times."""
+    """The survey stores that parts cannot be found by their times."""
     clip = joined_recording(tmp_path)
     wanted = request(clip, tmp_path / "parts.mp4", model=toy, scale=2)
     with pytest.raises(StoppedError):
