@@ -39,7 +39,7 @@ class Transfer:
 
     @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         return None
 
     def _turned(self, packet: Any) -> Iterator[Packet]:
@@ -103,7 +103,7 @@ class AudioConversion(Transfer):
 
     @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         if not self._undecoded:
             return None
         return f"{len(self._undecoded)} of its packets cannot be decoded, the first at {self._undecoded[0]}"
