@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .cli_options import BackendOptions, EncoderOptions, FrameOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar
+from .terminal import complain, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
@@ -142,6 +142,6 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         out.print(f"{finished} finished before.")
     for outcome in outcomes:
         if outcome.error is not None:
-            err.print(f"[bold red]Error:[/] {plain(outcome.request.input)}: {plain(outcome.error)}", soft_wrap=True)
+            complain(f"{outcome.request.input}: {outcome.error}")
         for warning in outcome.report.warnings if outcome.report else ():
-            err.print(f"[yellow]Note:[/] {plain(outcome.request.input)}: {plain(warning)}", soft_wrap=True)
+            note(f"{outcome.request.input}: {warning}")

@@ -80,6 +80,14 @@ class BackendOptions:
         typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
     ] = None
 
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that one run of a graph in ONNX Runtime may take, for bundles that are not trusted.",
+            show_default="no limit",
+        ),
+    ] = None
+
     def record(self) -> "Backend":
         """Return the engine's record. Raises BackendError for options that contradict each other."""
         from .engine.backends.options import Backend
@@ -90,6 +98,7 @@ class BackendOptions:
             precision=self.precision,  # type: ignore[arg-type]
             library=self.library,  # type: ignore[arg-type]
             threads=self.threads,
+            time_limit_s=self.time_limit,
         )
 
 

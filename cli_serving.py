@@ -1,16 +1,18 @@
 """The command that serves videos over HTTP."""
 
+import base64
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .cli_batch import backends_of_workers
 from .cli_options import BackendOptions, record_options
 from .engine.contract.errors import BackendError, RequestError
-from .terminal import err
+from .terminal import err, plain
 
+LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
 
 
@@ -34,12 +36,27 @@ def serve(
     max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
     keep_hours: Annotated[float, typer.Option(help="Hours until a job that has ended is deleted.", min=0)] = 24.0,
     segment_timeout: Annotated[float, typer.Option(help="Seconds that a part of a video may take.", min=1)] = 600.0,
+    webhook_prefix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address below which clients may name webhooks, which learn when a job has ended.",
+            show_default="none",
+        ),
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the secret that signs webhooks: whsec_ and base64.", show_default="none"),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="Events to log, as lines of JSON on standard error; debug has every request.")
+    ] = "info",
 ) -> None:
     """Serve videos over HTTP: jobs that go on after a restart."""
     try:
         import uvicorn
 
         from .engine.serving.app import make_app
+        from .engine.serving.logs import log_to_stderr
         from .engine.serving.settings import Settings
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
@@ -57,24 +74,42 @@ def serve(
         most_queued=max_queue,
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
+        webhook_prefixes=tuple(webhook_prefix or ()),
+        webhook_secret=None if webhook_secret_file is None else _read_secret(webhook_secret_file),
     )
+    log_to_stderr(log_level)
     app = make_app(settings, backends_of_workers(backend.record(), workers))
-    err.print(f"Serving on http://{host}:{port}, jobs in {store}.", soft_wrap=True)
+    err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = uvicorn.Server(
-        uvicorn.Config(
-            app, host=host, port=port, log_level="warning", server_header=False, timeout_graceful_shutdown=30
-        )
+        uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=30)
     )
     server.run()
     if not server.started:
         sys.exit(1)
 
 
-def _read_token(path: Path) -> str:
+def _read_line(path: Path) -> str:
     try:
-        token = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read ({error.strerror}): name a file with a token.") from error
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RequestError(f"{path} cannot be read ({reason}): name a file of one line of text.") from error
+
+
+def _read_secret(path: Path) -> bytes:
+    """Read the secret of webhooks, as the Standard Webhooks specification writes it."""
+    kind, _, text = _read_line(path).partition("_")
+    try:
+        secret = base64.b64decode(text, validate=True)
+    except ValueError:
+        secret = b""
+    if kind != "whsec" or not 24 <= len(secret) <= 64:
+        raise RequestError(f"The secret in {path} is not 'whsec_' and 24 to 64 bytes as base64: write another.")
+    return secret
+
+
+def _read_token(path: Path) -> str:
+    token = _read_line(path)
     if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
         raise RequestError(f"The token in {path} is not one line of 16 ASCII characters or more: write another.")
     return token

@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..contract.axes import sizes_of
+from ..contract.axes import shape_of, sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
-from ..contract.errors import BackendError
+from ..contract.errors import BackendError, BundleError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
+from . import fourier_field, videoinr_decoder
 from .choice import engines_unavailable
 from .cuda import CudaDevice
 from .cuda_driver import local_target
@@ -25,7 +26,6 @@ from .tensorrt.engines import find_engine
 from .tensorrt.half import COORDINATES, graph_to_fp16
 from .tensorrt.library import installed_library, load_library
 from .tensorrt.session import TensorRtSession
-from .videoinr_decoder import ARCHITECTURE, VideoInrDecoderSession
 
 Warn = Callable[[str], None]
 SESSIONS = 8  # of one graph in ONNX Runtime on a GPU, each for the shapes of its inputs
@@ -48,8 +48,20 @@ class Graphs(Closing):
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Run one graph on the current stream; `keep` as in `Session.run`."""
-        return self.session(role, inputs).run(inputs, keep=keep)
+        """Run one graph on the current stream; `keep` as in `Session.run`.
+
+        Raises BundleError if an output has another shape than the manifest states.
+        """
+        outputs = self.session(role, inputs).run(inputs, keep=keep)
+        graph = self.bundle.graph(role)
+        sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
+        for spec in graph.outputs:
+            if (actual := _shape(outputs[spec.name])) != (stated := shape_of(spec, sizes)):
+                raise BundleError(
+                    f"The graph {self.bundle.path(role)} returns '{spec.name}' of the shape {actual}, and its manifest"
+                    f" states {stated}: export the bundle again, or use another one."
+                )
+        return outputs
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""
@@ -92,9 +104,16 @@ class OrtGraphs(Graphs):
 
     backend = "ort"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        threads: int | None,
+        precision: Precision = "fp32",
+        time_limit_s: float | None = None,
+    ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads = threads
+        self._threads, self._time_limit_s = threads, time_limit_s
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -102,8 +121,8 @@ class OrtGraphs(Graphs):
 
     @property
     def captured(self) -> bool:
-        """The capture of runs: true if all open sessions run as CUDA graphs."""
-        return all(isinstance(session, OrtSession) and session.captured for session in self._sessions.values())
+        """The capture of runs: true if all open sessions of ONNX Runtime run as CUDA graphs."""
+        return all(session.captured for session in self._sessions.values() if isinstance(session, OrtSession))
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes; on a GPU, it accepts no others."""
@@ -117,11 +136,13 @@ class OrtGraphs(Graphs):
         return session
 
     def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
-        if not isinstance(self.device, CudaDevice):
+        if not isinstance(self.device, CudaDevice) or has_kernel(self.bundle, role):
             return _Key(role)
         return _Key(role, tuple(tuple(inputs[spec.name].shape) for spec in self.bundle.graph(role).inputs))
 
     def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        if isinstance(self.device, CudaDevice) and has_kernel(self.bundle, key.role):
+            return _kernel_session(self.bundle, key.role, self.device, self.precision, self._weights)
         entry = self.bundle.graph(key.role)
         graph: Path | bytes = self._edited.get(key.role, self.bundle.path(key.role))
         if self.precision == "fp16":
@@ -134,7 +155,7 @@ class OrtGraphs(Graphs):
                 entry.inputs, dict(zip(names, key.shapes, strict=True))
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
-        return OrtSession(graph, self.device, self._threads, self.precision, fixed)
+        return OrtSession(graph, self.device, self._threads, self.precision, fixed, self._time_limit_s)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
@@ -146,7 +167,7 @@ class OrtGraphs(Graphs):
 
 
 class EngineGraphs(Graphs):
-    """Engines on a GPU, found or built when the sizes are known. VideoINR's decoder runs on kernels of its own."""
+    """Engines on a GPU, found or built when the sizes are known."""
 
     backend = "tensorrt"
 
@@ -168,8 +189,8 @@ class EngineGraphs(Graphs):
     def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
         role = key.role
         weights = self._weights.get(role, {})
-        if role == "decoder" and self.bundle.manifest.architecture.name == ARCHITECTURE:
-            return VideoInrDecoderSession(self.bundle, self._cuda, self.precision, weights)
+        if has_kernel(self.bundle, role):
+            return _kernel_session(self.bundle, role, self._cuda, self.precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
@@ -222,15 +243,40 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
 
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
-            return OrtGraphs(bundle, device, backend.threads, backend.precision_on_gpu(bundle.manifest))
+            precision = backend.precision_on_gpu(bundle.manifest)
+            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
                 f" {backend.precision}, or see 'stvsr info --devices'."
             )
-        return OrtGraphs(bundle, device, backend.threads)
+        return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
 
     return open_on(backend.device, open_with)
+
+
+def has_kernel(bundle: Bundle, role: Role) -> bool:
+    """Return whether a GPU runs a graph as one of stvsr's own kernels, for any size."""
+    decoders: dict[str, tuple[Role, ...]] = {
+        videoinr_decoder.ARCHITECTURE: ("decoder",),
+        fourier_field.ARCHITECTURE: ("decoder", "integer_decoder"),
+    }
+    return role in decoders.get(bundle.manifest.architecture.name, ())
+
+
+def _kernel_session(
+    bundle: Bundle, role: Role, device: CudaDevice, precision: Precision, weights: Mapping[str, np.ndarray]
+) -> Session:
+    """Open the session of a graph that `has_kernel`; `weights` replace those of the graph, by name."""
+    if bundle.manifest.architecture.name == videoinr_decoder.ARCHITECTURE:
+        return videoinr_decoder.VideoInrDecoderSession(bundle, device, precision, weights)
+    return fourier_field.FourierFieldSession(bundle, role, device, weights)
+
+
+def _shape(value: Array) -> tuple[int, ...]:
+    """Return the shape of an array, or of one of ONNX Runtime's values."""
+    shape = value.shape
+    return tuple(shape() if callable(shape) else shape)
 
 
 def _names(session: Session) -> list[str]:

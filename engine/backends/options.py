@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,6 +12,7 @@ from ..contract.manifest import Library, Manifest, Precision
 
 Kind = Literal["auto", "ort", "tensorrt"]
 RequestedPrecision = Literal["auto", "fp32", "tf32", "fp16"]
+MOST_THREADS = 1024
 LARGEST_LOSS = 1 / 255  # a step of 8 bits; of a precision that "auto" chooses, at the 99.9th percentile of pixels
 
 
@@ -26,6 +28,7 @@ class Backend:
     library: the TensorRT library; None: the one that is installed.
     threads: CPU threads of ONNX Runtime; None: one for each CPU that the process may use.
     refit: compile engines whose weights can be replaced. ONNX Runtime can always replace them.
+    time_limit_s: seconds that one run of a graph in ONNX Runtime may take, for bundles that are not trusted; None: any.
     """
 
     kind: Kind = "auto"
@@ -34,13 +37,16 @@ class Backend:
     library: Library | None = None
     threads: int | None = None
     refit: bool = False
+    time_limit_s: float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("backend", self.kind, get_args(Kind))
         _check_choice("precision", self.precision, get_args(RequestedPrecision))
         kind, _ = parse_device(self.device)
-        if self.threads is not None and self.threads < 1:
-            raise BackendError(f"The number of threads is {self.threads}: give 1 or more.")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise BackendError(f"The number of threads is {self.threads}: give 1 to {MOST_THREADS}.")
+        if self.time_limit_s is not None and not 0 < self.time_limit_s <= threading.TIMEOUT_MAX:
+            raise BackendError(f"The time limit is {self.time_limit_s:g} s: give a number above 0.")
         if self.kind == "tensorrt":
             if kind == "cpu":
                 raise BackendError("Engines run only on GPUs: use --device cuda:0, or --backend ort for the CPU.")

@@ -1,10 +1,11 @@
 """Write files that appear as a whole or not at all."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .leftovers import unfinished_path
 
 
 @contextmanager
@@ -15,7 +16,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     same time. After an error the temporary file is removed and an existing file stays as it was. With `sync`, the
     contents are on the disk before the file has its name, so that a loss of power cannot leave an empty file.
     """
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    partial = unfinished_path(path)
     try:
         yield partial
         if sync:

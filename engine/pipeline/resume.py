@@ -208,7 +208,7 @@ def _identity(
         "scene threshold": request.scene_threshold,
         "optical flow": request.flow,
         "tile": request.tile,
-        "backend": {k: v for k, v in asdict(request.backend).items() if k != "threads"},
+        "backend": {k: v for k, v in asdict(request.backend).items() if k not in ("threads", "time_limit_s")},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
         "segment length": frames,
         "version of the encoders": av.__version__,

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ..contract.bundle import Bundle, find_bundles
-from ..contract.errors import CancelledError, MediaError
+from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.frame import Frame
@@ -228,7 +228,10 @@ class Run:
             if self._cancel is not None and self._cancel.is_set():
                 raise CancelledError(f"The run was cancelled after {self.frames_in} frames: start it again.")
             with self.inference.busy():
-                picture = next(results, None)
+                try:
+                    picture = next(results, None)
+                except NonFiniteError as error:
+                    raise NonFiniteError(f"{error} {self._next_time(pending)}".rstrip()) from error
             self._finish_inputs(pending)
             if picture is None:
                 break
@@ -236,6 +239,11 @@ class Run:
                 computed.put((picture, slot.pts))
             del picture  # or its buffer would live until the next one
             self._finish_inputs(pending)
+
+    def _next_time(self, pending: deque[list[list[Slot]]]) -> str:
+        """Return a sentence about the time of the frame that is computed next."""
+        pts = next((slots[0].pts for groups in pending for slots in groups if slots), None)
+        return "" if pts is None else f"The frame is that at {float(pts):.3f} s."
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         """Yield each frame, once its successor is known, with the times at which outputs are requested."""

@@ -89,12 +89,13 @@ class PairRunner:
         self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffer: Array
     ) -> None:
         """Write a tile's core of one frame into `buffer` (3, H, W); at other than integer factors, band by band."""
+        maps = refine(self._graphs, features, np.array([time], np.float32))
         low, high = self._manifest.value_range
         height, width = buffer.shape[1:]
         rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
         if phases := pixel_phases(self._manifest, shape, (height, width)):
             fy, fx = (len(phases[name]) for name in ("y", "x"))
-            inputs = {**features, "time": np.array([time], np.float32), **phases}
+            inputs = {**maps, **phases}
             frame = self._graphs.run("integer_decoder", inputs)["frame"][0]  # (3, fy * h', fx * w')
             top, left = rows.start - tile.rows.start * fy, columns.start - tile.columns.start * fx
             core = frame[:, top : top + len(rows), left : left + len(columns)]
@@ -104,7 +105,7 @@ class PairRunner:
         x = positions(columns, shape[1], width, tile.columns.start)
         band = max(1, DECODE_PX // max(1, len(columns)))
         for start in range(0, len(rows), band):
-            inputs = {**features, "time": np.array([time], np.float32), "y": y[start : start + band], "x": x}
+            inputs = {**maps, "y": y[start : start + band], "x": x}
             frame = self._graphs.run("decoder", inputs)["frame"][0]  # (3, band, W)
             top = rows.start + start
             part = buffer[:, top : top + frame.shape[1], columns.start : columns.stop]
@@ -175,6 +176,13 @@ class NetworkRunner:
                 return 2 * output.index + round(2 * output.time)
             case _:
                 return 2 * output.index + (output.time > 0)
+
+
+def refine(graphs: Graphs, features: Mapping[str, Array], time: Array) -> Mapping[str, Array]:
+    """Return what the decoders of a pair take beside target pixels, for its features and a time (1,)."""
+    if all(graph.role != "refiner" for graph in graphs.bundle.manifest.graphs):
+        return {**features, "time": time}
+    return graphs.run("refiner", {**features, "time": time}, keep=True)
 
 
 def upload_window(graphs: Graphs, window: WindowFrames) -> Array:

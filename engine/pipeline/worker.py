@@ -56,7 +56,10 @@ class Worker:
             while self.connection.poll():
                 yield self.connection.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self._process.join(_END_S)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join(_END_S)
             code = self._process.exitcode
             self.connection.close()
             self._start_process()

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 
 from ..backends.options import Backend
-from .job_routes import job_routes
+from .job_routes import job_facts, job_routes
 from .problems import Problem
 from .server import Server
 from .settings import Settings
 from .status_routes import status_routes
+from .webhooks import WebhookSender
 
 
 def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
@@ -20,7 +21,7 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with server.scheduler:
+        with server.scheduler, _webhooks(server):
             sweeper = asyncio.create_task(server.sweep())
             yield
             server.draining = True
@@ -34,3 +35,9 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
     for routes in (job_routes, status_routes):
         app.include_router(routes(server))
     return app
+
+
+def _webhooks(server: Server) -> AbstractContextManager[object]:
+    """Return the sender of webhooks, if the server allows any."""
+    secret = server.settings.webhook_secret
+    return nullcontext() if secret is None else WebhookSender(server.jobs, secret, job_facts)

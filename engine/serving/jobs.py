@@ -9,7 +9,8 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,7 +37,12 @@ CREATE TABLE IF NOT EXISTS jobs (
     segments_total INTEGER,
     error TEXT,
     report TEXT
-)
+);
+CREATE TABLE IF NOT EXISTS webhooks (
+    id TEXT PRIMARY KEY,
+    due REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+);
 """
 _COLUMNS = (
     "id", "number", "state", "priority", "options", "created", "started", "finished", "frames_done", "frames_total",
@@ -80,7 +86,7 @@ class JobStore(Closing):
         self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
-        self._database.execute(_SCHEMA)
+        self._database.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the database."""
@@ -148,19 +154,48 @@ class JobStore(Closing):
             self._database.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*_stored(fields), identifier))
 
     def end(self, identifier: str, state: State, **fields: Any) -> bool:
-        """Set the last state of a job, and return true, unless it has one."""
+        """Set the last state of a job, and return true, unless it has one. Its webhook, if it has one, is due then."""
         names = "".join(f", {name} = ?" for name in fields)
-        with self._lock:
+        now = time.time()
+        with self._transaction():
             cursor = self._database.execute(
                 f"UPDATE jobs SET state = ?, finished = ?{names} WHERE id = ? AND state IN ('queued', 'running')",
-                (state, time.time(), *_stored(fields), identifier),
+                (state, now, *_stored(fields), identifier),
             )
-            return cursor.rowcount > 0
+            if not cursor.rowcount:
+                return False
+            self._database.execute(
+                "INSERT INTO webhooks (id, due) SELECT id, ? FROM jobs WHERE id = ?"
+                " AND json_extract(options, '$.webhook') NOT NULL",
+                (now, identifier),
+            )
+            return True
+
+    def webhooks_due(self, now: float, limit: int) -> list[tuple[Job, int]]:
+        """Return jobs whose webhooks are due, each with the number of the attempt that begins, from 1."""
+        with self._transaction():
+            due = self._database.execute(
+                "UPDATE webhooks SET attempts = attempts + 1 WHERE id IN"
+                " (SELECT id FROM webhooks WHERE due <= ? ORDER BY due LIMIT ?) RETURNING id, attempts",
+                (now, limit),
+            ).fetchall()
+            return [(job, attempts) for id_, attempts in due for job in self._find("id = ?", (id_,))]
+
+    def delay_webhook(self, identifier: str, due: float) -> None:
+        """Let the webhook of a job be due at a later time."""
+        with self._lock:
+            self._database.execute("UPDATE webhooks SET due = ? WHERE id = ?", (due, identifier))
+
+    def settle_webhook(self, identifier: str) -> None:
+        """Forget the webhook of a job: it was received, or given up."""
+        with self._lock:
+            self._database.execute("DELETE FROM webhooks WHERE id = ?", (identifier,))
 
     def delete(self, identifier: str) -> None:
         """Delete a job and its files."""
-        with self._lock:
+        with self._transaction():
             self._database.execute("DELETE FROM jobs WHERE id = ?", (identifier,))
+            self._database.execute("DELETE FROM webhooks WHERE id = ?", (identifier,))
         shutil.rmtree(self.folder_of(identifier), ignore_errors=True)
 
     def delete_ended(self, before: float) -> int:
@@ -185,6 +220,13 @@ class JobStore(Closing):
         for folder in (self.folder / "jobs").glob("*"):
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Lock the database for a block whose changes are stored all together or not at all."""
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
 
     def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()

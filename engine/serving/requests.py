@@ -33,6 +33,7 @@ class JobOptions(BaseModel):
     scene_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     tile: Annotated[int, Field(ge=0, le=32768)] | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    webhook: Annotated[str, Field(max_length=2000)] | None = None  # an address that learns when the job has ended
 
 
 def read_options(values: Any) -> JobOptions:

@@ -16,11 +16,13 @@ from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.request import UpscaleRequest
 from .jobs import Job, JobStore
+from .logs import log
 from .metrics import Metrics
 from .problems import Problem
 from .requests import JobOptions, check_request, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
 _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at least
@@ -67,6 +69,8 @@ class Server:
             options = read_options({name: v for name, v in request.query_params.items()})
         except RequestError as error:
             raise Problem(422, "bad-request", str(error)) from error
+        if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
+            raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
         try:
             await self._store(request, self.jobs.input_of(identifier))
@@ -77,6 +81,7 @@ class Server:
         except BaseException:
             shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
             raise
+        log.info("job created", extra={"job": job.id})
         if job.id != identifier:  # another request with the same key was faster
             shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
         self.scheduler.wake()

@@ -1,6 +1,7 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
 import ipaddress
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ class Settings:
     most_queued: int = 100  # jobs
     keep_s: float = 24 * 3600.0  # after the end of a job
     task_s: float = 600.0  # of a segment
+    webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
+    webhook_secret: bytes | None = None  # that webhooks are signed with
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -33,6 +36,13 @@ class Settings:
                 f"Everybody who reaches {self.host} could use this server: give a token (--token-file), or serve on"
                 " 127.0.0.1."
             )
+        for prefix in self.webhook_prefixes:
+            if not re.fullmatch(r"https?://[^/?#@\s]+/[^?#\s]*", prefix):
+                raise RequestError(
+                    f"'{prefix}' is no prefix of webhooks: write one such as https://example.com/hooks/."
+                )
+        if self.webhook_prefixes and self.webhook_secret is None:
+            raise RequestError("Webhooks are signed: give a secret (--webhook-secret-file).")
 
     def admits(self, authorization: str | None) -> bool:
         """Return whether the value of an Authorization header has the token, in a time that does not depend on it."""

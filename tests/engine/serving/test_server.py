@@ -137,6 +137,7 @@ def test_models_health_and_metrics(client: Any, tmp_path: Path) -> None:
         ({"fps": "1e9"}, 422, "fps"),
         ({"width": 100}, 422, "give both, or a scale"),
         ({"codec": "none"}, 400, "none"),
+        ({"webhook": "http://127.0.0.1:1/x"}, 422, "This server sends no message to http://127.0.0.1:1/x"),
         ({"unknown": 1}, 422, "unknown: extra inputs are not permitted"),
     ],
 )
