@@ -31,6 +31,8 @@ class Report:
     precision: str  # "fp32", "tf32" or "fp16"; several of a chain, with a + between
     frames_in: int
     frames_out: int
+    repeated_frames: int  # of the input, which repeat another frame and were interpolated over
+    still_frames: int  # of the input, which repeat a picture that stands still for longer
     size_in: tuple[int, int]  # (width, height)
     size_out: tuple[int, int]
     rate_out: str  # frames per second, as a fraction

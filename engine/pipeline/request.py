@@ -7,6 +7,7 @@ from pathlib import Path
 from ..backends.options import Backend
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
+from ..contract.manifest import ContinuousTime
 from .limits import check_limits, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .scenes import DEFAULT_THRESHOLD
@@ -30,6 +31,7 @@ class UpscaleRequest:
     backend: Backend = field(default_factory=Backend)
     tile: int | None = None  # side in input pixels; 0: whole frames; None: by the frame's size
     scene_threshold: float | None = DEFAULT_THRESHOLD  # 0 to 1; 0 or None: no cuts
+    dedup: bool = False  # interpolate over repeated frames
     codec: str | None = None  # FFmpeg's encoder; None: by the container
     crf: int | None = None  # the encoder's quality
     encoder_options: dict[str, str] | None = None
@@ -66,7 +68,14 @@ class UpscaleRequest:
         timeline = self._timeline(default_factor(bundles))
         scale = default_scale(bundles) if self.scale is None else self.scale
         size = self.size or (round(width * scale), round(height * scale))
-        passes = plan_passes(bundles, (height, width), (size[1], size[0]), timeline.factor)
+        if self.dedup and not any(isinstance(bundle.manifest.time, ContinuousTime) for bundle in bundles):
+            names = "+".join(bundle.manifest.name for bundle in bundles)
+            raise RequestError(
+                f"Repeated frames are interpolated over at any time, and '{names}' does not make frames at any time:"
+                f" choose another bundle such as {DEFAULT_MODEL}, or leave out --dedup."
+            )
+        # Over repeated frames the outputs are at other times than the factor's.
+        passes = plan_passes(bundles, (height, width), (size[1], size[0]), None if self.dedup else timeline.factor)
         if timeline.factor is not None:
             rate, time_base = rate * timeline.factor, time_base / timeline.factor
         else:

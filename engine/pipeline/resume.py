@@ -112,7 +112,7 @@ class SegmentedVideo(Closing):
             identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
             self.store = SegmentStore(_store_folder(self.plan.output), identity)
             if self.store.survey is None:
-                self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
+                self.store.begin(survey(self._reader, CutDetector(request.scene_threshold), request.dedup))
             assert self.store.survey is not None
             self.survey = self.store.survey
             self.segments = _segments(self.plan, self.survey, frames)
@@ -150,7 +150,7 @@ class SegmentedVideo(Closing):
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
         report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
         count = self._frames_out
-        return replace(report, frames_in=len(self.survey.pts), frames_out=count, fps=count / seconds)
+        return replace(report, frames_in=self.survey.frame_count, frames_out=count, fps=count / seconds)
 
     def close(self) -> None:
         """Close the video and its upscalers."""
@@ -206,6 +206,7 @@ def _identity(
         "size": list(plan.size),
         "time factor or rate": [plan.timeline.factor, str(plan.timeline.fps)],
         "scene threshold": request.scene_threshold,
+        "repeated frames": request.dedup,
         "optical flow": request.flow,
         "tile": request.tile,
         "backend": {k: v for k, v in asdict(request.backend).items() if k not in ("threads", "time_limit_s")},
@@ -236,9 +237,11 @@ class _SegmentedRun(Run):
         surveyed: Survey,
         cancel: Event | None,
     ) -> None:
-        super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts), cancel)
+        super().__init__(plan, CutDetector(None), chains, on_progress, surveyed.frame_count, cancel)
         self._survey = surveyed
         self._slots = surveyed.slots(plan.timeline)
+        self._repeats = {pts for times in surveyed.repeats.values() for pts in times}
+        self.repeated_frames, self.still_frames = surveyed.repeat_counts
         self._segment = Segment(range(0), range(0), False)
         self.start_pts, self.cuts = surveyed.pts[0], [surveyed.pts[cut] for cut in surveyed.cuts]
 
@@ -249,7 +252,7 @@ class _SegmentedRun(Run):
         self._segment = segment
         self.end_pts = self._next_slot(segment.outputs.stop)
         if (stored := store.finished(number)) is not None:
-            self.frames_in += len(segment.outputs)
+            self.frames_in += sum(map(self._survey.count_of, segment.outputs))
             self.frames_out += len(stored.ticks)
             self._report_progress()
             return
@@ -274,10 +277,11 @@ class _SegmentedRun(Run):
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment
-        for number, frame in zip(segment.inputs, self._awaited(decoded), strict=True):
+        frames = (frame for frame in self._awaited(decoded) if frame.pts not in self._repeats)
+        for number, frame in zip(segment.inputs, frames, strict=True):
             last = segment.ends_scene and number == segment.inputs[-1]
             if number in segment.outputs:
-                yield self._input_at(frame, self._slots[number], last, pending)
+                yield self._input_at(frame, self._slots[number], last, pending, self._survey.count_of(number))
             else:
                 yield InputFrame(frame.rgb, (), last)
 

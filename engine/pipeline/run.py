@@ -20,10 +20,11 @@ from ..media.reader import open_reader
 from ..media.writer import VideoWriter
 from .chain import SceneChains
 from .plan import Plan, adapted_passes
+from .repeats import Step, steps
 from .report import Adaptation, Progress, Report, peak_memory_bytes
 from .request import UpscaleRequest
 from .scenes import CutDetector
-from .timeline import Slot, with_durations
+from .timeline import Slot, slots_over, with_durations
 from .workers import Channel, WorkerGroup
 
 INPUT_FRAMES = 2  # decoded frames in the queue
@@ -67,7 +68,8 @@ def upscale(
                 overwrite=request.overwrite,
             )
         )
-        run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
+        detector = CutDetector(request.scene_threshold)
+        run = Run(plan, detector, chains, on_progress, info.frames, cancel, dedup=request.dedup)
         run.stream(reader, writer)
     warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
@@ -148,13 +150,17 @@ class Run:
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
         cancel: Event | None = None,
+        *,
+        dedup: bool = False,
     ) -> None:
-        self._cancel = cancel
+        self._cancel, self._dedup = cancel, dedup
         self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
         self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
         self.frames_in = self.frames_out = 0
+        self._counts: deque[int] = deque()  # of the frames of the video that each pending frame stands for
+        self.repeated_frames = self.still_frames = 0
         self.cuts: list[Fraction] = []
         self.start_pts = self.end_pts = Fraction(0)
 
@@ -190,6 +196,8 @@ class Run:
             precision=self._chains.precision,
             frames_in=self.frames_in,
             frames_out=self.frames_out,
+            repeated_frames=self.repeated_frames,
+            still_frames=self.still_frames,
             size_in=(info.width, info.height),
             size_out=self._plan.size,
             rate_out=str(self._plan.rate),
@@ -247,26 +255,41 @@ class Run:
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         """Yield each frame, once its successor is known, with the times at which outputs are requested."""
-        first: Frame | None = None
-        for second in self._awaited(decoded):
-            cut = self._detector.is_cut(second.rgb)
+        first: Step | None = None
+        for second in steps(self._seen(decoded), self._detector, self._dedup):
             if first is None:
-                self.start_pts = second.pts
+                self.start_pts = second.frame.pts
             else:
-                if cut:
-                    self.cuts.append(second.pts)
-                yield self._input(first, second.pts, cut, pending)
+                if second.starts_scene:
+                    self.cuts.append(second.frame.pts)
+                yield self._input(first, second.frame.pts, second.starts_scene, pending)
             first = second
         if first is None:
             raise MediaError("The video holds no frames: choose another, or repair it.")
-        self.end_pts = first.pts + first.duration
         yield self._input(first, self.end_pts, True, pending)
 
-    def _input(self, frame: Frame, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
-        return self._input_at(frame, self._plan.timeline.between(frame.pts, until), last, pending)
+    def _seen(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield the decoded frames, and keep the end of the latest one."""
+        for frame in self._awaited(decoded):
+            self.end_pts = frame.pts + frame.duration
+            yield frame
 
-    def _input_at(self, frame: Frame, slots: list[Slot], last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
-        """Return a frame with the times of its slots, which wait in `pending` for their pictures."""
+    def _input(self, step: Step, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
+        if step.is_still:
+            self.still_frames += len(step.repeats)
+        else:
+            self.repeated_frames += len(step.repeats)
+        slots = slots_over(self._plan.timeline, (step.frame.pts, *step.repeats), until, step.is_still)
+        return self._input_at(step.frame, slots, last, pending, step.count)
+
+    def _input_at(
+        self, frame: Frame, slots: list[Slot], last: bool, pending: deque[list[list[Slot]]], count: int = 1
+    ) -> InputFrame:
+        """Return a frame with the times of its slots, which wait in `pending` for their pictures.
+
+        It stands for `count` frames of the video.
+        """
+        self._counts.append(count)
         by_time: dict[Fraction, list[Slot]] = {}
         for slot in slots:
             by_time.setdefault(slot.time, []).append(slot)
@@ -286,7 +309,7 @@ class Run:
         """Count the input frames whose outputs are all computed."""
         while pending and not pending[0]:
             pending.popleft()
-            self.frames_in += 1
+            self.frames_in += self._counts.popleft()
             self._report_progress()
 
     def _encode(self, computed: Channel[tuple[Picture, Fraction]], writer: FrameWriter) -> None:
