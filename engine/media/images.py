@@ -8,10 +8,13 @@ from pathlib import Path
 import av
 
 from ..contract.errors import MediaError
+from ..contract.files import read_file
 from .color import to_rgb
 from .frame import Frame, FrameReader, checked_rate
 from .probe import VideoInfo
 from .tags import FULL_RANGE, RGB, SMPTE170M, Coding, ColorTags
+
+LARGEST_IMAGE = 1 << 30  # bytes
 
 
 class ImageFolderReader(FrameReader):
@@ -69,7 +72,7 @@ def _read_png(file: Path) -> av.VideoFrame:
     try:
         decoder = av.CodecContext.create("png", "r")
         decoder.thread_count = 1  # with frame threads the image would stay in the decoder
-        images = decoder.decode(av.Packet(file.read_bytes()))
+        images = decoder.decode(av.Packet(read_file(file, LARGEST_IMAGE)))
     except (av.error.FFmpegError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"{file} cannot be read ({reason}): export or copy it again.") from error

@@ -71,7 +71,7 @@ def upscale(
         detector = CutDetector(request.scene_threshold)
         run = Run(plan, detector, chains, on_progress, info.frames, cancel, dedup=request.dedup)
         run.stream(reader, writer)
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
+    warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 

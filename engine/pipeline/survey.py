@@ -1,13 +1,13 @@
 """The survey of a video: the times of its frames and its scenes, found by decoding it once."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, Self
 
 from ..contract.errors import MediaError
-from ..media.frame import Frame
+from ..media.frame import Frame, FrameReader
 from .repeats import steps
 from .scenes import CutDetector
 from .timeline import Slot, Timeline, slots_over
@@ -24,6 +24,8 @@ class Survey:
     pts: tuple[Fraction, ...]
     end: Fraction
     cuts: tuple[int, ...]
+    seekable: bool = True  # whether a part can be found by its time; not where the clock of the file changes
+    warnings: tuple[str, ...] = ()  # of the reader
     repeats: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
     stills: frozenset[int] = frozenset()
 
@@ -60,6 +62,8 @@ class Survey:
             "pts": [str(pts) for pts in self.pts],
             "end": str(self.end),
             "cuts": list(self.cuts),
+            "seekable": self.seekable,
+            "warnings": list(self.warnings),
             "repeats": {number: [str(pts) for pts in times] for number, times in self.repeats.items()},
             "stills": sorted(self.stills),
         }
@@ -68,28 +72,30 @@ class Survey:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the survey that `as_dict` returned. Raises KeyError, TypeError or ValueError for anything else."""
         return cls(
-            tuple(Fraction(pts) for pts in values["pts"]),
+            tuple(Fraction(p) for p in values["pts"]),
             Fraction(values["end"]),
             tuple(map(int, values["cuts"])),
+            bool(values["seekable"]),
+            tuple(map(str, values["warnings"])),
             {int(number): tuple(map(Fraction, times)) for number, times in values["repeats"].items()},
             frozenset(map(int, values["stills"])),
         )
 
 
-def survey(frames: Iterable[Frame], detector: CutDetector, dedup: bool = False) -> Survey:
+def survey(reader: FrameReader, detector: CutDetector, dedup: bool = False) -> Survey:
     """Decode a video and return its survey, with `dedup` with its repetitions. Raises MediaError without any frame."""
     pts: list[Fraction] = []
     cuts, stills = [], []
     repeats: dict[int, tuple[Fraction, ...]] = {}
     end = Fraction(0)
 
-    def timed(frames: Iterable[Frame]) -> Iterator[Frame]:
+    def timed() -> Iterator[Frame]:
         nonlocal end
-        for frame in frames:
+        for frame in reader:
             end = frame.pts + frame.duration
             yield frame
 
-    for number, step in enumerate(steps(timed(frames), detector, dedup)):
+    for number, step in enumerate(steps(timed(), detector, dedup)):
         pts.append(step.frame.pts)
         if step.starts_scene:
             cuts.append(number)
@@ -99,4 +105,5 @@ def survey(frames: Iterable[Frame], detector: CutDetector, dedup: bool = False) 
             stills.append(number)
     if not pts:
         raise MediaError("The video holds no frames: choose another, or repair it.")
-    return Survey(tuple(pts), end, tuple(cuts), repeats, frozenset(stills))
+    warnings = tuple(reader.warnings)
+    return Survey(tuple(pts), end, tuple(cuts), not reader.joints, warnings, repeats, frozenset(stills))

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from fastapi import FastAPI
 
 from ..backends.options import Backend
+from ..pipeline.executor import Executor, LocalExecutor
 from .job_routes import job_facts, job_routes
 from .problems import Problem
 from .server import Server
@@ -15,9 +16,12 @@ from .status_routes import status_routes
 from .webhooks import WebhookSender
 
 
-def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
-    """Return the application, whose workers run while it does, one for each backend."""
-    server = Server(settings, backends)
+def make_app(settings: Settings, backends: list[Backend], executor: Executor | None = None) -> FastAPI:
+    """Return the application, whose workers run while it does.
+
+    Without an executor, each backend has a worker process of this machine.
+    """
+    server = Server(settings, executor or LocalExecutor(backends))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -47,7 +47,7 @@ def read_options(values: Any) -> JobOptions:
         raise RequestError(f"{name}: {problem}. Change it, or leave it out.") from error
 
 
-def make_request(options: JobOptions, source: Path, output: Path) -> UpscaleRequest:
+def make_request(options: JobOptions, source: str | Path, output: str | Path) -> UpscaleRequest:
     """Return the request of a job. Raises RequestError for a model that has no name on this server."""
     names = named_bundles()
     for name in options.model.split("+"):
@@ -67,7 +67,8 @@ def make_request(options: JobOptions, source: Path, output: Path) -> UpscaleRequ
         "tile": options.tile,
     }
     given = {name: value for name, value in fields.items() if value is not None}
-    return UpscaleRequest(input=source, output=output, **given)
+    # A result may be there already: of a worker that ended after it wrote it.
+    return UpscaleRequest(input=source, output=output, overwrite=True, **given)
 
 
 def check_request(request: UpscaleRequest, settings: Settings) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import anyio
 from fastapi import Header, Request
 from fastapi.concurrency import run_in_threadpool
 
-from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
 from .jobs import Job, JobStore
 from .logs import log
@@ -31,13 +32,13 @@ _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at 
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, backends: list[Backend]) -> None:
+    def __init__(self, settings: Settings, executor: Executor) -> None:
         self.settings = settings
-        self.jobs = JobStore(settings.folder)
+        self.jobs = JobStore(settings.folder, settings.files)
         self.metrics = Metrics()
         self.draining = False
         self.scheduler = Scheduler(
-            self.jobs, backends, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
 
     def job(self, identifier: str) -> Job:
@@ -75,15 +76,16 @@ class Server:
         try:
             await self._store(request, self.jobs.input_of(identifier))
             await run_in_threadpool(self._check, options, identifier)
+            await run_in_threadpool(self._share, identifier)
             job = await run_in_threadpool(
                 lambda: self.jobs.create(identifier, options.model_dump(), priority=options.priority, key=key)
             )
         except BaseException:
-            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+            self.jobs.remove_files(identifier)
             raise
         log.info("job created", extra={"job": job.id})
         if job.id != identifier:  # another request with the same key was faster
-            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+            self.jobs.remove_files(identifier)
         self.scheduler.wake()
         return job
 
@@ -139,8 +141,17 @@ class Server:
         except RequestError as error:
             raise Problem(422, "bad-request", self._without_paths(str(error), identifier)) from error
 
+    def _share(self, identifier: str) -> None:
+        try:
+            self.jobs.share(identifier)
+        except OSError as error:
+            log.error("upload not shared", extra={"job": identifier, "reason": str(error.strerror)})
+            raise Problem(503, "not-ready", "The video cannot be given to the workers.", retry_after="30") from error
+
     def _request_of(self, job: Job) -> UpscaleRequest:
-        return self._make_request(JobOptions.model_validate(job.options), job.id)
+        request = self._make_request(JobOptions.model_validate(job.options), job.id)
+        source, output = self.jobs.input_of(job.id), self.jobs.output_of(job.id, job.options["container"])
+        return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
 
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)

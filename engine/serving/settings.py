@@ -1,5 +1,6 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
+import base64
 import ipaddress
 import re
 import secrets
@@ -29,6 +30,7 @@ class Settings:
     task_s: float = 600.0  # of a segment
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
+    files: str | None = None  # folder or address of the files for workers on other machines; None: the store
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -58,3 +60,31 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret of webhooks in a file, as the Standard Webhooks specification has it. Raises RequestError."""
+    kind, _, text = _read_line(path).partition("_")
+    try:
+        secret = base64.b64decode(text, validate=True)
+    except ValueError:
+        secret = b""
+    if kind != "whsec" or not 24 <= len(secret) <= 64:
+        raise RequestError(f"The secret in {path} is not 'whsec_' and 24 to 64 bytes as base64: write another.")
+    return secret
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file. Raises RequestError."""
+    token = _read_line(path)
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise RequestError(f"The token in {path} is not one line of 16 ASCII characters or more: write another.")
+    return token
+
+
+def _read_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RequestError(f"{path} cannot be read ({reason}): name a file of one line of text.") from error
