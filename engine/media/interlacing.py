@@ -5,7 +5,7 @@ several times of the video are compared with their neighbours (`combing.py`), an
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from .combing import Combing, combing, luma
-from .deinterlace import LEAST_PX, FirstField
+from .deinterlace import LEAST_PX, FirstField, Timed
 from .probe import open_video
 
 _AT = (0.3, 0.55, 0.8)  # shares of the duration, besides the beginning
@@ -27,6 +28,7 @@ _LONG_S = 4  # seconds; a shorter video is only read from its beginning
 _STILL_IMAGES = {"gif", "apng", "png", "webp"}  # codecs without fields
 _COMBED_SHARE = 0.25  # of the frames that show anything
 _LEAST_COMBED = 2
+_WATCH_S = 2  # seconds between frames that are compared while a progressive video is read
 _PROGRESSIVE = {0, 1}  # FFmpeg's field orders: unknown, and progressive
 
 
@@ -93,3 +95,35 @@ def _runs(container: InputContainer, stream: VideoStream) -> Iterator[list[av.Vi
         with suppress(av.error.FFmpegError):
             container.seek(int((start + duration * Fraction(share)) * av.time_base))
             yield list(islice(container.decode(stream), _FRAMES))
+
+
+class CombWatch:
+    """Compares some frames of a video that was judged to be progressive, while it is read."""
+
+    def __init__(self) -> None:
+        self.combed: list[Fraction] = []  # times of frames that seem to be interlaced, in seconds
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence on the frames that seem to be interlaced."""
+        if len(self.combed) < _LEAST_COMBED:
+            return []
+        return [
+            f"Some frames seem to be interlaced, the first at {float(self.combed[0]):.3f} s, and their fields stay"
+            " woven: --deinterlace bwdif makes progressive frames."
+        ]
+
+    def frames(self, timed: Iterable[Timed]) -> Iterator[Timed]:
+        """Yield the frames as they are."""
+        pictures: list[np.ndarray] = []  # of neighbouring frames
+        due: Fraction | None = None  # time of the next comparison
+        self.combed.clear()
+        for frame, pts, duration in timed:
+            due = pts if due is None else due
+            if pts >= due:
+                pictures.append(luma(frame))
+                if len(pictures) == 3:
+                    if combing(*pictures).verdict in ("interlaced", "telecined"):
+                        self.combed.append(pts)
+                    pictures, due = [], pts + _WATCH_S
+            yield frame, pts, duration
