@@ -114,7 +114,7 @@ class FrameWriter(Protocol):
         """Write a frame that is displayed from `pts` for `duration`, in seconds."""
 
 
-class _Clock:
+class Clock:
     """Sums the seconds that a stage is busy."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Run:
         self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
-        self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
+        self.decoding, self.inference, self.encoding = Clock(), Clock(), Clock()
         self.frames_in = self.frames_out = 0
         self._counts: deque[int] = deque()  # of the frames of the video that each pending frame stands for
         self.repeated_frames = self.still_frames = 0

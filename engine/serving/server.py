@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ import anyio
 from fastapi import Header, Request
 from fastapi.concurrency import run_in_threadpool
 
+from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
+from .checks import VideoChecker, VideoLimits
 from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, check_request, make_request, read_options
+from .requests import JobOptions, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .streams import FrameStreams
 from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
@@ -32,11 +35,13 @@ _FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at 
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, executor: Executor) -> None:
+    def __init__(self, settings: Settings, executor: Executor, backends: Sequence[Backend]) -> None:
         self.settings = settings
         self.jobs = JobStore(settings.folder, settings.files)
         self.metrics = Metrics()
         self.draining = False
+        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
+        self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
             self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
@@ -135,7 +140,7 @@ class Server:
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
-            check_request(request, self.settings)
+            self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
         except RequestError as error:

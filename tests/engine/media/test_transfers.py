@@ -117,7 +117,7 @@ def test_fonts_stay_or_are_named(tmp_path: Path, target: str) -> None:
     clip, out = film(tmp_path / "fonts.mkv", fill), tmp_path / f"out{target}"
     warnings = rewrite(clip, out, **fast(target)).warnings
     with av.open(str(out)) as container:
-        attachments = [stream.data for stream in container.streams if stream.type == "attachment"]
+        attachments = [stream.data for stream in container.streams.attachments]
     if target == ".mkv":
         assert attachments == [data]
         assert warnings == []
@@ -294,7 +294,12 @@ class TestTrial:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         encoded: list[Any] = []
-        monkeypatch.setattr(EncodedStream, "encode", lambda *arguments: encoded.append(arguments) or iter(()))
+
+        def encode(*arguments: Any) -> Iterator[Any]:
+            encoded.append(arguments)
+            return iter(())
+
+        monkeypatch.setattr(EncodedStream, "encode", encode)
         with pytest.raises(MediaError):
             rewrite(SAMPLE, tmp_path / "out.mp4", codec="huffyuv", pix_fmt="yuv422p", encoder_options={})
         assert encoded == []
