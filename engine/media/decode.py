@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import av
 from av.container import InputContainer
@@ -13,7 +12,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
-from .damage import OnDamage, RepairLog
+from .damage import Action, OnDamage, RepairLog
 from .packets import SourcePackets
 from .probe import VideoInfo, tagged_duration
 
@@ -257,7 +256,7 @@ class StreamDecoder:
             return
         reason = _reason(self._error) if self._error is not None else "it cannot be decoded"
         time = ticks * self._time_base
-        action: Literal["repeated", "left out"] = "repeated" if self._on_damage == "repeat" else "left out"
+        action: Action = "repeated" if self._on_damage == "repeat" else "left out"
         self._log.add("video", time, time + self._period * self._time_base, action, reason)
         self._is_traced = True
         if self._on_damage == "repeat":

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from .color import to_rgb
-from .damage import Repair, RepairLog
+from .damage import Repair, RepairLog, repair_sentences
 from .decode import StreamDecoder
 from .deinterlace import Timed
 from .fields import choose_fields
@@ -35,8 +35,8 @@ class VideoReader(FrameReader):
     Timestamps are the stream's own, from the beginning of the earliest stream on; `input_fps` replaces them by a
     constant rate, for streams without useful ones. Where the clock of the file changes, as between joined recordings,
     the times go on. Interlaced video becomes progressive, and damage is repaired, as `options` say; `info` describes
-    the frames as they are read. Raises MediaError for a damaged or truncated file that is not repaired, with the time of
-    the damage, instead of a shorter video; also if the size changes.
+    the frames as they are read. Raises MediaError for a damaged or truncated file that is not repaired, with the time
+    of the damage, instead of a shorter video; also if the size changes.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class VideoReader(FrameReader):
         lost = 0 if self._decoder is None else self._decoder.lost_at_joints
         if lost:
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
-        return warnings
+        return [*warnings, *repair_sentences(self.repairs)]
 
     @property
     def repairs(self) -> list[Repair]:

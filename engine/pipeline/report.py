@@ -45,6 +45,7 @@ class Report:
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None: the system does not state it
     adaptation: tuple[dict[str, Any], ...]  # a record for each scene, or one for all; empty without adaptation
+    repairs: tuple[dict[str, Any], ...]  # spans of the input that were damaged; see engine/media/damage.py
     warnings: tuple[str, ...]  # what the output does not keep, what differs from the request, untrained weights
 
     def as_dict(self) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
+from ..media.damage import Repair
 from ..media.encoder import Encoding, choose_encoding
 from ..media.frame import Frame, FrameReader
-from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
 from ..media.video_stream import output_time_base
 from .chain import SceneChains
@@ -28,7 +28,7 @@ from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, untrained_warnings
+from .run import Run, open_input, untrained_warnings
 from .run_files import RunFiles
 from .scenes import CutDetector
 from .segments import Segment, split_scene
@@ -94,6 +94,7 @@ class SegmentedVideo(Closing):
         self._bundles = find_bundles(request.model)
         self._run: _SegmentedRun | None = None
         self._warnings: list[str] = []  # of the joined video
+        self._repairs: list[Repair] = []  # of its other streams
         self._frames_out = 0
         self._output = ""  # where the joined video is
         with ExitStack() as opened:
@@ -129,6 +130,7 @@ class SegmentedVideo(Closing):
                 time_base=self.plan.time_base,
                 end=self.survey.end,
                 overwrite=self.request.overwrite,
+                on_damage=self.request.on_damage,
                 # With the parts, nothing is left of a run that is killed.
                 part_folder=None if self._files.copies_output else self.store.path(0).parent,
             )
@@ -137,13 +139,15 @@ class SegmentedVideo(Closing):
             self._output = self._files.publish(self.plan.output)
         self._frames_out = sum(len(file.ticks) for file in files)
         self._warnings += joined.warnings
+        self._repairs += joined.repairs
         self.store.remove()
 
     def report(self, seconds: float) -> Report:
         """Return the report of the joined video, which took some seconds; the busy times are those of this process."""
         run = self._open_run()
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
-        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
+        repairs = (*self.survey.repairs, *self._repairs)
+        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings, repairs)
         count = self._frames_out
         return replace(
             report, output=self._output, frames_in=self.survey.frame_count, frames_out=count, fps=count / seconds
@@ -156,7 +160,7 @@ class SegmentedVideo(Closing):
     def _open(self, opened: ExitStack, request: UpscaleRequest, segment_frames: int | None) -> None:
         """Open the input and the store, and plan the segments; the paths of the request are of this machine."""
         request.check()
-        self._reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        self._reader = opened.enter_context(open_input(request))
         info = self._reader.info
         self.plan = replace(request, overwrite=True).plan(
             self._bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
@@ -211,6 +215,7 @@ def _identity(
         "size": list(plan.size),
         "time factor or rate": [plan.timeline.factor, str(plan.timeline.fps)],
         "scene threshold": request.scene_threshold,
+        "reading": asdict(request.read_options),
         "repeated frames": request.dedup,
         "optical flow": request.flow,
         "tile": request.tile,

@@ -14,7 +14,8 @@ from ..contract.bundle import Bundle, find_bundles
 from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
-from ..media.frame import Frame
+from ..media.damage import Repair
+from ..media.frame import Frame, FrameReader
 from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
@@ -49,7 +50,7 @@ def upscale(
     request.check()
     bundles = find_bundles(request.model)
     with ExitStack() as opened:
-        reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        reader = opened.enter_context(open_input(request))
         info = reader.info
         plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
         scenes = [adapted_passes(plan.passes, b) for b in adaptation.bundles] if adaptation else [plan.passes]
@@ -66,6 +67,7 @@ def upscale(
                 encoder_options=request.encoder_options,
                 pix_fmt=request.pix_fmt,
                 overwrite=request.overwrite,
+                on_damage=request.on_damage,
             )
         )
         detector = CutDetector(request.scene_threshold)
@@ -73,7 +75,13 @@ def upscale(
         run.stream(reader, writer)
     warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
-    return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
+    repairs = (*reader.repairs, *writer.repairs)
+    return run.report(request, bundles, info, time.perf_counter() - began, records, warnings, repairs)
+
+
+def open_input(request: UpscaleRequest) -> FrameReader:
+    """Open the input of a request. Raises MediaError."""
+    return open_reader(request.input, fps=request.input_fps, options=request.read_options)
 
 
 def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
@@ -84,7 +92,7 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
     request.check()
     detector = CutDetector(request.scene_threshold)
     scene: list[np.ndarray] = []
-    with open_reader(request.input, fps=request.input_fps) as reader:
+    with open_input(request) as reader:
         most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
         for frame in reader:
             if detector.is_cut(frame.rgb) and scene:
@@ -184,6 +192,7 @@ class Run:
         seconds: float,
         adaptation: tuple[dict[str, object], ...],
         warnings: tuple[str, ...],
+        repairs: Iterable[Repair] = (),
     ) -> Report:
         """Return the report of the finished run."""
         return Report(
@@ -210,6 +219,7 @@ class Run:
             fps=self.frames_out / seconds,
             peak_memory_bytes=peak_memory_bytes(),
             adaptation=adaptation,
+            repairs=tuple(repair.as_dict() for repair in repairs),
             warnings=warnings,
         )
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from ..contract.errors import MediaError
+from ..media.damage import Repair
 from ..media.frame import Frame, FrameReader
 from .repeats import steps
 from .scenes import CutDetector
@@ -26,6 +27,7 @@ class Survey:
     cuts: tuple[int, ...]
     seekable: bool = True  # whether a part can be found by its time; not where the clock of the file changes
     warnings: tuple[str, ...] = ()  # of the reader
+    repairs: tuple[Repair, ...] = ()  # of damage that the reader has found
     repeats: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
     stills: frozenset[int] = frozenset()
 
@@ -64,6 +66,7 @@ class Survey:
             "cuts": list(self.cuts),
             "seekable": self.seekable,
             "warnings": list(self.warnings),
+            "repairs": [repair.as_dict() for repair in self.repairs],
             "repeats": {number: [str(pts) for pts in times] for number, times in self.repeats.items()},
             "stills": sorted(self.stills),
         }
@@ -77,6 +80,7 @@ class Survey:
             tuple(map(int, values["cuts"])),
             bool(values["seekable"]),
             tuple(map(str, values["warnings"])),
+            tuple(Repair(**repair) for repair in values["repairs"]),
             {int(number): tuple(map(Fraction, times)) for number, times in values["repeats"].items()},
             frozenset(map(int, values["stills"])),
         )
@@ -105,5 +109,5 @@ def survey(reader: FrameReader, detector: CutDetector, dedup: bool = False) -> S
             stills.append(number)
     if not pts:
         raise MediaError("The video holds no frames: choose another, or repair it.")
-    warnings = tuple(reader.warnings)
-    return Survey(tuple(pts), end, tuple(cuts), not reader.joints, warnings, repeats, frozenset(stills))
+    found = not reader.joints, tuple(reader.warnings), tuple(reader.repairs)
+    return Survey(tuple(pts), end, tuple(cuts), *found, repeats, frozenset(stills))
