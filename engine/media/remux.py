@@ -13,6 +13,7 @@ from av.stream import Discard
 
 from ..contract.errors import MediaError
 from .audio import layouts_to_try
+from .damage import OnDamage, RepairLog
 from .metadata import lasting_metadata
 from .muxer_trial import refusal
 from .packets import SourcePackets, shares_clock
@@ -36,17 +37,21 @@ class CopiedStreams:
 
     The source is opened a second time and read only as far as the output video has come. What the output format
     refuses is found by a trial: audio and text subtitles are converted then, and all else is left out, each with a line
-    in `warnings` that names the stream and the reason.
+    in `warnings` that names the stream and the reason. `log` has the packets that were damaged; an error of reading the
+    source ends the copy, unless `on_damage` lets it go on.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, warnings: list[str]) -> None:
+    def __init__(
+        self, source: VideoInfo, output: OutputContainer, warnings: list[str], on_damage: OnDamage = "stop"
+    ) -> None:
+        self.log = RepairLog()
         self._source, self._video = open_video(source.path)
         video, self._path = self._video, source.path
         self._output, self._warnings = output, warnings
         self._allows_equal_times = output.format.name in ("matroska", "webm")
         if source.container.startswith("mov") and not source.fragmented:
             video.discard = Discard.all  # its clock cannot change, so its packets need not be read
-        self._packets = iter(SourcePackets(self._source, video))
+        self._packets = iter(SourcePackets(self._source, video, lambda error: on_damage != "stop"))
         self._read: deque[Packet] = deque()  # packets that have been read but not written
         self._error: av.error.FFmpegError | None = None
         self._transfers: dict[int, Transfer] = {}  # by the stream's index in the source
@@ -90,6 +95,8 @@ class CopiedStreams:
             if times := self._refused.get(index):
                 faults.append(f"the output format refuses {len(times)} of its packets, the first at {times[0]}")
             self._warnings += [f"The {self._labels[index]} is incomplete: {fault}." for fault in faults]
+            for start, end in transfer.undecoded:
+                self.log.add(self._labels[index], start, end, "left out", "it cannot be decoded")
 
     def close(self) -> None:
         """Close the source file."""

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage
 from .encoder import Encoding
 from .partfile import PartFile
 from .probe import VideoInfo
@@ -126,6 +127,7 @@ class JoinedVideo(VideoFile):
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
         part_folder: Path | None = None,
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
@@ -139,6 +141,7 @@ class JoinedVideo(VideoFile):
             rate=rate,
             time_base=time_base,
             overwrite=overwrite,
+            on_damage=on_damage,
             part_folder=part_folder,
         )
 

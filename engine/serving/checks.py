@@ -10,8 +10,8 @@ from ..contract.bundle import find_bundles
 from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError, StvsrError
 from ..media.encoder import choose_encoding
-from ..media.reader import open_reader
 from ..pipeline.request import UpscaleRequest
+from ..pipeline.run import open_input
 from ..pipeline.worker import ENDED, Worker
 
 _MOST_S = 30.0  # of a check
@@ -27,7 +27,7 @@ class VideoLimits(NamedTuple):
 def check_request(request: UpscaleRequest, limits: VideoLimits) -> None:
     """Raise MediaError for an input that cannot be read, and RequestError for what this server does not compute."""
     request.check()
-    with open_reader(request.input) as reader:
+    with open_input(request) as reader:
         info = reader.info
     if info.width * info.height > limits.pixels:
         raise RequestError(
