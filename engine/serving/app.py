@@ -12,6 +12,7 @@ from .problems import Problem
 from .server import Server
 from .settings import Settings
 from .status_routes import status_routes
+from .upload_routes import upload_routes
 from .webhooks import WebhookSender
 
 
@@ -32,7 +33,7 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.add_exception_handler(Problem, lambda _, problem: problem.response())
-    for routes in (job_routes, status_routes):
+    for routes in (job_routes, upload_routes, status_routes):
         app.include_router(routes(server))
     return app
 

@@ -19,7 +19,7 @@ _RATE = r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$"
 class JobOptions(BaseModel):
     """The options of a job, as clients give them."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
     scale: Annotated[float, Field(gt=0, le=64)] | None = None
     width: Annotated[int, Field(ge=1, le=32768)] | None = None  # of the output, with `height`
