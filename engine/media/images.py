@@ -1,4 +1,4 @@
-"""Read a folder of PNG images as a video."""
+"""Read a folder of PNG images as a video, and write a frame as such an image."""
 
 import re
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 
 from ..contract.errors import MediaError
 from .color import to_rgb
@@ -63,6 +64,16 @@ class ImageFolderReader(FrameReader):
                 )
             rgb = to_rgb(image, Coding(SMPTE170M, full_range=True))  # RGB ignores the matrix; gray needs the range
             yield Frame(rgb, index / self.info.rate, 1 / self.info.rate)
+
+
+def encode_png(rgb: np.ndarray) -> bytes:
+    """Return a PNG image with 8 bits of a frame (3, H, W) in [0, 1]."""
+    pixels = np.rint(rgb * 255).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    encoder = av.CodecContext.create("png", "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = frame.width, frame.height, "rgb24", Fraction(1)
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
 
 def _read_png(file: Path) -> av.VideoFrame:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -98,8 +99,7 @@ class VideoReader(FrameReader):
             yield self._frame(*previous, (previous[0].duration or 1) * time_base)
 
     def _frame(self, decoded: av.VideoFrame, pts: Fraction, duration: Fraction) -> Frame:
-        tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)
-        return Frame(to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name)), pts, duration)
+        return Frame(tagged_rgb(decoded), pts, duration)
 
     def _timed(self, stream: VideoStream) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
         """Yield each decoded frame with its timestamp and its own duration, in seconds on the stream's clock."""
@@ -156,6 +156,12 @@ def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader
     if fps is None:
         raise MediaError(f"{path} is a folder of images, which has no frame rate: choose one, such as 24.")
     return ImageFolderReader(path, fps)
+
+
+def tagged_rgb(decoded: av.VideoFrame) -> np.ndarray:
+    """Return the RGB of a frame, (3, H, W) float32 in [0, 1], by the color tags that it has."""
+    tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)
+    return to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name))
 
 
 def _at_rate(info: VideoInfo, rate: Fraction) -> VideoInfo:

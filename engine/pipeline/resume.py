@@ -20,10 +20,13 @@ from ..contract.errors import RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
 from ..media.encoder import Encoding, choose_encoding
+from ..media.fragments import REORDERED
 from ..media.frame import Frame, FrameReader
 from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
+from ..media.video_stream import usable_time_base
 from .chain import SceneChains
+from .outline import Outline, outline
 from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
@@ -36,6 +39,8 @@ from .survey import Survey, survey
 from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
+FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
+_FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
 
@@ -109,14 +114,23 @@ class SegmentedVideo(Closing):
                 options=request.encoder_options,
             )
             frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
-            identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
-            self.store = SegmentStore(_store_folder(self.plan.output), identity)
+            first = 0 if segment_frames else FIRST_FRAMES
+            identity = _identity(request, self._bundles, self.plan, self._encoding, frames, first)
+            self.store = SegmentStore(store_folder(self.plan.output), identity)
             if self.store.survey is None:
                 self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
             assert self.store.survey is not None
             self.survey = self.store.survey
-            self.segments = _segments(self.plan, self.survey, frames)
+            self.segments = _segments(self.plan, self.survey, frames, first)
+            self._slots = self.survey.slots(self.plan.timeline)
             self._opened = opened.pop_all()
+
+    def outline(self) -> Outline:
+        """Return the times of the segments."""
+        codec = av.Codec(self._encoding.codec, "w").canonical_name
+        time_base = usable_time_base(self.plan.time_base)
+        reordered = REORDERED.get(codec, 0)
+        return outline(self.segments, self.survey, self._slots, time_base=time_base, codec=codec, reordered=reordered)
 
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
@@ -163,7 +177,7 @@ class SegmentedVideo(Closing):
                 [self.plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=self._pool
             )
             self._opened.enter_context(chains)
-            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._cancel)
+            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._slots, self._cancel)
         return self._run
 
 
@@ -178,25 +192,31 @@ def _check_output(request: UpscaleRequest, output: Path) -> None:
     The store of a run that was killed just after it wrote this output is deleted.
     """
     if is_finished(replace(request, output=output)):
-        shutil.rmtree(_store_folder(output), ignore_errors=True)
+        shutil.rmtree(store_folder(output), ignore_errors=True)
         raise RequestError(f"{output} exists already: choose another output, or pass --overwrite.")
 
 
-def _store_folder(output: Path) -> Path:
+def store_folder(output: Path) -> Path:
+    """Return the folder of the store of a run with this output."""
     return output.with_name(f".{output.name}.stvsr")
 
 
-def _segments(plan: Plan, surveyed: Survey, frames: int) -> list[Segment]:
-    """Return the segments of a video: of a single pass by its window, else its scenes."""
-    (*others, last) = plan.passes
-    if others or last.coarse:
+def _segments(plan: Plan, surveyed: Survey, frames: int, first: int) -> list[Segment]:
+    """Return the segments of a video: of a single pass by its window, else its scenes.
+
+    The first segment has about `first` frames, if its scene is long enough for that to cost little.
+    """
+    last = plan.passes[-1]
+    if len(plan.passes) > 1 or last.coarse:
         return [Segment(scene, scene, True) for scene in surveyed.scenes]
     window: Window = last.bundle.manifest.window
-    return [segment for scene in surveyed.scenes for segment in split_scene(window, scene, frames)]
+    start, *others = surveyed.scenes
+    begun = split_scene(window, start, frames, first if len(start) >= _FIRST_SHARE * first else 0)
+    return [*begun, *(segment for scene in others for segment in split_scene(window, scene, frames))]
 
 
 def _identity(
-    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int
+    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int, first: int
 ) -> dict[str, Any]:
     """Return everything that determines the frames of a run and their encoding, as JSON values by name."""
     return {
@@ -210,7 +230,7 @@ def _identity(
         "tile": request.tile,
         "backend": {k: v for k, v in asdict(request.backend).items() if k != "threads"},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
-        "segment length": frames,
+        "segment length": [frames, first],
         "version of the encoders": av.__version__,
     }
 
@@ -234,11 +254,11 @@ class _SegmentedRun(Run):
         chains: SceneChains,
         on_progress: Callable[[Progress], None] | None,
         surveyed: Survey,
+        slots: list[list[Slot]],  # that follow each frame
         cancel: Event | None,
     ) -> None:
         super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts), cancel)
-        self._survey = surveyed
-        self._slots = surveyed.slots(plan.timeline)
+        self._survey, self._slots = surveyed, slots
         self._segment = Segment(range(0), range(0), False)
         self.start_pts, self.cuts = surveyed.pts[0], [surveyed.pts[cut] for cut in surveyed.cuts]
 

@@ -50,11 +50,11 @@ class SegmentStore:
 
     def path(self, number: int) -> Path:
         """Return the file of a segment, finished or not."""
-        return self.folder / f"{number:06d}.mkv"
+        return self.folder / _file(number)
 
     def finished(self, number: int) -> SegmentFile | None:
         """Return a segment, or None if it is not finished or was damaged since."""
-        record = self._read(f"{number:06d}.json")
+        record = self._read(record_name(number))
         try:
             if record is None:
                 return None
@@ -71,7 +71,7 @@ class SegmentStore:
         if segment.ticks:
             sync_file(segment.path)
             sha256 = file_sha256(segment.path)
-        self._write(f"{number:06d}.json", {"sha256": sha256, "ticks": list(segment.ticks)})
+        self._write(record_name(number), {"sha256": sha256, "ticks": list(segment.ticks)})
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -106,3 +106,21 @@ class SegmentStore:
                 partial.write_text(json.dumps(value), encoding="utf-8")
         except OSError as error:
             raise MediaError(f"{path} cannot be written ({error.strerror}): free some space and run again.") from error
+
+
+def record_name(number: int) -> str:
+    """Return the name of the file in a store that exists when a segment is finished."""
+    return f"{number:06d}.json"
+
+
+def recorded_segment(folder: Path, number: int) -> SegmentFile:
+    """Return a finished segment of the store in a folder, without a look at its file.
+
+    Raises OSError or ValueError if there is none.
+    """
+    record = json.loads((folder / record_name(number)).read_bytes())
+    return SegmentFile(folder / _file(number), tuple(record["ticks"]))
+
+
+def _file(number: int) -> str:
+    return f"{number:06d}.mkv"

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from ..backends.options import Backend
 from .job_routes import job_facts, job_routes
+from .preview_routes import preview_routes
 from .problems import Problem
 from .server import Server
 from .settings import Settings
@@ -33,7 +34,7 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.add_exception_handler(Problem, lambda _, problem: problem.response())
-    for routes in (job_routes, upload_routes, status_routes):
+    for routes in (job_routes, preview_routes, upload_routes, status_routes):
         app.include_router(routes(server))
     return app
 

@@ -67,7 +67,9 @@ def job_routes(server: Server) -> APIRouter:
 def job_facts(job: Job) -> dict[str, Any]:
     """Return what clients see of a job."""
     base = f"/v1/jobs/{job.id}"
-    links = {"self": base, "events": f"{base}/events"} | ({"result": f"{base}/result"} if job.state == "done" else {})
+    links = {"self": base, "events": f"{base}/events", "preview": f"{base}/preview.m3u8"}
+    if job.state == "done":
+        links["result"] = f"{base}/result"
     return {
         "id": job.id,
         "state": job.state,

@@ -10,12 +10,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..contract.atomic import atomic_path
 from ..contract.closing import Closing
+from ..pipeline.outline import Outline
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -112,6 +115,18 @@ class JobStore(Closing):
     def output_of(self, identifier: str, container: str) -> Path:
         """Return the output file of a job, in a container such as "mp4"."""
         return self.folder_of(identifier) / f"result.{container}"
+
+    def keep_outline(self, identifier: str, outline: Outline) -> None:
+        """Keep the outline of a job for its preview, without which a job is computed too."""
+        with suppress(OSError), atomic_path(self._outline_of(identifier)) as partial:
+            partial.write_text(json.dumps(outline.as_dict()), encoding="utf-8")
+
+    def outline(self, identifier: str) -> Outline | None:
+        """Return the outline of a job, or None while its video is not surveyed."""
+        try:
+            return _read_outline(self._outline_of(identifier))
+        except FileNotFoundError:
+            return None
 
     def create(self, identifier: str, options: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Job:
         """Store a new job in the state "queued"; with the `key` of an earlier job, return that one."""
@@ -228,6 +243,9 @@ class JobStore(Closing):
             self._database.execute("BEGIN IMMEDIATE")
             yield
 
+    def _outline_of(self, identifier: str) -> Path:
+        return self.folder_of(identifier) / "outline.json"
+
     def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()
         found = []
@@ -236,6 +254,12 @@ class JobStore(Closing):
             fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
             found.append(Job(**fields))
         return found
+
+
+@lru_cache(maxsize=4)
+def _read_outline(path: Path) -> Outline:
+    """Return an outline, which does not change; a preview asks for it again and again."""
+    return Outline.from_dict(json.loads(path.read_bytes()))
 
 
 def _stored(fields: Mapping[str, Any]) -> list[Any]:

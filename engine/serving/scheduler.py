@@ -144,9 +144,10 @@ class Scheduler:
         elif kind == "failed":
             self._jobs.end(task.job, "failed", error={"code": "failed", "message": value})
         elif kind == "survey":
-            active.lengths = value
-            active.pending = deque(range(len(value)))
-            self._jobs.update(task.job, frames_total=sum(value), segments_total=len(value))
+            self._jobs.keep_outline(task.job, value)
+            active.lengths = list(value.lengths)
+            active.pending = deque(range(len(value.lengths)))
+            self._jobs.update(task.job, frames_total=sum(value.lengths), segments_total=len(value.lengths))
         elif kind == "segment":
             active.finished.add(value)
             assert active.lengths is not None

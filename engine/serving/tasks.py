@@ -29,8 +29,8 @@ class Task(NamedTuple):
 def work(connection: Connection, backend: Backend) -> None:
     """Do tasks that come over a connection until it closes: the main function of a worker.
 
-    It answers each with one message: "survey" with the numbers of frames of all segments, "segment", "join" with the
-    report as a dictionary, or "failed" with a sentence.
+    It answers each with one message: "survey" with the outline, "segment", "join" with the report as a dictionary, or
+    "failed" with a sentence.
     """
     with UpscalerPool() as pool, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         videos: OrderedDict[str, SegmentedVideo] = OrderedDict()
@@ -50,7 +50,7 @@ def work(connection: Connection, backend: Backend) -> None:
 def _do(task: Task, video: SegmentedVideo) -> Any:
     match task.kind:
         case "survey":
-            return [len(segment.outputs) for segment in video.segments]
+            return video.outline()
         case "segment":
             video.compute(task.number)
             return task.number
