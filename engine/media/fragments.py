@@ -110,6 +110,29 @@ def start_of_part(file: IO[bytes]) -> int:
         position += size
 
 
+def codec_string(beginning: bytes) -> str:
+    """Return the name by RFC 6381 of the codec in what every part of a video has in common."""
+    if (record := _record(beginning, b"avcC")) is not None:
+        return f"avc1.{record[1:4].hex()}"
+    if (record := _record(beginning, b"hvcC")) is not None:
+        space, tier, profile = ("", "A", "B", "C")[record[1] >> 6], "LH"[record[1] >> 5 & 1], record[1] & 31
+        flags = int(f"{int.from_bytes(record[2:6]):032b}"[::-1], 2)
+        constraints = [f".{byte:X}" for byte in record[6:12].rstrip(b"\0")]
+        return f"hvc1.{space}{profile}.{flags:X}.{tier}{record[12]}{''.join(constraints)}"
+    if (record := _record(beginning, b"av1C")) is not None:
+        depth = (8, 10, 12)[(record[2] >> 6 & 1) + (record[2] >> 5 & 1)]
+        return f"av01.{record[1] >> 5}.{record[1] & 31:02}{'MH'[record[2] >> 7]}.{depth:02}"
+    if (record := _record(beginning, b"vpcC")) is not None:
+        return f"vp09.{record[4]:02}.{record[5]:02}.{record[6] >> 4:02}"
+    raise MediaError("The video has no codec that is played in fragments of MP4: choose another.")
+
+
+def _record(beginning: bytes, kind: bytes) -> bytes | None:
+    """Return the content of the box that describes a codec, or None if it is not there."""
+    position = beginning.find(kind)
+    return None if position < 0 else beginning[position + 4 : position + 4 + 24]
+
+
 def decode_frame(part: Part, tick: int) -> av.VideoFrame:
     """Return the frame of a part that is shown at a tick. Raises MediaError if there is none."""
     wanted = max((one for one in part.ticks if one <= tick), default=None)

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from ..backends.options import Backend
 from .job_routes import job_facts, job_routes
+from .page_routes import page_routes
 from .preview_routes import preview_routes
 from .problems import Problem
 from .server import Server
@@ -36,6 +37,7 @@ def make_app(settings: Settings, backends: list[Backend]) -> FastAPI:
     app.add_exception_handler(Problem, lambda _, problem: problem.response())
     for routes in (job_routes, preview_routes, upload_routes, status_routes):
         app.include_router(routes(server))
+    app.include_router(page_routes())
     return app
 
 

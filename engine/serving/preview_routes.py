@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from typing import IO
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 
+from ..media.fragments import codec_string
 from .preview import Preview
 from .problems import Problem
 from .server import Server
@@ -22,16 +24,17 @@ def preview_routes(server: Server) -> APIRouter:
         return Preview(server.jobs, server.job(identifier))
 
     @routes.get("/preview.m3u8")
-    def read_playlist(identifier: str, request: Request) -> Response:
+    def read_playlist(identifier: str, access: str | None = None) -> Response:
         """Return the playlist of the finished segments, for HTTP Live Streaming."""
-        query = f"?{request.url.query}" if request.url.query else ""
+        query = "" if access is None else f"?{urlencode({'access': access})}"
         content = preview(identifier).playlist(query)
         return Response(content, media_type="application/vnd.apple.mpegurl", headers={"Cache-Control": "no-cache"})
 
     @routes.get("/preview/init.mp4")
     def read_initialization(identifier: str) -> Response:
         """Return what a player reads before any segment."""
-        return Response(preview(identifier).initialization(), media_type="video/mp4", headers=_KEEP)
+        content = preview(identifier).initialization()
+        return Response(content, media_type=f'video/mp4; codecs="{codec_string(content)}"', headers=_KEEP)
 
     @routes.get("/preview/{name}.m4s")
     def read_segment(identifier: str, name: str) -> StreamingResponse:

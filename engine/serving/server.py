@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import Header, Request
+from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from ..backends.options import Backend
@@ -52,9 +52,14 @@ class Server:
             raise Problem(404, "not-found", "There is no such job.")
         return job
 
-    def authorize(self, authorization: str | None = Header(None)) -> None:
-        """Raise Problem for a request without the server's token."""
-        if not self.settings.admits(authorization):
+    def authorize(
+        self, request: Request, authorization: str | None = Header(None), access: str | None = Query(None)
+    ) -> None:
+        """Raise Problem for a request without the server's token, and without what admits to reading its job."""
+        reads = request.method == "GET" and self.settings.admits_reading(
+            request.path_params.get("identifier", ""), access
+        )
+        if not reads and not self.settings.admits(authorization):
             raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
 
     async def create(self, request: Request, key: str | None) -> Job:

@@ -19,7 +19,7 @@ from stvsr.engine.serving.preview import Preview
 from stvsr.engine.serving.problems import Problem
 
 from tests.support.media import make_clip, make_video, pan
-from tests.support.serving import clip_of, post, serving, wait_for
+from tests.support.serving import clip_of, listening, post, wait_for
 
 LOSSLESS = {"qp": "0"}
 
@@ -49,12 +49,12 @@ def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray
     """Return the times, durations and pictures of a playlist that is played from its beginning."""
     numbers = [int(n) for n in re.findall(r"^preview/(\d+)\.m4s$", preview.playlist(), re.M)]
     content = preview.initialization() + b"".join(preview.segment(number).read() for number in numbers)
-    return frames_of(content)
+    return frames_of(io.BytesIO(content))
 
 
-def frames_of(content: bytes) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
+def frames_of(source: Any) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
     times, durations, pictures = [], [], []
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(source) as container:
         for packet in container.demux(video=0):
             durations.append((packet.duration or 0) * packet.time_base)
             for frame in packet.decode():
@@ -108,7 +108,7 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
         assert max(lengths) <= target
         video.join()
         result = jobs.output_of(job.id, job.options["container"])
-        times, _, pictures = frames_of(result.read_bytes())
+        times, _, pictures = frames_of(str(result))
         assert playlist == preview.playlist(), "the playlist stays as it was"
         after = played(preview)
     for actual_times, durations, actual in (before, after):
@@ -210,7 +210,7 @@ def test_frames_at_a_low_rate_are_those_that_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_preview_over_http(tmp_path: Path) -> None:
-    with serving(tmp_path) as client:
+    with listening(tmp_path) as client:
         clip = clip_of(tmp_path, 60)
         early = post(client, clip).json()
         base = f"/v1/jobs/{early['id']}"
@@ -218,10 +218,11 @@ def test_a_preview_over_http(tmp_path: Path) -> None:
         assert wait_for(client, early["id"])["segments_total"] == 2, "a first segment is short"
         playlist = client.get(early["links"]["preview"])
         assert playlist.headers["content-type"] == "application/vnd.apple.mpegurl"
-        names = re.findall(r"^preview/.*|(?<=URI=\")[^\"]*", playlist.text, re.M)
-        content = b"".join(client.get(f"{base}/{name}").content for name in names)
-        times, *_ = frames_of(content)
-        assert len(times) == 120
+        result = frames_of(io.BytesIO(client.get(f"{base}/result").content))
+        played_frames = frames_of(str(client.base_url.join(early["links"]["preview"])))
+        assert len(result[0]) == 120
+        assert played_frames[0] == result[0]
+        np.testing.assert_array_equal(played_frames[2], result[2])
         assert client.get(f"{base}/frames/3/before.png").headers["content-type"] == "image/png"
         assert client.get(f"{base}/frames/3/after.png").status_code == 200
         for name in ("x", "-1", "60", "1e3", "%2e%2e", "..%2f..%2finput", "9" * 30, "²"):
