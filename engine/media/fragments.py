@@ -54,22 +54,19 @@ def open_part(path: Path, start: int, low: int, high: int, time_base: Fraction) 
         stream = container.streams.video[0]
         assert stream.time_base is not None
         scale = stream.time_base / time_base
-        slack = scale / 2  # files that store milliseconds have rounded the times
         first = next(packet.pts for packet in container.demux(stream) if packet.pts is not None)
         shift = start - round(first * scale)
-        if abs(shift) <= slack:
-            shift = 0
 
         def packets() -> Iterator[tuple[Packet, int]]:
             for packet in _from_keyframe(container, stream, round((low - shift) / scale), first):
                 tick = round(packet.pts * scale) + shift  # type: ignore[operator]
-                if tick >= high - slack:
+                if tick >= high:
                     return
-                if tick >= low - slack:
-                    yield packet, max(tick, low)
+                if tick >= low:
+                    yield packet, tick
 
         ticks = [tick for _, tick in packets()]
-        if not ticks or ticks[0] > low + slack:
+        if not ticks or ticks[0] > low:
             raise MediaError(f"{path} has no frame at {float(low * time_base):.3f} s: make it again.")
         yield Part(stream, ticks, (packet for packet, _ in packets()))
 
@@ -81,6 +78,7 @@ def write_fragments(part: Part, file: IO[bytes], *, time_base: Fraction, end: in
     for all parts, and the time of a frame in a player does not depend on it. `number` is that of the part.
     """
     shown = sorted(part.ticks)
+    end = max(end, shown[-1] + 1)  # frames that are closer than a tick have been moved
     options = {
         "movflags": "delay_moov+default_base_moof+frag_discont+skip_trailer",
         "video_track_timescale": str(time_base.denominator),

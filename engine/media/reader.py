@@ -6,6 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -20,15 +21,17 @@ from .images import ImageFolderReader
 from .probe import VideoInfo, open_video, probe
 from .tags import ColorTags, coding_of
 
+_TIMES = {"rate", "variable_rate", "time_base", "start", "duration", "origin", "fragmented", "streams", "chapters"}
 _MAX_STEP_BACK_S = 1  # a larger step back means that the clock of the timestamps has changed
 
 
 class VideoReader(FrameReader):
     """Reads the frames of a video file; every iteration starts at the first frame.
 
-    Timestamps are the stream's own; `input_fps` replaces them by a constant rate, for streams without useful ones.
-    Raises MediaError for a damaged or truncated file, with the time of the damage, instead of a shorter video; also if
-    the size changes or the timestamps step back by more than a second.
+    Timestamps are the stream's own, from the beginning of the earliest stream on; `input_fps` replaces them by a
+    constant rate, for streams without useful ones. Where the clock of the file changes, as between joined recordings,
+    the times go on. Raises MediaError for a damaged or truncated file, with the time of the damage, instead of a
+    shorter video; also if the size changes.
     """
 
     def __init__(self, path: str | Path, *, input_fps: Fraction | None = None) -> None:
@@ -38,6 +41,15 @@ class VideoReader(FrameReader):
         if self.input_fps is not None:
             self.info = _at_rate(self.info, self.input_fps)
         self._container: InputContainer | None = None
+        self._decoder: StreamDecoder | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what an iteration has changed so far."""
+        lost = 0 if self._decoder is None else self._decoder.lost_at_joints
+        if not lost:
+            return super().warnings
+        return [*super().warnings, f"{lost} frames after a joint need others that are not there, and were left out."]
 
     def close(self) -> None:
         """Close the file; this ends a running iteration."""
@@ -62,13 +74,13 @@ class VideoReader(FrameReader):
         yield self._frame(*previous, own_duration if end is None or end <= previous[1] else end - previous[1])
         self.close()
 
-    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+    def between(self, low: Fraction, high: Fraction, *, seek: bool = True) -> Iterator[Frame]:
         """Yield the frames of a part as `FrameReader.between`; reading starts at the keyframe before it.
 
         If the part cannot be found from there, the file is read from its beginning.
         """
-        frames = self._from_keyframe(low)
-        first = None if self.input_fps is not None else next(frames, None)
+        frames = self._from_keyframe(low) if seek and self.input_fps is None else iter(())
+        first = next(frames, None)
         if first is None or first.pts != low:
             yield from super().between(low, high)
             return
@@ -82,14 +94,14 @@ class VideoReader(FrameReader):
         self.close()
         self._container, stream = open_video(self.path)
         stream.thread_type = "AUTO"
-        time_base = self.info.time_base
+        time_base, origin = self.info.time_base, self.info.origin
         previous: tuple[av.VideoFrame, Fraction] | None = None
         try:
-            self._container.seek(math.floor(low / time_base), stream=stream)
+            self._container.seek(math.floor((low + origin) / time_base), stream=stream)
             for decoded in self._container.decode(stream):
-                if decoded.pts is None or decoded.pts * time_base < low:
+                if decoded.pts is None or decoded.pts * time_base < low + origin:
                     continue
-                pts = decoded.pts * time_base
+                pts = decoded.pts * time_base - origin
                 if previous is not None:
                     yield self._frame(*previous, pts - previous[1])
                 previous = decoded, pts
@@ -131,18 +143,19 @@ class VideoReader(FrameReader):
 
     def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
         assert self._container is not None
-        decoder = StreamDecoder(self._container, stream, self.info)
+        self._decoder = decoder = StreamDecoder(self._container, stream, self.info)
+        self.joints = decoder.source.joints
         yield from decoder
         if self._indexed_end(stream) is None:  # with an index the decoder has found missing frames already
             decoder.check_declared_end()
 
     def _indexed_end(self, stream: VideoStream) -> Fraction | None:
         """Return the end of the frames in seconds if the file has an index of all frames, as MP4 files have."""
-        if self.input_fps is not None or not self.info.container.startswith("mov") or not stream.frames:
+        if self.input_fps is not None or not self.info.container.startswith("mov") or not self.info.frames:
             return None
         if stream.duration is None or stream.time_base is None:
             return None
-        return ((stream.start_time or 0) + stream.duration) * stream.time_base
+        return ((stream.start_time or 0) + stream.duration) * stream.time_base - self.info.origin
 
 
 def open_reader(path: str | Path, *, fps: Fraction | None = None) -> VideoReader | ImageFolderReader:
@@ -164,6 +177,18 @@ def tagged_rgb(decoded: av.VideoFrame) -> np.ndarray:
     return to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name))
 
 
+def describe(path: str | Path) -> dict[str, Any]:
+    """Return the facts of a video file, or of a folder of images, which has no times, for printing and JSON.
+
+    Raises MediaError if it cannot be read.
+    """
+    if not Path(path).is_dir():
+        return probe(path).as_dict()
+    with open_reader(path, fps=Fraction(1)) as reader:
+        facts = reader.info.as_dict()
+    return {name: value for name, value in facts.items() if name not in _TIMES}
+
+
 def _at_rate(info: VideoInfo, rate: Fraction) -> VideoInfo:
-    duration = None if info.frames is None else info.frames / rate
-    return replace(info, rate=rate, time_base=1 / rate, start=Fraction(0), duration=duration, variable_rate=False)
+    duration, zero = None if info.frames is None else info.frames / rate, Fraction(0)
+    return replace(info, rate=rate, time_base=1 / rate, start=zero, duration=duration, variable_rate=False, origin=zero)

@@ -15,29 +15,34 @@ from .timeline import Slot
 
 @dataclass(frozen=True)
 class Outline:
-    """The segments and frames of a video. Times are ticks in its time base."""
+    """The segments and frames of a video. Times are ticks in the time base of the output, or in that of the input."""
 
     time_base: Fraction  # seconds
+    input_time_base: Fraction  # seconds
     codec: str  # by FFmpeg's name
     lengths: tuple[int, ...]  # input frames of each segment
     starts: tuple[int, ...]  # of the output frames of each segment, and the end of the last one
     delay: int  # no frame has to be decoded more than this before it is shown
-    frames: Sequence[int] = field(repr=False)  # of the input
+    frames: Sequence[int] = field(repr=False)  # of the input, in its time base
+    seekable: bool  # whether a frame of the input can be found by its time
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outline as a dictionary for JSON."""
-        return {**vars(self), "time_base": str(self.time_base), "frames": list(self.frames)}
+        bases = {"time_base": str(self.time_base), "input_time_base": str(self.input_time_base)}
+        return {**vars(self), **bases, "frames": list(self.frames)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the outline that `as_dict` returned."""
         return cls(
             time_base=Fraction(values["time_base"]),
+            input_time_base=Fraction(values["input_time_base"]),
             codec=values["codec"],
             lengths=tuple(values["lengths"]),
             starts=tuple(values["starts"]),
             delay=values["delay"],
             frames=array("q", values["frames"]),
+            seekable=values["seekable"],
         )
 
 
@@ -46,9 +51,10 @@ def outline(
     surveyed: Survey,
     slots: Sequence[Sequence[Slot]],
     *,
-    time_base: Fraction,
     codec: str,
     reordered: int,
+    time_base: Fraction,
+    input_time_base: Fraction,
 ) -> Outline:
     """Return the outline of segments; `slots` are the output frames that follow each input frame.
 
@@ -59,10 +65,12 @@ def outline(
     delay = max((late - early for early, late in zip(times, times[reordered:] or [end], strict=False)), default=0)
     before = [0, *accumulate(len(after) for after in slots)]  # output frames before each input frame
     return Outline(
-        time_base,
-        codec,
-        tuple(len(segment.outputs) for segment in segments),
-        (*(times[before[segment.outputs.start]] for segment in segments), end),
-        delay,
-        array("q", (math.floor(pts / time_base) for pts in surveyed.pts)),
+        time_base=time_base,
+        input_time_base=input_time_base,
+        codec=codec,
+        lengths=tuple(len(segment.outputs) for segment in segments),
+        starts=(*(times[before[segment.outputs.start]] for segment in segments), end),
+        delay=delay,
+        frames=array("q", (math.floor(pts / input_time_base) for pts in surveyed.pts)),
+        seekable=surveyed.seekable,
     )

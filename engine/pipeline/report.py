@@ -26,8 +26,8 @@ class Report:
     output: str
     bundle: str  # its name; both names of a chain, with a + between
     fingerprint: str  # the sha256 of the bundle's manifest
-    device: str  # "cpu" or "cuda:N"
-    backend: str  # "ort" or "tensorrt"
+    device: str  # "cpu", "cuda:N" or the address of a server
+    backend: str  # "ort", "tensorrt" or "remote"
     precision: str  # "fp32", "tf32" or "fp16"; several of a chain, with a + between
     frames_in: int
     frames_out: int

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..backends.options import Backend
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
+from .limits import check_limits, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .scenes import DEFAULT_THRESHOLD
 from .timeline import Timeline, common_time_base
@@ -40,8 +41,7 @@ class UpscaleRequest:
         """Raise RequestError for options that contradict each other or the input, before a file is opened."""
         if self.scale is not None and self.size is not None:
             raise RequestError("Choose either a scale or a size, not both.")
-        if self.scale is not None and not self.scale > 0:
-            raise RequestError(f"The scale is {self.scale:g}: give a number above 0.")
+        check_limits(self)
         if self.scene_threshold is not None and not 0 <= self.scene_threshold <= 1:
             raise RequestError(f"The scene threshold is {self.scene_threshold:g}: give a number from 0 (no cuts) to 1.")
         if self.time_factor is not None and self.fps is not None:
@@ -74,7 +74,7 @@ class UpscaleRequest:
             rate, time_base = timeline.fps, common_time_base(time_base, 1 / timeline.fps)
         output = Path(self.output) if self.output is not None else self._default_output(size, scale, rate)
         self._check_output(output)
-        return Plan(output, size, rate, time_base, timeline, passes)
+        return Plan(output, size, storable_rate(rate), time_base, timeline, passes)
 
     def _timeline(self, default: int) -> Timeline:
         if self.fps is not None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ..contract.bundle import Bundle, find_bundles
-from ..contract.errors import CancelledError, MediaError
+from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.frame import Frame
@@ -69,7 +69,7 @@ def upscale(
         )
         run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
         run.stream(reader, writer)
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
+    warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
 
@@ -112,7 +112,7 @@ class FrameWriter(Protocol):
         """Write a frame that is displayed from `pts` for `duration`, in seconds."""
 
 
-class _Clock:
+class Clock:
     """Sums the seconds that a stage is busy."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class Run:
         self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
-        self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
+        self.decoding, self.inference, self.encoding = Clock(), Clock(), Clock()
         self.frames_in = self.frames_out = 0
         self.cuts: list[Fraction] = []
         self.start_pts = self.end_pts = Fraction(0)
@@ -228,7 +228,10 @@ class Run:
             if self._cancel is not None and self._cancel.is_set():
                 raise CancelledError(f"The run was cancelled after {self.frames_in} frames: start it again.")
             with self.inference.busy():
-                picture = next(results, None)
+                try:
+                    picture = next(results, None)
+                except NonFiniteError as error:
+                    raise NonFiniteError(f"{error} {self._next_time(pending)}".rstrip()) from error
             self._finish_inputs(pending)
             if picture is None:
                 break
@@ -236,6 +239,11 @@ class Run:
                 computed.put((picture, slot.pts))
             del picture  # or its buffer would live until the next one
             self._finish_inputs(pending)
+
+    def _next_time(self, pending: deque[list[list[Slot]]]) -> str:
+        """Return a sentence about the time of the frame that is computed next."""
+        pts = next((slots[0].pts for groups in pending for slots in groups if slots), None)
+        return "" if pts is None else f"The frame is that at {float(pts):.3f} s."
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         """Yield each frame, once its successor is known, with the times at which outputs are requested."""

@@ -62,7 +62,11 @@ def job_routes(server: Server) -> APIRouter:
         if job.state != "done":
             raise Problem(409, "not-done", f"The job is {job.state}, and has no result.")
         container = job.options["container"]
-        return FileResponse(server.jobs.output_of(job.id, container), media_type=_TYPES[container])
+        try:
+            path = server.jobs.result_of(job.id, container)
+        except OSError as error:
+            raise Problem(503, "not-ready", "The result cannot be fetched now.", retry_after="30") from error
+        return FileResponse(path, media_type=_TYPES[container])
 
     return routes
 

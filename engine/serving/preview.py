@@ -12,13 +12,14 @@ from itertools import pairwise
 from tempfile import SpooledTemporaryFile
 from typing import IO
 
+import numpy as np
+
 from ..contract.errors import MediaError
 from ..media.fragments import REORDERED, Part, decode_frame, open_part, open_segment, start_of_part, write_fragments
-from ..media.images import encode_png
+from ..media.png import encode_png
 from ..media.reader import open_reader, tagged_rgb
 from ..pipeline.outline import Outline
-from ..pipeline.resume import store_folder
-from ..pipeline.store import record_name, recorded_segment
+from ..pipeline.store import finished_numbers, read_segment
 from .jobs import Job, JobStore
 from .problems import Problem
 
@@ -33,10 +34,8 @@ class Preview:
         if found is None:
             raise _not_ready(job)
         self._outline: Outline = found
-        self._job = job
-        self._input = jobs.input_of(job.id)
-        self._result = jobs.output_of(job.id, job.options["container"])
-        self._store = store_folder(self._result)
+        self._jobs, self._job, self._container = jobs, job, job.options["container"]
+        self._store = jobs.parts_of(job.id, self._container)
 
     def playlist(self, query: str = "") -> str:
         """Return the playlist, whose addresses have a query; it grows until the job ends."""
@@ -90,27 +89,26 @@ class Preview:
 
     def before(self, number: int) -> bytes:
         """Return a frame of the input as a PNG image."""
-        low, high = self._times_of(number)
-        scale = self._outline.time_base
-        with open_reader(self._input) as reader:
-            for frame in reader.between(low * scale, high * scale):
-                return encode_png(frame.rgb)
+        frames, time_base = self._outline.frames, self._outline.input_time_base
+        self._check_frame(number)
+        low = frames[number]
+        high = frames[number + 1] if number + 1 < len(frames) else low + 1
+        with open_reader(self._jobs.input_of(self._job.id)) as reader:
+            for frame in reader.between(low * time_base, high * time_base, seek=self._outline.seekable):
+                return _png(frame.rgb)
         raise _no_frame()
 
     def after(self, number: int) -> bytes:
         """Return the frame of the output that is shown when a frame of the input is, as a PNG image."""
-        tick, _ = self._times_of(number)
+        self._check_frame(number)
+        tick = round(self._outline.frames[number] * self._outline.input_time_base / self._outline.time_base)
         segment = min(bisect_right(self._outline.starts, tick), len(self._outline.lengths)) - 1
         with self._part(segment) as part:
-            return encode_png(tagged_rgb(decode_frame(part, tick)))
+            return _png(tagged_rgb(decode_frame(part, tick)))
 
-    def _times_of(self, number: int) -> tuple[int, int]:
-        """Return when a frame of the input is shown, in ticks."""
-        frames = self._outline.frames
-        if number >= len(frames):
+    def _check_frame(self, number: int) -> None:
+        if number >= len(self._outline.frames):
             raise _no_frame()
-        end = frames[number + 1] if number + 1 < len(frames) else self._outline.starts[-1]
-        return frames[number], max(frames[number] + 1, end)
 
     def _lengths(self) -> list[float]:
         """Return the seconds of each segment; 0 for one without frames, where the output has a low rate."""
@@ -119,10 +117,14 @@ class Preview:
 
     def _finished(self) -> int:
         """Return how many segments are finished, up to the first that is not."""
-        names = {path.name for path in self._store.glob("*.json")}
         total = len(self._outline.lengths)
-        count = next((number for number in range(total) if record_name(number) not in names), total)
-        return total if self._result.exists() else count
+        try:
+            there = finished_numbers(self._store)
+            if len(there) < total and self._jobs.has_result(self._job.id, self._container):
+                return total  # the store is deleted when the result is there
+        except OSError as error:
+            raise Problem(503, "not-ready", "The preview cannot be read now.", retry_after="30") from error
+        return next((number for number in range(total) if number not in there), total)
 
     @contextmanager
     def _part(self, number: int) -> Iterator[Part]:
@@ -132,10 +134,11 @@ class Preview:
             raise _no_segment()
         with ExitStack() as stack:
             try:
-                part = stack.enter_context(open_segment(recorded_segment(self._store, number)))
+                part = stack.enter_context(open_segment(read_segment(self._store, number)))
             except (OSError, ValueError):
                 try:
-                    opened = open_part(self._result, self._outline.starts[0], low, high, self._outline.time_base)
+                    result = self._jobs.result_of(self._job.id, self._container)
+                    opened = open_part(result, self._outline.starts[0], low, high, self._outline.time_base)
                     part = stack.enter_context(opened)
                 except (OSError, ValueError, MediaError) as error:
                     raise _no_segment() from error
@@ -146,6 +149,11 @@ class Preview:
             names = ", ".join(sorted(REORDERED))
             sentence = f"There is no preview of {self._outline.codec} video ({names} have one): wait for the result."
             raise Problem(415, "no-preview", sentence)
+
+
+def _png(rgb: np.ndarray) -> bytes:
+    """Return a PNG image of a frame, (3, H, W) in [0, 1]."""
+    return encode_png(np.rint(rgb.transpose(1, 2, 0) * 255).clip(0, 255).astype(np.uint8))
 
 
 def _not_ready(job: Job) -> Problem:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from fastapi.concurrency import run_in_threadpool
 
 from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
+from .checks import VideoChecker, VideoLimits
 from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, check_request, make_request, read_options
+from .requests import JobOptions, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .streams import FrameStreams
 from .uploads import UploadStore, check_space, receive
 from .webhooks import is_allowed
 
@@ -31,14 +34,16 @@ _MOST_JSON_BYTES = 1 << 16  # of options
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, backends: list[Backend]) -> None:
+    def __init__(self, settings: Settings, executor: Executor, backends: Sequence[Backend]) -> None:
         self.settings = settings
-        self.jobs = JobStore(settings.folder)
+        self.jobs = JobStore(settings.folder, settings.files)
         self.uploads = UploadStore(settings.folder / "uploads", settings.keep_s)
         self.metrics = Metrics()
         self.draining = False
+        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
+        self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
-            self.jobs, backends, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
 
     def job(self, identifier: str) -> Job:
@@ -85,15 +90,16 @@ class Server:
             else:
                 await run_in_threadpool(self.uploads.link, upload, source)
             await run_in_threadpool(self._check, options, identifier)
+            await run_in_threadpool(self._share, identifier)
             job = await run_in_threadpool(
                 lambda: self.jobs.create(identifier, options.model_dump(), priority=options.priority, key=key)
             )
         except BaseException:
-            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+            self.jobs.remove_files(identifier)
             raise
         log.info("job created", extra={"job": job.id})
         if job.id != identifier:  # another request with the same key was faster
-            shutil.rmtree(self.jobs.folder_of(identifier), ignore_errors=True)
+            self.jobs.remove_files(identifier)
         if upload is not None:
             await run_in_threadpool(self.uploads.delete, upload)
         self.scheduler.wake()
@@ -136,14 +142,23 @@ class Server:
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
-            check_request(request, self.settings)
+            self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
         except RequestError as error:
             raise Problem(422, "bad-request", self._without_paths(str(error), identifier)) from error
 
+    def _share(self, identifier: str) -> None:
+        try:
+            self.jobs.share(identifier)
+        except OSError as error:
+            log.error("upload not shared", extra={"job": identifier, "reason": str(error.strerror)})
+            raise Problem(503, "not-ready", "The video cannot be given to the workers.", retry_after="30") from error
+
     def _request_of(self, job: Job) -> UpscaleRequest:
-        return self._make_request(JobOptions.model_validate(job.options), job.id)
+        request = self._make_request(JobOptions.model_validate(job.options), job.id)
+        source, output = self.jobs.input_of(job.id), self.jobs.output_of(job.id, job.options["container"])
+        return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
 
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)

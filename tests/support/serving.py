@@ -1,6 +1,5 @@
-"""Run the server of a toy network in tests, and talk to it."""
+"""Talk to the server of a toy network, in this process or on a port of this machine."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stvsr import Backend
-from stvsr.engine.serving.settings import Settings
 
 from tests.support.media import make_video, pan
 
@@ -17,42 +14,26 @@ pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
 import httpx2
-import uvicorn
 from fastapi.testclient import TestClient
-from stvsr.engine.serving.app import make_app
 
-_CPU = Backend(device="cpu", threads=1)
+from tests.support import servers
+
 TUS = {"Tus-Resumable": "1.0.0"}
 PATCH = TUS | {"Content-Type": "application/offset+octet-stream"}
 
 
 @contextmanager
 def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[TestClient]:
-    """Run the application, with its jobs in a folder, and yield a client in this process."""
-    app = make_app(Settings(folder / "store", **settings), [_CPU] * workers)
-    with TestClient(app, client=("127.0.0.1", 1)) as client:
+    """Run a server in this process, with its jobs in `folder`/store, and yield a client."""
+    with TestClient(servers.app_of(folder, workers, **settings), client=("127.0.0.1", 1)) as client:
         yield client
 
 
 @contextmanager
-def listening(folder: Path, workers: int = 1, **settings: Any) -> Iterator[httpx2.Client]:
-    """Run the application on a port of this machine, and yield a client."""
-    app = make_app(Settings(folder / "store", **settings), [_CPU] * workers)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        until = time.monotonic() + 30
-        while not server.started:
-            assert thread.is_alive()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+def listening(folder: Path, **settings: Any) -> Iterator[httpx2.Client]:
+    """Run a server on a port of this machine, with its jobs in `folder`/store, and yield a client."""
+    with servers.serving(folder, **settings) as url, httpx2.Client(base_url=url, timeout=30) as client:
+        yield client
 
 
 def clip_of(folder: Path, frames: int = 7) -> bytes:

@@ -29,7 +29,8 @@ from stvsr import (
 from stvsr.engine.pipeline import resume, run
 from stvsr.engine.pipeline.resume import SegmentedVideo
 
-from tests.support.media import make_clip, make_folder, make_video, packets_of, pan
+from tests.support.equal_files import assert_equal_files, facts_of, frames_of
+from tests.support.media import make_clip, make_folder, make_video, pan
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, RUN_X4, SLIDING_X4
 
 CPU = Backend(device="cpu")
@@ -38,38 +39,6 @@ LOSSLESS = {"qp": "0"}
 
 def request(source: Path, output: Path, **options: Any) -> UpscaleRequest:
     return UpscaleRequest(**{"input": source, "output": output, "backend": CPU, "encoder_options": LOSSLESS, **options})
-
-
-def frames_of(path: Path) -> tuple[list[Fraction], np.ndarray]:
-    """Return the times and the pictures of a video."""
-    times, pictures = [], []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            assert frame.pts is not None
-            assert frame.time_base is not None
-            times.append(Fraction(frame.pts * frame.time_base))
-            pictures.append(frame.to_ndarray())
-    return times, np.stack(pictures)
-
-
-def facts_of(path: Path) -> list[Any]:
-    """Return what a file states about itself and its streams."""
-    with av.open(str(path)) as container:
-        streams = [
-            (s.type, s.time_base, s.start_time, s.duration, s.frames, dict(s.metadata)) for s in container.streams
-        ]
-        video = container.streams.video[0]
-        colors = (video.codec_context.color_primaries, video.codec_context.colorspace, video.sample_aspect_ratio)
-        return [container.duration, colors, container.chapters(), *streams]
-
-
-def assert_equal_files(actual: Path, expected: Path) -> None:
-    assert facts_of(actual) == facts_of(expected)
-    (actual_times, actual_frames), (times, frames) = frames_of(actual), frames_of(expected)
-    assert actual_times == times
-    np.testing.assert_array_equal(actual_frames, frames)
-    for kind in ("audio", "subtitle"):
-        assert packets_of(actual, kind) == packets_of(expected, kind)
 
 
 def two_scenes(path: Path, ticks: list[int] | None = None) -> Path:

@@ -1,5 +1,6 @@
 """Fixtures of the tests of the server."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from tests.support.toy import write_toy
 
 
-@pytest.fixture(autouse=True)
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a toy network under the name "toy"."""
-    monkeypatch.setenv("STVSR_MODELS", str(tmp_path / "models"))
-    (tmp_path / "models").mkdir()
-    write_toy(tmp_path / "models" / "toy")
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Install a toy network under the name "toy", and return its folder."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STVSR_MODELS", str(folder))
+        yield write_toy(folder / "toy")

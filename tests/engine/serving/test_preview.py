@@ -21,6 +21,7 @@ from stvsr.engine.serving.problems import Problem
 from tests.support.media import make_clip, make_video, pan
 from tests.support.serving import clip_of, listening, post, wait_for
 
+pytestmark = pytest.mark.usefixtures("models")
 LOSSLESS = {"qp": "0"}
 
 
@@ -35,7 +36,7 @@ def computed(
         request = UpscaleRequest(
             input=jobs.input_of(identifier),
             output=jobs.output_of(identifier, container),
-            model=folder / "models" / "toy",
+            model="toy",
             backend=Backend(device="cpu", threads=1),
             **{"scale": 1, "encoder_options": LOSSLESS, **options},
         )

@@ -26,6 +26,7 @@ pytest.importorskip("httpx2", reason="httpx2 is not installed")
 import httpx2
 from fastapi.testclient import TestClient
 
+pytestmark = pytest.mark.usefixtures("models")
 TOKEN = "a-token-of-some-length"
 
 
@@ -264,20 +265,21 @@ def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
     clip = clip_of(tmp_path, 150)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         server = subprocess.Popen(command)
-        wait_until_ready(client)
-        jobs = [post(client, clip).json()["id"] for _ in range(3)]
-        wait_for(client, jobs[0], segments_done=2)
-        server.kill()
-        server.wait()
-        server = subprocess.Popen(command)
         try:
+            wait_until_ready(client)
+            jobs = [post(client, clip).json()["id"] for _ in range(3)]
+            wait_for(client, jobs[0], segments_done=2)
+            server.kill()
+            server.wait()
+            server = subprocess.Popen(command)
             wait_until_ready(client)
             done = [wait_for(client, job) for job in jobs]
             assert [job["state"] for job in done] == ["done"] * 3
             assert {frames_in(client.get(job["links"]["result"]).content, tmp_path) for job in done} == {300}
         finally:
             server.terminate()
-            assert server.wait(40) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+            code = server.wait(40)
+        assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def wait_until_ready(client: Any) -> None:

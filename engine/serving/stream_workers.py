@@ -1,0 +1,165 @@
+"""The processes that compute streams of frames, and the thread that owns them and passes messages."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..backends.options import Backend
+from ..contract.closing import Closing
+from ..pipeline.worker import ENDED, Work, Worker, wait_for_messages
+from .payloads import PayloadReader, PayloadWriter, discard
+from .stream_tasks import UNDER_WAY
+
+_POLL_S = 0.5
+
+Deliver = Callable[[str, Any], None]  # takes the kind and value of a message, in the thread of the workers
+
+
+@dataclass(eq=False)
+class Link:
+    """The link of a stream to its worker; all but the first three fields belong to the thread."""
+
+    number: int
+    worker: int
+    deliver: Deliver
+    reader: PayloadReader = field(default_factory=PayloadReader)
+    writer: PayloadWriter = field(default_factory=lambda: PayloadWriter(UNDER_WAY))
+    owed: int = 0  # answers to input frames and to their end
+    given: int = 0  # new frames that the caller has not taken
+
+
+class StreamWorkers(Closing):
+    """A worker process for each backend, and the streams that each computes.
+
+    A worker that dies is replaced; its streams get the message ENDED. So does one that is silent for `task_s` seconds
+    while it owes an answer: it is killed.
+    """
+
+    def __init__(self, work: Work, backends: Sequence[Backend], task_s: float) -> None:
+        self._workers = [Worker(work, backend) for backend in backends]
+        self._task_s = task_s
+        self._count = 0
+        self._links: dict[int, Link] = {}  # of the thread
+        self._heard: list[float] = []  # when each worker last gave a message, or owed nothing
+        self._outbox: SimpleQueue[tuple[Link, str, Any]] = SimpleQueue()
+        self._wake_reader, self._wake_writer = Pipe(duplex=False)
+        self._wake_lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the processes, unless they run."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stvsr-streams")
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the processes. A second call does nothing."""
+        if self._thread is not None:
+            self._ending.set()
+            self._wake()
+            self._thread.join()
+
+    def open(self, worker: int, deliver: Deliver, options: Any) -> Link:
+        """Open a stream on a worker, by its number. Its messages go to `deliver`, until `send` closes it."""
+        self.start()
+        self._count += 1
+        link = Link(self._count, worker, deliver)
+        self.send(link, "open", options)
+        return link
+
+    def send(self, link: Link, kind: str, value: Any = None) -> None:
+        """Send a message to the worker of a stream: "frame" with its bytes, "end", "sent" or "close"."""
+        self._outbox.put((link, kind, value))
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._wake_lock:
+            self._wake_writer.send(None)
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._end_streams, range(len(self._workers)))
+            for worker in self._workers:
+                stack.enter_context(worker.running())
+                worker.task = "streams"  # it is never idle
+            self._heard = [time.monotonic()] * len(self._workers)
+            while not self._ending.is_set():
+                for worker, kind, value in wait_for_messages(self._workers, _POLL_S, self._wake_reader):
+                    self._take(self._workers.index(worker), kind, value)
+                with suppress(Empty):
+                    while True:
+                        self._send(*self._outbox.get_nowait())
+                self._end_silent_workers()
+
+    def _send(self, link: Link, kind: str, value: Any) -> None:
+        connection = self._workers[link.worker].connection
+        if kind == "open":
+            self._links[link.number] = link
+        elif link.number not in self._links:
+            return
+        message: Any = link.number if value is None else (link.number, value)
+        if kind in ("frame", "end"):
+            link.owed += 1
+        elif kind == "sent":
+            link.given -= 1
+        elif kind == "close":
+            self._forget(link)
+        with suppress(OSError):  # the worker has ended, which its next message tells
+            if kind == "frame":
+                packed = link.writer.pack(value)
+                connection.send((kind, (link.number, packed)))
+                link.writer.send_file(connection, packed)
+            else:
+                connection.send((kind, message))
+
+    def _take(self, worker: int, kind: str, value: Any) -> None:
+        self._heard[worker] = time.monotonic()
+        if kind == ENDED:
+            self._end_streams([worker])
+            return
+        number, *rest = value if isinstance(value, tuple) else (value,)
+        link = self._links.get(number)
+        if kind == "frame":
+            connection = self._workers[worker].connection
+            try:
+                if link is None:
+                    discard(connection, rest[0])
+                else:
+                    rest[0] = link.reader.unpack(connection, rest[0])
+            except (EOFError, OSError):  # the worker has ended, which its next message tells
+                return
+        if link is None:  # the caller has closed it
+            return
+        if kind in ("taken", "done"):
+            link.owed -= 1
+        elif kind == "failed":
+            link.owed = 0
+        elif kind == "frame":
+            link.given += 1
+        link.deliver(kind, tuple(rest))
+
+    def _end_streams(self, workers: Sequence[int]) -> None:
+        for link in [link for link in self._links.values() if link.worker in workers]:
+            self._forget(link)
+            link.deliver(ENDED, ())
+
+    def _forget(self, link: Link) -> None:
+        del self._links[link.number]
+        link.reader.close()
+        link.writer.close()
+
+    def _end_silent_workers(self) -> None:
+        now = time.monotonic()
+        for number, worker in enumerate(self._workers):
+            owing = [link for link in self._links.values() if link.worker == number and link.owed > 0]
+            if all(link.given >= UNDER_WAY for link in owing):
+                self._heard[number] = now
+            elif now - self._heard[number] > self._task_s:
+                self._heard[number] = now
+                worker.kill()
