@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 from av.packet import Packet
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from ..contract.errors import MediaError
 from .audio import layouts_to_try
@@ -188,6 +188,9 @@ class CopiedStreams:
             return None  # the muxer makes one from that tag
         if stream.type == "data" and stream.discard == Discard.all and has_chapters:
             return None  # the text track of QuickTime's chapters, which FFmpeg reads as such; the muxer makes one
+        if stream.type == "video" and stream.disposition & Disposition.timed_thumbnails:
+            self._warnings.append(f"The {label} was left out: pictures of chapters are not kept.")
+            return None
         if stream.type == "video" and not is_picture(stream):
             self._warnings.append(f"The {label} was left out: only one video stream is upscaled.")
             return None
