@@ -40,7 +40,7 @@ class Transfer:
 
     @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         return None
 
     @property
@@ -114,7 +114,7 @@ class AudioConversion(Transfer):
 
     @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         if not self._undecoded:
             return None
         first = float(self._undecoded[0][0])
