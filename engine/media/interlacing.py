@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 import av
@@ -28,6 +29,10 @@ _LONG_S = 4  # seconds; a shorter video is only read from its beginning
 _STILL_IMAGES = {"gif", "apng", "png", "webp"}  # codecs without fields
 _COMBED_SHARE = 0.25  # of the frames that show anything
 _LEAST_COMBED = 2
+_LEAST_CLEAN = 4  # progressive frames by which the flags are wrong
+_LEAST_ORDER = 0.015  # slow motion, compressed strongly, leaves no more of the order of the fields
+_WHOLE, _WHOLE_SHARE = 1.0, 0.4  # of telecined video three frames of five are whole
+_OF_FILM = 2.5  # how much better fields of other frames fit if all frames are combed, by film that was cut a field late
 _WATCH_S = 2  # seconds between frames that are compared while a progressive video is read
 _PROGRESSIVE = {0, 1}  # FFmpeg's field orders: unknown, and progressive
 
@@ -68,18 +73,30 @@ def judge(path: str | Path) -> Interlacing:
 def _judgement(
     seen: list[Combing], stream_flag: bool, flags: Counter[bool], combed_flags: Counter[bool]
 ) -> Interlacing:
-    verdicts = Counter(one.verdict for one in seen)
-    combed, clean = verdicts["interlaced"] + verdicts["telecined"], verdicts["progressive"]
+    moving = [one for one in seen if one.moving]
+    combed = [one for one in moving if one.verdict in ("interlaced", "telecined")]
+    clean = sum(one.verdict == "progressive" for one in moving)
     flagged = bool(flags[True]) or stream_flag
-    is_combed = combed >= max(_LEAST_COMBED, _COMBED_SHARE * (combed + clean))
-    if not is_combed and not (flagged and (combed or not clean)):
+    is_combed = len(combed) >= max(_LEAST_COMBED, _COMBED_SHARE * (len(combed) + clean))
+    is_clean = not combed and clean >= max(_LEAST_CLEAN, len(moving) / 2)
+    is_clean = is_clean and abs(median(one.order for one in moving)) < _LEAST_ORDER
+    if not is_combed and (is_clean or not flagged):
         return Interlacing("progressive", flagged)
-    orders = [one.order > 0 for one in seen if one.verdict in ("interlaced", "telecined")]
+    orders = [one.order > 0 for one in combed]
     first = None if len(orders) < _LEAST_COMBED or 0 < sum(orders) < len(orders) else "top" if orders[0] else "bottom"
-    if verdicts["telecined"] >= 2 * verdicts["interlaced"] and combed >= _LEAST_COMBED:
+    if is_combed and _is_telecined(moving, combed):
         return Interlacing("telecined", flagged, first)
     trusted = bool(flags[True] and flags[False]) and not combed_flags[False]
     return Interlacing("interlaced", flagged, first, only_flagged=trusted)
+
+
+def _is_telecined(moving: list[Combing], combed: list[Combing]) -> bool:
+    """Return whether the combed frames hold fields of two film frames each, and not of two moments of a video."""
+    foreign = [one.foreign for one in combed if one.verdict == "telecined"]
+    if 3 * len(foreign) < 2 * len(combed):
+        return False
+    whole = sum(one.foreign < _WHOLE for one in moving)  # frames whose fields belong together
+    return whole >= _WHOLE_SHARE * len(moving) or median(foreign) > _OF_FILM
 
 
 def _runs(container: InputContainer, stream: VideoStream) -> Iterator[list[av.VideoFrame]]:
