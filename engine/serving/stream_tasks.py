@@ -38,12 +38,12 @@ class StreamLimits:
 def serve_streams(limits: StreamLimits, connection: Connection, backend: Backend) -> None:
     """Run streams that come over a connection until it closes: the main function of a worker, with limits before.
 
-    A message to it is ("messages", LIST) of ("open", stream, options), ("frame", stream, payload), ("end", stream),
-    ("sent", stream) when a new frame was taken, and ("close", stream). Its answers are such lists of ("taken", stream)
-    for each input frame, ("waiting", stream) when it can do nothing without another one, ("opened", stream, width,
-    height, times) before the first new frame, ("frame", stream, payload, seconds) with the seconds in which frames were
-    computed so far, and at the end ("done", stream) or ("failed", stream, code, sentence). The files of new payloads
-    follow a list.
+    A message to it is ("messages", LIST) of ("open", stream, options), ("frame", stream, payload), and without a value
+    ("end", stream, None), "sent" when a new frame was taken, and "close". Its answers are such lists of ("taken",
+    stream) for each input frame, ("waiting", stream) when it can do nothing without another one, ("opened", stream,
+    width, height, times) before the first new frame, ("frame", stream, payload, seconds) with the seconds in which
+    frames were computed so far, and at the end ("done", stream) or ("failed", stream, code, sentence). The files of new
+    payloads follow a list.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server ends its workers
     with UpscalerPool(batch=limits.batch) as pool:
@@ -67,8 +67,11 @@ class _StreamWorker:
         try:
             while True:
                 _, messages = self._connection.recv()
+                opened = [self._open(number, value) for kind, number, value in messages if kind == "open"]
                 for message in messages:
                     self._take(*message)
+                for stream in opened:
+                    stream.start()  # now that its first frames are there
         except (EOFError, OSError):
             pass
         for thread in threading.enumerate():
@@ -87,11 +90,11 @@ class _StreamWorker:
         except OSError:  # the server has ended, which the next message tells
             return
 
-    def _take(self, kind: str, number: int, value: Any = None) -> None:
-        if kind == "open":
-            self._streams[number] = _Stream(self, number, value)
-            self._streams[number].start()
-            return
+    def _open(self, number: int, options: FrameOptions) -> "_Stream":
+        self._streams[number] = _Stream(self, number, options)
+        return self._streams[number]
+
+    def _take(self, kind: str, number: int, value: Any) -> None:
         stream = self._streams[number]
         match kind:
             case "frame":
@@ -100,7 +103,7 @@ class _StreamWorker:
                 stream.inputs.put(None)
             case "sent":
                 stream.room.release()
-            case _:
+            case "close":
                 stream.close()
                 del self._streams[number]
 
@@ -161,7 +164,7 @@ class _Stream(threading.Thread):
 
     def _inputs(self) -> Iterator[bytes]:
         while True:
-            if self.inputs.empty():
+            if waits := self.inputs.empty():
                 self._post("waiting")
                 self._flush()
             data = self.inputs.get()
@@ -170,6 +173,8 @@ class _Stream(threading.Thread):
             if data is None:
                 return
             self._post("taken")
+            if waits:
+                self._flush()
             yield data
 
     def _compute(self) -> Iterator[tuple[bytes, float]]:
