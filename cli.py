@@ -1,9 +1,11 @@
-"""The command line: `stvsr upscale | models | info | compile | export | train | adapt | evaluate`."""
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
 
 import errno
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
 from .cli_adaptation import adapt
@@ -13,11 +15,28 @@ from .cli_evaluation import evaluate
 from .cli_info import info
 from .cli_serving import serve
 from .cli_training import export, train
+from .cli_triton import triton
 from .cli_upscale import upscale
 from .engine.contract.errors import StvsrError
-from .terminal import fail, out, plain
+from .engine.contract.interrupts import received
+from .engine.contract.shortage import describe_shortage
+from .terminal import err, fail, interrupt_number, out, protect_streams
 
-app = typer.Typer(help="Upscale video in space and time.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Commands(TyperGroup):
+    """The commands; a signal in one that says nothing else ends with a sentence and the exit code 128 + the signal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            err.print("Interrupted: the command did not end.")
+            raise typer.Exit(128 + interrupt_number(interrupt)) from None
+
+
+app = typer.Typer(
+    cls=_Commands, help="Upscale video in space and time.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 # Faults of the environment, not of this program: full or read-only disks, missing permissions, too many files, names.
 _ENVIRONMENT = {
@@ -39,14 +58,29 @@ _ENVIRONMENT = {
 
 def main() -> None:
     """Run the command line. An error that the user can mend is one line on stderr, with exit code 1."""
+    protect_streams()
+    try:
+        _run()
+    except BaseException as error:
+        number = received()
+        code = error.code if isinstance(error, SystemExit) else None
+        if number is None or code == 0 or code == 128 + number:
+            raise
+        err.print("Interrupted: the command did not end.")  # whatever the interrupt became on its way
+        raise SystemExit(128 + number) from None
+
+
+def _run() -> None:
     try:
         app()
     except StvsrError as error:
-        fail(plain(error))
-    except OSError as error:
-        if error.errno not in _ENVIRONMENT:
+        fail(error)
+    except Exception as error:
+        if (shortage := describe_shortage(error)) is not None:
+            fail(shortage)
+        if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
             raise
-        fail(f"{plain(error.filename or 'A file')} cannot be used: {plain(error.strerror)}.")
+        fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
 
 
 def _version(requested: bool) -> None:
@@ -64,6 +98,10 @@ def _root(
     """Upscale video in space and time."""
 
 
-for _command in (upscale, batch, models, info, install, pack, serve, adapt, export, train, evaluate):
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(upscale, models, install, pack, info),
+    *(batch, serve, triton, adapt, export, train, evaluate),
+)
+for _command in _COMMANDS:
     app.command()(_command)
 app.command("compile")(compile_)

@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_options import BackendOptions, EncoderOptions, FrameOptions, PartOptions, record_options
-from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar
+from .cli_options import (
+    BackendOptions,
+    EncoderOptions,
+    FrameOptions,
+    PartOptions,
+    SourceOptions,
+    WorkerOptions,
+    record_options,
+)
+from .engine.contract.errors import MediaError, RequestError
+from .terminal import complain, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
     from .engine.pipeline.batch import Outcome
-    from .engine.pipeline.report import Progress
+    from .engine.pipeline.executor import Executor
 
 _VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
 
@@ -23,36 +31,64 @@ _VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpe
 @record_options
 def batch(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="CLIPS...", help="Videos, images, folders of videos, or folders or patterns of images."),
+        list[str],
+        typer.Argument(
+            metavar="CLIPS...",
+            help="Videos, images, folders of videos, folders or patterns of images; s3://BUCKET/NAME for videos in a"
+            " store of objects.",
+        ),
     ],
-    folder: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the outputs.")],
+    folder: Annotated[
+        str, typer.Option("-o", "--output", metavar="DIR", help="Folder of the outputs, or s3://BUCKET/FOLDER.")
+    ],
     frames: FrameOptions,
     part: PartOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Videos at once.", min=1, show_default="one for each GPU, else one"),
+    worker: WorkerOptions,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of unfinished parts, or s3://BUCKET/FOLDER.",
+            show_default="beside each output",
+        ),
     ] = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
-    """Upscale many videos at once, as 'upscale' does with several inputs; stopped, the same command goes on."""
-    options = {"backend": backend.record(), **encoder.values(), **frames.values(), **part.values()}
-    run_queue(sources, folder, options, workers, no_progress, as_json)
+    """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
+    options = {
+        "backend": backend.record(),
+        **encoder.values(),
+        **reading.values(),
+        **frames.values(),
+        **part.values(),
+    }
+    run_queue(sources, folder, options, worker, store, no_progress, as_json)
 
 
-def is_queue(sources: list[Path]) -> bool:
-    """Return whether inputs are several: more than one, or a folder of videos."""
-    return len(sources) > 1 or (sources[0].is_dir() and bool(_videos_in(sources[0])))
+def is_queue(sources: list[str], output: str | None) -> bool:
+    """Return whether inputs are several: more than one, or a folder of videos.
+
+    A folder of images and videos means its images where the output is a file.
+    """
+    from .engine.media.image_files import folder_images
+
+    folder = Path(sources[0])
+    if len(sources) > 1 or not folder.is_dir():
+        return len(sources) > 1
+    means_images = output is not None and _names_file(output) and bool(folder_images(folder))
+    return bool(_videos_in(sources[0])) and not means_images
 
 
 def run_queue(
-    sources: list[Path],
-    folder: Path,
+    sources: list[str],
+    folder: str,
     options: dict[str, Any],
-    workers: int | None,
+    worker: WorkerOptions,
+    store: str | None,
     no_progress: bool,
     as_json: bool,
 ) -> None:
@@ -61,13 +97,18 @@ def run_queue(
     Outputs that exist are not made again. The exit code is 1 if an input fails. Raises RequestError for arguments of
     which no queue can be made.
     """
+    from .engine.media.folders import is_remote
     from .engine.media.image_files import is_images
     from .engine.pipeline.batch import upscale_batch
     from .engine.pipeline.request import UpscaleRequest
-    from .engine.pipeline.resume import is_finished
+    from .engine.pipeline.run_files import is_finished
 
+    worker.check()
     clips = _clips(sources)
-    _make_folder(folder)
+    if _names_file(folder):
+        raise RequestError(f"Several inputs need a folder for their outputs, and {folder} is a file: name a folder.")
+    for local in (path for path in (folder, store) if path is not None and not is_remote(path)):
+        Path(local).mkdir(parents=True, exist_ok=True)
     of_videos = {name: value for name, value in options.items() if name != "input_fps"}
     every = [
         UpscaleRequest(input=clip, output=output, **(options if is_images(clip) else of_videos))
@@ -80,32 +121,31 @@ def run_queue(
     ):
         tasks = [progress.add_task(plain(Path(r.input).name), total=None, note="", visible=False) for r in requests]
 
-        def advance(number: int, done: "Progress") -> None:
-            progress.update(tasks[number], completed=done.frames_in, total=done.total_in, visible=True)
+        def advance(number: int, done: int, total: int | None) -> None:
+            progress.update(tasks[number], completed=done, total=total, visible=True)
 
         def finish(number: int, outcome: "Outcome") -> None:
             progress.update(tasks[number], visible=False)
 
-        outcomes = upscale_batch(requests, backends_of_workers(options["backend"], workers), advance, finish)
+        outcomes: list[Outcome] = []
+        if requests:
+            outcomes = upscale_batch(requests, open_executor(worker, options["backend"]), advance, finish, store)
     _print_outcomes(len(every) - len(requests), outcomes, as_json)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _make_folder(folder: Path) -> None:
+def _names_file(output: str) -> bool:
+    """Return whether an output is a file: one that exists, or has the suffix of one."""
     from .engine.media.destination import ANIMATIONS, CONTAINERS, IMAGES
 
-    if folder.suffix.lower() in (*CONTAINERS, *ANIMATIONS, *IMAGES) or (folder.exists() and not folder.is_dir()):
-        raise RequestError(f"Several inputs need a folder for their outputs, and {folder} is a file: name a folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(output)
+    return not path.is_dir() and (path.exists() or path.suffix.lower() in (*CONTAINERS, *ANIMATIONS, *IMAGES))
 
 
-def _videos_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _VIDEOS and not p.name.startswith("."))
-
-
-def _clips(sources: list[Path]) -> list[Path]:
+def _clips(sources: list[str]) -> list[str]:
     """Return the clips that the arguments name. Raises RequestError for a folder without any, and for a pipe."""
+    from .engine.media.folders import is_remote
     from .engine.media.image_files import folder_images
     from .engine.media.pipes import input_name, is_pipe
 
@@ -113,36 +153,70 @@ def _clips(sources: list[Path]) -> list[Path]:
     for source in sources:
         if is_pipe(source):
             raise RequestError(f"{input_name(source)} is a pipe, which is upscaled alone: name no other input.")
-        if not source.is_dir():
+        if _is_video(source) or not (is_remote(source) or Path(source).is_dir()):
             clips.append(source)
         elif videos := _videos_in(source):
             clips += videos
-        elif folder_images(source):
+        elif not is_remote(source) and folder_images(Path(source)):
             clips.append(source)
         else:
             raise RequestError(f"{source} contains no videos and no images: name another folder.")
     return clips
 
 
-def _outputs(clips: list[Path], folder: Path) -> list[Path]:
-    """Return the output of each clip, in order: named as the clip, with a number if an earlier one has the name."""
+def _videos_in(folder: str) -> list[str]:
+    """Return the videos in a folder, without those whose names begin with a dot."""
+    from .engine.media.folders import open_folder
+
+    try:
+        names = open_folder(folder, Path()).names()
+    except OSError as error:
+        raise MediaError(f"{folder} cannot be listed ({error.strerror}): check the address and access.") from error
+    return [path for name in names if name[0] != "." and _is_video(path := f"{folder.rstrip('/')}/{name}")]
+
+
+def _is_video(path: str) -> bool:
+    return path.lower().endswith(_VIDEOS) and not Path(path).is_dir()
+
+
+def _outputs(clips: list[str], folder: str) -> list[str]:
+    """Return the output of each clip, in order: named as the clip, with a number if an earlier one has the name.
+
+    Raises RequestError for a clip that would be its own output.
+    """
     from .engine.media.destination import CONTAINERS, IMAGES
+    from .engine.media.folders import is_remote
     from .engine.media.image_files import is_images, stem_of
 
     taken: set[str] = set()
     outputs = []
     for clip in clips:
-        stem = stem_of(clip) if is_images(clip) else clip.stem
-        is_image = clip.is_file() and is_images(clip)
-        kept = clip.suffix.lower() in (IMAGES if is_image else CONTAINERS)
-        suffix = clip.suffix.lower() if kept else ".png" if is_image else ".mp4"
+        path = Path(clip)  # of an address, too: its name is behind the last slash
+        stem = stem_of(clip) if is_images(clip) else path.stem
+        is_image = path.is_file() and is_images(clip)
+        kept = path.suffix.lower() in (IMAGES if is_image else CONTAINERS)
+        suffix = path.suffix.lower() if kept else ".png" if is_image else ".mp4"
         name, number = f"{stem}{suffix}", 1
         while name.lower() in taken:
             number += 1
             name = f"{stem}-{number}{suffix}"
         taken.add(name.lower())
-        outputs.append(folder / name)
+        output = f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder) / name)
+        if output == clip or (path.exists() and Path(output).exists() and path.samefile(output)):
+            raise RequestError(f"{clip} would be replaced by its own output: choose another folder by -o.")
+        outputs.append(output)
     return outputs
+
+
+def open_executor(worker: WorkerOptions, backend: "Backend") -> "Executor":
+    """Return the workers that the options of a command describe, before they run."""
+    from .engine.pipeline.executor import LocalExecutor
+
+    if worker.executor == "local":
+        return LocalExecutor(backends_of_workers(backend, worker.workers))
+    from .engine.pipeline.ray_executor import RayExecutor
+
+    return RayExecutor(backend, workers=worker.workers, address=worker.ray_address)
 
 
 def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backend"]:
@@ -152,7 +226,7 @@ def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backen
     from .engine.pipeline.batch import split_cpu
 
     kind, _ = parse_device(backend.device)
-    gpus = device_count() if kind == "auto" else 0
+    gpus = device_count() if kind == "auto" and backend.kind != "remote" else 0
     if gpus > 1:
         count = workers or gpus
         return [replace(backend, device=f"cuda:{number % gpus}") for number in range(count)]
@@ -183,6 +257,6 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         out.print(f"{finished} finished before.")
     for outcome in outcomes:
         if outcome.error is not None:
-            err.print(f"[bold red]Error:[/] {plain(outcome.request.input)}: {plain(outcome.error)}", soft_wrap=True)
+            complain(f"{outcome.request.input}: {outcome.error}")
         for warning in outcome.report.warnings if outcome.report else ():
-            err.print(f"[yellow]Note:[/] {plain(outcome.request.input)}: {plain(warning)}", soft_wrap=True)
+            note(f"{outcome.request.input}: {warning}")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .cli_options import refuse_without
 from .engine.contract.errors import RequestError
-from .terminal import interruptible, out, plain, progress_bar, read_size
+from .terminal import headline, interruptible, out, plain, progress_bar, read_size
 
 if TYPE_CHECKING:
     from .engine.contract.bundle import Bundle
@@ -27,9 +27,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     table = Table("name", "network", "space", "time", "size", "licence", box=None)
     for name, bundle in bundles.items():
         facts = bundle_facts(bundle)
-        table.add_row(
-            name, facts["network"], facts["space"], facts["time"], f"{facts['bytes'] / 1e6:.1f} MB", facts["licence"]
-        )
+        size = f"{facts['bytes'] / 1e6:.1f} MB"
+        row = (name, facts["network"], facts["space"], facts["time"], size, facts["licence"])
+        table.add_row(*map(plain, row))
     out.print(table)
 
 
@@ -145,7 +145,7 @@ def compile_(
         out.print_json(json.dumps([engine.model_dump() for engine in engines]))
         return
     for file in dict.fromkeys(engine.file for engine in engines):
-        out.print(f"[bold]{plain((output or original.folder) / file)}[/]", soft_wrap=True)
+        headline((output or original.folder) / file)
 
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from .cli_bundles import bundle_facts
 from .engine.contract.errors import RequestError
@@ -14,14 +15,15 @@ from .terminal import out, plain
 
 def info(
     target: Annotated[
-        str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
+        str | None,
+        typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), a video, or a folder of images."),
     ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="List the devices of this machine, and what can compute on each.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Describe a bundle, a video, or the devices of this machine."""
+    """Describe a bundle, a video, a folder of images, or the devices of this machine."""
     from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
@@ -32,16 +34,16 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = bundle_facts(find_bundle(target))
     else:
-        from .engine.media.probe import probe
+        from .engine.media.reader import describe
 
-        facts = probe(target).as_dict()
+        facts = describe(target)
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
         text = json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else value
-        table.add_row(f"[bold]{key}[/]", plain(text))
+        table.add_row(Text(plain(key), "bold"), plain(text))
     out.print(table)
 
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,14 +18,15 @@ from .cli_options import (
     EncoderOptions,
     FrameOptions,
     PartOptions,
+    SourceOptions,
+    WorkerOptions,
     record_options,
     refuse_without,
 )
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar
+from .terminal import Terminal, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 @record_options
 def upscale(
     sources: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT...",
             help="A video, an image, a folder of images, a pattern such as name_%05d.png, or - for the standard input."
@@ -44,6 +46,7 @@ def upscale(
     ],
     frames: FrameOptions,
     part: PartOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
@@ -79,15 +82,23 @@ def upscale(
 
     if adapt and resume:
         raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
-    options = {"backend": backend.record(), **encoder.values(), **frames.values(), **part.values()}
+    options = {
+        "backend": backend.record(),
+        **encoder.values(),
+        **reading.values(),
+        **frames.values(),
+        **part.values(),
+    }
+    if adapt and options["backend"].kind == "remote":
+        raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
-    if is_queue(sources):
+    if is_queue(sources, output):
         if adapt or format is not None:
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
         if output is None:
             raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
-        run_queue(sources, Path(output), options, None, no_progress, as_json)
+        run_queue(sources, output, options, WorkerOptions(), None, no_progress, as_json)
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
@@ -113,7 +124,7 @@ def _upscale_one(
     with (
         interruptible("the output is not complete" if to_pipe else kept),
         progress_bar(no_progress or as_json) as progress,
-        tempfile.TemporaryDirectory(prefix="stvsr-") as folder,
+        tempfile.TemporaryDirectory(prefix="stvsr-") if adaptation else nullcontext("") as folder,
     ):
         task = progress.add_task(name, total=None, note="")
         show = _show_frames(progress, task, name)
@@ -121,7 +132,7 @@ def _upscale_one(
         def warn(warning: str) -> None:
             if not as_json:
                 shown.append(warning)
-                progress.console.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
+                note(warning)
 
         if resume:
             report = upscale_resumable(request, show, on_warning=warn)
@@ -147,22 +158,25 @@ def _show_frames(progress: "RichProgress", task: "TaskID", name: str) -> Callabl
     return advance
 
 
-def _print_report(report: "Report", console: "Console", shown: list[str]) -> None:
+def _print_report(report: "Report", console: Terminal, shown: list[str]) -> None:
     """Print a report, without the warnings that were shown before."""
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
     how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
-    console.print(f"[bold]{plain(report.output)}[/]", soft_wrap=True)
+    headline(report.output, on=console)
     console.print(
         f"  {size}, {report.frames_in} -> {report.frames_out} frames{cuts}, {float(Fraction(report.rate_out)):g} fps; "
-        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}{how}",
+        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
+    if report.repeated_frames or report.still_frames:
+        still = f"; {report.still_frames} frames of still pictures stay still" if report.still_frames else ""
+        console.print(f"  {report.repeated_frames} repeated frames were interpolated over{still}.", soft_wrap=True)
     for number, record in enumerate(report.adaptation, 1):
         scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
         console.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
         if not record["kept"]:
-            err.print(f"[yellow]Note:[/] {scene}the original weights were used.", soft_wrap=True)
+            note(f"{scene}the original weights were used.")
     for warning in report.warnings:
         if warning not in shown:
-            err.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
+            note(warning)

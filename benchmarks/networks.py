@@ -24,7 +24,7 @@ from stvsr.engine.backends.onnxruntime import open_session
 from stvsr.engine.backends.session import Session
 from stvsr.export.exporter import export_bundle
 from stvsr.training.checkpoints import random_weights
-from stvsr.training.networks.base import Network
+from stvsr.training.networks.base import Network, decode_pair
 from stvsr.training.networks.ops import target_coordinates
 from stvsr.training.networks.registry import NETWORKS, find_network
 
@@ -123,20 +123,22 @@ Calls = tuple[Callable[[], Any], Callable[[], Any]]  # one window in ONNX Runtim
 
 def _pair_calls(network: Any, sessions: Mapping[Any, Session], inputs: list[torch.Tensor]) -> Calls:
     integer = "integer_decoder" in sessions
-    decode = network.decode_integer if integer else network.decode
     target = {name: target_coordinates(1, 4) if integer else target_coordinates(SIDE, 4 * SIDE) for name in "yx"}
     times = [torch.zeros(1), torch.full((1,), 0.5)]
 
     def run_graph() -> None:
         features = sessions["encoder"].run({"frames": inputs[0].numpy()}, keep=True)
         for moment in times:
-            arrays = {name: value.numpy() for name, value in (*target.items(), ("time", moment))}
-            sessions["integer_decoder" if integer else "decoder"].run({**features, **arrays})
+            maps = {**features, "time": moment.numpy()}
+            if "refiner" in sessions:
+                maps = sessions["refiner"].run(maps, keep=True)
+            arrays = {name: value.numpy() for name, value in target.items()}
+            sessions["integer_decoder" if integer else "decoder"].run({**maps, **arrays})
 
     def run_eager() -> None:
         features = network.encode(inputs[0])
         for moment in times:
-            decode(*features, time=moment, **target)
+            decode_pair(network, features, moment, **target, integer=integer)
 
     return run_graph, run_eager
 

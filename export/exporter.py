@@ -39,6 +39,7 @@ MIN_STEP_PX = 8  # traced and checked sizes are multiples of this, or of the net
 TRACED_STEPS = (7, 11)  # rows and columns of a traced frame, in steps of `size_step`
 TRACED_TARGET_PX = (101, 151)  # rows and columns of a traced target
 TRACED_FACTORS = (3, 4)  # rows and columns of a traced integer scale
+_AXES = ("height", "width")
 TRACED_FRAMES = 5  # in a traced window of a network that takes any number of frames
 CHECKED_FRAMES = 4  # the same in a checked window
 # Sizes that are checked and not traced: (rows, columns) in steps, times and scale of networks that take any.
@@ -136,8 +137,12 @@ class _RoleModule(nn.Module):
             return network(*inputs)
         if self.role == "encoder":
             return network.encode(*inputs)
-        *features, time, y, x = inputs
+        if self.role == "refiner":
+            return network.refine(*inputs)
         decode = network.decode_integer if self.role == "integer_decoder" else network.decode
+        if network.refined_names:
+            return decode(*inputs)
+        *features, time, y, x = inputs
         return decode(*features, time=time, y=y, x=x)
 
 
@@ -158,35 +163,43 @@ def _traces(network: Network) -> tuple[_Trace, ...]:
         scale = network.space.factors[0]
         size = ("height", "width") if scale == 1 else (f"{scale}*height", f"{scale}*width")
         return (_Trace("network", inputs, axes, {"upscaled": ("batch", outputs[network.window.kind], 3, *size)}),)
+    return _pair_traces(network, inputs, axes)
+
+
+def _pair_traces(network: Network, inputs: dict[str, Tensor], axes: dict[str, Axes]) -> tuple[_Trace, ...]:
+    """Return the graphs of the network of a pair, for the example inputs of its encoder."""
     net: Any = network
+    height, width = inputs["frames"].shape[-2:]
+
+    def map_axes(maps: Mapping[str, Tensor]) -> dict[str, Axes]:
+        return {
+            name: ("batch", m.shape[1], *(f"{axis}/{height // m.shape[2]}".removesuffix("/1") for axis in _AXES))
+            for name, m in maps.items()
+        }
+
     with torch.no_grad():
-        features = dict(zip(net.feature_names, net.encode(inputs["frames"]), strict=True))
-    feature_axes: dict[str, Axes] = {
-        name: (
-            "batch",
-            f.shape[1],
-            *(f"{axis}/{height // f.shape[2]}".removesuffix("/1") for axis in ("height", "width")),
-        )
-        for name, f in features.items()
-    }
-    features |= {"time": torch.tensor([0.25, 0.5])}
+        maps = dict(zip(network.feature_names, net.encode(inputs["frames"]), strict=True))
+    traces = [_Trace("encoder", inputs, axes, map_axes(maps))]
+    maps_axes = map_axes(maps) | {"time": ("batch",)}
+    maps |= {"time": torch.tensor([0.25, 0.5])}
+    if network.refined_names:
+        with torch.no_grad():
+            refined = dict(zip(network.refined_names, net.refine(*maps.values()), strict=True))
+        traces.append(_Trace("refiner", maps, maps_axes, map_axes(refined)))
+        maps, maps_axes = refined, map_axes(refined)
     target: dict[str, Tensor] = {
         "y": target_coordinates(height, TRACED_TARGET_PX[0]),
         "x": target_coordinates(width, TRACED_TARGET_PX[1]),
     }
-    time_axes: dict[str, Axes] = {**feature_axes, "time": ("batch",)}
     target_axes: dict[str, Axes] = {"y": ("target_height",), "x": ("target_width",)}
     frame: dict[str, Axes] = {"frame": ("batch", 3, "target_height", "target_width")}
-    traces = (
-        _Trace("encoder", inputs, axes, feature_axes),
-        _Trace("decoder", features | target, time_axes | target_axes, frame),
-    )
+    traces.append(_Trace("decoder", maps | target, maps_axes | target_axes, frame))
     if not hasattr(net, "decode_integer"):
-        return traces
+        return tuple(traces)
     factor_axes: dict[str, Axes] = {"y": ("factor_y",), "x": ("factor_x",)}
     phases = pixel_phases(*TRACED_FACTORS)
     enlarged: dict[str, Axes] = {"frame": ("batch", 3, "factor_y*height", "factor_x*width")}
-    return (*traces, _Trace("integer_decoder", features | phases, time_axes | factor_axes, enlarged))
+    return (*traces, _Trace("integer_decoder", maps | phases, maps_axes | factor_axes, enlarged))
 
 
 def _example_inputs(network: Network, batch: int, h: int, w: int, frames: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ..engine.backends.onnxruntime import OrtSession
 from ..engine.backends.session import Session
 from ..engine.contract.errors import ExportError
 from ..engine.contract.manifest import Role
-from ..training.networks.base import Network
+from ..training.networks.base import Network, decode_pair
 from ..training.networks.ops import target_coordinates
 
 TOLERANCE = 1e-4  # largest difference between graphs and network, for frames in [0, 1]
@@ -89,8 +89,10 @@ def run_graphs(sessions: Mapping[Role, Session], example: Example) -> np.ndarray
     arrays = {name: value.numpy() for name, value in example.inputs.items()}
     if example.role == "network":
         return np.asarray(sessions["network"].run(arrays)["upscaled"])
-    features = sessions["encoder"].run({"frames": arrays.pop("frames")})
-    return np.asarray(sessions[example.role].run({**features, **arrays})["frame"])
+    maps = sessions["encoder"].run({"frames": arrays.pop("frames")})
+    if "refiner" in sessions:
+        maps = sessions["refiner"].run({**maps, "time": arrays.pop("time")})
+    return np.asarray(sessions[example.role].run({**maps, **arrays})["frame"])
 
 
 @torch.no_grad()
@@ -101,9 +103,7 @@ def network_output(network: Network, example: Example) -> np.ndarray:
     frames, *others = (value.to(dtype) for value in example.inputs.values())
     if example.role == "network":
         return net(frames, *others).numpy()
-    time, y, x = others
-    decode = net.decode_integer if example.role == "integer_decoder" else net.decode
-    return decode(*net.encode(frames), time=time, y=y, x=x).numpy()
+    return decode_pair(network, net.encode(frames), *others, integer=example.role == "integer_decoder").numpy()
 
 
 def _largest_difference(

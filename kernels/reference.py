@@ -169,6 +169,46 @@ def _code_scales(full_range: bool, bits: int) -> tuple[float, float, float, floa
     return 219 * step, 224 * step, 16 * step, 128 * step
 
 
+def fourier_field(
+    coefficients: ArrayLike,
+    base: ArrayLike,
+    frequency: ArrayLike,
+    colour: ArrayLike,
+    spread: float,
+    y: ArrayLike,
+    x: ArrayLike,
+) -> Array:
+    """Render the crossings of rows and columns of a Fourier field over its base.
+
+    coefficients: (B, 2N, H, W), of the sines, then of the cosines; base: (B, 3, H, W); frequency: (2, N); colour:
+    (3, N); y: (Hout,), x: (Wout,), evenly spaced, in input pixels. Returns (B, 3, Hout, Wout).
+    """
+    coefficients, base, frequency, colour, y, x = (
+        np.asarray(array, np.float64) for array in (coefficients, base, frequency, colour, y, x)
+    )
+    cells = [(at[-1] - at[0]) / max(len(at) - 1, 1) for at in (y, x)]
+    damping = np.exp(-0.5 * spread**2 * ((frequency[0] * cells[0]) ** 2 + (frequency[1] * cells[1]) ** 2))
+    rows, columns = (np.clip(np.rint(at), 0, n - 1).astype(int) for at, n in zip((y, x), base.shape[2:], strict=True))
+    angle = (frequency[0] * (y - rows)[:, None])[:, None] + frequency[1] * (x - columns)[:, None]  # (Hout, Wout, N)
+    sines, cosines = np.split(coefficients[:, :, rows][..., columns], 2, axis=1)
+    waves = np.einsum("bnyx,yxn->bnyx", sines, np.sin(angle)) + np.einsum("bnyx,yxn->bnyx", cosines, np.cos(angle))
+    field = np.einsum("cn,bnyx->bcyx", colour * damping, waves)
+    return field + _cubic_along(_cubic_along(base, y, 2), x, 3)
+
+
+def _cubic_along(frames: Array, at: Array, axis: int) -> Array:
+    """Interpolate along an axis at positions (N,), by cubic convolution (Keys 1981, a = -1/2); edges repeat."""
+    total = 0.0
+    for offset in range(-1, 3):
+        pixel = np.floor(at) + offset
+        d = np.abs(at - pixel)
+        near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+        weight = np.where(d <= 1, near, np.where(d < 2, far, 0))
+        values = np.take(frames, np.clip(pixel, 0, frames.shape[axis] - 1).astype(int), axis)
+        total = total + values * weight.reshape([-1 if i == axis else 1 for i in range(frames.ndim)])
+    return np.asarray(total)
+
+
 def videoinr_decode(
     weights: Mapping[str, np.ndarray],
     features: np.ndarray,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .networks.base import Network
+from .networks.base import Network, decode_pair
 from .networks.ops import target_coordinates
 
 
@@ -22,5 +22,5 @@ def run_network(network: Network, inputs: Sequence[Tensor], size: Sequence[int])
     frames, time = inputs
     features = net.encode(frames)
     y, x = (target_coordinates(n, m, frames.device) for n, m in zip(frames.shape[-2:], size, strict=True))
-    outputs = [net.decode(*features, time=time[:, k], y=y, x=x) for k in range(time.shape[1])]
+    outputs = [decode_pair(network, features, time[:, k], y, x) for k in range(time.shape[1])]
     return torch.stack(outputs, 1)

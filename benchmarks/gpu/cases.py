@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from .bench import Bench
 from .decoder import Decoder
+from .field import FieldScene
 from .torch_reference import RgbToYuv, flow_grid
 
 Size = tuple[int, int]  # rows, columns
@@ -163,6 +164,27 @@ def videoinr_decoder_cases(bench: Bench) -> Iterator[Case]:
             )
 
 
+def fourier_field_cases(bench: Bench) -> Iterator[Case]:
+    """Yield Fourier-S's last step: x4, and a factor that is no integer."""
+    for height, width in ((2, 3),) if bench.dry_run else _sizes(bench, (180, 320), (360, 640), (540, 960)):
+        for target in ((4 * height, 4 * width), (3 * height + 1, 3 * width + 1)):
+            scene = FieldScene(bench, (height, width), target)
+            for dtype in DTYPES:
+                size, pixels = bench.dtype(dtype).itemsize, target[0] * target[1]
+                maps = scene.coefficients.numel() + scene.base.numel()
+                yield Case(
+                    "fourier_field",
+                    f"Fourier-S's last step, {width}x{height} to {target[1]}x{target[0]}",
+                    dtype,
+                    scene.kernel(dtype),
+                    {"eager PyTorch": scene.eager(dtype)},
+                    size * maps + 4 * 3 * pixels,
+                    2 * 3 * pixels * scene.coefficients.shape[1],
+                    scene.eager("float32"),
+                    memory=True,
+                )
+
+
 def color_cases(bench: Bench) -> Iterator[Case]:
     """Yield 1080p and 2160p frames of 8 and 10 bits."""
     for height, width in ((6, 10),) if bench.dry_run else _sizes(bench, (1080, 1920), (2160, 3840)):
@@ -186,5 +208,6 @@ CASES: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "deform_conv": deform_conv_cases,
     "warp": warp_cases,
     "videoinr_decoder": videoinr_decoder_cases,
+    "fourier_field": fourier_field_cases,
     "color": color_cases,
 }

@@ -28,6 +28,7 @@ from tests.support.kernel_scenes import (
 
 from .bench import Bench
 from .decoder import Decoder
+from .field import FieldScene
 from .summary import compared
 
 DTYPES = (np.float32, np.float16)
@@ -116,6 +117,21 @@ def check_videoinr_decoder(bench: Bench) -> None:
             _check(bench, "videoinr_decoder", dtype, name, partial(check, options, dtype))
 
 
+def check_fourier_field(bench: Bench) -> None:
+    """Check integer factors and others, at odd sizes."""
+
+    def check(target: tuple[int, int], dtype: str) -> dict[str, Any]:
+        scene = FieldScene(bench, (5, 37), target, batch=2)
+        with contextlib.nullcontext() if bench.dry_run else poisoned():
+            out = bench.numpy(scene.kernel(dtype)())
+        truth = scene.oracle(dtype)
+        return compared(out, truth, _FLOAT32, plain=truth.astype(np.float16) if dtype == "float16" else None)
+
+    for target in _some(bench, [(20, 148), (10, 111), (13, 90)]):
+        for dtype in ("float32", "float16"):
+            _check(bench, "fourier_field", dtype, "5x37 to {}x{}".format(*target), partial(check, target, dtype))
+
+
 def check_color(bench: Bench) -> None:
     """Check the codes of every pixel format at an odd size."""
 
@@ -140,6 +156,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "deform_conv": check_deform_conv,
     "warp": check_warp,
     "videoinr_decoder": check_videoinr_decoder,
+    "fourier_field": check_fourier_field,
     "color": check_color,
 }
 

@@ -1,11 +1,13 @@
 """One window of a network: random inputs, and functions that compute it in PyTorch or by the engine's sessions."""
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from stvsr.engine.contract.manifest import ContinuousSpace, ContinuousTime
-from stvsr.engine.pipeline.runners import decoder_inputs
+from stvsr.engine.pipeline.runners import decoder_inputs, refine
+from stvsr.training.networks.base import decode_pair
 from stvsr.training.networks.ops import target_coordinates
 
 from .bench import Bench
@@ -38,8 +40,8 @@ class Window:
             self.others.append(self.moments[1])
         self.target = (height * self.space_factor, width * self.space_factor)
         # The phases of one input pixel for a network that decodes integer factors faster, else whole axes.
-        self.decode_name = "decode_integer" if hasattr(network, "decode_integer") else "decode"
-        pixels = (1, 1) if self.decode_name == "decode_integer" else self.size
+        self.integer = hasattr(network, "decode_integer")
+        pixels = (1, 1) if self.integer else self.size
         self.y, self.x = (target_coordinates(n, n * self.space_factor).to(bench.device) for n in pixels)
 
     def engine(self, graphs: Any) -> Callable[..., list[Any]]:
@@ -51,7 +53,8 @@ class Window:
             def run() -> list[Any]:
                 with graphs.device.stream(0):
                     features = graphs.run("encoder", {"frames": frames}, keep=True)
-                    return [graphs.run(role, {**features, **axes, "time": moment})["frame"] for moment in moments]
+                    maps = (refine(graphs, features, moment) for moment in moments)
+                    return [graphs.run(role, {**refined, **axes})["frame"] for refined in maps]
 
             return run
         specs = graphs.bundle.graph("network").inputs
@@ -91,7 +94,7 @@ class TorchWindow:
             self._decoder = KernelDecoder(bench, network, window.size, window.target, dtype)
         if window.kind == "pair":
             self._encode = maybe_compiled(network.encode)
-            self._decode = maybe_compiled(getattr(network, window.decode_name))
+            self._decode = maybe_compiled(functools.partial(decode_pair, network, integer=window.integer))
         else:
             self._forward = maybe_compiled(network)
 
@@ -109,7 +112,7 @@ class TorchWindow:
                 moments = [bench.array(moment) for moment in window.moments]
                 # The tensors share the memory of the kernels' outputs.
                 return [bench.torch.from_dlpack(self._decoder.decode(encoded, moment)) for moment in moments]
-            return [self._decode(*features, time=moment, y=window.y, x=window.x) for moment in window.moments]
+            return [self._decode(features, moment, window.y, window.x) for moment in window.moments]
 
     def on_new_stream(self) -> Callable[[], Any]:
         """Return a function that queues upload, network and download of the window on a stream of its own."""

@@ -10,27 +10,19 @@ from fractions import Fraction
 
 import numpy as np
 
-from .frame import Frame, FrameReader
+from .frame import Frame, FrameReader, WrappedReader
 
 
-class AlphaReader(FrameReader):
+class AlphaReader(WrappedReader):
     """Reads frames with alpha for a network, or for an output without alpha: over black.
 
     `is_lost` is true once a frame that was not opaque has lost its alpha.
     """
 
     def __init__(self, reader: FrameReader, keep: bool) -> None:
-        self.path, self.info, self.warnings = reader.path, reader.info, reader.warnings
-        self._reader, self._keep = reader, keep
+        super().__init__(reader)
+        self._keep = keep
         self.is_lost = False
-
-    def close(self) -> None:
-        """Close the reader of the frames."""
-        self._reader.close()
-
-    def interrupt(self) -> None:
-        """End a wait for input; see `FrameReader.interrupt`."""
-        self._reader.interrupt()
 
     def __iter__(self) -> Iterator[Frame]:
         return map(self._prepared, self._reader)
@@ -39,9 +31,9 @@ class AlphaReader(FrameReader):
         """Yield the frames from a time on; see `FrameReader.from_time`."""
         return map(self._prepared, self._reader.from_time(low))
 
-    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+    def between(self, low: Fraction, high: Fraction, *, seek: bool = True) -> Iterator[Frame]:
         """Yield the frames of a part; see `FrameReader.between`."""
-        return map(self._prepared, self._reader.between(low, high))
+        return map(self._prepared, self._reader.between(low, high, seek=seek))
 
     def _prepared(self, frame: Frame) -> Frame:
         if frame.alpha is None or frame.alpha.min() >= 1:

@@ -18,7 +18,7 @@ def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
     except ValueError:  # this build of FFmpeg lacks it
         return own
     assert isinstance(decoder, av.VideoCodecContext)
-    decoder.extradata = own.extradata
+    decoder.extradata, decoder.thread_type, decoder.thread_count = own.extradata, own.thread_type, own.thread_count
     return decoder
 
 

@@ -33,6 +33,7 @@ class Destination:
     The path of `images` is a pattern such as out/%06d.png, in a folder that is created if the output is a folder.
     """
 
+    name: str  # as it was given
     kind: Kind
     path: Path
     suffix: str  # in lower case
@@ -69,18 +70,18 @@ def read_destination(output: str | Path, pipe_format: str | None = None) -> Dest
         if name not in PIPE_FORMATS:
             raise MediaError(f"'{name}' is no format for a pipe: choose {', '.join(PIPE_FORMATS)}.")
         suffix, muxer = PIPE_FORMATS[name]
-        return Destination("pipe", path, suffix, muxer)
+        return Destination(str(output), "pipe", path, suffix, muxer)
     if pipe_format is not None:
         raise MediaError(f"A format is chosen for a pipe, and that of {path} by its name: leave the format out.")
     if path.is_dir() or str(output).endswith(("/", "\\")):
-        return Destination("images", path / _IN_FOLDERS, ".png")
+        return Destination(str(output), "images", path / _IN_FOLDERS, ".png")
     suffix = path.suffix.lower()
     if suffix in IMAGES:
-        return Destination("image" if read_pattern(path) is None else "images", path, suffix)
+        return Destination(str(output), "image" if read_pattern(path) is None else "images", path, suffix)
     if suffix in ANIMATIONS:
-        return Destination("animation", path, suffix)
+        return Destination(str(output), "animation", path, suffix)
     if suffix in CONTAINERS:
-        return Destination("video", path, suffix)
+        return Destination(str(output), "video", path, suffix)
     raise MediaError(
         f"{path} must end in one of {', '.join((*CONTAINERS, *ANIMATIONS, *IMAGES))}, or in / for a folder of images:"
         " choose one of these."

@@ -1,10 +1,8 @@
 """Write frames as image files: numbered ones, or a single one."""
 
 import os
-import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +11,9 @@ import numpy as np
 from av.packet import Packet
 
 from ..contract.errors import MediaError
+from ..contract.leftovers import Unfinished, remove_leftovers
 from ..contract.picture import Picture
+from .damage import Repair
 from .destination import Destination, read_destination
 from .encoder import choose_encoding
 from .orientation import turn_upright, upright_info, upright_size
@@ -47,9 +47,10 @@ class PartFolder:
         if not overwrite and (existing := destination.existing()) is not None:
             raise MediaError(f"{existing} already exists: choose another output, or allow overwriting.")
         home = self._folder if self._folder.is_dir() else self._folder.absolute().parent
-        self._part = home / f".{self._folder.name}.{os.getpid()}-{secrets.token_hex(4)}.part"
+        remove_leftovers(home)
         with self.media_errors():
-            self._part.mkdir()
+            self._unfinished = Unfinished(self._folder, home, is_folder=True)
+        self._part = self._unfinished.path
 
     def add(self, data: bytes) -> None:
         """Store the next image."""
@@ -69,26 +70,29 @@ class PartFolder:
     def publish(self) -> None:
         """Give the finished images their names."""
         with self.media_errors():
-            if not self._folder.exists():
-                self._part.rename(self._folder)
-                return
-            stale = self._destination.pattern.files() if self._destination.kind == "images" else {}
-            for file in self.files:
-                self._publish(file)
-            for number, old in stale.items():
-                if self._overwrite and not _FIRST_NUMBER <= number < _FIRST_NUMBER + len(self.files):
-                    old.unlink()
-            self._part.rmdir()
+            self._publish_all()
+        self._unfinished.release()
 
     def discard(self) -> None:
         """Delete the unfinished images."""
         shutil.rmtree(self._part, ignore_errors=True)
+        self._unfinished.release()
 
-    @contextmanager
-    def media_errors(self) -> Iterator[None]:
+    def media_errors(self) -> AbstractContextManager[None]:
         """Turn errors of the system and of FFmpeg into MediaError."""
-        with system_errors(self._destination.path):
-            yield
+        return system_errors(self._destination.path)
+
+    def _publish_all(self) -> None:
+        if not self._folder.exists():
+            self._part.rename(self._folder)
+            return
+        stale = self._destination.pattern.files() if self._destination.kind == "images" else {}
+        for file in self.files:
+            self._publish(file)
+        for number, old in stale.items():
+            if self._overwrite and not _FIRST_NUMBER <= number < _FIRST_NUMBER + len(self.files):
+                old.unlink()
+        self._part.rmdir()
 
     def _publish(self, file: Path) -> None:
         target = self._folder / file.name
@@ -133,6 +137,7 @@ class ImageWriter(OutputFile):
         self.codec, self.pix_fmt, self.coded_size = self._encoding.codec, self._encoding.pix_fmt, self._encoding.size
         self.has_alpha = has_alpha(self.pix_fmt)  # true if `write` takes alpha
         self.warnings = list(self._encoding.notes)
+        self.repairs: list[Repair] = []  # of other streams, which images do not have
         for stream in source.streams if source is not None else ():
             self.warnings.append(
                 f"The {stream.kind} stream {stream.index} ({stream.codec}) was left out of the images."

@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 from ..contract.errors import MediaError
+from ..contract.files import read_file
 from .color import to_rgba
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import IMAGE_CODECS, find_images, is_images, read_pattern
@@ -18,6 +19,7 @@ from .probe import VideoInfo
 from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, Coding, ColorTags
 
 SINGLE_RATE = Fraction(25)  # frames per second, of a single image, which needs no rate
+LARGEST_IMAGE = 1 << 30  # bytes
 _HEAD_BYTES = 1 << 16  # of an image file, which hold its size; TIFF files may state it at their end
 
 
@@ -40,7 +42,7 @@ class ImageReader(FrameReader):
         self.path = Path(path)
         rate = checked_rate(rate)
         found = find_images(path)
-        self.files, self.warnings = found.files, list(found.warnings)
+        self.files, self._found_warnings = found.files, found.warnings
         heads = [image_head(file) for file in self.files]
         for file, head in zip(self.files, heads, strict=True):
             if (head.width, head.height) != (heads[0].width, heads[0].height):
@@ -73,6 +75,11 @@ class ImageReader(FrameReader):
             alpha=any(map(has_alpha, formats)) and self._is_transparent_somewhere(),
         )
 
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on images that are missing."""
+        return list(self._found_warnings)
+
     def __iter__(self) -> Iterator[Frame]:
         return self.between(Fraction(0), len(self.files) / self.info.rate)
 
@@ -80,7 +87,7 @@ class ImageReader(FrameReader):
         """Yield the frames from a time on; see `FrameReader.from_time`."""
         return self.between(low, len(self.files) / self.info.rate)
 
-    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+    def between(self, low: Fraction, high: Fraction, *, seek: bool = True) -> Iterator[Frame]:
         """Yield the frames of a part; see `FrameReader.between`."""
         rate = self.info.rate
         for index, file in enumerate(self.files):
@@ -116,13 +123,9 @@ def open_images(path: str | Path, rate: Fraction | None) -> ImageReader:
 
 def image_head(file: Path) -> ImageHead:
     """Return what an image file states about itself. Raises MediaError if it cannot be read."""
-    for size in (_HEAD_BYTES, -1):
-        try:
-            with file.open("rb") as opened:
-                data = opened.read(size)
-        except OSError as error:
-            raise _unreadable(file, error) from error
-        decoder = _decoder(file)
+    for size in (_HEAD_BYTES, None):
+        data = _read(file, size)
+        decoder = _decoder(IMAGE_CODECS[file.suffix.lower()])
         decoder.skip_frame = "ALL"  # decode the header alone
         with suppress(av.error.FFmpegError):  # the rest is missing
             decoder.decode(av.Packet(data))
@@ -134,21 +137,31 @@ def image_head(file: Path) -> ImageHead:
 
 def read_image(file: Path) -> av.VideoFrame:
     """Decode an image file. Raises MediaError if it cannot be read."""
-    data = b""
+    return decode_image(_read(file), IMAGE_CODECS[file.suffix.lower()], str(file))
+
+
+def decode_image(data: bytes, codec: str, name: str) -> av.VideoFrame:
+    """Decode one image with a decoder of FFmpeg; `name` is its name in errors. Raises MediaError."""
     try:
-        data = file.read_bytes()
-        images = _decoder(file).decode(av.Packet(data))
-    except (av.error.FFmpegError, OSError) as error:
+        images = _decoder(codec).decode(av.Packet(data))
+    except av.error.FFmpegError as error:
         if data[:4] == b"RIFF" and b"ANIM" in data[:64]:
-            raise MediaError(f"{file} is an animation: convert it to GIF or to a video.") from error
-        raise _unreadable(file, error) from error
+            raise MediaError(f"{name} is an animated WebP, which FFmpeg does not decode: convert it to GIF.") from error
+        raise MediaError(f"{name} cannot be read ({error.strerror}): export or copy it again.") from error
     if not images:
-        raise MediaError(f"{file} contains no image: export or copy it again.")
+        raise MediaError(f"{name} contains no image: export or copy it again.")
     return images[0]
 
 
-def _decoder(file: Path) -> av.VideoCodecContext:
-    decoder = av.CodecContext.create(IMAGE_CODECS[file.suffix.lower()], "r")
+def _read(file: Path, head_bytes: int | None = None) -> bytes:
+    try:
+        return read_file(file, LARGEST_IMAGE, head_bytes)
+    except OSError as error:
+        raise MediaError(f"{file} cannot be read ({error.strerror}): export or copy it again.") from error
+
+
+def _decoder(codec: str) -> av.VideoCodecContext:
+    decoder = av.CodecContext.create(codec, "r")
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.thread_count = 1  # with frame threads the image would stay in the decoder
     return decoder
@@ -163,8 +176,3 @@ def _upright(image: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
         return rgb, alpha
     upright = np.ascontiguousarray(np.rot90(rgb, turns, (1, 2)))
     return upright, None if alpha is None else np.ascontiguousarray(np.rot90(alpha, turns))
-
-
-def _unreadable(file: Path, error: Exception) -> MediaError:
-    reason = getattr(error, "strerror", None) or error
-    return MediaError(f"{file} cannot be read ({reason}): export or copy it again.")

@@ -129,8 +129,8 @@ def _notes(codec: str, pix_fmt: str, source: Sampling) -> list[str]:
     if codec.startswith(_H26X) and (output.chroma != (2, 2) or output.bits > most_bits):
         simple = "yuv420p" if output.bits <= 8 or most_bits == 8 else "yuv420p10le"
         notes.append(
-            f"The output keeps the precision of the source ({_chroma(output)}, {output.bits} bits), which most phones,"
-            f" televisions and browsers do not play: --pix-fmt {simple} makes a file that they do."
+            f"The output has {_chroma(output)} chroma and {output.bits} bits for the sake of its source, which most"
+            f" phones, televisions and browsers do not play: --pix-fmt {simple} makes a file that they do."
         )
     return notes
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..contract.errors import MediaError
-from .frame import Frame, FrameReader
+from .frame import Frame, FrameReader, WrappedReader
 from .pipes import input_name, is_pipe
 from .time_map import TimeMap
 
@@ -15,7 +15,7 @@ _ROUNDING_S = Fraction(1, 2000)  # times are typed with three decimals
 
 @dataclass(frozen=True)
 class Part:
-    """The frames of a video from `start` up to and without `end`, both in seconds from its beginning."""
+    """The frames of a video from `start` up to and without `end`, in seconds from the beginning of its first stream."""
 
     start: Fraction | None = None
     end: Fraction | None = None
@@ -23,7 +23,7 @@ class Part:
     slowness: Fraction = Fraction(1)  # how many times longer every frame is shown
 
 
-class PartReader(FrameReader):
+class PartReader(WrappedReader):
     """Reads a part of what another reader reads, which it closes.
 
     The first frame of a part with a `start` is shown at 0 s. Raises MediaError if the part has no frames, or if it does
@@ -31,10 +31,10 @@ class PartReader(FrameReader):
     """
 
     def __init__(self, reader: FrameReader, part: Part) -> None:
-        self.path, self.warnings = reader.path, reader.warnings
-        self._reader, self._part = reader, part
+        super().__init__(reader)
+        self._part = part
         info = reader.info
-        self._end = None if part.end is None else info.start + part.end - _ROUNDING_S
+        self._end = None if part.end is None else part.end - _ROUNDING_S
         origin = info.start if part.start is None else self._first_from(part.start)
         length = self._length(origin)
         is_cut = part.end is not None or part.frames is not None
@@ -44,6 +44,7 @@ class PartReader(FrameReader):
             info.start if part.start is None else Fraction(0),
             part.slowness,
             origin + length if is_cut and length is not None else None,
+            seekable=part.start is not None and not reader.joints,
         )
         self._times = times
         self.info = replace(
@@ -55,14 +56,6 @@ class PartReader(FrameReader):
             frames=info.frames if not is_cut and part.start is None else length_frames,
             times=times,
         )
-
-    def close(self) -> None:
-        """Close the reader of the whole video."""
-        self._reader.close()
-
-    def interrupt(self) -> None:
-        """End a wait for input; see `FrameReader.interrupt`."""
-        self._reader.interrupt()
 
     def __iter__(self) -> Iterator[Frame]:
         part = self._part
@@ -78,9 +71,9 @@ class PartReader(FrameReader):
         if not count:
             raise MediaError(f"{self.path} has no frame in the part that was chosen: choose a later end.")
 
-    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+    def between(self, low: Fraction, high: Fraction, *, seek: bool = True) -> Iterator[Frame]:
         """Yield the frames of a part of the part; see `FrameReader.between`."""
-        for frame in self._reader.between(self._times.original(low), self._times.original(high)):
+        for frame in self._reader.between(self._times.original(low), self._times.original(high), seek=seek):
             yield self._shown(frame)
 
     def _shown(self, frame: Frame) -> Frame:
@@ -96,7 +89,7 @@ class PartReader(FrameReader):
                 f"{input_name(self.path)} is a pipe, of which no beginning can be skipped: leave out the start, or save"
                 " it to a file first."
             )
-        first = next(self._reader.from_time(self._reader.info.start + start - _ROUNDING_S), None)
+        first = next(self._reader.from_time(start - _ROUNDING_S), None)
         if first is None:
             raise MediaError(f"{self.path} has no frame from {float(start):g} s on: choose an earlier start.")
         return first.pts

@@ -18,6 +18,7 @@ class TimeMap:
     start: Fraction
     slowness: Fraction = Fraction(1)  # seconds of the output for each second of the source
     until: Fraction | None = None  # seconds on the source's clock at which the part ends, about; None: at its end
+    seekable: bool = False  # whether the clock of the file does not change before the part, so that it can be sought
 
     def shown(self, time: Fraction) -> Fraction:
         """Return the time in the output, in seconds, of a time on the source's clock."""
@@ -27,19 +28,19 @@ class TimeMap:
         """Return the time on the source's clock, in seconds, of a time in the output."""
         return self.origin + (time - self.start) / self.slowness
 
-    def move(self, packet: Packet, is_text: bool) -> bool:
+    def move(self, packet: Packet) -> bool:
         """Give a packet of the source its times in the output; return false for one that ends before the part.
 
-        Text that is shown when the part begins is shown from there on.
+        Text that is shown when the part begins is shown from there on. Pictures have no time.
         """
-        if packet.pts is None and packet.dts is None:
-            return True  # the empty packet at the end of a stream
+        if packet.stream.type == "video" or (packet.pts is None and packet.dts is None):
+            return True  # without a time it is the empty packet at the end of a stream
         time_base = packet.time_base
         begin = (packet.pts if packet.pts is not None else packet.dts or 0) * time_base
         late = Fraction(0)
         if begin < self.origin - _EARLY_S:
             end = begin + (packet.duration or 0) * time_base
-            if not is_text or end <= self.origin:
+            if packet.stream.type != "subtitle" or end <= self.origin:
                 return False
             late = self.origin - begin
         if packet.duration:

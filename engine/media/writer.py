@@ -15,17 +15,20 @@ from av.packet import Packet
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage, Repair
 from .destination import ANIMATIONS, CONTAINERS, PICTURES_ALONE, Destination, read_destination
 from .encoder import choose_encoding
 from .frame import FrameReader
+from .hdr import hdr_warnings
 from .image_files import is_images
+from .metadata import timecode_at_rate
 from .orientation import turn_upright, upright_info, upright_size
-from .partfile import PartFile, Unfinished
+from .partfile import PartFile, UnfinishedOutput
 from .pipes import PipeOutput
 from .probe import VideoInfo, has_streams, probe
 from .reader import open_reader
 from .remux import CopiedStreams
-from .video_stream import EncodedStream, usable_time_base
+from .video_stream import MILLISECONDS, EncodedStream, output_time_base, stores_milliseconds
 
 Source = FrameReader | VideoInfo | str | Path
 
@@ -42,7 +45,7 @@ class OutputFile:
     Subclasses set what `_open` needs before they call this constructor, which calls it.
     """
 
-    def __init__(self, file: Unfinished) -> None:
+    def __init__(self, file: UnfinishedOutput) -> None:
         self._file = file
         self._output: OutputContainer | None = None
         try:
@@ -100,8 +103,11 @@ class VideoFile(OutputFile):
         destination: Destination,
         *,
         source: VideoInfo | None,
-        time_base: Fraction,
+        codec: str,  # FFmpeg's name of the encoder
+        rate: Fraction,  # nominal frames per second
+        time_base: Fraction,  # seconds
         overwrite: bool,
+        on_damage: OnDamage = "stop",
         part_folder: Path | None = None,
         warnings: Sequence[str] = (),
     ) -> None:
@@ -109,20 +115,31 @@ class VideoFile(OutputFile):
             raise MediaError(
                 f"{destination.path} must end in one of {', '.join((*CONTAINERS, *ANIMATIONS))}: choose one of these."
             )
+        path = Path(f"pipe{destination.suffix}") if destination.kind == "pipe" else destination.path
+        if stores_milliseconds(path) and rate > MILLISECONDS:
+            raise MediaError(
+                f"{path} cannot store {float(rate):g} frames per second, as Matroska counts milliseconds: choose .mp4."
+            )
         self._destination = destination
-        self.path = Path(f"pipe{destination.suffix}") if destination.kind == "pipe" else destination.path
+        self.path, self.codec = path, codec
         self.warnings: list[str] = list(warnings)
-        self._source = source
-        self._time_base = usable_time_base(time_base)
+        self._source, self._rate = source, rate
+        self._time_base = output_time_base(path, time_base)
+        self._on_damage = on_damage
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
         file: PartFile | PipeOutput
         if destination.kind == "pipe":
             file = PipeOutput(destination.path)
         else:
-            file = PartFile(destination.path, source=original, overwrite=overwrite, folder=part_folder)
+            file = PartFile(path, source=original, overwrite=overwrite, folder=part_folder)
         self._target = file.target
         super().__init__(file)
+
+    @property
+    def repairs(self) -> list[Repair]:
+        """Damage of the other streams that was repaired."""
+        return [] if self._copied is None else self._copied.log.repairs
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -137,7 +154,7 @@ class VideoFile(OutputFile):
         raise NotImplementedError
 
     def _open(self) -> None:
-        """Set up every stream; the muxer writes the header with the first packet."""
+        """Set up every stream, and write the header."""
         source = self._source
         self._output = av.open(
             self._target,
@@ -147,19 +164,28 @@ class VideoFile(OutputFile):
             buffer_size=_BUFFER_BYTES,
         )
         self._add_video(self._output, source)
-        if source is None or not has_streams(source):
-            return
-        if self._destination.suffix in PICTURES_ALONE:
+        if source is not None:
+            self.warnings += hdr_warnings(self.codec, source.color, source.hdr)
+        if source is not None and has_streams(source):
+            self._copy_streams(source, self._output)
+        self._set_timecodes(self._output)
+        self._output.start_encoding()  # a muxer that refuses the video does so now, and not after the last frame
+
+    def _copy_streams(self, source: VideoInfo, output: OutputContainer) -> None:
+        """Set up the other streams of the source, or report them if the format holds pictures alone."""
+        suffix = self._destination.suffix
+        if suffix in PICTURES_ALONE:
             for stream in source.streams:
                 self.warnings.append(
-                    f"The {stream.kind} stream {stream.index} ({stream.codec}) was left out:"
-                    f" {self._destination.suffix[1:]} holds pictures alone."
+                    f"The {stream.kind} stream {stream.index} ({stream.codec}) was left out: {suffix[1:]} holds"
+                    " pictures alone."
                 )
             return
-        self._copied = CopiedStreams(Path(source.path), self._output, self.warnings, source.times)
-        if self._copied.is_empty:
-            self._copied.close()
-            self._copied = None  # or a pipe would keep its bytes for it
+        copied = CopiedStreams(source, output, self.warnings, self._on_damage)
+        if copied.is_empty:
+            copied.close()  # or a pipe would keep its bytes for it
+        else:
+            self._copied = copied
 
     def _muxer_options(self) -> dict[str, str]:
         match self._destination.suffix:
@@ -170,6 +196,12 @@ class VideoFile(OutputFile):
             case ".apng":
                 return {"plays": "0"}  # without end
         return {}
+
+    def _set_timecodes(self, output: OutputContainer) -> None:
+        """Write the timecode of the source, if it has one, in frames of the output."""
+        for tags in (output.metadata, *(stream.metadata for stream in output.streams)):
+            if self._source is not None and "timecode" in tags:
+                tags["timecode"] = timecode_at_rate(tags["timecode"], self._source.rate, self._rate)
 
     def _write_packet(self, packet: Packet) -> None:
         """Write a video packet, after the packets of the other streams up to its time."""
@@ -222,6 +254,7 @@ class VideoWriter(VideoFile):
         encoder_options: dict[str, str] | None = None,
         pix_fmt: str | None = None,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
         pipe_format: str | None = None,
     ) -> None:
         info = _source_info(source, rate)
@@ -232,16 +265,19 @@ class VideoWriter(VideoFile):
         self._encoding = choose_encoding(
             destination.suffix, size, info, codec=codec, crf=crf, pix_fmt=pix_fmt, options=encoder_options
         )
-        self.codec, self.pix_fmt = self._encoding.codec, self._encoding.pix_fmt
-        self._size, self._rate = size, rate
+        self.pix_fmt = self._encoding.pix_fmt
+        self._size = size
         self._step = _constant_step(destination.suffix, rate)
         self._origin: Fraction | None = None  # of a constant rate: the time of the first frame
         self._count = 0
         super().__init__(
             destination,
             source=info,
+            codec=self._encoding.codec,
+            rate=rate,
             time_base=self._step or (_GIF_TICK if destination.suffix == ".gif" else time_base),
             overwrite=overwrite,
+            on_damage=on_damage,
             warnings=self._encoding.notes,
         )
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
@@ -46,13 +47,17 @@ class Pass:
 class Plan:
     """The output of a run, and the passes that compute it."""
 
-    output: str  # its name, as `read_destination` takes it
     destination: Destination
     size: tuple[int, int]  # (width, height)
     rate: Fraction  # nominal frames per second
     time_base: Fraction  # seconds; every timestamp is a multiple of it
     timeline: Timeline
     passes: tuple[Pass, ...]
+
+    @property
+    def output(self) -> Path:
+        """The path of the output."""
+        return self.destination.path
 
 
 def plan_passes(

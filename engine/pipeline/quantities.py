@@ -5,15 +5,14 @@ import re
 from fractions import Fraction
 
 from ..contract.errors import RequestError
+from .limits import check_factor, check_rate, check_scale
 
 Number = Fraction | float | str  # a quantity as it is given: 2, 2.5, "2.5" or "5/2"
 Size = tuple[int, int] | str  # (width, height) in pixels, of which one may be -1; or "1920x-1", or "1080p"
 
-MOST_RATE = 1000  # frames per second
-MOST_FACTOR = 64
-MOST_SCALE = 1000
 _MOST_SECONDS = 10**7
 _MOST_SIDE = 1 << 16  # pixels
+_SIMPLE = 1000  # the largest denominator of a factor in time
 
 _DECIMAL = re.compile(r"\d*\.(\d+)")
 _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)s?")
@@ -26,29 +25,28 @@ def read_rate(value: Number) -> Fraction:
     """Return frames per second, a number or a fraction.
 
     The decimals by which the rates of NTSC are known, such as 23.976, 29.97 and 59.94, mean 24000/1001 and its kind.
-    Raises RequestError for other text, and for a rate that is not above 0 or is above 1000.
+    Raises RequestError for other text, and for a rate that is not above 0 or is beyond the limits.
     """
     rate = _number(value, "a frame rate", "60, 59.94 or 60000/1001")
-    if not 0 < rate <= MOST_RATE:
-        raise RequestError(f"'{value}' is not a frame rate: it must be above 0, and at most {MOST_RATE}.")
+    if rate <= 0:
+        raise RequestError(f"'{value}' is not a frame rate: it must be above 0.")
+    check_rate(rate)
     decimals = _DECIMAL.fullmatch(_text(value))
     return _ntsc(rate, len(decimals[1])) if decimals else rate
 
 
 def read_factor(value: Number, name: str = "time factor") -> Fraction:
-    """Return a factor of frames in time, from 1 to 64. Raises RequestError for anything else."""
-    factor = _number(value, f"a {name}", "2, 2.5 or 5/2").limit_denominator(1000)
-    if not 1 <= factor <= MOST_FACTOR:
-        raise RequestError(f"The {name} is {value}: give a number from 1 to {MOST_FACTOR}.")
-    return factor
+    """Return a factor of frames in time, from 1 on. Raises RequestError for anything else."""
+    factor = _number(value, f"a {name}", "2, 2.5 or 5/2")
+    check_factor(factor, name)
+    return factor.limit_denominator(_SIMPLE)
 
 
 def read_scale(value: Number) -> float:
-    """Return a factor in space. Raises RequestError for one that is not above 0, or is above 64."""
-    scale = value if isinstance(value, float) else float(_number(value, "a scale", "4, 1.33 or 4/3"))
-    if not 0 < scale <= MOST_SCALE:
-        raise RequestError(f"The scale is {value}: give a number above 0, and at most {MOST_SCALE}.")
-    return scale
+    """Return a factor in space. Raises RequestError for one that is not above 0, or is beyond the limit."""
+    scale = value if isinstance(value, float) else _number(value, "a scale", "4, 1.33 or 4/3")
+    check_scale(scale)
+    return float(scale)
 
 
 def read_seconds(value: Number) -> Fraction:

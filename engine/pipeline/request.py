@@ -7,12 +7,16 @@ from pathlib import Path
 from ..backends.options import Backend
 from ..contract.bundle import Bundle
 from ..contract.errors import MediaError, RequestError
+from ..contract.manifest import ContinuousTime
+from ..media.damage import OnDamage
 from ..media.destination import IMAGES, Destination, read_destination
 from ..media.image_files import is_images, stem_of
+from ..media.options import ReadOptions
 from ..media.part import Part
 from ..media.pipes import is_pipe
 from ..media.probe import VideoInfo
 from ..media.writer import GIF_RATE
+from .limits import check_encoder_options, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .quantities import Number, Size, read_factor, read_rate, read_scale, read_seconds, read_size, target_size
 from .scenes import DEFAULT_THRESHOLD
@@ -46,12 +50,21 @@ class UpscaleRequest:
     backend: Backend = field(default_factory=Backend)
     tile: int | None = None  # side in input pixels; 0: whole frames; None: by the frame's size
     scene_threshold: float | None = DEFAULT_THRESHOLD  # 0 to 1; 0 or None: no cuts
+    deinterlace: str = "auto"  # or "off", "ivtc", or one of FFmpeg's filters: bwdif, yadif, w3fdif, estdif
+    field_rate: str = "double"  # of deinterlaced frames: one for each field; "single": one for each frame
+    on_damage: OnDamage = "stop"  # or "repeat" the frame before a damaged one, or "skip" it
+    dedup: bool = False  # interpolate over repeated frames
     codec: str | None = None  # FFmpeg's encoder; None: by the container
     crf: int | None = None  # the encoder's quality
     encoder_options: dict[str, str] | None = None
     pix_fmt: str | None = None  # None: no less than the input's
     overwrite: bool = False
     input_fps: Number | None = None  # frame rate of a folder or a pattern of images
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """How the input is read. Raises RequestError for an unknown value."""
+        return ReadOptions(self.deinterlace, self.field_rate, self.on_damage)
 
     @property
     def part(self) -> Part | None:
@@ -83,6 +96,7 @@ class UpscaleRequest:
             read_scale(self.scale)
         if self.size is not None:
             read_size(self.size)
+        check_encoder_options(self.encoder_options or {})
         if self.scene_threshold is not None and not 0 <= self.scene_threshold <= 1:
             raise RequestError(f"The scene threshold is {self.scene_threshold:g}: give a number from 0 (no cuts) to 1.")
         if self.time_factor is not None and self.fps is not None:
@@ -91,6 +105,7 @@ class UpscaleRequest:
             raise RequestError(
                 f"--input-fps is for images, and {self.input} is a video with its own timestamps: leave it out."
             )
+        self.read_options  # noqa: B018 - it checks the values
         self._check_part()
         self._timeline(Fraction(1))
         if self.output is not None:
@@ -113,8 +128,16 @@ class UpscaleRequest:
             size = round(info.width * scale), round(info.height * scale)
         else:
             size = target_size(self.size, info.width, info.height)
-        whole = timeline.factor is not None and timeline.factor.denominator == 1
-        factor = int(timeline.factor) if whole and timeline.factor else None
+        if self.dedup and not any(isinstance(bundle.manifest.time, ContinuousTime) for bundle in bundles):
+            names = "+".join(bundle.manifest.name for bundle in bundles)
+            raise RequestError(
+                f"Repeated frames are interpolated over at any time, and '{names}' does not make frames at any time:"
+                f" choose another bundle such as {DEFAULT_MODEL}, or leave out --dedup."
+            )
+        factor = None
+        # Over repeated frames the outputs are at other times than the factor's.
+        if timeline.factor is not None and timeline.factor.denominator == 1 and not self.dedup:
+            factor = int(timeline.factor)
         passes = plan_passes(bundles, (info.height, info.width), (size[1], size[0]), factor)
         if timeline.factor is not None:
             rate, time_base = info.rate * timeline.factor, info.time_base / timeline.factor.numerator
@@ -124,7 +147,7 @@ class UpscaleRequest:
         output = self.output if self.output is not None else self._default_output(size, scale, rate)
         destination = self._destination(output)
         self._check_output(destination)
-        return Plan(str(output), destination, size, rate, time_base, timeline, passes)
+        return Plan(destination, size, storable_rate(rate), time_base, timeline, passes)
 
     @property
     def _is_image(self) -> bool:

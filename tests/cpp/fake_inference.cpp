@@ -1,7 +1,7 @@
 // An inference library on the CPU. Its engines are text files with one statement a line:
 //   input NAME TYPE sizes... min sizes... max sizes...     a size of -1 is free; TYPE is float or half
 //   output NAME TYPE sizes...
-//   compute KIND SCALE       identity, bilinear, phases, sliding, run, doubled or flow, as in tests/support/toy_windows.py
+//   compute KIND SCALE       identity, blend, bilinear, phases, sliding, run, doubled or flow, as in tests/support/toy_windows.py
 // An engine with "compute fail" cannot run, and one with "compute refuse" gets no execution context.
 
 #include <NvInferRuntime.h>
@@ -112,15 +112,30 @@ void enlarge(const std::vector<float>& frame, int64_t h, int64_t w, int64_t scal
     }
 }
 
-void bilinear(std::map<std::string, Array>& t) {
-    const Array &features = t["features"], &ys = t["y"], &xs = t["x"];
+// The blend of a pair, (3, h, w): computed here, or by a refiner before.
+std::vector<float> blended(std::map<std::string, Array>& t) {
+    if (t.count("features") == 0) return {t["blended"].data, t["blended"].data + t["blended"].count()};
+    const Array& features = t["features"];
     const float time = t["time"].data[0];
-    const int64_t h = features.sizes[3], w = features.sizes[4];
+    const int64_t values = features.count() / 2;
     std::vector<float> blend;
-    for (int64_t i = 0; i < 3 * h * w; ++i) {
-        const float first = features.data[i], second = features.data[3 * h * w + i];
+    for (int64_t i = 0; i < values; ++i) {
+        const float first = features.data[i], second = features.data[values + i];
         blend.push_back(first + (second - first) * time);
     }
+    return blend;
+}
+
+// Rows and columns of the maps that a decoder reads.
+std::pair<int64_t, int64_t> map_size(const std::map<std::string, Array>& t) {
+    const Sizes& sizes = t.at(t.count("features") ? "features" : "blended").sizes;
+    return {sizes[sizes.size() - 2], sizes.back()};
+}
+
+void bilinear(std::map<std::string, Array>& t) {
+    const Array &ys = t["y"], &xs = t["x"];
+    const auto [h, w] = map_size(t);
+    const std::vector<float> blend = blended(t);
     const auto split = [](float position, int64_t size) {
         const float clamped = std::min(std::max(position, 0.0F), static_cast<float>(size - 1));
         return std::pair(static_cast<int64_t>(std::floor(clamped)), clamped - std::floor(clamped));
@@ -129,7 +144,7 @@ void bilinear(std::map<std::string, Array>& t) {
     for (int64_t c = 0; c < 3; ++c) {
         for (int64_t i = 0; i < ys.count(); ++i) {
             const auto [y, below] = split(ys.data[i], h);
-            const auto row = [&, y = y, below = below](int64_t x) {
+            const auto row = [&, y = y, below = below, h = h, w = w](int64_t x) {
                 const float a = blend[static_cast<std::size_t>((c * h + y) * w + x)];
                 const float b = blend[static_cast<std::size_t>((c * h + std::min(y + 1, h - 1)) * w + x)];
                 return a + (b - a) * below;
@@ -144,16 +159,14 @@ void bilinear(std::map<std::string, Array>& t) {
 }
 
 void phases(std::map<std::string, Array>& t) {
-    const Array &features = t["features"], &ys = t["y"], &xs = t["x"];
-    const float time = t["time"].data[0];
-    const int64_t h = features.sizes[3], w = features.sizes[4];
+    const Array &ys = t["y"], &xs = t["x"];
+    const auto [h, w] = map_size(t);
+    const std::vector<float> blend = blended(t);
     float* to = t["frame"].data;
     for (int64_t row = 0; row < 3 * h; ++row) {
         for (int64_t i = 0; i < ys.count(); ++i) {
             for (int64_t column = 0; column < w; ++column) {
-                const float first = features.data[row * w + column];
-                const float second = features.data[(row + 3 * h) * w + column];
-                const float pixel = first + (second - first) * time;
+                const float pixel = blend[static_cast<std::size_t>(row * w + column)];
                 for (int64_t j = 0; j < xs.count(); ++j) {
                     *to++ = pixel + ys.data[i] * 0.125F + xs.data[j] * 0.0625F;
                 }
@@ -165,6 +178,11 @@ void phases(std::map<std::string, Array>& t) {
 void compute(const Plan& plan, std::map<std::string, Array> t) {
     if (plan.kind == "bilinear") return bilinear(t);
     if (plan.kind == "phases") return phases(t);
+    if (plan.kind == "blend") {
+        const std::vector<float> blend = blended(t);
+        std::copy(blend.begin(), blend.end(), t["blended"].data);
+        return;
+    }
     const Array& frames = t["frames"];
     const std::vector<float> mixed = mix(frames);
     if (plan.kind == "identity") {
@@ -251,8 +269,12 @@ private:
         if (plan_.kind == "identity") return arrays_.at("frames").sizes;
         if (plan_.kind == "bilinear") return {1, 3, arrays_.at("y").sizes[0], arrays_.at("x").sizes[0]};
         if (plan_.kind == "phases") {
-            const Sizes& features = arrays_.at("features").sizes;
-            return {1, 3, features[3] * arrays_.at("y").sizes[0], features[4] * arrays_.at("x").sizes[0]};
+            const auto [h, w] = map_size(arrays_);
+            return {1, 3, h * arrays_.at("y").sizes[0], w * arrays_.at("x").sizes[0]};
+        }
+        if (plan_.kind == "blend") {
+            const auto [h, w] = map_size(arrays_);
+            return {1, 3, h, w};
         }
         const Sizes& frames = arrays_.at("frames").sizes;
         const int64_t n = frames[1], outputs = plan_.kind == "run" ? 2 * n - 1 : plan_.kind == "doubled" ? 2 * n : 1;

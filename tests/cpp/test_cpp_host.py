@@ -47,9 +47,10 @@ def test_continuous_scales_equal_python(programs: Programs, toys: dict[str, Path
     assert_cpp_equals_python(programs, toys["pair"], random_clip(2, (6, 10), "rgb48le"), scale, 2)
 
 
+@pytest.mark.parametrize("refined", [False, True])
 @pytest.mark.parametrize("scale", [1, 2, 2.5, 3, 8])
-def test_the_integer_decoder_equals_python(programs: Programs, tmp_path: Path, scale: float) -> None:
-    toy = write_toy(tmp_path / "toy", PAIR, integer=True)
+def test_optional_graphs_equal_python(programs: Programs, tmp_path: Path, scale: float, refined: bool) -> None:
+    toy = write_toy(tmp_path / "toy", PAIR, integer=True, refined=refined)
     assert_cpp_equals_python(programs, toy, random_clip(3, (6, 10), "rgb48le"), scale, 3)
 
 

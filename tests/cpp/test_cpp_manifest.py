@@ -52,7 +52,7 @@ def changed(*path: str | int, value: Any = None, remove: bool = False) -> Callab
         (changed("graphs", value={}), "graphs: expected a list"),
         (
             changed("graphs", 0, "role", value="head"),
-            "graphs.0.role: expected 'encoder', 'decoder', 'integer_decoder' or 'network'",
+            "graphs.0.role: expected 'encoder', 'refiner', 'decoder', 'integer_decoder' or 'network'",
         ),
         (changed("graphs", 0, "role", value="encoder"), "a window of kind 'sliding' takes the graph network"),
         (changed("graphs", 0, "file", value="../x"), "graphs.0.file: expected a bare file name"),

@@ -27,7 +27,7 @@ _RESOURCES = re.compile(
 
 
 def test_every_kernel_lists_its_variants() -> None:
-    assert {source.stem for source in SOURCES} == {"color", "deform_conv", "videoinr_decoder", "warp"}
+    assert {source.stem for source in SOURCES} == {"color", "deform_conv", "fourier_field", "videoinr_decoder", "warp"}
     assert len({param.id for param in VARIANTS}) == len(VARIANTS)
     assert {param.values[0] for param in VARIANTS} == set(SOURCES)
 

@@ -70,30 +70,29 @@ def blur_nodes(halo_px: int) -> list[Any]:
 
 
 def blend_nodes() -> list[Any]:
-    """Return nodes that blend the pair in time, from `features` to `s0`."""
+    """Return nodes that blend the pair in time, from `features` to `blended`."""
     return [
         helper.make_node("Gather", ["features", "zero"], ["first"], axis=1),
         helper.make_node("Gather", ["features", "one"], ["second"], axis=1),
         helper.make_node("Sub", ["second", "first"], ["change"]),
         helper.make_node("Reshape", ["time", "column"], ["time_of_pair"]),
         helper.make_node("Mul", ["change", "time_of_pair"], ["part"]),
-        helper.make_node("Add", ["first", "part"], ["s0"]),
+        helper.make_node("Add", ["first", "part"], ["blended"]),
     ]
 
 
 def integer_decoder_nodes() -> list[Any]:
-    """Return nodes that blend the pair, repeat each pixel and add to it an eighth of y and a sixteenth of x."""
+    """Return nodes that repeat each pixel of `blended` and add to it an eighth of y and a sixteenth of x."""
     return [
-        *blend_nodes(),
         helper.make_node("Reshape", ["y", "as_pixel_rows"], ["y_of_pixel"]),
         helper.make_node("Reshape", ["x", "as_columns"], ["x_of_pixel"]),
         helper.make_node("Mul", ["y_of_pixel", "eighth"], ["y_part"]),
         helper.make_node("Mul", ["x_of_pixel", "sixteenth"], ["x_part"]),
-        helper.make_node("Unsqueeze", ["s0", "pixel_axes"], ["pixels"]),
+        helper.make_node("Unsqueeze", ["blended", "pixel_axes"], ["pixels"]),
         helper.make_node("Add", ["pixels", "y_part"], ["with_y"]),
         helper.make_node("Add", ["with_y", "x_part"], ["with_both"]),
-        helper.make_node("Shape", ["s0"], ["planes"], start=0, end=2),
-        helper.make_node("Shape", ["s0"], ["size"], start=2, end=4),
+        helper.make_node("Shape", ["blended"], ["planes"], start=0, end=2),
+        helper.make_node("Shape", ["blended"], ["size"], start=2, end=4),
         helper.make_node("Shape", ["y"], ["factor_y"]),
         helper.make_node("Shape", ["x"], ["factor_x"]),
         helper.make_node("Concat", ["factor_y", "factor_x"], ["factors"], axis=0),
@@ -104,10 +103,9 @@ def integer_decoder_nodes() -> list[Any]:
 
 
 def decoder_nodes() -> list[Any]:
-    """Return nodes that blend the pair in time, then sample rows and columns bilinearly, clamped at the borders."""
-    nodes = blend_nodes()
-    for step, (name, axis) in enumerate((("y", 2), ("x", 3))):
-        source, result = f"s{step}", f"s{step + 1}" if axis == 2 else "frame"
+    """Return nodes that sample rows and columns of `blended` bilinearly, clamped at the borders."""
+    nodes = []
+    for name, axis, source, result in (("y", 2, "blended", "rows"), ("x", 3, "rows", "frame")):
         weight_shape = "as_rows" if axis == 2 else "as_columns"
         nodes += [
             helper.make_node("Shape", [source], [f"{name}_size"], start=axis, end=axis + 1),
@@ -130,11 +128,31 @@ def decoder_nodes() -> list[Any]:
     return nodes
 
 
-def write_toy(folder: Path, *, blur_px: int = 0, integer: bool = False, **changes: Any) -> Path:
+def pair_decoders(
+    features: dict[str, Axes], blended: Axes, frame: Axes, enlarged: Axes, *, integer: bool, refined: bool
+) -> dict[str, tuple[list[Any], dict[str, Axes], dict[str, Axes]]]:
+    """Return nodes, inputs and outputs of the graphs of a pair but for the encoder, by their roles.
+
+    The axes are those of the features and the time, of the blended frame, and of the outputs of both decoders.
+    `refined` blends in a graph of its own.
+    """
+    maps, blend = ({"blended": blended}, []) if refined else (features, blend_nodes())
+    targets: dict[str, Axes] = {"y": frame[2:3], "x": frame[3:]}
+    graphs = {"decoder": ([*blend, *decoder_nodes()], maps | targets, {"frame": frame})}
+    if refined:
+        graphs = {"refiner": (blend_nodes(), features, {"blended": blended}), **graphs}
+    if integer:
+        phases: dict[str, Axes] = {"y": ("factor_y",), "x": ("factor_x",)}
+        graphs["integer_decoder"] = ([*blend, *integer_decoder_nodes()], maps | phases, {"frame": enlarged})
+    return graphs
+
+
+def write_toy(folder: Path, *, blur_px: int = 0, integer: bool = False, refined: bool = False, **changes: Any) -> Path:
     """Write the bundle to `folder` and return it.
 
     `blur_px` is the radius of a blur in the encoder, which gives it a receptive field; `integer` adds a decoder for
-    integer factors, which adds the phases of pixels; `changes` are fields of the manifest.
+    integer factors, which adds the phases of pixels; `refined` blends in a graph of its own; `changes` are fields of
+    the manifest.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder_in, encoder_out = {"frames": FRAMES}, {"features": FRAMES}
@@ -145,25 +163,19 @@ def write_toy(folder: Path, *, blur_px: int = 0, integer: bool = False, **change
         save_graph(
             folder / "encoder.onnx", [helper.make_node("Identity", ["frames"], ["features"])], encoder_in, encoder_out
         )
-    decoder_in: dict[str, Axes] = {"features": FRAMES, "time": ("B",), "y": ("H",), "x": ("W",)}
-    decoder_out: dict[str, Axes] = {"frame": ("B", 3, "H", "W")}
-    save_graph(
-        folder / "decoder.onnx",
-        decoder_nodes(),
-        decoder_in,
-        decoder_out,
-        **DECODER_CONSTANTS,
+    graphs = [graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out))]
+    decoders = pair_decoders(
+        {"features": FRAMES, "time": ("B",)},
+        ("B", 3, "h", "w"),
+        ("B", 3, "H", "W"),
+        ("B", 3, "factor_y*h", "factor_x*w"),
+        integer=integer,
+        refined=refined,
     )
-    graphs = [
-        graph_entry(folder / "encoder.onnx", "encoder", specs(encoder_in), specs(encoder_out)),
-        graph_entry(folder / "decoder.onnx", "decoder", specs(decoder_in), specs(decoder_out)),
-    ]
-    if integer:
-        phases_in = decoder_in | {"y": ("factor_y",), "x": ("factor_x",)}
-        path = folder / "integer_decoder.onnx"
-        enlarged: dict[str, Axes] = {"frame": ("B", 3, "factor_y*h", "factor_x*w")}
-        save_graph(path, integer_decoder_nodes(), phases_in, enlarged, **DECODER_CONSTANTS)
-        graphs.append(graph_entry(path, "integer_decoder", specs(phases_in), specs(enlarged)))
+    for role, (nodes, inputs, outputs) in decoders.items():
+        path = folder / f"{role}.onnx"
+        save_graph(path, nodes, inputs, outputs, **DECODER_CONSTANTS)
+        graphs.append(graph_entry(path, role, specs(inputs), specs(outputs)))  # type: ignore[arg-type]
     fields: dict[str, Any] = {
         "format": FORMAT,
         "name": "toy",

@@ -22,8 +22,7 @@ from tests.support.toy import (
     DECODER_CONSTANTS,
     Axes,
     Constants,
-    decoder_nodes,
-    integer_decoder_nodes,
+    pair_decoders,
     save_graph,
     specs,
 )
@@ -106,7 +105,8 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], Const
             helper.make_node("Unsqueeze", ["second", "pair_axis"], ["second_alone"]),
             helper.make_node("Concat", ["first_alone", "second_alone"], ["pairs"], axis=2),
             helper.make_node("Shape", ["mixed"], ["planes"], start=2, end=5),
-            helper.make_node("Concat", ["one", "less", "planes"], ["flat"], axis=0),
+            helper.make_node("Shape", ["mixed"], ["windows"], start=0, end=1),
+            helper.make_node("Concat", ["windows", "less", "planes"], ["flat"], axis=0),
             helper.make_node("Reshape", ["pairs", "flat"], ["small"]),
         ]
         return nodes, {"quarter": np.float32(0.25)}
@@ -171,12 +171,13 @@ def write_toy(
     scale: int = 2,
     timed: bool = False,
     integer: bool = False,
+    refined: bool = False,
     **changes: Any,
 ) -> Path:
     """Write the bundles of one toy network to `folder`/graphs for Python and `folder`/engines for C++; return `folder`.
 
-    `timed` gives a run of frames a time as input; `integer` gives a pair a decoder for integer factors; `changes` are
-    fields of the manifest.
+    `timed` gives a run of frames a time as input; `integer` gives a pair a decoder for integer factors, and
+    `refined` a graph of its own that blends; `changes` are fields of the manifest.
     """
     graphs_folder = folder / "graphs"
     graphs_folder.mkdir(parents=True)
@@ -198,27 +199,19 @@ def write_toy(
     }
     if kind == "pair":
         frames: Axes = ("batch", 2, 3, "height", "width")
-        graphs = {
-            "encoder": (mix_nodes(), {"frames": frames}, {"features": frames}),
-            "decoder": (
-                decoder_nodes(),
-                {"features": frames, "time": ("batch",), "y": ("target_height",), "x": ("target_width",)},
-                {"frame": ("batch", 3, "target_height", "target_width")},
-            ),
-        }
-        graphs["encoder"][0].append(helper.make_node("Identity", ["mixed"], ["features"]))
-        constants = {
-            "encoder": CONSTANTS,
-            "decoder": DECODER_CONSTANTS,
-        }
-        texts = {"encoder": engine_text("identity", 1, *graphs["encoder"][1:])}
-        texts["decoder"] = engine_text("bilinear", 1, *graphs["decoder"][1:])
-        if integer:
-            phases_in = graphs["decoder"][1] | {"y": ("factor_y",), "x": ("factor_x",)}
-            enlarged: dict[str, Axes] = {"frame": ("batch", 3, "factor_y*height", "factor_x*width")}
-            graphs["integer_decoder"] = integer_decoder_nodes(), phases_in, enlarged
-            constants["integer_decoder"] = DECODER_CONSTANTS
-            texts["integer_decoder"] = engine_text("phases", 1, *graphs["integer_decoder"][1:])
+        decoders = pair_decoders(
+            {"features": frames, "time": ("batch",)},
+            ("batch", 3, "height", "width"),
+            ("batch", 3, "target_height", "target_width"),
+            ("batch", 3, "factor_y*height", "factor_x*width"),
+            integer=integer,
+            refined=refined,
+        )
+        encode = [*mix_nodes(), helper.make_node("Identity", ["mixed"], ["features"])]
+        graphs = {"encoder": (encode, {"frames": frames}, {"features": frames}), **decoders}
+        constants = {role: CONSTANTS if role == "encoder" else DECODER_CONSTANTS for role in graphs}
+        kinds = {"encoder": "identity", "refiner": "blend", "decoder": "bilinear", "integer_decoder": "phases"}
+        texts = {role: engine_text(kinds[role], 1, *graph[1:]) for role, graph in graphs.items()}
         base |= {"space": {"kind": "continuous", "minimum": 1.0, "maximum": 8.0}, "time": ContinuousTime()}
     else:
         count = window["frames"]

@@ -1,5 +1,6 @@
 """The base class of every network: the contract between networks and the code that trains, exports and runs them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,8 +36,12 @@ class Network(nn.Module):
     - `encode(frames)` returns a tuple of feature maps, and `feature_names` names them in the same order.
     - `decode(*features, time, y, x)` returns one frame, `(B, 3, Hout, Wout)`, at times `(B,)`; `y`, `(Hout,)`, and `x`,
       `(Wout,)`, are the centres of the target pixels in input pixels.
+    - A network with `refined_names` does all that depends on the time at the input's size: `refine(*features, time)`
+      returns a tuple of maps with these names, and the frame is `decode(*refined, y, x)`.
+    - `decode_integer`, which a network may have, takes the same maps as `decode` and the centres of the target pixels
+      inside one input pixel, and returns the frame at integer scale factors.
 
-    Its `forward(frames, time, size)` combines the two for a target `size` of (height, width) and returns one frame.
+    Its `forward(frames, time, size)` combines them for a target `size` of (height, width) and returns one frame.
 
     A network with auxiliary losses also defines `loss(*inputs, truth)`, which returns `LossTerms`.
     """
@@ -45,6 +50,8 @@ class Network(nn.Module):
     window: Window  # which input frames make up one call
     space: ContinuousSpace | FixedFactors = FixedFactors(factors=(4,))  # output size over input size
     time: ContinuousTime | FixedFactors = FixedFactors(factors=(1,))  # output frame rate over input frame rate
+    feature_names: tuple[str, ...] = ()  # of the maps that `encode` returns
+    refined_names: tuple[str, ...] = ()  # of the maps that `refine` returns; none: the decoder takes the time itself
     flows: tuple[FlowInput, ...] = ()  # optical flows that the host computes, in the order of the inputs
     size: SizeConstraint = SizeConstraint(minimum=2)  # frame sizes that the network accepts, in input pixels
     halo_px: int | None = None  # input pixels around a tile that affect its core; None: the network cannot be tiled
@@ -61,3 +68,17 @@ class Network(nn.Module):
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return output frames; the class docstring describes inputs and result."""
         raise NotImplementedError
+
+
+def decode_pair(
+    network: Network, features: Sequence[Tensor], time: Tensor, y: Tensor, x: Tensor, *, integer: bool = False
+) -> Tensor:
+    """Return the frame `(B, 3, Hout, Wout)` at times `(B,)` of a pair that `encode` turned into `features`.
+
+    `y` and `x` are those of `decode`, or with `integer` those of `decode_integer`.
+    """
+    net: Any = network
+    decode = net.decode_integer if integer else net.decode
+    if network.refined_names:
+        return decode(*net.refine(*features, time), y=y, x=x)
+    return decode(*features, time=time, y=y, x=x)

@@ -51,6 +51,7 @@ class FourierS(Network):
     """Two frames at times 0 and 1 become a frame of any size at any time."""
 
     feature_names = ("features", "half", "quarter")
+    refined_names = ("coefficients", "base")
     window = PairWindow()
     space = ContinuousSpace(minimum=1.0, maximum=8.0)
     time = ContinuousTime()
@@ -93,25 +94,29 @@ class FourierS(Network):
         features, half, quarter = (x.unflatten(0, (B, 2)).flatten(1, 2) for x in (level, half, quarter))
         return torch.cat([features, frames.flatten(1, 2)], 1), half, quarter
 
-    def decode(self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Render the frame at a time; the feature maps are those that `encode` returns.
+    def refine(self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate the frame at a time, at the input's size; the feature maps are those that `encode` returns.
 
-        `time`: `(B,)` from 0 to 1; `y`: `(Hout,)`, `x`: `(Wout,)`, target pixel centres in input pixels. Returns
-        `(B, 3, Hout, Wout)`, not clamped.
+        `time`: `(B,)` from 0 to 1. Returns the coefficients of the field, `(B, 2N, H, W)`, and the blend of both warped
+        frames, `(B, 3, H, W)`.
         """
-        coefficients, base, _ = self.refine(features, half, quarter, time)
-        return self._render_at(coefficients, base, y, x)
+        coefficients, base, _ = self._refine(features, half, quarter, time)
+        return coefficients, base
 
-    def decode_integer(
-        self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor, y: Tensor, x: Tensor
-    ) -> Tensor:
-        """Render the frame at a time and at integer scale factors R and C, faster than `decode`.
+    def decode(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Render the frame of the maps that `refine` returns.
+
+        `y`: `(Hout,)`, `x`: `(Wout,)`, target pixel centres in input pixels. Returns `(B, 3, Hout, Wout)`, not clamped.
+        """
+        return self.field.at(coefficients, y, x) + cubic_at(cubic_at(base, y, 2), x, 3)
+
+    def decode_integer(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """Render the frame at integer scale factors R and C, faster than `decode`.
 
         `y`: `(R,)`, `x`: `(C,)`, the centres of the target pixels inside every input pixel, from its centre. Returns
         `(B, 3, R * H, C * W)`, not clamped.
         """
-        coefficients, base, _ = self.refine(features, half, quarter, time)
-        return self._render_at_phases(coefficients, base, y, x)
+        return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
 
     def motions(self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor) -> list[Tensor]:
         """Estimate the motion at `time`, `(B, 1, 1, 1)`, from coarse to fine.
@@ -130,13 +135,10 @@ class FourierS(Network):
             motion = finer(motions[-1])
         return [*motions, self.motion_half(*half.chunk(2, 1), motion, time)]
 
-    def refine(
+    def _refine(
         self, features: Tensor, half: Tensor, quarter: Tensor, time: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Estimate the frame at `time`, `(B,)`, at the input's size.
-
-        Returns the coefficients of the field, the blend of both warped frames `(B, 3, H, W)`, and the motions.
-        """
+        """Return the maps of `refine`, and the motions."""
         f = self.config.features
         t = time.view(-1, 1, 1, 1)
         motions = self.motions(features, half, quarter, t)
@@ -159,7 +161,7 @@ class FourierS(Network):
         H, W = frames.shape[-2:]
         K, target = truth.shape[1], (truth.shape[-2], truth.shape[-1])
         features, half, quarter = (x.repeat_interleave(K, 0) for x in self.encode(frames))
-        coefficients, base, motions = self.refine(features, half, quarter, time.flatten())
+        coefficients, base, motions = self._refine(features, half, quarter, time.flatten())
         with torch.autocast(frames.device.type, enabled=False):
             output = self._render(coefficients.float(), base.float(), target)
             small = F.interpolate(truth.flatten(0, 1), (H, W), mode="bicubic", antialias=True)
@@ -193,7 +195,7 @@ class FourierS(Network):
         `frames`: `(B, 2, 3, H, W)` in [0, 1]; `time`: `(B,)` from 0 to 1; `size`: height and width of the target.
         Returns `(B, 3, *size)`, not clamped.
         """
-        coefficients, base, _ = self.refine(*self.encode(frames), time)
+        coefficients, base = self.refine(*self.encode(frames), time)
         return self._render(coefficients, base, size)
 
     def _render(self, coefficients: Tensor, base: Tensor, size: tuple[int, int]) -> Tensor:
@@ -201,14 +203,6 @@ class FourierS(Network):
         H, W = base.shape[-2:]
         if size[0] % H == 0 and size[1] % W == 0:
             y, x = (target_coordinates(1, n // m, base.device) for n, m in zip(size, (H, W), strict=True))
-            return self._render_at_phases(coefficients, base, y, x)
+            return self.decode_integer(coefficients, base, y, x)
         y, x = (target_coordinates(m, n, base.device) for n, m in zip(size, (H, W), strict=True))
-        return self._render_at(coefficients, base, y, x)
-
-    def _render_at(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Render the crossings of rows and columns, as `decode` takes them."""
-        return self.field.at(coefficients, y, x) + cubic_at(cubic_at(base, y, 2), x, 3)
-
-    def _render_at_phases(self, coefficients: Tensor, base: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Render the phases of every input pixel, as `decode_integer` takes them."""
-        return interleave_phases(self.field.at_phases(coefficients, y, x) + cubic_at_phases(base, y, x))
+        return self.decode(coefficients, base, y, x)

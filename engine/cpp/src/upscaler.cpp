@@ -188,9 +188,7 @@ void Upscaler::Impl::download(PendingOutput& output, const Tensor& from, std::in
 // Encode the pair, and decode it once for each of the times.
 void Upscaler::Impl::run_pair(const WindowFrames& window) {
     const Tensor frames = window_tensor(window.frames);
-    std::map<std::string, Tensor> inputs = run("encoder", {{"frames", frames}});
-    inputs["y"] = tensor("y", {rows});
-    inputs["x"] = tensor("x", {columns});
+    const std::map<std::string, Tensor> features = run("encoder", {{"frames", frames}});
     for (std::size_t i = 0; i < window.outputs.size();) {
         const Output& requested = window.outputs[i];
         std::size_t next = i;
@@ -200,7 +198,11 @@ void Upscaler::Impl::run_pair(const WindowFrames& window) {
         if (decoder == "integer_decoder" && rows == 1 && columns == 1 && (time == 0 || time == 1)) {
             download(output, frames, static_cast<std::int64_t>(time), next - i);  // an input frame passes through
         } else {
+            std::map<std::string, Tensor> inputs = features;
             inputs["time"] = time_tensor(output, time);
+            if (sessions.count("refiner") != 0) inputs = run("refiner", inputs);
+            inputs["y"] = tensor("y", {rows});
+            inputs["x"] = tensor("x", {columns});
             download(output, run(decoder, inputs).at("frame"), 0, next - i);
         }
         output_queue.push(output);

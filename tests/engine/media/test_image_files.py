@@ -110,7 +110,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes) -> Non
 def test_an_animated_webp_is_named_as_such(tmp_path: Path) -> None:
     head = b"RIFF\x40\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x1f\0\0\x17\0\0ANIM\x06\0\0\0" + bytes(40)
     (tmp_path / "a.webp").write_bytes(head)
-    with pytest.raises(MediaError, match=r"a\.webp is an animation"):
+    with pytest.raises(MediaError, match=r"a\.webp is an animated WebP"):
         open_reader(tmp_path / "a.webp")
 
 

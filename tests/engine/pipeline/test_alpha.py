@@ -61,7 +61,7 @@ def test_alpha_is_computed_by_the_network(hole: Path, toy: Path, tmp_path: Path)
 def test_a_lost_alpha_is_a_warning_of_runs_that_had_any(hole: Path, toy: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"model": toy, "backend": CPU, "scale": 1, "time_factor": 1}
     for run_one, name in ((upscale, "whole.mp4"), (upscale_resumable, "parts.mp4")):
-        report: Report = run_one(UpscaleRequest(input=hole, output=tmp_path / name, **options))  # type: ignore[operator]
+        report: Report = run_one(UpscaleRequest(input=hole, output=tmp_path / name, **options))
         lost = [warning for warning in report.warnings if "transparency of the source is lost" in warning]
         assert len(lost) == 1
         assert ".webm, .mov, .mkv, .gif, .apng and .png" in lost[0]

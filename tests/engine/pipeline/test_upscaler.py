@@ -1,5 +1,6 @@
 """The upscaler on toy bundles: exact frames, tiles without traces, and refused sizes and times."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,27 @@ def record_roles(upscaler: Upscaler) -> list[str]:
 
 
 # --- frames ---
+
+
+@pytest.mark.parametrize("tile", [0, 24])
+def test_a_refiner_runs_once_for_each_tile_and_time(
+    tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch, tile: int
+) -> None:
+    """Bands of a target share it, and the frames are those of a bundle without a refiner."""
+    monkeypatch.setattr(runners, "DECODE_PX", 4 * W)
+    frames: list[np.ndarray] = []
+    runs: list[Counter[str]] = []
+    for name, refined in (("plain", False), ("refined", True)):
+        with Upscaler(write_toy(tmp_path / name, integer=True, refined=refined), CPU, tile=tile) as upscaler:
+            roles = record_roles(upscaler)
+            for size in ((2 * H, 2 * W), (2 * H, 2 * W + 1)):
+                frames += upscaler.between(*pair, [0.25, 0.5], size)
+            runs.append(Counter(roles))
+    for plain, other in zip(frames[:4], frames[4:], strict=True):
+        np.testing.assert_array_equal(plain, other)
+    tiles = runs[1]["integer_decoder"] // 2
+    assert runs[1]["refiner"] == 2 * 2 * tiles < runs[1]["integer_decoder"] + runs[1]["decoder"]
+    assert runs[0] == runs[1] - Counter(refiner=runs[1]["refiner"])
 
 
 @pytest.mark.parametrize("size", [(H, W), (2 * H, 2 * W), (100, 131), (8 * H, 8 * W), (H, 3 * W)])

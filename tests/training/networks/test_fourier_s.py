@@ -38,22 +38,20 @@ def test_output_has_the_target_size_with_a_separate_time_for_each_pair(
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (1, 1), (2, 3), (8, 1)])
 def test_both_decoders_agree_at_integer_factors(network: FourierS, frames: Tensor, rows: int, columns: int) -> None:
-    features = network.encode(frames)
-    time = torch.tensor([0.25, 1.0])
+    maps = network.refine(*network.encode(frames), torch.tensor([0.25, 1.0]))
     y, x = target_coordinates(32, 32 * rows), target_coordinates(64, 64 * columns)
-    anywhere = network.decode(*features, time=time, y=y, x=x)
+    anywhere = network.decode(*maps, y=y, x=x)
     phases = target_coordinates(1, rows), target_coordinates(1, columns)
-    integer = network.decode_integer(*features, time=time, y=phases[0], x=phases[1])
+    integer = network.decode_integer(*maps, y=phases[0], x=phases[1])
     assert anywhere.std() > 0.01
     assert torch.allclose(integer, anywhere, atol=1e-5)
 
 
 def test_part_of_a_target_equals_that_part_of_the_whole(network: FourierS, frames: Tensor) -> None:
-    features = network.encode(frames)
-    time = torch.tensor([0.25, 0.5])
+    maps = network.refine(*network.encode(frames), torch.tensor([0.25, 0.5]))
     y, x = target_coordinates(32, 77), target_coordinates(64, 131)
-    whole = network.decode(*features, time=time, y=y, x=x)
-    part = network.decode(*features, time=time, y=y[10:30], x=x[100:])
+    whole = network.decode(*maps, y=y, x=x)
+    part = network.decode(*maps, y=y[10:30], x=x[100:])
     assert torch.allclose(part, whole[..., 10:30, 100:], atol=1e-5)
 
 
@@ -62,7 +60,7 @@ def test_untrained_blend_at_an_input_time_is_that_input(frames: Tensor) -> None:
     untrained = FourierS(SMALL)
     features = untrained.encode(frames)
     for time, index in ((0.0, 0), (1.0, 1)):
-        _, base, _ = untrained.refine(*features, torch.full((2,), time))
+        _, base = untrained.refine(*features, torch.full((2,), time))
         assert (base - frames[:, index]).abs().max() < 1e-3
 
 

@@ -24,7 +24,7 @@ struct TensorSpec {
 };
 
 struct Graph {
-    std::string role;  // "encoder", "decoder", "integer_decoder" or "network"
+    std::string role;  // "encoder", "refiner", "decoder", "integer_decoder" or "network"
     std::string file, sha256;
     std::vector<TensorSpec> inputs, outputs;
 };
