@@ -154,7 +154,7 @@ def _from_keyframe(container: InputContainer, stream: VideoStream, pts: int, sta
     container.seek(pts, stream=stream)
     packets = (packet for packet in container.demux(stream) if packet.pts is not None)
     first = next(packets, None)
-    if first is None or first.pts > pts:  # an index by times of decoding leads too far in very short parts
+    if first is None or (first.pts or 0) > pts:  # an index by times of decoding leads too far in very short parts
         container.seek(start, stream=stream)
         first = next(packets, None)
     if first is not None:
