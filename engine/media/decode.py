@@ -18,6 +18,7 @@ from .probe import VideoInfo, tagged_duration
 
 # Codecs in which every packet decodes to one frame, so that a missing frame means damage.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1"}
+_UNBOUNDED = {"mpegts", "mpeg", "h264", "hevc"}  # formats whose packets FFmpeg finds by what they contain
 # The first bytes of formats in which FFmpeg ends at the header of a second file.
 _HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
 _MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
@@ -57,6 +58,7 @@ class StreamDecoder:
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
         self._last_end: int | None = None  # ticks, the end of the latest frame
+        self._latest: int | None = None  # timestamp of the latest frame, or of what was repeated for it
         self._packet_count = 0  # packets of this stream that contain data
         self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
         self._packets_stop = 0  # bytes of the file up to the end of the last packet
@@ -202,13 +204,17 @@ class StreamDecoder:
                 self.lost_at_joints += len([pts for pts in self._pending if pts < frame.pts])
         if frame.pts is not None:
             self._pending.discard(frame.pts)
+            if self._is_traced and self._latest is not None and frame.pts <= self._latest:
+                return  # damage has changed the order of the timestamps: this one was taken for a missing frame
             yield from self._missing(before=frame.pts)
+            self._latest = frame.pts
             self._last_end = frame.pts + (frame.duration or 0)
         if self._error is not None and not self._suspects & self._pending:
             if self._on_damage == "stop":
                 raise self._damaged(self._error_end, self._error) from self._error
             self._error = None
         if frame.is_corrupt and frame.pts != self._first:
+            self._has_gap = not self._is_exact
             yield from self._lost(frame.pts)
             return
         if self._is_traced:
@@ -224,7 +230,9 @@ class StreamDecoder:
             return
         missing = sorted(pts for pts in self._pending if self._first < pts < before)
         self._pending.difference_update(missing)
-        if self._has_gap and not missing:
+        # In these formats damage also swallows the borders between packets.
+        merges = self._is_traced and self._info.container in _UNBOUNDED
+        if (self._has_gap or merges) and not missing:
             missing = self._gap(before)
         self._has_gap = False
         if self._are_second_fields(missing, before):
@@ -234,10 +242,10 @@ class StreamDecoder:
 
     def _gap(self, before: float) -> list[int]:
         """Return the timestamps of the frames that fit between the latest one and a timestamp."""
-        if self._last_end is None or before == math.inf:
+        if self._latest is None or before == math.inf:
             return []
-        count = round((before - self._last_end) / self._period)
-        return [self._last_end + number * self._period for number in range(count)]
+        count = round((before - self._latest) / self._period)
+        return [self._latest + number * self._period for number in range(1, count)]
 
     def _are_second_fields(self, missing: list[int], before: float) -> bool:
         """Return whether a packet without a frame is the second field of the frame before, as in broadcasts."""
@@ -258,7 +266,7 @@ class StreamDecoder:
         time = ticks * self._time_base
         action: Action = "repeated" if self._on_damage == "repeat" else "left out"
         self._log.add("video", time, time + self._period * self._time_base, action, reason)
-        self._is_traced = True
+        self._is_traced, self._latest = True, ticks
         if self._on_damage == "repeat":
             self._good.pts = ticks
             yield self._good
