@@ -28,6 +28,9 @@ _SAMPLE_PACKETS = 3  # of each stream, by which it is tried
 _SAMPLE_S = 5  # seconds of the video within which these packets are looked for
 _SAMPLE_BYTES = 64 << 20
 
+# By which a muxer refuses a packet; others, as of a full disk, end the run.
+_REFUSALS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.PermissionError)
+
 _Maker = Callable[[OutputContainer], Transfer]
 
 
@@ -164,7 +167,7 @@ class CopiedStreams:
         packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
         try:
             self._output.mux_one(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
+        except _REFUSALS:
             self._refused.setdefault(index, []).append(f"{float(dts * tick):.3f} s")
 
     def _choose(self, stream: Any, first: list[Packet], *, has_chapters: bool) -> _Maker | None:

@@ -286,15 +286,24 @@ class TestTrial:
 
     def test_a_packet_that_is_refused_late_ends_no_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         clip = make_source(tmp_path / "in.mkv", audio="aac")
-        turned = Copy._turned
 
-        def last_one_wrong(self: Copy, packet: Any) -> Iterator[Packet]:
-            for result in turned(self, packet):
-                if result.pts is not None and result.pts * result.time_base > 0.38:
-                    result.pts, result.dts = 0, 10_000  # decoded after it is heard
-                yield result
+        class Refusing:
+            def __init__(self, output: OutputContainer) -> None:
+                self._output = output
 
-        monkeypatch.setattr(Copy, "_turned", last_one_wrong)
+            def mux_one(self, packet: Packet) -> None:
+                assert packet.pts is not None
+                if packet.pts * packet.time_base > 0.38:
+                    raise av.error.ArgumentError(22, "Invalid argument")
+                self._output.mux_one(packet)
+
+        opened = remux.CopiedStreams.__init__
+
+        def with_refusals(self: Any, *arguments: Any) -> None:
+            opened(self, *arguments)
+            self._output = Refusing(self._output)
+
+        monkeypatch.setattr(remux.CopiedStreams, "__init__", with_refusals)
         writer = rewrite(clip, tmp_path / "out.mp4", **FAST)
         assert len(times(tmp_path / "out.mp4")) == 10
         (warning,) = writer.warnings
