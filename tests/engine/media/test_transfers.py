@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from av.container import OutputContainer
 from av.packet import Packet
-from av.stream import Disposition
+from av.stream import AttachmentStream, Disposition
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.media import remux
 from stvsr.engine.media.metadata import timecode_at_rate
@@ -117,7 +117,7 @@ def test_fonts_stay_or_are_named(tmp_path: Path, target: str) -> None:
     clip, out = film(tmp_path / "fonts.mkv", fill), tmp_path / f"out{target}"
     warnings = rewrite(clip, out, **fast(target)).warnings
     with av.open(str(out)) as container:
-        attachments = [stream.data for stream in container.streams if stream.type == "attachment"]
+        attachments = [stream.data for stream in container.streams if isinstance(stream, AttachmentStream)]
     if target == ".mkv":
         assert attachments == [data]
         assert warnings == []
@@ -313,7 +313,12 @@ class TestTrial:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         encoded: list[Any] = []
-        monkeypatch.setattr(EncodedStream, "encode", lambda *arguments: encoded.append(arguments) or iter(()))
+
+        def encode(*arguments: Any) -> Iterator[Packet]:
+            encoded.append(arguments)
+            return iter(())
+
+        monkeypatch.setattr(EncodedStream, "encode", encode)
         with pytest.raises(MediaError):
             rewrite(SAMPLE, tmp_path / "out.mp4", codec="huffyuv", pix_fmt="yuv422p", encoder_options={})
         assert encoded == []
