@@ -195,9 +195,10 @@ class CopiedStreams:
             return None
         reason = f"{format} does not support it"
         if stream.type != "unknown":
-            kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
-            copy: _Maker = partial(kind, stream, first=first)
-            if not (stream.type == "video" and format == "webm") and refusal(format, copy) is None:
+            as_attachment = stream.type == "video" and format == "matroska"
+            copy: _Maker = partial(CoverAttachment if as_attachment else Copy, stream, first=first)
+            attachment = stream.data if stream.type == "attachment" else b""
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, attachment) is None:
                 return copy
         for codec, make in self._conversions(stream, name):
             refused = refusal(format, make)

@@ -121,9 +121,8 @@ def test_fonts_stay_or_are_named(tmp_path: Path, target: str) -> None:
     if target == ".mkv":
         assert attachments == [data]
         assert warnings == []
-    elif target == ".webm":
-        assert attachments in ([data], [])
     else:
+        assert attachments == []
         assert warnings == [f"The attachment stream 1 (f.ttf) was left out: {target[1:]} does not support it."]
 
 
@@ -279,7 +278,7 @@ class TestTrial:
 
     def test_refusals_are_found_before_the_first_frame(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A stream that nothing can be made of is left out, and the run goes on."""
-        monkeypatch.setattr(remux, "refusal", lambda format, make: "no room")
+        monkeypatch.setattr(remux, "refusal", lambda *arguments: "no room")
         writer = rewrite(SAMPLE, tmp_path / "out.mp4", **FAST)
         assert writer.warnings == ["The audio stream 1 (aac) was left out: it cannot be converted (no room)."]
         assert len(times(tmp_path / "out.mp4")) == 60
