@@ -29,6 +29,9 @@ _SAMPLE_PACKETS = 3  # of each stream, by which it is tried
 _SAMPLE_S = 5  # seconds of the video within which these packets are looked for
 _SAMPLE_BYTES = 64 << 20
 
+# By which a muxer refuses a packet; others, as of a full disk, end the run.
+_REFUSALS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.PermissionError)
+
 _Maker = Callable[[OutputContainer], Transfer]
 
 
@@ -171,7 +174,7 @@ class CopiedStreams:
         packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
         try:
             self._output.mux_one(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
+        except _REFUSALS:
             self._refused.setdefault(index, []).append(f"{float(dts * tick):.3f} s")
 
     def _choose(self, stream: Any, first: list[Packet], *, has_chapters: bool) -> _Maker | None:
@@ -199,9 +202,10 @@ class CopiedStreams:
             return None
         reason = f"{format} does not support it"
         if stream.type != "unknown":
-            kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
-            copy: _Maker = partial(kind, stream, first=first)
-            if not (stream.type == "video" and format == "webm") and refusal(format, copy) is None:
+            as_attachment = stream.type == "video" and format == "matroska"
+            copy: _Maker = partial(CoverAttachment if as_attachment else Copy, stream, first=first)
+            attachment = stream.data if stream.type == "attachment" else b""
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, attachment) is None:
                 return copy
         for codec, make in self._conversions(stream, name):
             refused = refusal(format, make)
