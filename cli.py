@@ -23,6 +23,7 @@ from .cli_options import (
     BackendOptions,
     EncoderOptions,
     FrameOptions,
+    SourceOptions,
     record_options,
     refuse_without,
 )
@@ -134,6 +135,7 @@ def _root(
 def upscale(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, or a folder of PNG images.")],
     frames: FrameOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
@@ -166,6 +168,7 @@ def upscale(
         output=output,
         backend=backend.record(),
         **encoder.values(),
+        **reading.values(),
         **frames.values(),
     )
     if adapt and request.backend.kind == "remote":
@@ -210,6 +213,9 @@ def _print_report(report: "Report") -> None:
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
+    if report.repeated_frames or report.still_frames:
+        still = f"; {report.still_frames} frames of still pictures stay still" if report.still_frames else ""
+        out.print(f"  {report.repeated_frames} repeated frames were interpolated over{still}.", soft_wrap=True)
     for number, record in enumerate(report.adaptation, 1):
         scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
         out.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)

@@ -183,6 +183,42 @@ class FrameOptions:
 
 
 @dataclass(frozen=True)
+class SourceOptions:
+    """How the input is read: fields, damage and repeated frames."""
+
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="Interlaced video: auto (found by its flags and its picture), off, bwdif, yadif, w3fdif, estdif, or"
+            " ivtc (telecined film).",
+        ),
+    ] = "auto"
+    field_rate: Annotated[
+        str, typer.Option(help="Deinterlaced frames: double (one for each field) or single (one for each frame).")
+    ] = "double"
+    on_damage: Annotated[
+        str,
+        typer.Option(help="Damaged frames: stop with an error, repeat the frame before, or skip them; times are kept."),
+    ] = "stop"
+    dedup: Annotated[
+        bool,
+        typer.Option(
+            "--dedup", help="Interpolate over repeated frames (animation, telecine, screens); times are kept."
+        ),
+    ] = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest."""
+        return {
+            "deinterlace": self.deinterlace,
+            "field_rate": self.field_rate,
+            "on_damage": self.on_damage,
+            "dedup": self.dedup,
+        }
+
+
+@dataclass(frozen=True)
 class EncoderOptions:
     """Encoder and pixel format of the output."""
 

@@ -86,6 +86,7 @@ class Backend:
             "--precision": self.precision != "auto",
             "--library": self.library is not None,
             "--threads": self.threads is not None,
+            "--time-limit": self.time_limit_s is not None,
             "refit": self.refit,
         }
         for option, has_value in given.items():

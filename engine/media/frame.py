@@ -9,6 +9,7 @@ import numpy as np
 
 from ..contract.closing import Closing
 from ..contract.errors import MediaError
+from .damage import Repair
 from .packets import Joint
 from .probe import VideoInfo
 
@@ -29,6 +30,7 @@ class FrameReader(Closing):
 
     info: VideoInfo
     path: Path
+    repairs: Sequence[Repair] = ()  # damage that an iteration has repaired so far
     joints: Sequence[Joint] = ()  # changes of the file's clock that an iteration has found so far
 
     @property

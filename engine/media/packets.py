@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 _AHEAD = 16  # packets of a stream that show whether its clock has changed, or only one timestamp is wrong
 _INTERLEAVING_S = 5  # seconds by which one stream may be stored before another
 _MOST_AHEAD = 4000  # packets of all streams that are read ahead
+_MOST_FAILURES = 64  # to read on at one damage
 _MAX_DURATION = 2**31  # ticks of a packet
 _LEAP_S = 10  # seconds; in a recording of a broadcast or a disc, a longer gap in all streams is another clock
 _PROGRAM_S = 60  # seconds between the beginnings of streams that belong to one program of a broadcast
@@ -70,12 +71,18 @@ class SourcePackets:
     """Yields the packets of a file, moved to the timeline; iterate once.
 
     `joints` has the changes of the clock so far. A packet at the end of each stream is empty, as FFmpeg's decoders need
-    it. Raises av.error.FFmpegError if the file cannot be read.
+    it. Raises av.error.FFmpegError if the file cannot be read, unless `goes_on` returns true for the error: then what
+    can be read after the damage follows.
     """
 
-    def __init__(self, container: InputContainer, video: VideoStream) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        video: VideoStream,
+        goes_on: Callable[[av.error.FFmpegError], bool] = lambda error: False,
+    ) -> None:
         self.joints: list[Joint] = []
-        self._container = container
+        self._container, self._goes_on = container, goes_on
         self._shift = -clock_origin(container, video)  # seconds from the file's clock to the timeline
         self._may_leap = container.format.name in _CHANGING_FORMATS
         self._tracks = {
@@ -103,10 +110,19 @@ class SourcePackets:
         return self._video.shift
 
     def _demuxed(self) -> Iterator[Packet]:
-        for packet in self._container.demux():
-            if packet.duration and packet.duration > _MAX_DURATION:  # negative, at the end of an Ogg stream
-                packet.duration = 0
-            yield packet
+        failures = 0  # since the last packet
+        while True:
+            try:
+                for packet in self._container.demux():
+                    failures = 0
+                    if packet.duration and packet.duration > _MAX_DURATION:  # negative, at the end of an Ogg stream
+                        packet.duration = 0
+                    yield packet
+                return
+            except av.error.FFmpegError as error:
+                failures += 1
+                if failures > _MOST_FAILURES or not self._goes_on(error):
+                    raise
 
     def _next(self) -> Packet | None:
         if self._ahead:

@@ -13,6 +13,7 @@ from av.stream import Discard
 
 from ..contract.errors import MediaError
 from .audio import layouts_to_try
+from .damage import OnDamage, RepairLog
 from .metadata import lasting_metadata
 from .muxer_trial import refusal
 from .packets import SourcePackets, shares_clock
@@ -36,22 +37,26 @@ class CopiedStreams:
 
     The source is opened a second time and read only as far as the output video has come. What the output format
     refuses is found by a trial: audio and text subtitles are converted then, and all else is left out, each with a line
-    in `warnings` that names the stream and the reason.
+    in `warnings` that names the stream and the reason. `log` has the packets that were damaged; an error of reading the
+    source ends the copy, unless `on_damage` lets it go on.
     """
 
-    def __init__(self, source: VideoInfo, output: OutputContainer, warnings: list[str]) -> None:
+    def __init__(
+        self, source: VideoInfo, output: OutputContainer, warnings: list[str], on_damage: OnDamage = "stop"
+    ) -> None:
+        self.log = RepairLog()
         self._source, self._video = open_video(source.path)
         video, self._path = self._video, source.path
         self._output, self._warnings = output, warnings
         self._allows_equal_times = output.format.name in ("matroska", "webm")
         if source.container.startswith("mov") and not source.fragmented:
             video.discard = Discard.all  # its clock cannot change, so its packets need not be read
-        self._packets = iter(SourcePackets(self._source, video))
+        self._packets = iter(SourcePackets(self._source, video, lambda error: on_damage != "stop"))
         self._read: deque[Packet] = deque()  # packets that have been read but not written
         self._error: av.error.FFmpegError | None = None
         self._transfers: dict[int, Transfer] = {}  # by the stream's index in the source
         self._labels: dict[int, str] = {}
-        self._last: dict[int, int] = {}  # decoding times in ticks, by the stream's index in the output
+        self._clocks: dict[int, _OutputClock] = {}  # by the stream's index in the output
         self._refused: dict[int, list[str]] = {}  # times of packets that the muxer refused, by the source's index
         chapters = moved_chapters(self._source, source.origin)
         first = self._first_packets()
@@ -90,6 +95,8 @@ class CopiedStreams:
             if times := self._refused.get(index):
                 faults.append(f"the output format refuses {len(times)} of its packets, the first at {times[0]}")
             self._warnings += [f"The {self._labels[index]} is incomplete: {fault}." for fault in faults]
+            for start, end in transfer.undecoded:
+                self.log.add(self._labels[index], start, end, "left out", "it cannot be decoded")
 
     def close(self) -> None:
         """Close the source file."""
@@ -157,14 +164,11 @@ class CopiedStreams:
         assert tick is not None
         dts, pts = (None if t is None else round(t * packet.time_base / tick) for t in (packet.dts, packet.pts))
         assert dts is not None
-        length = (packet.duration or 0) * packet.time_base / tick
-        last = self._last.get(target.index)
-        if last is not None and dts <= last:
-            # Packets that are shorter than a tick would leave their times behind if each took a whole one.
-            dts = last if self._allows_equal_times and 0 < length < 1 else last + 1
-            pts = dts if pts is None else max(pts, dts)
-        self._last[target.index] = dts
-        packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, round(length)
+        length = round((packet.duration or 0) * packet.time_base / tick)
+        clock = self._clocks.setdefault(target.index, _OutputClock(dts))
+        dts = clock.following(dts, allows_equal=self._allows_equal_times)
+        pts = dts if pts is None else max(pts, dts)
+        packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
         try:
             self._output.mux_one(packet)
         except (av.error.InvalidDataError, av.error.ArgumentError):
@@ -177,8 +181,10 @@ class CopiedStreams:
         """
         format, name, label = self._output.format.name, codec_name(stream), _label(stream)
         if stream.type == "data" and (timecode := stream.metadata.get("timecode")):
+            if not any("timecode" in tags for tags in (self._video.metadata, self._source.metadata)):
+                self._output.metadata["timecode"] = timecode
             if format not in _TIMECODE_FORMATS:
-                self._warnings.append(f"The {label} became the tag 'timecode' of the video, {timecode}.")
+                self._warnings.append(f"The {label} became the tag 'timecode', {timecode}.")
             return None  # the muxer makes one from that tag
         if stream.type == "data" and stream.discard == Discard.all and has_chapters:
             return None  # the text track of QuickTime's chapters, which FFmpeg reads as such; the muxer makes one
@@ -215,6 +221,29 @@ class CopiedStreams:
             yield codec, partial(TextConversion, stream, codec=codec)
 
 
+class _OutputClock:
+    """The decoding times of the packets of an output stream, in ticks; they grow."""
+
+    def __init__(self, first: int) -> None:
+        self._first, self._count = first, 0
+        self._last: int | None = None
+
+    def following(self, time: int, *, allows_equal: bool) -> int:
+        """Return the time of the next packet: its own, or one after that of the packet before.
+
+        Packets that are shorter than a tick on average, as those of TrueHD in milliseconds, keep equal times if the
+        format allows it: they would lag behind if each took a whole tick.
+        """
+        if self._last is not None and time <= self._last:
+            are_short = time - self._first < self._count
+            time = self._last if allows_equal and are_short else self._last + 1
+        self._count += 1
+        self._last = time
+        return time
+
+
 def _label(stream: Any) -> str:
+    if stream.type == "data" and "timecode" in stream.metadata:
+        return f"timecode stream {stream.index}"
     kind = "cover" if stream.type == "video" and is_picture(stream) else f"{stream.type} stream"
     return f"{kind} {stream.index} ({codec_name(stream)})"

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage
 from .encoder import Encoding
 from .partfile import PartFile
 from .probe import VideoInfo
@@ -144,6 +145,7 @@ class JoinedVideo(VideoFile):
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
         part_folder: Path | None = None,
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
@@ -157,6 +159,7 @@ class JoinedVideo(VideoFile):
             rate=rate,
             time_base=time_base,
             overwrite=overwrite,
+            on_damage=on_damage,
             part_folder=part_folder,
         )
 

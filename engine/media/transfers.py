@@ -1,6 +1,7 @@
 """Transfers: how the packets of one stream of a source become packets of a stream of an output."""
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -39,8 +40,13 @@ class Transfer:
 
     @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         return None
+
+    @property
+    def undecoded(self) -> list[tuple[Fraction, Fraction]]:
+        """The times of packets that cannot be decoded: begin and end, in seconds."""
+        return []
 
     def _turned(self, packet: Any) -> Iterator[Packet]:
         raise NotImplementedError
@@ -98,22 +104,29 @@ class AudioConversion(Transfer):
             context.layout = complete_layout(context.layout)
         self._source = source
         self._encoder = SoundEncoder(output, codec, rate=context.sample_rate, layout=layout)
-        self._undecoded: list[str] = []
+        self._undecoded: list[tuple[Fraction, Fraction]] = []
         copy_metadata(source, self._encoder.stream, output.format.name)
 
     @property
+    def undecoded(self) -> list[tuple[Fraction, Fraction]]:
+        """The times of packets that cannot be decoded."""
+        return self._undecoded
+
+    @property
     def fault(self) -> str | None:
-        """What was lost of the stream so far, in words."""
+        """A sentence part on the loss so far, such as packets that cannot be decoded; None without any."""
         if not self._undecoded:
             return None
-        return f"{len(self._undecoded)} of its packets cannot be decoded, the first at {self._undecoded[0]}"
+        first = float(self._undecoded[0][0])
+        return f"{len(self._undecoded)} of its packets cannot be decoded, the first at {first:.3f} s"
 
     def _turned(self, packet: Any) -> Iterator[Packet]:
         is_last = not packet.size and packet.dts is None
         try:
             frames = self._source.decode(None if is_last else packet)
         except av.error.FFmpegError:
-            self._undecoded.append(f"{float((packet.pts or 0) * packet.time_base):.3f} s")
+            start = (packet.pts or 0) * packet.time_base
+            self._undecoded.append((start, start + (packet.duration or 0) * packet.time_base))
             frames = []
         for frame in frames:
             yield from self._encoder.encode(frame)

@@ -23,7 +23,7 @@ from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Cod
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
 _FLICK = Fraction(1, 705_600_000)  # seconds; so short that rounding timestamps to it does not matter
-_MAX_DELAY = 2**48  # ticks from the decoding of a frame to its presentation
+_USUAL_DELAY = 64  # frames from the decoding of one to its presentation, at most
 _MAX_ASPECT_TERM = 1000  # of the numerator and denominator of a pixel aspect
 
 
@@ -57,6 +57,7 @@ class EncodedStream:
         self._previous = self._end = 0  # ticks, start and end of the latest frame
         self._previous_pts = Fraction(0)  # seconds
         self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
+        self._usual_delay = round(_USUAL_DELAY / rate / time_base)  # ticks
         self._stream = self._add_stream(output, rate)
         if source is not None:
             self._stream.codec_context.sample_aspect_ratio = pixel_aspect(source, size)
@@ -130,7 +131,9 @@ class EncodedStream:
         """Set the duration of a packet and keep it; yield the packet before it."""
         assert packet.pts is not None
         packet.duration = self._durations.pop(packet.pts)
-        if packet.dts is None or not 0 <= packet.pts - packet.dts < _MAX_DELAY:
+        assert self._first is not None
+        earliest = self._first - max(self._previous - self._first, self._usual_delay)
+        if packet.dts is None or not earliest <= packet.dts <= packet.pts:
             packet.dts = packet.pts  # libx265 leaves it undefined in videos of one or two frames
         if self._first_dts is None:
             self._first_dts = packet.dts

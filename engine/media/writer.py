@@ -14,6 +14,7 @@ from av.packet import Packet
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage, Repair
 from .encoder import CONTAINERS, choose_encoding
 from .frame import FrameReader
 from .hdr import hdr_warnings
@@ -97,6 +98,7 @@ class VideoFile(OutputFile):
         rate: Fraction,  # nominal frames per second
         time_base: Fraction,  # seconds
         overwrite: bool,
+        on_damage: OnDamage = "stop",
         part_folder: Path | None = None,
     ) -> None:
         if path.suffix.lower() not in CONTAINERS:
@@ -109,9 +111,15 @@ class VideoFile(OutputFile):
         self.warnings: list[str] = []
         self._source, self._rate = source, rate
         self._time_base = output_time_base(path, time_base)
+        self._on_damage = on_damage
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
         super().__init__(PartFile(path, source=original, overwrite=overwrite, folder=part_folder))
+
+    @property
+    def repairs(self) -> list[Repair]:
+        """Damage of the other streams that was repaired."""
+        return [] if self._copied is None else self._copied.log.repairs
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -132,7 +140,7 @@ class VideoFile(OutputFile):
         if source is not None:
             self.warnings += hdr_warnings(self.codec, source.color, source.hdr)
         if source is not None and Path(source.path).is_file():
-            self._copied = CopiedStreams(source, self._output, self.warnings)
+            self._copied = CopiedStreams(source, self._output, self.warnings, self._on_damage)
         self._set_timecodes(self._output)
         self._output.start_encoding()  # a muxer that refuses the video does so now, and not after the last frame
 
@@ -190,6 +198,7 @@ class VideoWriter(VideoFile):
         encoder_options: dict[str, str] | None = None,
         pix_fmt: str | None = None,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
     ) -> None:
         info = _source_info(source, rate)
         self._encoding = choose_encoding(
@@ -204,7 +213,13 @@ class VideoWriter(VideoFile):
         self.pix_fmt = self._encoding.pix_fmt
         self._size = size
         super().__init__(
-            Path(path), source=info, codec=self._encoding.codec, rate=rate, time_base=time_base, overwrite=overwrite
+            Path(path),
+            source=info,
+            codec=self._encoding.codec,
+            rate=rate,
+            time_base=time_base,
+            overwrite=overwrite,
+            on_damage=on_damage,
         )
 
     @property

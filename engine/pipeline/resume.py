@@ -18,10 +18,10 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
+from ..media.damage import Repair
 from ..media.encoder import Encoding, choose_encoding
 from ..media.fragments import REORDERED
 from ..media.frame import Frame, FrameReader
-from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
 from ..media.video_stream import output_time_base
 from .chain import SceneChains
@@ -30,7 +30,7 @@ from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, untrained_warnings
+from .run import Run, open_input, untrained_warnings
 from .run_files import RunFiles
 from .scenes import CutDetector
 from .segments import Segment, split_scene
@@ -98,6 +98,7 @@ class SegmentedVideo(Closing):
         self._bundles = find_bundles(request.model)
         self._run: _SegmentedRun | None = None
         self._warnings: list[str] = []  # of the joined video
+        self._repairs: list[Repair] = []  # of its other streams
         self._frames_out = 0
         self._output = ""  # where the joined video is
         with ExitStack() as opened:
@@ -146,6 +147,7 @@ class SegmentedVideo(Closing):
                 time_base=self.plan.time_base,
                 end=self.survey.end,
                 overwrite=self.request.overwrite,
+                on_damage=self.request.on_damage,
                 # With the parts, nothing is left of a run that is killed.
                 part_folder=None if self._files.copies_output else self.store.path(0).parent,
             )
@@ -154,16 +156,18 @@ class SegmentedVideo(Closing):
             self._output = self._files.publish(self.plan.output)
         self._frames_out = sum(len(file.ticks) for file in files)
         self._warnings += joined.warnings
+        self._repairs += joined.repairs
         self.store.remove()
 
     def report(self, seconds: float) -> Report:
         """Return the report of the joined video, which took some seconds; the busy times are those of this process."""
         run = self._open_run()
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
-        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
+        repairs = (*self.survey.repairs, *self._repairs)
+        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings, repairs)
         count = self._frames_out
         return replace(
-            report, output=self._output, frames_in=len(self.survey.pts), frames_out=count, fps=count / seconds
+            report, output=self._output, frames_in=self.survey.frame_count, frames_out=count, fps=count / seconds
         )
 
     def close(self) -> None:
@@ -173,7 +177,7 @@ class SegmentedVideo(Closing):
     def _open(self, opened: ExitStack, request: UpscaleRequest, segment_frames: int | None) -> None:
         """Open the input and the store, and plan the segments; the paths of the request are of this machine."""
         request.check()
-        self._reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        self._reader = opened.enter_context(open_input(request))
         info = self._reader.info
         self.plan = replace(request, overwrite=True).plan(
             self._bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
@@ -193,7 +197,7 @@ class SegmentedVideo(Closing):
         identity = _identity(request, self._bundles, self.plan, self._encoding, frames, first)
         self.store = SegmentStore(self._files.parts(self.plan.output), identity)
         if self.store.survey is None:
-            self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
+            self.store.begin(survey(self._reader, CutDetector(request.scene_threshold), request.dedup))
         assert self.store.survey is not None
         self.survey = self.store.survey
         self.segments = _segments(self.plan, self.survey, frames, first)
@@ -235,6 +239,8 @@ def _identity(
         "size": list(plan.size),
         "time factor or rate": [plan.timeline.factor, str(plan.timeline.fps)],
         "scene threshold": request.scene_threshold,
+        "reading": asdict(request.read_options),
+        "repeated frames": request.dedup,
         "optical flow": request.flow,
         "tile": request.tile,
         "backend": {k: v for k, v in asdict(request.backend).items() if k not in _WITHOUT_EFFECT},
@@ -266,8 +272,10 @@ class _SegmentedRun(Run):
         slots: list[list[Slot]],  # that follow each frame
         cancel: Event | None,
     ) -> None:
-        super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts), cancel)
+        super().__init__(plan, CutDetector(None), chains, on_progress, surveyed.frame_count, cancel)
         self._survey, self._slots = surveyed, slots
+        self._repeats = {pts for times in surveyed.repeats.values() for pts in times}
+        self.repeated_frames, self.still_frames = surveyed.repeat_counts
         self._segment = Segment(range(0), range(0), False)
         self.start_pts, self.cuts = surveyed.pts[0], [surveyed.pts[cut] for cut in surveyed.cuts]
 
@@ -278,7 +286,7 @@ class _SegmentedRun(Run):
         self._segment = segment
         self.end_pts = self._next_slot(segment.outputs.stop)
         if (stored := store.finished(number)) is not None:
-            self.frames_in += len(segment.outputs)
+            self.frames_in += sum(map(self._survey.count_of, segment.outputs))
             self.frames_out += len(stored.ticks)
             self._report_progress()
             return
@@ -303,10 +311,11 @@ class _SegmentedRun(Run):
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment
-        for number, frame in zip(segment.inputs, self._awaited(decoded), strict=True):
+        frames = (frame for frame in self._awaited(decoded) if frame.pts not in self._repeats)
+        for number, frame in zip(segment.inputs, frames, strict=True):
             last = segment.ends_scene and number == segment.inputs[-1]
             if number in segment.outputs:
-                yield self._input_at(frame, self._slots[number], last, pending)
+                yield self._input_at(frame, self._slots[number], last, pending, self._survey.count_of(number))
             else:
                 yield InputFrame(frame.rgb, (), last)
 

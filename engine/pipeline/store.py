@@ -4,6 +4,7 @@ A segment counts as finished when its record exists: it is written last, and rea
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .survey import Survey
 
 _PLAN = "plan.json"
 _VERSION = 2
+_RECORD = re.compile(r"(\d{6,})\.json")
 
 
 class SegmentStore:
@@ -66,6 +68,14 @@ class SegmentStore:
             return SegmentFile(self.path(number), ticks)
         except (KeyError, TypeError, ValueError, OSError):
             return None
+
+    def recorded(self) -> list[int]:
+        """Return the numbers of the segments that were finished, without a look at their files."""
+        try:
+            names = self.folder.names()
+        except OSError as error:
+            raise MediaError(f"{self.folder} cannot be read ({error.strerror}): check the disk.") from error
+        return sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
 
     def add(self, number: int, segment: SegmentFile) -> None:
         """Record a finished segment."""

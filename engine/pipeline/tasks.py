@@ -71,9 +71,9 @@ class TaskRunner(Closing):
     def run(self, task: Task, send: Send) -> None:
         """Do a task, and send messages (kind, value) about it.
 
-        The last one is "survey" with the outline of the video, "segment" with the number of the
-        segment, "join" with the Report, or "failed" with the sentence of an error. Before it, PROGRESS has the number
-        of input frames of a segment that are finished.
+        The last one is "survey" with the outline of the video and the numbers of the segments that are finished,
+        "segment" with the number of the segment, "join" with the Report, or "failed" with the sentence of an error.
+        Before it, PROGRESS has the number of input frames of a segment that are finished.
         """
         try:
             answer = self._do(task, send)
@@ -95,7 +95,8 @@ class TaskRunner(Closing):
         opened = self._open(task)
         match task.kind:
             case "survey":
-                return opened.video.outline()
+                video = opened.video
+                return video.outline(), video.store.recorded()
             case "segment":
                 opened.compute(task.number, send)
                 return task.number

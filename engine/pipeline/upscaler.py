@@ -196,8 +196,8 @@ class Upscaler(Closing):
         return result()
 
     def _leave_fp16(self, number: int) -> bool:
-        """Compute in tf32 from now on, if the precision is fp16; return whether it was."""
-        if self.precision != "fp16":
+        """Compute in tf32 from now on, if the precision is fp16 and not that of a server; return whether it was."""
+        if self.precision != "fp16" or self.backend == "remote":
             return False
         backend = replace(self._requested, kind=self.backend, device=self.device.name, precision="tf32")
         graphs = open_graphs(self.bundle, backend, self.warnings.append)

@@ -3,9 +3,8 @@
 import time
 from collections import Counter, deque
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
-from .outline import Outline
 from .request import UpscaleRequest
 from .tasks import Task
 
@@ -62,13 +61,15 @@ class VideoTasks:
             self.running += 1
         return task
 
-    def finish(self, task: Task, value: object) -> None:
+    def finish(self, task: Task, value: Any) -> None:
         """Note that a task is finished, with the value of its message."""
         self.running -= 1
         if task.kind == "survey":
-            assert isinstance(value, Outline)
-            self._lengths = value.lengths
-            self._pending = deque(range(len(value.lengths)))
+            outline, finished = value
+            self._lengths = outline.lengths
+            # A damaged one is made again by the join.
+            self._finished = set(finished) & set(range(len(self._lengths)))
+            self._pending = deque(sorted(set(range(len(self._lengths))) - self._finished))
         elif task.kind == "segment":
             self._finished.add(task.number)
 

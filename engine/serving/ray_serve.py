@@ -7,6 +7,7 @@ by another one, and the front goes on with the jobs of its store.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -194,18 +195,19 @@ class _Replica(RemoteRunner):
             raise WorkerLostError from error
         except ray.exceptions.RayError as error:
             raise TaskEndedWorkerError(cause_of(error)) from error
+        finally:
+            self._actor = None  # which may do a task of others now
 
     def kill(self) -> None:
         """Kill the replica that does the task; a task that waits for one is given up."""
         import ray
 
-        if self._actor is None:
+        actor = self._actor
+        if actor is None:
             self.close()
             return
-        try:
-            ray.kill(ray.get_actor(self._actor[0], namespace="serve"))
-        except ValueError:  # it has ended
-            return
+        with suppress(ValueError):  # it has ended
+            ray.kill(ray.get_actor(actor[0], namespace="serve"))
 
     def close(self) -> None:
         """Give up the task; the replica stays for others."""

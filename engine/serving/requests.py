@@ -30,6 +30,10 @@ class JobOptions(BaseModel):
     crf: Annotated[int, Field(ge=0, le=63)] | None = None
     container: Literal["mp4", "mov", "mkv", "webm"] = "mp4"
     scene_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    deinterlace: Literal["auto", "off", "bwdif", "yadif", "w3fdif", "estdif", "ivtc"] | None = None
+    field_rate: Literal["double", "single"] | None = None
+    on_damage: Literal["stop", "repeat", "skip"] | None = None
+    dedup: bool | None = None
     tile: Annotated[int, Field(ge=0, le=32768)] | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     webhook: Annotated[str, Field(max_length=2000)] | None = None  # an address that learns when the job has ended
@@ -73,6 +77,10 @@ def make_request(options: JobOptions, source: str | Path, output: str | Path) ->
         "codec": options.codec,
         "crf": options.crf,
         "scene_threshold": options.scene_threshold,
+        "deinterlace": options.deinterlace,
+        "field_rate": options.field_rate,
+        "on_damage": options.on_damage,
+        "dedup": options.dedup,
         "tile": options.tile,
     }
     given = {name: value for name, value in fields.items() if value is not None}

@@ -140,7 +140,7 @@ class Scheduler:
             self._fail(job, "failed", value.replace(str(task.request.input), "the video"))
         else:
             if kind == "survey":
-                self._jobs.keep_outline(job.id, value)
+                self._jobs.keep_outline(job.id, value[0])
             active.tasks.finish(task, value)
             self._store_progress(job, active.tasks, task, time.monotonic() - worker.began)
             if kind == "join" and self._jobs.end(job.id, "done", report=value.as_dict()):
@@ -151,10 +151,12 @@ class Scheduler:
             log.error("job failed", extra={"job": job.id, "reason": sentence})
 
     def _store_progress(self, job: Job, tasks: VideoTasks, task: Task, seconds: float) -> None:
+        done: dict[str, Any] = {"frames_done": tasks.frames_done, "segments_done": tasks.segments_done}
         if task.kind == "survey":
-            self._jobs.update(job.id, frames_total=tasks.frames_total, segments_total=tasks.segments_total)
+            totals = {"frames_total": tasks.frames_total, "segments_total": tasks.segments_total}
+            self._jobs.update(job.id, **totals, **done)
         elif task.kind == "segment":
-            self._jobs.update(job.id, frames_done=tasks.frames_done, segments_done=tasks.segments_done)
+            self._jobs.update(job.id, **done)
             frames = tasks.frames_of(task.number)
             facts = {"job": job.id, "segment": task.number, "frames": frames, "seconds": round(seconds, 3)}
             log.debug("segment done", extra=facts)

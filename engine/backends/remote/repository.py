@@ -8,9 +8,8 @@ from typing import get_args
 from ...contract.atomic import new_folder
 from ...contract.bundle import Bundle, file_sha256, write_manifest
 from ...contract.errors import BackendError, BundleError, RequestError
-from ...contract.manifest import Engine, Graph, Precision, TensorSpec
-from ..device import CpuDevice
-from ..onnxruntime import OrtSession
+from ...contract.graph_file import compare_tensors, read_interface
+from ...contract.manifest import Engine, Graph, Precision
 from ..options import listed
 from ..tensorrt.half import COORDINATES, graph_to_fp16
 from .config import TritonBackend, ensemble_config, graph_config
@@ -37,8 +36,8 @@ def write_repository(
     named if there is one choice. Up to `max_batch` windows are computed at once where a graph allows it.
 
     Raises RequestError if the folder exists, unless `overwrite` is set and it holds nothing but such models, if two
-    bundles have one name, or for engines that do not serve; BundleError for a graph that its manifest does not
-    describe.
+    bundles have one name, or for engines that do not serve; BundleError for an engine that is not of
+    the bundle's graph.
     """
     if max_batch < 1:
         raise RequestError(f"The largest batch is {max_batch}: give 1 or more.")
@@ -78,7 +77,7 @@ def _write_graphs(bundle: Bundle, folder: Path, precision: Precision, max_batch:
             )
         else:
             shutil.copyfile(bundle.path(graph.role), path)
-        _check_tensors(graph, path)
+        _check_graph(graph, path)
     _write_ensembles(bundle, folder, precision)
 
 
@@ -86,7 +85,6 @@ def _write_engines(bundle: Bundle, folder: Path, precision: str | None, target: 
     engines = _engines(bundle, precision, target, max_batch)
     for engine in engines:
         graph = bundle.graph(engine.role)
-        _check_tensors(graph, bundle.path(engine.role))
         _check_engine(bundle, engine, graph, max_batch)
         version = _new_model(
             bundle, folder, graph, "tensorrt", engine.precision, max_batch, {"stvsr_tensorrt": engine.version}
@@ -113,20 +111,8 @@ def _new_model(
 def _write_ensembles(bundle: Bundle, folder: Path, precision: Precision) -> None:
     for model in served_models(bundle.manifest):
         if len(model.graphs) > 1:
-            _check_ensemble(model)
             steps = [graph_model(bundle.manifest, graph.role) for graph in model.graphs]
             _write_model(folder, model, bundle, ensemble_config(model, steps, _parameters(bundle, precision)))
-
-
-def _check_ensemble(model: ServedModel) -> None:
-    """Raise BundleError if an input of the batch alone goes to graphs that take it in different shapes."""
-    for spec in model.inputs:
-        takers = {batch_axis(graph) is None for graph in model.graphs if spec in graph.inputs}
-        if len(spec.axes) == 1 and len(takers) > 1:
-            raise BundleError(
-                f"The input '{spec.name}' of the bundle goes to graphs that Triton can batch and to others: let"
-                " one graph take it."
-            )
 
 
 def _write_model(folder: Path, model: ServedModel, bundle: Bundle, config: str) -> Path:
@@ -146,23 +132,15 @@ def _parameters(bundle: Bundle, precision: Precision) -> dict[str, str]:
     return {FINGERPRINT: bundle.fingerprint, PRECISION: precision}
 
 
-def _check_tensors(graph: Graph, path: Path) -> None:
-    """Raise BundleError unless a graph's file has the inputs and outputs that its manifest describes."""
-    with OrtSession(path, CpuDevice(), threads=1) as session:
-        for side, actual, expected in (
-            ("inputs", session.inputs, graph.inputs),
-            ("outputs", session.outputs, graph.outputs),
-        ):
-            if list(map(_outline, actual)) != list(map(_outline, expected)):
-                has, wanted = (", ".join(f"{s.name} {s.dtype} {list(s.axes)}" for s in x) for x in (actual, expected))
-                raise BundleError(
-                    f"{graph.file} has the {side} {has}, but its manifest says {wanted}: export the bundle again."
-                )
-
-
-def _outline(spec: TensorSpec) -> tuple[str, str, tuple[int, ...]]:
-    """Return a tensor's name, type and sizes, with -1 for a free axis, which may have another name in the graph."""
-    return spec.name, spec.dtype, tuple(axis if isinstance(axis, int) else -1 for axis in spec.axes)
+def _check_graph(graph: Graph, path: Path) -> None:
+    """Raise BundleError unless a graph that was written has the inputs and outputs of its manifest."""
+    try:
+        interface = read_interface(path.read_bytes())
+        for side, stated in (("input", graph.inputs), ("output", graph.outputs)):
+            declared = interface.inputs if side == "input" else interface.outputs
+            compare_tensors(side, stated, declared, {spec.name for spec in stated})
+    except BundleError as error:
+        raise BundleError(f"The model of {graph.file} {error}; export the bundle again.") from error
 
 
 def _engines(bundle: Bundle, precision: str | None, target: str | None, max_batch: int) -> list[Engine]:

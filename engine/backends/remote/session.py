@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...contract.axes import shape_of, sizes_of
 from ...contract.bundle import Bundle
 from ...contract.closing import Closing
 from ...contract.manifest import Role
@@ -24,6 +25,7 @@ class _Later(NamedTuple):
     """A result that was not computed: the ensemble that needs it starts with these inputs."""
 
     inputs: Mapping[str, np.ndarray]
+    shape: tuple[int, ...]  # of the result
 
 
 class RemoteSession(Closing):
@@ -46,7 +48,8 @@ class RemoteSession(Closing):
         if later:
             given |= later[0].inputs
         if keep and self._role in ("encoder", "refiner"):
-            return {spec.name: _Later(given) for spec in self.outputs}
+            sizes = sizes_of(self.inputs, {spec.name: inputs[spec.name].shape for spec in self.inputs})
+            return {spec.name: _Later(given, shape_of(spec, sizes)) for spec in self.outputs}
         return self._server.run(ensemble_model(self._manifest, self._role) if later else self._model, given)
 
     def close(self) -> None:

@@ -134,7 +134,7 @@ class TestRates:
         assert times(part)[0][0] == 0
         assert len(times(part)) == 20
 
-    def test_a_clock_in_place_of_a_rate_is_not_believed(self, tmp_path: Path) -> None:
+    def test_a_clock_instead_of_a_rate_is_not_believed(self, tmp_path: Path) -> None:
         clip = make_source(tmp_path / "tape.dv", video="dvvideo", size=(720, 576), pix_fmt="yuv420p", count=3)
         assert probe(clip).rate == 25
 

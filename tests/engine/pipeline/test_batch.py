@@ -74,6 +74,19 @@ def test_tasks_of_lost_workers_are_done_again(clips: list[Path], toy: Path, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
 
 
+def test_finished_segments_of_an_earlier_batch_are_no_tasks(clips: list[Path], toy: Path, tmp_path: Path) -> None:
+    stopped = upscale_batch(requests(clips[:1], tmp_path, toy), InlineExecutor(1, deaths={("0", "segment", 2): 3}))
+    assert stopped[0].error is not None
+    (tmp_path / ".long.mp4.stvsr" / "000001.mkv").write_bytes(b"damaged")
+    executor = InlineExecutor(1)
+    (outcome,) = upscale_batch(requests(clips[:1], tmp_path, toy), executor)
+    assert outcome.report is not None
+    assert outcome.report.frames_out == 60
+    assert [key[1:] for _, key in executor.done] == [("survey", 0), ("segment", 2), ("segment", 3), ("join", 0)]
+    upscale(UpscaleRequest(input=clips[0], output=tmp_path / "whole.mp4", model=toy, **OPTIONS))
+    assert_equal_files(tmp_path / "long.mp4", tmp_path / "whole.mp4")
+
+
 def test_no_videos_are_no_work() -> None:
     assert upscale_batch([]) == []
 

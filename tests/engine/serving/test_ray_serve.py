@@ -24,7 +24,8 @@ from stvsr.engine.serving.ray_serve import ServeArguments, build
 
 pytestmark = pytest.mark.slow
 
-FRAMES = 400
+FRAMES = 300
+PATIENCE_S = 300  # on a machine that is busy with other things
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +41,14 @@ def client(ray_nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(arguments), name="stvsr", route_prefix="/")
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as opened:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as opened:
         yield opened
     serve.shutdown()
 
 
 def job_of(client: httpx2.Client, identifier: str) -> dict[str, Any]:
     """Return a job; while the front is started again, nobody answers."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while True:
         try:
             response = client.get(f"/v1/jobs/{identifier}")
@@ -62,7 +63,7 @@ def job_of(client: httpx2.Client, identifier: str) -> dict[str, Any]:
 
 def wait_for(client: httpx2.Client, identifier: str, segments: int | None = None) -> dict[str, Any]:
     """Wait until a job has ended, or has some finished segments."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         job = job_of(client, identifier)
         if job["state"] in ("done", "failed") or (segments is not None and job["segments_done"] >= segments):
@@ -77,15 +78,18 @@ def post(client: httpx2.Client, clip: Path, **options: Any) -> str:
     return str(response.json()["id"])
 
 
-def test_the_queue_adds_engines(client: httpx2.Client, tmp_path: Path) -> None:
+def test_the_queue_adds_engines_and_deleted_jobs_leave_them(client: httpx2.Client, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "clip.mp4", pan(FRAMES))
     jobs = [post(client, clip, scale=8) for _ in range(2)]
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE_S
     while len(actors("Engine")) < 2:
         assert time.monotonic() < until
         time.sleep(0.1)
     for job in jobs:
         assert client.delete(f"/v1/jobs/{job}").status_code == 204
+        assert client.get(f"/v1/jobs/{job}").status_code == 404
+    short = post(client, make_video(tmp_path / "short.mp4", pan(5)), scale=2)
+    assert wait_for(client, short)["state"] == "done"
 
 
 def test_no_job_is_lost(client: httpx2.Client, ray_nodes: Nodes, tmp_path: Path) -> None:
@@ -105,16 +109,6 @@ def test_no_job_is_lost(client: httpx2.Client, ray_nodes: Nodes, tmp_path: Path)
         (times, pictures), (expected_times, expected) = frames_of(tmp_path / "result.mp4"), frames_of(whole)
         assert times == expected_times
         assert np.abs(pictures.astype(int) - expected).max() <= 4, "the encoder is almost lossless"
-
-
-def test_a_deleted_job_leaves_the_engines(client: httpx2.Client, tmp_path: Path) -> None:
-    """Its engine ends, and another one does the next job."""
-    first = post(client, make_video(tmp_path / "clip.mp4", pan(FRAMES)), scale=8)
-    wait_for(client, first, 1)
-    assert client.delete(f"/v1/jobs/{first}").status_code == 204
-    second = post(client, make_video(tmp_path / "short.mp4", pan(5)), scale=2)
-    assert wait_for(client, second)["state"] == "done"
-    assert client.get(f"/v1/jobs/{first}").status_code == 404
 
 
 def test_a_server_that_others_reach_needs_a_token(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def test_a_password_is_not_repeated(url: str) -> None:
         ({"url": "http://host", "precision": "fp16"}, "--precision has no effect"),
         ({"url": "http://host", "library": "tensorrt"}, "--library has no effect"),
         ({"url": "http://host", "threads": 2}, "--threads has no effect"),
+        ({"url": "http://host", "time_limit_s": 3.0}, "--time-limit has no effect"),
         ({"url": "http://host", "refit": True}, "refit has no effect"),
         ({"url": "http://host", "kind": "auto"}, "--url has no effect without --backend remote"),
         ({"timeout_s": 3.0, "kind": "ort"}, "--remote-timeout has no effect without --backend remote"),

@@ -29,6 +29,7 @@ from stvsr.engine.backends.remote.address import parse_address
 from stvsr.engine.backends.remote.http_connection import HttpConnection
 from stvsr.engine.backends.remote.protocol import RefusedError, RemoteError, Tensor, UnreachableError
 from stvsr.engine.backends.remote.repository import write_repository
+from stvsr.engine.contract.errors import NonFiniteError
 
 from tests.support.media import make_video, pan
 from tests.support.ports import unused_port
@@ -148,6 +149,17 @@ def test_an_error_of_the_server_is_not_repeated(server: InferenceServer, pair: B
     ):
         graphs.run("encoder", {"frames": FRAMES})
     assert len(server.repository.runs) == 1
+
+
+def test_values_that_are_no_numbers(server: InferenceServer, refined: Bundle, tmp_path: Path) -> None:
+    """The precision of a server's models cannot be changed from here."""
+    write_repository([refined], tmp_path / "half", precision="fp16")
+    with serving(tmp_path / "half", server.protocol) as half, Upscaler(refined, remote(half.url)) as upscaler:
+        assert upscaler.precision == "fp16"
+        run = half.repository.run
+        half.repository.run = lambda *asked: {k: v * np.float32(np.nan) for k, v in run(*asked).items()}  # type: ignore[method-assign]
+        with pytest.raises(NonFiniteError, match="not finite numbers in fp16, in output frame 1"):
+            list(upscaler.frames(one_scene(np.zeros((2, 3, 16, 24), np.float32)), (32, 48)))
 
 
 def test_tiles_shrink_when_the_servers_memory_is_full(server: InferenceServer, pair: Bundle) -> None:

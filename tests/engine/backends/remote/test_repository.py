@@ -8,9 +8,10 @@ from typing import Any
 import onnx
 import pytest
 from stvsr import BackendError, Bundle, BundleError, RequestError, StvsrError
+from stvsr.engine.backends.remote.models import graph_model
 from stvsr.engine.backends.remote.repository import write_repository
 from stvsr.engine.contract.bundle import MODELS, file_sha256, write_manifest
-from stvsr.engine.contract.manifest import Engine, Manifest, TensorSpec
+from stvsr.engine.contract.manifest import Engine, Manifest
 
 from tests.support.toy import write_toy
 from tests.support.toy_engines import files_in
@@ -164,20 +165,6 @@ def test_a_decoder_that_takes_the_time_takes_it_as_it_is(window_bundles: dict[st
         assert list(time.dims) == expected
 
 
-def test_a_time_for_graphs_of_both_kinds_is_refused(tmp_path: Path, repository: Path) -> None:
-    toy = Bundle.load(write_toy(tmp_path / "toy", refined=True))
-    encoder, refiner, decoder = toy.manifest.graphs
-    path = toy.path("decoder")
-    model = onnx.load(path)
-    model.graph.input.append(onnx.helper.make_tensor_value_info("time", onnx.TensorProto.FLOAT, ["B"]))
-    onnx.save(model, path)
-    time = next(spec for spec in refiner.inputs if spec.name == "time")
-    changed = decoder.model_copy(update={"inputs": (*decoder.inputs, time), "sha256": file_sha256(path)})
-    write_manifest(toy.folder, toy.manifest.model_copy(update={"graphs": (encoder, refiner, changed)}))
-    with pytest.raises(BundleError, match="'time' of the bundle goes to graphs that Triton can batch and to others"):
-        write_repository([Bundle.load(toy.folder)], repository)
-
-
 def test_a_chain_becomes_the_models_of_both(window_bundles: dict[str, Bundle], repository: Path) -> None:
     chain = [window_bundles["run 2"], window_bundles["circle 5"]]
     assert [model.name for model in write_repository([*chain, chain[0]], repository)] == ["toy-run", "toy-sliding"]
@@ -255,36 +242,21 @@ def test_damaged_engines_are_refused(engines: Bundle, repository: Path) -> None:
     assert not repository.exists()
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        TensorSpec(name="clips", dtype="float32", axes=("B", 2, 3, "h", "w")),
-        TensorSpec(name="frames", dtype="float16", axes=("B", 2, 3, "h", "w")),
-        TensorSpec(name="frames", dtype="float32", axes=("B", 2, 4, "h", "w")),
-        TensorSpec(name="frames", dtype="float32", axes=("B", 2, "c", "h", "w")),
-        TensorSpec(name="frames", dtype="float32", axes=("B", 6, "h", "w")),
-    ],
-)
-def test_a_graph_that_its_manifest_does_not_describe_is_refused(
-    spec: TensorSpec, tmp_path: Path, repository: Path
+def test_a_conversion_that_changes_the_tensors_is_refused(
+    pair: Bundle, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    toy = Bundle.load(write_toy(tmp_path / "toy"))
-    encoder, decoder = toy.manifest.graphs
-    graphs = (encoder.model_copy(update={"inputs": (spec,)}), decoder)
-    write_manifest(toy.folder, toy.manifest.model_copy(update={"graphs": graphs}))
-    with pytest.raises(BundleError, match=r"encoder.onnx has the inputs frames float32 .* but its manifest says"):
-        write_repository([Bundle.load(toy.folder)], repository)
+    monkeypatch.setattr(
+        "stvsr.engine.backends.remote.repository.graph_to_fp16", lambda *arguments: pair.path("decoder").read_bytes()
+    )
+    with pytest.raises(BundleError, match=r"The model of encoder\.onnx should have the inputs frames"):
+        write_repository([pair], repository, precision="fp16")
     assert not repository.exists()
 
 
-def test_types_that_are_not_sent_are_refused(tmp_path: Path, repository: Path) -> None:
-    toy = Bundle.load(write_toy(tmp_path / "toy"))
-    encoder, decoder = toy.manifest.graphs
-    spec = encoder.inputs[0].model_copy(update={"dtype": "bool"})
-    graphs = (encoder.model_copy(update={"inputs": (spec,)}), decoder)
-    write_manifest(toy.folder, toy.manifest.model_copy(update={"graphs": graphs}))
+def test_types_that_are_not_sent_are_refused(pair: Bundle) -> None:
+    spec = pair.graph("encoder").inputs[0].model_copy(update={"dtype": "bool"})
     with pytest.raises(BundleError, match="'frames' is of type bool"):
-        write_repository([Bundle.load(toy.folder)], repository)
+        graph_model(pair.manifest, "encoder").described(spec)
 
 
 @pytest.mark.parametrize("name", ["../toy", "a/b", "", ".hidden", "tö"])
