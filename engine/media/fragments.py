@@ -163,12 +163,12 @@ def _decoded(part: Part) -> Iterator[av.VideoFrame]:
 
 def _from_keyframe(container: InputContainer, stream: VideoStream, pts: int, start: int) -> Iterator[Packet]:
     """Yield the packets from a keyframe on that is shown at `pts` or before; the first one is shown at `start`."""
-    container.seek(pts, stream=stream)
-    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
-    first = next(packets, None)
-    if first is None or first.pts > pts:  # an index by times of decoding leads too far in very short parts
-        container.seek(start, stream=stream)
+    # An index by times of decoding may lead too far in very short parts; then they are read from the start.
+    for position in (pts, start):
+        container.seek(position, stream=stream)
+        packets = (packet for packet in container.demux(stream) if packet.pts is not None)
         first = next(packets, None)
-    if first is not None:
-        yield first
-        yield from packets
+        if first is not None and (first.pts or 0) <= pts:
+            yield first
+            yield from packets
+            return

@@ -187,7 +187,7 @@ def test_the_token_is_asked_for_and_all_goes_by_keyboard(tmp_path: Path, clip: P
         browser.send("DOM.setFileInputFiles", nodeId=file, files=[str(clip)])
         browser.wait("view.playable")
         take_toy(browser, "1")
-        reached = []
+        reached: list[str] = []
         while "submit" not in reached[-1:]:
             browser.press("Tab", 9)
             reached.append(

@@ -148,7 +148,7 @@ def test_a_preview_has_the_aspect_and_the_rotation_of_the_result(tmp_path: Path)
             length = file.tell()
             file.seek(0)
             assert file.read(length) == first, "what players read first is the same for every segment"
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), "r") as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
         assert next(container.decode(video=0)).rotation == 90
 
@@ -165,7 +165,7 @@ def test_some_codecs_have_no_preview(tmp_path: Path) -> None:
 
 
 def picture_of(png: bytes) -> np.ndarray:
-    with av.open(io.BytesIO(png)) as container:
+    with av.open(io.BytesIO(png), "r") as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
