@@ -202,13 +202,12 @@ class CopiedStreams:
             return None
         reason = f"{format} does not support it"
         if stream.type != "unknown":
-            as_attachment = stream.type == "video" and format == "matroska"
-            copy: _Maker = partial(CoverAttachment if as_attachment else Copy, stream, first=first)
-            attachment = stream.data if stream.type == "attachment" else b""
-            if not (stream.type == "video" and format == "webm") and refusal(format, copy, attachment) is None:
+            kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
+            copy: _Maker = partial(kind, stream, first=first)
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, stream) is None:
                 return copy
         for codec, make in self._conversions(stream, name):
-            refused = refusal(format, make)
+            refused = refusal(format, make, stream)
             if refused is None:
                 self._warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
                 return make

@@ -126,6 +126,20 @@ def test_fonts_stay_or_are_named(tmp_path: Path, target: str) -> None:
         assert warnings == [f"The attachment stream 1 (f.ttf) was left out: {target[1:]} does not support it."]
 
 
+@pytest.mark.parametrize(("codec", "target"), [("klv", ".mov"), ("timed_id3", ".mp4"), ("scte_35", ".mkv")])
+def test_data_that_would_lose_its_kind_is_named(tmp_path: Path, codec: str, target: str) -> None:
+    def fill(output: OutputContainer) -> Iterator[Packet]:
+        stream = output.add_data_stream(codec)
+        packet = Packet(b"where and when")
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 25)
+        yield packet
+
+    clip = film(tmp_path / "clip.ts", fill)
+    (warning,) = rewrite(clip, tmp_path / f"out{target}", **FAST).warnings
+    assert warning.startswith("The data stream 1 (")
+    assert "was left out" in warning
+
+
 def test_data_beside_chapters_is_kept_or_named(tmp_path: Path) -> None:
     def fill(output: OutputContainer) -> Iterator[Packet]:
         stream = output.add_data_stream("bin_data")
@@ -271,8 +285,8 @@ class TestTrial:
                     super().__init__(stream, output, first)
                     self._target.codec_context.layout = stream.layout
 
-            assert refusal("mp4", Unnamed) is not None
-            assert refusal("mp4", lambda output: Copy(stream, output, first)) is None
+            assert refusal("mp4", Unnamed, stream) is not None
+            assert refusal("mp4", lambda output: Copy(stream, output, first), stream) is None
         rewrite(clip, tmp_path / "out.mp4", **FAST)
         assert [s.codec for s in probe(tmp_path / "out.mp4").streams] == ["pcm_s16le"]
 
