@@ -167,7 +167,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
                 del rgb
 
     class Writer:
-        warnings, picture_format = (), None
+        warnings, repairs, picture_format = (), (), None
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
