@@ -1,10 +1,10 @@
-"""How the frames of a video become progressive: by the request, the flags of the video and its picture."""
+"""The way in which the frames of a video become progressive: by the request, the flags of the video and its picture."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..contract.errors import MediaError
 from .deinterlace import LEAST_PX, Timed, deinterlacer
@@ -89,7 +89,12 @@ def choose_fields(info: VideoInfo, options: ReadOptions) -> Fields:
     if double:
         count = None if info.frames is None or only_flagged else 2 * info.frames
         variable = None if only_flagged else info.variable_rate
-        changed = {"rate": 2 * info.rate, "time_base": info.time_base / 2, "frames": count, "variable_rate": variable}
+        changed: dict[str, Any] = {
+            "rate": 2 * info.rate,
+            "time_base": info.time_base / 2,
+            "frames": count,
+            "variable_rate": variable,
+        }
         fields = replace(fields, info=replace(fields.info, **changed))
     if options.deinterlace != "auto":
         return fields

@@ -92,7 +92,9 @@ def _judgement(
     if not is_combed and (is_clean or not flagged):
         return Interlacing("progressive", flagged)
     orders = [one.order > 0 for one in combed]
-    first = None if len(orders) < _LEAST_COMBED or 0 < sum(orders) < len(orders) else "top" if orders[0] else "bottom"
+    first: Literal["top", "bottom"] | None = None
+    if len(orders) >= _LEAST_COMBED and sum(orders) in (0, len(orders)):
+        first = "top" if orders[0] else "bottom"
     if is_combed and _is_telecined(moving, combed):
         return Interlacing("telecined", flagged, first)
     trusted = bool(flags[True] and flags[False]) and not combed_flags[False]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -65,7 +66,7 @@ class VideoReader(FrameReader):
 
     @property
     def repairs(self) -> list[Repair]:
-        """What the latest iteration has repaired so far."""
+        """The damage that the latest iteration has repaired so far."""
         return self._log.repairs
 
     def close(self) -> None:
@@ -146,8 +147,7 @@ class VideoReader(FrameReader):
             yield self._frame(*previous, own_duration if end is None or end <= previous[1] else end - previous[1])
 
     def _frame(self, decoded: av.VideoFrame, pts: Fraction, duration: Fraction) -> Frame:
-        tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)
-        return Frame(to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name)), pts, duration)
+        return Frame(tagged_rgb(decoded), pts, duration)
 
     def _timed(self, decoded_frames: Iterable[av.VideoFrame]) -> Iterator[Timed]:
         """Yield each decoded frame with its timestamp and its own duration, in seconds on the stream's clock."""
@@ -214,6 +214,12 @@ def open_reader(
     if fps is None:
         raise MediaError(f"{path} is a folder of images, which has no frame rate: choose one, such as 24.")
     return ImageFolderReader(path, fps)
+
+
+def tagged_rgb(decoded: av.VideoFrame) -> np.ndarray:
+    """Return the RGB of a frame, (3, H, W) float32 in [0, 1], by the color tags that it has."""
+    tags = ColorTags(decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range)
+    return to_rgb(decoded, coding_of(tags, decoded.height, decoded.format.name))
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ in the record `SegmentWriter.finished`.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +34,23 @@ class SegmentFile:
 
     path: Path
     ticks: tuple[int, ...]  # in the time base of the video
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[VideoStream, Iterator[Packet]]]:
+        """Yield the stream and its packets, whose times mean nothing. Raises MediaError if their number is wrong."""
+        with av.open(f"file:{self.path}") as container:
+            stream = container.streams.video[0]
+            yield stream, self._packets(container.demux(stream))
+
+    def _packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        count = 0
+        for packet in packets:
+            if packet.size:
+                count += 1
+                if count <= len(self.ticks):
+                    yield packet
+        if count != len(self.ticks):
+            raise MediaError(f"{self.path} is damaged: delete it and run again.")
 
 
 class SegmentWriter(OutputFile):
@@ -171,8 +189,7 @@ class JoinedVideo(VideoFile):
             self._last = previous
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
-        with av.open(f"file:{self._segments[0].path}") as first:
-            template = first.streams.video[0]
+        with self._segments[0].open() as (template, _):
             self._extradata = template.codec_context.extradata
             stream = output.add_stream_from_template(template, opaque=True)
             assert isinstance(stream, VideoStream)
@@ -189,16 +206,12 @@ class JoinedVideo(VideoFile):
     def _packets(self) -> Iterator[Packet]:
         """Yield the packets of all segments in order."""
         for segment in self._segments:
-            with av.open(f"file:{segment.path}") as container:
-                stream = container.streams.video[0]
+            with segment.open() as (stream, packets):
                 if stream.codec_context.extradata != self._extradata:
                     raise MediaError(
                         f"{segment.path} was encoded differently from {self._segments[0].path}: delete the folder of"
                         " the segments and run again."
                     )
-                packets = [packet for packet in container.demux(stream) if packet.size]
-                if len(packets) != len(segment.ticks):
-                    raise MediaError(f"{segment.path} is damaged: delete it and run again.")
                 yield from packets
 
 

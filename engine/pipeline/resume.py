@@ -20,10 +20,12 @@ from ..contract.manifest import Window
 from ..contract.windows import InputFrame
 from ..media.damage import Repair
 from ..media.encoder import Encoding, choose_encoding
+from ..media.fragments import REORDERED
 from ..media.frame import Frame, FrameReader
 from ..media.segment_file import JoinedVideo, SegmentWriter
 from ..media.video_stream import output_time_base
 from .chain import SceneChains
+from .outline import Outline, outline
 from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
@@ -37,6 +39,8 @@ from .survey import Survey, survey
 from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
+FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
+_FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
 _WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
@@ -102,6 +106,19 @@ class SegmentedVideo(Closing):
             with self._files.named_errors():
                 self._open(opened, self._files.request, segment_frames)
             self._opened = opened.pop_all()
+
+    def outline(self) -> Outline:
+        """Return the times of the segments."""
+        codec = av.Codec(self._encoding.codec, "w").canonical_name
+        return outline(
+            self.segments,
+            self.survey,
+            self._slots,
+            codec=codec,
+            reordered=REORDERED.get(codec, 0),
+            time_base=output_time_base(self.plan.output, self.plan.time_base),
+            input_time_base=self._reader.info.time_base,
+        )
 
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
@@ -176,13 +193,15 @@ class SegmentedVideo(Closing):
             options=request.encoder_options,
         )
         frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
-        identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
+        first = 0 if segment_frames else FIRST_FRAMES
+        identity = _identity(request, self._bundles, self.plan, self._encoding, frames, first)
         self.store = SegmentStore(self._files.parts(self.plan.output), identity)
         if self.store.survey is None:
             self.store.begin(survey(self._reader, CutDetector(request.scene_threshold), request.dedup))
         assert self.store.survey is not None
         self.survey = self.store.survey
-        self.segments = _segments(self.plan, self.survey, frames)
+        self.segments = _segments(self.plan, self.survey, frames, first)
+        self._slots = self.survey.slots(self.plan.timeline)
 
     def _open_run(self) -> "_SegmentedRun":
         if self._run is None:
@@ -191,21 +210,26 @@ class SegmentedVideo(Closing):
                 [self.plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=self._pool
             )
             self._opened.enter_context(chains)
-            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._cancel)
+            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._slots, self._cancel)
         return self._run
 
 
-def _segments(plan: Plan, surveyed: Survey, frames: int) -> list[Segment]:
-    """Return the segments of a video: of a single pass by its window, else its scenes."""
-    (*others, last) = plan.passes
-    if others or last.coarse:
+def _segments(plan: Plan, surveyed: Survey, frames: int, first: int) -> list[Segment]:
+    """Return the segments of a video: of a single pass by its window, else its scenes.
+
+    The first segment has about `first` frames, if its scene is long enough for that to cost little.
+    """
+    last = plan.passes[-1]
+    if len(plan.passes) > 1 or last.coarse:
         return [Segment(scene, scene, True) for scene in surveyed.scenes]
     window: Window = last.bundle.manifest.window
-    return [segment for scene in surveyed.scenes for segment in split_scene(window, scene, frames)]
+    start, *others = surveyed.scenes
+    begun = split_scene(window, start, frames, first if len(start) >= _FIRST_SHARE * first else 0)
+    return [*begun, *(segment for scene in others for segment in split_scene(window, scene, frames))]
 
 
 def _identity(
-    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int
+    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int, first: int
 ) -> dict[str, Any]:
     """Return everything that determines the frames of a run and their encoding, as JSON values by name."""
     return {
@@ -221,7 +245,7 @@ def _identity(
         "tile": request.tile,
         "backend": {k: v for k, v in asdict(request.backend).items() if k not in _WITHOUT_EFFECT},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
-        "segment length": frames,
+        "segment length": [frames, first],
         "version of the encoders": av.__version__,
     }
 
@@ -245,11 +269,11 @@ class _SegmentedRun(Run):
         chains: SceneChains,
         on_progress: Callable[[Progress], None] | None,
         surveyed: Survey,
+        slots: list[list[Slot]],  # that follow each frame
         cancel: Event | None,
     ) -> None:
         super().__init__(plan, CutDetector(None), chains, on_progress, surveyed.frame_count, cancel)
-        self._survey = surveyed
-        self._slots = surveyed.slots(plan.timeline)
+        self._survey, self._slots = surveyed, slots
         self._repeats = {pts for times in surveyed.repeats.values() for pts in times}
         self.repeated_frames, self.still_frames = surveyed.repeat_counts
         self._segment = Segment(range(0), range(0), False)

@@ -124,6 +124,24 @@ class SegmentStore:
         return MediaError(f"{self.folder}/{name} cannot be written ({error.strerror}): free some space and run again.")
 
 
+def finished_numbers(folder: Folder) -> set[int]:
+    """Return the numbers of the finished segments of the store in a folder."""
+    stems = (name.removesuffix(".json") for name in folder.names() if name.endswith(".json"))
+    return {int(stem) for stem in stems if stem.isdigit()}
+
+
+def read_segment(folder: Folder, number: int) -> SegmentFile:
+    """Return a finished segment of the store in a folder, without a check of its file.
+
+    Raises OSError or ValueError if it is not there.
+    """
+    ticks = tuple(json.loads(folder.read(_record(number)))["ticks"])
+    path = folder.path(_file(number))
+    if ticks and not path.exists():
+        path = folder.fetch(_file(number))
+    return SegmentFile(path, ticks)
+
+
 def _file(number: int) -> str:
     return f"{number:06d}.mkv"
 

@@ -18,7 +18,7 @@ _Options = TypeVar("_Options", bound=BaseModel)
 class JobOptions(BaseModel):
     """The options of a job, as clients give them."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
     scale: Annotated[float, Field(gt=0, le=64)] | None = None
     width: Annotated[int, Field(ge=1, le=32768)] | None = None  # of the output, with `height`

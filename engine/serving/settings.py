@@ -1,6 +1,7 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
 import base64
+import hmac
 import ipaddress
 import re
 import secrets
@@ -62,6 +63,17 @@ class Settings:
             return True
         given = (authorization or "").encode("utf-8", "replace")
         return secrets.compare_digest(given, f"Bearer {self.token}".encode())
+
+    def access_to(self, identifier: str) -> str | None:
+        """Return what admits to reading one job, for players and links, which cannot send the token; None: no token."""
+        if self.token is None:
+            return None
+        return hmac.new(self.token.encode(), f"read job {identifier}".encode(), "sha256").hexdigest()
+
+    def admits_reading(self, identifier: str, access: str | None) -> bool:
+        """Return whether an address has what admits to reading a job, in a time that does not depend on it."""
+        expected = self.access_to(identifier)
+        return expected is None or secrets.compare_digest((access or "").encode("utf-8", "replace"), expected.encode())
 
 
 def is_loopback(host: str) -> bool:

@@ -84,7 +84,7 @@ def write_gray(
 def flagged(frame: av.VideoFrame, flag: str | None) -> av.VideoFrame:
     """Return a frame with the flag of its fields: "tff", "bff", or None: progressive."""
     graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1))
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
     set_field, sink = graph.add("setfield", f"mode={flag or 'prog'}"), graph.add("buffersink")
     source.link_to(set_field)
     set_field.link_to(sink)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -163,7 +164,7 @@ class TestDeinterlacing:
         assert min(psnr(gray_of(frame.rgb), expected) for frame, expected in zip(frames, FRAMES, strict=True)) > 29
 
     def test_progressive_frames_among_flagged_ones_pass(self, tmp_path: Path) -> None:
-        options = {"codec": "mpeg2video", "options": {"bf": "0", "g": "4"}}
+        options: dict[str, Any] = {"codec": "mpeg2video", "options": {"bf": "0", "g": "4"}}
         first = write_gray(tmp_path / "first.m2v", interlaced(FRAMES[:16]), flags="tff", **options)
         second = write_gray(tmp_path / "second.m2v", FRAMES[16:24], **options)
         clip = tmp_path / "clip.m2v"

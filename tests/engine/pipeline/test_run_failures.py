@@ -150,6 +150,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
     decoded, computed = Live(), Live()
 
     class Reader:
+        warnings = ()
         info = SimpleNamespace(width=32, height=24, rate=RATE, time_base=1 / RATE, frames=None)
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
