@@ -13,6 +13,7 @@ from typing import Any
 from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..pipeline.worker import ENDED, Work, Worker, wait_for_messages
+from .logs import log
 from .payloads import PayloadReader, PayloadWriter, discard
 from .stream_tasks import UNDER_WAY
 
@@ -125,6 +126,7 @@ class StreamWorkers(Closing):
         """Deliver the messages of a worker, at once to each stream."""
         self._heard[worker] = time.monotonic()
         if kind == ENDED:
+            log.warning("stream worker ended", extra={"reason": f"exit code {messages}"})
             self._end_streams([worker])
             return
         lists: dict[Link, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
