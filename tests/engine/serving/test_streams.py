@@ -208,6 +208,13 @@ def test_a_worker_that_is_silent_is_replaced(models: Path, tmp_path: Path) -> No
         asyncio.run(run(streams))
 
 
+def test_a_stream_after_the_end_of_the_workers_ends(tmp_path: Path) -> None:
+    with FrameStreams(Settings(tmp_path), [Backend(device="cpu", threads=1)]) as streams:
+        pass
+    with pytest.raises(Problem, match="The worker of this stream has ended"):
+        asyncio.run(collect(streams.run(options(), camera(clip(2)))))
+
+
 # --- over WebSockets ---
 
 
