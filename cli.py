@@ -1,4 +1,4 @@
-"""The command line: `stvsr upscale | models | info | compile | export | train | adapt | evaluate`."""
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
 
 import errno
 import json
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from . import __version__
 from .cli_adaptation import adapt, adapt_scenes
@@ -21,13 +23,29 @@ from .cli_options import (
     BackendOptions,
     EncoderOptions,
     FrameOptions,
+    SourceOptions,
     record_options,
     refuse_without,
 )
 from .cli_serving import serve
 from .cli_training import export, train
+from .cli_triton import triton
 from .engine.contract.errors import RequestError, StvsrError
-from .terminal import err, fail, interruptible, out, plain, progress_bar, read_size
+from .engine.contract.interrupts import received
+from .engine.contract.shortage import describe_shortage
+from .terminal import (
+    err,
+    fail,
+    headline,
+    interrupt_number,
+    interruptible,
+    note,
+    out,
+    plain,
+    progress_bar,
+    protect_streams,
+    read_size,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -36,7 +54,21 @@ if TYPE_CHECKING:
     from .engine.contract.bundle import Bundle
     from .engine.pipeline.report import Progress, Report
 
-app = typer.Typer(help="Upscale video in space and time.", no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Commands(TyperGroup):
+    """The commands; a signal in one that says nothing else ends with a sentence and the exit code 128 + the signal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            err.print("Interrupted: the command did not end.")
+            raise typer.Exit(128 + interrupt_number(interrupt)) from None
+
+
+app = typer.Typer(
+    cls=_Commands, help="Upscale video in space and time.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 # Faults of the environment, not of this program: full or read-only disks, missing permissions, too many files, names.
 _ENVIRONMENT = {
@@ -58,14 +90,29 @@ _ENVIRONMENT = {
 
 def main() -> None:
     """Run the command line. An error that the user can mend is one line on stderr, with exit code 1."""
+    protect_streams()
+    try:
+        _run()
+    except BaseException as error:
+        number = received()
+        code = error.code if isinstance(error, SystemExit) else None
+        if number is None or code == 0 or code == 128 + number:
+            raise
+        err.print("Interrupted: the command did not end.")  # whatever the interrupt became on its way
+        raise SystemExit(128 + number) from None
+
+
+def _run() -> None:
     try:
         app()
     except StvsrError as error:
-        fail(plain(error))
-    except OSError as error:
-        if error.errno not in _ENVIRONMENT:
+        fail(error)
+    except Exception as error:
+        if (shortage := describe_shortage(error)) is not None:
+            fail(shortage)
+        if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
             raise
-        fail(f"{plain(error.filename or 'A file')} cannot be used: {plain(error.strerror)}.")
+        fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
 
 
 def _version(requested: bool) -> None:
@@ -88,6 +135,7 @@ def _root(
 def upscale(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, or a folder of PNG images.")],
     frames: FrameOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
@@ -120,15 +168,18 @@ def upscale(
         output=output,
         backend=backend.record(),
         **encoder.values(),
+        **reading.values(),
         **frames.values(),
     )
+    if adapt and request.backend.kind == "remote":
+        raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
     kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
     with (
         interruptible(kept),
         progress_bar(no_progress or as_json) as progress,
-        tempfile.TemporaryDirectory(prefix="stvsr-") as folder,
+        tempfile.TemporaryDirectory(prefix="stvsr-") if adapt else nullcontext("") as folder,
     ):
         task = progress.add_task(plain(source.name), total=None, note="")
         adapted = None
@@ -156,19 +207,22 @@ def _print_report(report: "Report") -> None:
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
     how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
-    out.print(f"[bold]{plain(report.output)}[/]", soft_wrap=True)
+    headline(report.output)
     out.print(
         f"  {size}, {report.frames_in} -> {report.frames_out} frames{cuts}, {float(Fraction(report.rate_out)):g} fps; "
-        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {report.bundle} on {report.device}{how}",
+        f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
+    if report.repeated_frames or report.still_frames:
+        still = f"; {report.still_frames} frames of still pictures stay still" if report.still_frames else ""
+        out.print(f"  {report.repeated_frames} repeated frames were interpolated over{still}.", soft_wrap=True)
     for number, record in enumerate(report.adaptation, 1):
         scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
         out.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
         if not record["kept"]:
-            err.print(f"[yellow]Note:[/] {scene}the original weights were used.", soft_wrap=True)
+            note(f"{scene}the original weights were used.")
     for warning in report.warnings:
-        err.print(f"[yellow]Note:[/] {plain(warning)}", soft_wrap=True)
+        note(warning)
 
 
 @app.command()
@@ -183,9 +237,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     table = Table("name", "network", "space", "time", "size", "licence", box=None)
     for name, bundle in bundles.items():
         facts = _bundle_facts(bundle)
-        table.add_row(
-            name, facts["network"], facts["space"], facts["time"], f"{facts['bytes'] / 1e6:.1f} MB", facts["licence"]
-        )
+        size = f"{facts['bytes'] / 1e6:.1f} MB"
+        row = (name, facts["network"], facts["space"], facts["time"], size, facts["licence"])
+        table.add_row(*map(plain, row))
     out.print(table)
 
 
@@ -219,14 +273,15 @@ def pack(
 @app.command()
 def info(
     target: Annotated[
-        str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
+        str | None,
+        typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), a video, or a folder of images."),
     ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="List the devices of this machine, and what can compute on each.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Describe a bundle, a video, or the devices of this machine."""
+    """Describe a bundle, a video, a folder of images, or the devices of this machine."""
     from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
@@ -237,16 +292,16 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
-        from .engine.media.probe import probe
+        from .engine.media.reader import describe
 
-        facts = probe(target).as_dict()
+        facts = describe(target)
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
     table = Table(show_header=False, box=None)
     for key, value in facts.items():
         text = json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else value
-        table.add_row(f"[bold]{key}[/]", plain(text))
+        table.add_row(Text(plain(key), "bold"), plain(text))
     out.print(table)
 
 
@@ -362,7 +417,7 @@ def compile_(
         out.print_json(json.dumps([engine.model_dump() for engine in engines]))
         return
     for file in dict.fromkeys(engine.file for engine in engines):
-        out.print(f"[bold]{plain((output or original.folder) / file)}[/]", soft_wrap=True)
+        headline((output or original.folder) / file)
 
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
@@ -388,5 +443,5 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-for _command in (batch, serve, adapt, export, train, evaluate):
+for _command in (batch, serve, triton, adapt, export, train, evaluate):
     app.command()(_command)

@@ -9,7 +9,7 @@ import typer
 
 from .cli_options import DEFAULT_MODEL, AdaptOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar, read_rate, training_extra
+from .terminal import headline, interruptible, note, out, plain, progress_bar, read_rate, training_extra
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -61,10 +61,10 @@ def adapt(
     if as_json:
         out.print_json(json.dumps(verdict.record()))
         return
-    out.print(f"[bold]{plain(output)}[/]", soft_wrap=True)
+    headline(output)
     out.print(f"  {plain(verdict.reason)} {verdict.seconds:.1f} s, {adapter.method}.", soft_wrap=True)
     if not verdict.kept:
-        err.print("[yellow]Note:[/] The adaptation was not kept: the bundle has its original weights.", soft_wrap=True)
+        note("The adaptation was not kept: the bundle has its original weights.")
 
 
 def adapt_scenes(

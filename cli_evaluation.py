@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .cli_options import BackendOptions, record_options
 from .engine.contract.errors import RequestError
-from .terminal import err, out, plain, progress_bar, training_extra
+from .terminal import complain, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def evaluate(
         _print_scores(scores)
     if scores["errors"]:
         for name, error in scores["errors"].items():
-            err.print(f"[bold red]Error:[/] {plain(name)}: {plain(error)}", soft_wrap=True)
+            complain(f"{name}: {error}")
         raise typer.Exit(1)
 
 

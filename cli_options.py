@@ -65,7 +65,10 @@ class BackendOptions:
     """Backend, device, precision and threads of a network."""
 
     backend: Annotated[
-        str, typer.Option(help="What computes the graphs: auto (the fastest here), ort (ONNX Runtime) or tensorrt.")
+        str,
+        typer.Option(
+            help="What computes the graphs: auto (the fastest here), ort (ONNX Runtime), tensorrt, remote (a server)."
+        ),
     ] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto"
     precision: Annotated[
@@ -79,6 +82,26 @@ class BackendOptions:
         int | None,
         typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
     ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With the remote backend: the inference server, as http://HOST:PORT or grpc://HOST:PORT.",
+            show_default="none",
+        ),
+    ] = None
+    remote_timeout: Annotated[
+        float | None,
+        typer.Option(help="With the remote backend: seconds to wait for one answer.", show_default="60"),
+    ] = None
+
+    time_limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that one run of a graph in ONNX Runtime may take, for bundles that are not trusted.",
+            show_default="no limit",
+        ),
+    ] = None
 
     def record(self) -> "Backend":
         """Return the engine's record. Raises BackendError for options that contradict each other."""
@@ -90,6 +113,9 @@ class BackendOptions:
             precision=self.precision,  # type: ignore[arg-type]
             library=self.library,  # type: ignore[arg-type]
             threads=self.threads,
+            time_limit_s=self.time_limit,
+            url=self.url,
+            timeout_s=self.remote_timeout,
         )
 
 
@@ -157,6 +183,42 @@ class FrameOptions:
 
 
 @dataclass(frozen=True)
+class SourceOptions:
+    """Options of reading the input: fields, damage and repeated frames."""
+
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="Interlaced video: auto (found by its flags and its picture), off, bwdif, yadif, w3fdif, estdif, or"
+            " ivtc (telecined film).",
+        ),
+    ] = "auto"
+    field_rate: Annotated[
+        str, typer.Option(help="Deinterlaced frames: double (one for each field) or single (one for each frame).")
+    ] = "double"
+    on_damage: Annotated[
+        str,
+        typer.Option(help="Damaged frames: stop with an error, repeat the frame before, or skip them; times are kept."),
+    ] = "stop"
+    dedup: Annotated[
+        bool,
+        typer.Option(
+            "--dedup", help="Interpolate over repeated frames (animation, telecine, screens); times are kept."
+        ),
+    ] = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest."""
+        return {
+            "deinterlace": self.deinterlace,
+            "field_rate": self.field_rate,
+            "on_damage": self.on_damage,
+            "dedup": self.dedup,
+        }
+
+
+@dataclass(frozen=True)
 class EncoderOptions:
     """Encoder and pixel format of the output."""
 
@@ -186,6 +248,34 @@ class EncoderOptions:
             "pix_fmt": self.pix_fmt,
             "overwrite": self.overwrite,
         }
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """The workers of a command, on this machine or on those of a Ray cluster."""
+
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Workers, which compute at the same time.", min=1, show_default="one for each GPU, else one"),
+    ] = None
+    executor: Annotated[
+        str, typer.Option(help="Where the workers are: local (processes here) or ray (a Ray cluster).")
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Head node of the Ray cluster: HOST:PORT, or auto for the one on this machine.",
+            show_default="RAY_ADDRESS, else a Ray of its own",
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Raise RequestError for options that contradict each other."""
+        if self.executor not in ("local", "ray"):
+            raise RequestError(f"Unknown executor '{self.executor}': use local or ray.")
+        if self.executor == "local":
+            refuse_without("--executor ray", {"--ray-address": self.ray_address})
 
 
 @dataclass(frozen=True)

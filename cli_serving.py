@@ -1,16 +1,15 @@
 """The command that serves videos over HTTP."""
 
-import base64
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from .cli_batch import backends_of_workers
-from .cli_options import BackendOptions, record_options
+from .cli_batch import backends_of_workers, open_executor
+from .cli_options import BackendOptions, WorkerOptions, record_options
 from .engine.contract.errors import BackendError, RequestError
-from .terminal import err
+from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
@@ -19,16 +18,22 @@ _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # mo
 @record_options
 def serve(
     backend: BackendOptions,
+    worker: WorkerOptions,
     store: Annotated[Path, typer.Option(help="Folder of the jobs and their files.")] = Path("stvsr-jobs"),
+    files: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="For workers on other machines: a folder that all machines share, or s3://BUCKET/FOLDER.",
+            show_default="the store",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help="A file with the token that clients send.", show_default="none")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Worker processes.", min=1, show_default="one for each GPU, else one")
     ] = None,
     max_upload: Annotated[str, typer.Option(help="Largest video: bytes, or a number with K, M or G.")] = "2G",
     max_pixels: Annotated[int, typer.Option(help="Largest input frame, in pixels.", min=1)] = 3840 * 2160,
@@ -58,13 +63,14 @@ def serve(
     batch: Annotated[int, typer.Option(help="Windows of several streams that are computed at once.", min=1)] = 1,
 ) -> None:
     """Serve videos and frames over HTTP: jobs that go on after a restart, and live streams."""
+    worker.check()
     try:
         import uvicorn
 
         from .engine.serving.app import make_app
         from .engine.serving.logs import log_to_stderr
         from .engine.serving.requests import check_model
-        from .engine.serving.settings import Settings
+        from .engine.serving.settings import Settings, read_secret, read_token
         from .engine.serving.websocket import websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
@@ -76,8 +82,9 @@ def serve(
         check_model(model)
     settings = Settings(
         folder=store,
+        files=files,
         host=host,
-        token=None if token_file is None else _read_token(token_file),
+        token=None if token_file is None else read_token(token_file),
         most_upload_bytes=_read_bytes(max_upload),
         most_pixels=max_pixels,
         most_frames=max_frames,
@@ -85,14 +92,15 @@ def serve(
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
         webhook_prefixes=tuple(webhook_prefix or ()),
-        webhook_secret=None if webhook_secret_file is None else _read_secret(webhook_secret_file),
+        webhook_secret=None if webhook_secret_file is None else read_secret(webhook_secret_file),
         most_streams=max_streams,
         warm=tuple(warm or ()),
         batch=batch,
     )
     log_to_stderr(log_level)
-    app = make_app(settings, backends_of_workers(backend.record(), workers))
-    err.print(f"Serving on http://{host}:{port}, jobs in {store}.", soft_wrap=True)
+    record = backend.record()
+    app = make_app(settings, backends_of_workers(record, worker.workers), open_executor(worker, record))
+    err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -104,36 +112,10 @@ def serve(
             **websocket_options(settings),
         )
     )
-    server.run()
+    with interruptible("its jobs go on when it is started again"):
+        server.run()
     if not server.started:
         sys.exit(1)
-
-
-def _read_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise RequestError(f"{path} cannot be read ({reason}): name a file of one line of text.") from error
-
-
-def _read_secret(path: Path) -> bytes:
-    """Read the secret of webhooks, as the Standard Webhooks specification writes it."""
-    kind, _, text = _read_line(path).partition("_")
-    try:
-        secret = base64.b64decode(text, validate=True)
-    except ValueError:
-        secret = b""
-    if kind != "whsec" or not 24 <= len(secret) <= 64:
-        raise RequestError(f"The secret in {path} is not 'whsec_' and 24 to 64 bytes as base64: write another.")
-    return secret
-
-
-def _read_token(path: Path) -> str:
-    token = _read_line(path)
-    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
-        raise RequestError(f"The token in {path} is not one line of 16 ASCII characters or more: write another.")
-    return token
 
 
 def _read_bytes(text: str) -> int:

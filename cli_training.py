@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from .engine.contract.errors import RequestError
-from .terminal import err, interruptible, out, plain, progress_bar, read_pairs, training_extra
+from .terminal import err, headline, interruptible, out, plain, progress_bar, read_pairs, training_extra
 
 if TYPE_CHECKING:
     from .training.run import TrainingRun
@@ -55,7 +55,7 @@ def export(
         )
         kept: dict[str, Any] = {key: judged[key] for key in ("protocol", "mean", "gain_db") if key in judged}
         folder = export_bundle(entry, trained, output, training, kept, overwrite)
-    out.print(f"[bold]{plain(folder)}[/]", soft_wrap=True)
+    headline(folder)
 
 
 def _read_scores(path: Path) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _train_one(
     with _training_progress(no_progress) as progress:
         task = progress.add_task(f"train {network}", total=run.schedule.steps, completed=trainer.step, note="")
         scores = trainer.fit(lambda step, loss: progress.update(task, completed=step, note=f"loss {loss:.4f}"))
-    out.print(f"[bold]{plain(run.folder / 'weights.pt')}[/]", soft_wrap=True)
+    headline(run.folder / "weights.pt")
     if trainer.speed:
         steps, share = trainer.speed
         out.print(f"  {steps:.2f} steps/s on {run.device}, {share:.0%} of the time waiting for data")
@@ -297,6 +297,6 @@ def _train_adavsr(network: str, run: "TrainingRun", meta: dict[str, str], no_pro
             schedule,
             lambda part, step, loss: progress.update(tasks[part], completed=step, note=f"loss {loss:.4f}"),
         )
-    out.print(f"[bold]{plain(run.folder / 'meta')}[/]", soft_wrap=True)
+    headline(run.folder / "meta")
     for part, figures in scores.items():
         out.print(f"  {part}: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()), soft_wrap=True)

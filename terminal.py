@@ -1,14 +1,17 @@
 """The terminal: consoles, progress bars, and the parsing of options that several commands share."""
 
+import errno
+import io
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,27 +21,94 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from .engine.contract.errors import BackendError, RequestError
+from .engine.contract.interrupts import Interrupted
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Characters that would move the cursor, end the line or turn the direction of the text, and halves of characters.
+_UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_RATE = re.compile(r"[^eE]{1,80}([eE][+-]?\d{1,3})?")  # a longer exponent would take all memory
 
 
-def fail(sentence: str) -> NoReturn:
+class Terminal(Console):
+    """A console that prints text as it is, without markup in brackets or names of emoji.
+
+    A stream that cannot be written, as on a full disk, is given up: it does not end a run.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; an error of the stream becomes a note on stderr."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self._give_up(error)
+
+    def print_json(self, json: str | None = None, **options: Any) -> None:
+        """Print JSON in ASCII, so that no text in it can control the terminal."""
+        super().print_json(json, **{**options, "ensure_ascii": True})
+
+    def _give_up(self, error: OSError) -> None:
+        """Discard what is printed from now on, and what is left in the stream's buffer."""
+        try:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self.file.fileno())
+            os.close(nothing)
+        except (OSError, ValueError, io.UnsupportedOperation):  # a stream without a descriptor
+            pass
+        if not self.stderr and error.errno != errno.EPIPE:  # who closes a pipe needs no note
+            note(f"Standard output cannot be written ({error.strerror}): what it should show is lost.")
+
+
+out = Terminal()
+err = Terminal(stderr=True)
+
+
+def protect_streams() -> None:
+    """Let the standard streams show characters that their encoding lacks as escapes, in the place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def headline(text: object, rest: str = "") -> None:
+    """Print a line on stdout that starts with a bold text."""
+    out.print(Text.assemble((plain(text), "bold"), rest), soft_wrap=True)
+
+
+def note(sentence: object) -> None:
+    """Print a note on stderr."""
+    err.print(Text.assemble(("Note:", "yellow"), f" {plain(sentence)}"), soft_wrap=True)
+
+
+def complain(sentence: object) -> None:
+    """Print an error on stderr."""
+    err.print(Text.assemble(("Error:", "bold red"), f" {plain(sentence)}"), soft_wrap=True)
+
+
+def fail(sentence: object) -> NoReturn:
     """Print an error and exit with code 1."""
-    err.print(f"[bold red]Error:[/] {sentence}", soft_wrap=True)
+    complain(sentence)
     sys.exit(1)
 
 
 @contextmanager
 def interruptible(consequence: str) -> Iterator[None]:
-    """Turn Ctrl-C into one sentence about its consequence, and exit code 130."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP into one sentence about its consequence, and exit code 128 + the signal."""
     try:
         yield
-    except KeyboardInterrupt:
-        err.print(f"Interrupted: {consequence}.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interrupt:
+        err.print(f"Interrupted: {consequence}.", soft_wrap=True)
+        raise typer.Exit(128 + interrupt_number(interrupt)) from None
+
+
+def interrupt_number(interrupt: KeyboardInterrupt) -> int:
+    """Return the number of the signal behind an interrupt."""
+    return interrupt.number if isinstance(interrupt, Interrupted) else Interrupted().number
 
 
 @contextmanager
@@ -55,8 +125,8 @@ def training_extra() -> Iterator[None]:
 
 
 def plain(text: object) -> str:
-    """Return the text with its rich markup escaped."""
-    return escape(str(text))
+    """Return the text on one line, with characters that control a terminal shown as escapes."""
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -73,6 +143,8 @@ def read_size(text: str) -> tuple[int, int]:
 def read_rate(text: str) -> Fraction:
     """Parse frames per second, a number or a fraction. Raises RequestError."""
     try:
+        if not _RATE.fullmatch(text):
+            raise ValueError
         rate = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise RequestError(
@@ -98,10 +170,10 @@ def progress_bar(hidden: bool) -> Progress:
     """Return a progress bar with a note, the elapsed and the remaining time; it is hidden without a terminal."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

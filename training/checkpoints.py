@@ -1,6 +1,6 @@
 """Build networks and read their weights from checkpoints: all of them, or those that fit as a start for training."""
 
-import pickle
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ..engine.contract.errors import CheckpointError, RequestError
+from .checkpoint_files import LARGEST_CHECKPOINT, check_tensors, read_checkpoint
 from .networks.base import Network
 from .networks.registry import NetworkEntry, configured
 
+_SMALL = 256  # with no larger number in its configuration, every network has less than 2 GiB of weights
+_LARGEST = 4096  # of a number in a configuration
 _MAX_LISTED = 5  # names in an error
 _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is an average over training steps, and preferred
 
@@ -21,6 +24,7 @@ _INNER_NAMES = ("params_ema", "params", "state_dict")  # the first is an average
 def build_network(entry: NetworkEntry) -> Network:
     """Build a network of the list, with initial weights. Raises RequestError if its configuration does not allow it."""
     try:
+        _check_size(entry)
         return entry.build(entry.config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         if isinstance(error, ValidationError):
@@ -33,6 +37,23 @@ def build_network(entry: NetworkEntry) -> Network:
         ) from error
 
 
+def _check_size(entry: NetworkEntry) -> None:
+    """Build a network without memory, and raise RequestError if its weights would take too much of it."""
+    numbers = [value for value in vars(entry.config).values() if isinstance(value, int | float)]
+    if max(numbers, default=0) <= _SMALL:
+        return
+    if max(numbers) > _LARGEST:
+        raise RequestError(f"{entry.name} with {entry.config} is larger than every network: give at most {_LARGEST}.")
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = entry.build(entry.config)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > LARGEST_CHECKPOINT:
+        raise RequestError(
+            f"{entry.name} with {entry.config} has weights of {size / 2**30:.3g} GiB, and"
+            f" {LARGEST_CHECKPOINT >> 30} are allowed: choose smaller values."
+        )
+
+
 def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[str, Any]]:
     """Build a network with the weights that training starts from, and return it with a record for the manifest."""
     torch.manual_seed(seed)
@@ -42,27 +63,37 @@ def random_weights(entry: NetworkEntry, seed: int = 0) -> tuple[Network, dict[st
 def load_weights(
     entry: NetworkEntry, path: Path, changes: Mapping[str, str] | None = None
 ) -> tuple[Network, dict[str, Any]]:
-    """Build a network of the list with the weights of a file: a `weights.pt` of training, or an official checkpoint.
+    """Build a network of the list with the weights of a file: a `weights.pt` of training, or another checkpoint.
 
     `changes` replace fields of the configuration, as text. Returns the network, and the file's record of its training.
     Raises CheckpointError if the file cannot be read, or if its weights do not fit the network, and RequestError if
     the changes are invalid.
     """
-    content = _read(path)
+    content = read_checkpoint(path)
     record: dict[str, Any] = {"checkpoint": path.name}
     if isinstance(content, Mapping) and {"state_dict", "config"} <= content.keys():
         try:
             entry = replace(entry, config=type(entry.config)(**content["config"]))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise CheckpointError(
                 f"The checkpoint {path} is for another network than {entry.name} ({error}): name the network that it"
                 " was trained for."
             ) from error
-        record = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+        others = {key: value for key, value in content.items() if key not in ("state_dict", "config")}
+        record = {key: value for key, value in others.items() if _is_plain(value)}
     entry = configured(entry, changes or {})
     network = build_network(entry)
     load_official(network, read_state_dict(content) if isinstance(content, Mapping) else path)
     return network, record
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value of a checkpoint's record can be stored in a manifest."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_run(folder: Path, config: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -70,7 +101,7 @@ def read_run(folder: Path, config: Mapping[str, Any], device: str) -> dict[str, 
 
     Raises CheckpointError if it cannot be read, and RequestError if its configuration is not `config`.
     """
-    state = _read(folder / "last.pt", device)
+    state = read_checkpoint(folder / "last.pt", device)
     if not isinstance(state, dict) or state.get("config") != config:
         raise RequestError(
             f"The folder {folder} contains a run of another configuration: name another folder, or delete it."
@@ -84,7 +115,7 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tens
     The weights may be one level down, under one of the keys that official checkpoints use. Raises CheckpointError if
     the file cannot be read, or if it contains anything else than tensors by name.
     """
-    content = source if isinstance(source, Mapping) else _read(Path(source))
+    content = source if isinstance(source, Mapping) else read_checkpoint(Path(source))
     name = "the state dict" if isinstance(source, Mapping) else source
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -96,7 +127,9 @@ def read_state_dict(source: str | Path | Mapping[str, Tensor]) -> dict[str, Tens
         raise CheckpointError(
             f"A checkpoint contains only tensors, and these entries are none: {_listed(others)}. Choose another one."
         )
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    state = {str(name).removeprefix("module."): value for name, value in content.items()}
+    check_tensors(name, state)
+    return state
 
 
 def load_official(network: Network, source: str | Path | Mapping[str, Tensor]) -> None:
@@ -148,16 +181,6 @@ def load_matching(network: Network, source: str | Path | Mapping[str, Tensor]) -
         )
     network.load_state_dict(matching, strict=False)
     return [name for name in own if name not in matching and name not in network.constants]
-
-
-def _read(path: Path, device: str = "cpu") -> object:
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}: name another file.")
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else "it ends too soon"
-        raise CheckpointError(f"The checkpoint {path} cannot be read ({reason}): copy or download it again.") from error
 
 
 def _listed(names: list[str]) -> str:

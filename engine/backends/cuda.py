@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...kernels import color
-from ..contract.errors import BackendError, DeviceMemoryError
+from ..contract.errors import BackendError, DeviceMemoryError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat, to_uint16
 from .cuda_driver import check_context
 from .device import Array
@@ -102,8 +102,10 @@ class CudaDevice:
     def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Convert an output buffer on the current stream, copy it on the copy stream, and return a function that waits.
 
-        The picture has the planes of `picture_format` if the color kernel supports it, else RGB, (3, H, W) uint16.
+        The picture has the planes of `picture_format` if the color kernel supports it, else RGB, (3, H, W) uint16. The
+        function raises NonFiniteError if the buffer holds NaN or infinity.
         """
+        finite = self._cupy.isfinite(buffer).all().reshape(1)
         if picture_format is not None and picture_format.pix_fmt in color.PIX_FMTS:
             planes = color.from_rgb(
                 buffer, picture_format.pix_fmt, picture_format.luma_weights, picture_format.full_range
@@ -111,15 +113,18 @@ class CudaDevice:
         else:
             planes, picture_format = (to_uint16(buffer, 0, 1),), None
         self._copies.wait_event(self._cupy.cuda.get_current_stream().record())
-        host = tuple(_page_locked(plane.shape, plane.dtype) for plane in planes)
-        for plane, copy in zip(planes, host, strict=True):
-            plane.get(stream=self._copies, out=copy, blocking=False)
+        arrays = (finite, *planes)
+        is_finite, *host = (_page_locked(array.shape, array.dtype) for array in arrays)
+        for array, copy in zip(arrays, (is_finite, *host), strict=True):
+            array.get(stream=self._copies, out=copy, blocking=False)
         copied = self._copies.record()
 
-        def wait(source: tuple[Array, ...] = planes) -> Picture:  # the default keeps the planes until they are copied
+        def wait(source: tuple[Array, ...] = arrays) -> Picture:  # the default keeps the arrays until they are copied
             with translate_errors(self._cupy, self.name):
                 copied.synchronize()
-            return host[0] if picture_format is None else host
+            if not is_finite[0]:
+                raise NonFiniteError("A frame holds values that are not finite numbers.")
+            return host[0] if picture_format is None else tuple(host)
 
         return wait
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..contract.picture import Picture, PictureFormat, to_uint16
+from ..contract.picture import Picture, PictureFormat, check_finite, to_uint16
 
 # A NumPy array on the CPU, a CuPy array on a GPU; both accept NumPy's functions.
 Array = Any
@@ -35,7 +35,10 @@ class Device(Protocol):
         """Return the size of an output buffer in bytes."""
 
     def write(self, buffer: Array, frame: Array, low: float, high: float) -> None:
-        """Write a network's values into a part of an output buffer; `low` is black and `high` white."""
+        """Write a network's values into a part of an output buffer; `low` is black and `high` white.
+
+        This, or the function that `download` returns, raises NonFiniteError for NaN and infinity.
+        """
 
     def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Start to copy an output buffer to the host, and return a function that waits for the picture.
@@ -72,7 +75,8 @@ class CpuDevice:
         return 3 * size[0] * size[1] * np.dtype(np.uint16).itemsize
 
     def write(self, buffer: np.ndarray, frame: np.ndarray, low: float, high: float) -> None:
-        """Write a network's values into a part of an output buffer, rounded and clipped."""
+        """Write a network's values into a part of an output buffer, rounded and clipped. Raises NonFiniteError."""
+        check_finite(frame)
         buffer[...] = to_uint16(frame, low, high)
 
     def download(self, buffer: np.ndarray, picture_format: PictureFormat | None) -> Callable[[], Picture]:

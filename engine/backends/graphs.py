@@ -1,4 +1,4 @@
-"""A bundle's graphs, opened on one device by one backend: ONNX Runtime's sessions, or engines for the sizes in use."""
+"""A bundle's graphs, opened by one backend: sessions of ONNX Runtime, engines for the sizes in use, or a server."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..contract.axes import sizes_of
+from ..contract.axes import shape_of, sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
-from ..contract.errors import BackendError
+from ..contract.errors import BackendError, BundleError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
 from . import fourier_field, videoinr_decoder
@@ -20,7 +20,10 @@ from .cuda import CudaDevice
 from .cuda_driver import local_target
 from .device import Array, Device
 from .onnxruntime import FixedShapes, OrtSession, open_on
-from .options import Backend, parse_device
+from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
+from .remote.address import parse_address
+from .remote.server import InferenceServer
+from .remote.session import RemoteDevice, RemoteSession
 from .session import Session
 from .tensorrt.engines import find_engine
 from .tensorrt.half import COORDINATES, graph_to_fp16
@@ -41,15 +44,27 @@ class _Key(NamedTuple):
 class Graphs(Closing):
     """The graphs of a bundle. A session of each role opens when it first runs."""
 
-    backend: Literal["ort", "tensorrt"]
+    backend: Literal["ort", "tensorrt", "remote"]
 
     def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
         self.bundle, self.device, self.precision = bundle, device, precision
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Run one graph on the current stream; `keep` as in `Session.run`."""
-        return self.session(role, inputs).run(inputs, keep=keep)
+        """Run one graph on the current stream; `keep` as in `Session.run`.
+
+        Raises BundleError if an output has another shape than the manifest states.
+        """
+        outputs = self.session(role, inputs).run(inputs, keep=keep)
+        graph = self.bundle.graph(role)
+        sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
+        for spec in graph.outputs:
+            if (actual := _shape(outputs[spec.name])) != (stated := shape_of(spec, sizes)):
+                raise BundleError(
+                    f"The graph {self.bundle.path(role)} returns '{spec.name}' of the shape {actual}, and its manifest"
+                    f" states {stated}: export the bundle again, or use another one."
+                )
+        return outputs
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""
@@ -92,9 +107,16 @@ class OrtGraphs(Graphs):
 
     backend = "ort"
 
-    def __init__(self, bundle: Bundle, device: Device, threads: int | None, precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        threads: int | None,
+        precision: Precision = "fp32",
+        time_limit_s: float | None = None,
+    ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads = threads
+        self._threads, self._time_limit_s = threads, time_limit_s
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -136,7 +158,7 @@ class OrtGraphs(Graphs):
                 entry.inputs, dict(zip(names, key.shapes, strict=True))
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
-        return OrtSession(graph, self.device, self._threads, self.precision, fixed)
+        return OrtSession(graph, self.device, self._threads, self.precision, fixed, self._time_limit_s)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
@@ -207,6 +229,34 @@ class EngineGraphs(Graphs):
                 self._close_session(_Key(graph.role))
 
 
+class RemoteGraphs(Graphs):
+    """Graphs on an inference server, which is checked at once: its models, their tensors and their fingerprints."""
+
+    backend = "remote"
+
+    def __init__(self, bundle: Bundle, backend: Backend, warn: Warn) -> None:
+        assert backend.url is not None  # checked by the record
+        self._server = InferenceServer(parse_address(backend.url), backend.timeout_s or DEFAULT_TIMEOUT_S)
+        try:
+            precision = self._server.check(bundle, warn)
+        except BaseException:
+            self._server.close()
+            raise
+        super().__init__(bundle, RemoteDevice(str(self._server.address)), precision)
+
+    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        return RemoteSession(self._server, self.bundle, key.role, self.device)
+
+    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Raise BackendError: the weights of a server belong to all of its clients."""
+        raise BackendError("An inference server keeps its weights: use --backend ort to replace them.")
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._server.close()
+
+
 def ignore_warnings(sentence: str) -> None:
     """Discard a warning."""
 
@@ -218,19 +268,22 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
     backend or the device is not available, BundleError if a graph cannot be loaded.
     """
     backend = backend or Backend()
+    if backend.kind == "remote":
+        return RemoteGraphs(bundle, backend, warn)
     kind, index = parse_device(backend.device)
     if backend.kind == "tensorrt" or (backend.kind == "auto" and kind != "cpu" and not engines_unavailable(index)):
         return EngineGraphs(bundle, CudaDevice(index), backend, warn)
 
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
-            return OrtGraphs(bundle, device, backend.threads, backend.precision_on_gpu(bundle.manifest))
+            precision = backend.precision_on_gpu(bundle.manifest)
+            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
                 f" {backend.precision}, or see 'stvsr info --devices'."
             )
-        return OrtGraphs(bundle, device, backend.threads)
+        return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
 
     return open_on(backend.device, open_with)
 
@@ -251,6 +304,12 @@ def _kernel_session(
     if bundle.manifest.architecture.name == videoinr_decoder.ARCHITECTURE:
         return videoinr_decoder.VideoInrDecoderSession(bundle, device, precision, weights)
     return fourier_field.FourierFieldSession(bundle, role, device, weights)
+
+
+def _shape(value: Array) -> tuple[int, ...]:
+    """Return the shape of an array, or of one of ONNX Runtime's values."""
+    shape = value.shape
+    return tuple(shape() if callable(shape) else shape)
 
 
 def _names(session: Session) -> list[str]:

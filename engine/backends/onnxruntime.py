@@ -5,6 +5,7 @@ import functools
 import io
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from ..contract.axes import shape_of, sizes_of
 from ..contract.closing import Closing
 from ..contract.errors import BackendError, BundleError, DeviceMemoryError
 from ..contract.manifest import Precision, TensorSpec
+from ..contract.shortage import describe_shortage
 from .cuda import CudaDevice
 from .device import Array, CpuDevice, Device
 from .options import cpu_threads, parse_device
@@ -26,7 +28,7 @@ _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 # Of the CUDA provider: they measured best on an H200, and make the first run short (benchmarks/gpu/README.md).
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
-_OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
 _Opened = TypeVar("_Opened")
 
 
@@ -62,8 +64,10 @@ class OrtSession(Closing):
 
     On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device. There products are
     rounded to TF32 at the precision "tf32"; float16 is a matter of the graph's own types. Runs of fixed shapes are
-    captured as a CUDA graph, if ONNX Runtime can compute every node of the graph on the GPU.
-    Raises BackendError if ONNX Runtime cannot use the GPU, BundleError if it cannot load the graph.
+    captured as a CUDA graph, if ONNX Runtime can compute every node of the graph on the GPU. A run that takes more than
+    `time_limit_s` seconds is ended.
+    Raises BackendError if ONNX Runtime cannot use the GPU or for such a run, BundleError if it cannot load or compute
+    the graph.
     """
 
     def __init__(
@@ -73,9 +77,10 @@ class OrtSession(Closing):
         threads: int | None = None,
         precision: Precision = "fp32",
         fixed: FixedShapes | None = None,
+        time_limit_s: float | None = None,
     ) -> None:
         ort = import_onnxruntime()
-        self._ort = ort
+        self._ort, self._graph, self._time_limit_s = ort, _describe(graph), time_limit_s
         self.device: Device = device or CpuDevice()
         self.captured = False
         self._bound: _Bound | None = None
@@ -128,17 +133,34 @@ class OrtSession(Closing):
         return {name: array.copy() for name, array in self._bound.outputs.items()}
 
     def _compute(self, binding: Any) -> None:
-        """Run the graph and wait. Raises DeviceMemoryError."""
+        """Run the graph and wait. Raises DeviceMemoryError, BackendError, BundleError."""
+        options = self._ort.RunOptions()
+        timer = None
+        if self._time_limit_s is not None:
+            timer = threading.Timer(self._time_limit_s, setattr, (options, "terminate", True))
+            timer.daemon = True
+            timer.start()
         try:
             # The run is awaited. Otherwise ONNX Runtime frees page-locked buffers in a callback of the stream, which
             # CUDA forbids, and the process aborts.
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            if _OUT_OF_MEMORY.search(str(error)):
+            if OUT_OF_MEMORY.search(str(error)):
                 raise DeviceMemoryError(
                     f"The memory of device '{self.device.name}' is too small for this work: use smaller tiles (--tile)."
                 ) from error
-            raise
+            if options.terminate:
+                raise BackendError(
+                    f"A run of {self._graph} takes more than {self._time_limit_s:g} s: choose another bundle, or raise"
+                    " the time limit."
+                ) from error
+            reason = str(error).replace("\n", " ").strip()
+            raise BundleError(
+                f"ONNX Runtime cannot compute {self._graph} ({reason}); export the bundle again, or use another one."
+            ) from error
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _bind_cpu(self, binding: Any, inputs: Mapping[str, Array]) -> None:
         for spec in self.inputs:
@@ -219,6 +241,8 @@ def _create(ort: ModuleType, graph: str | Path | bytes, options: Any, providers:
         content = graph if isinstance(graph, bytes) else os.fspath(graph)
         return ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:
+        if (shortage := describe_shortage(error)) is not None:
+            raise BackendError(shortage) from error
         reason = str(error).replace("\n", " ").strip()
         raise BundleError(
             f"ONNX Runtime cannot load {_describe(graph)} ({reason}); restore the file or export it again."

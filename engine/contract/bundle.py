@@ -8,18 +8,20 @@ import json
 import os
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from .errors import BundleError, RequestError
+from .atomic import new_folder
+from .errors import BundleError
+from .files import read_file
+from .graph_file import compare_tensors, read_interface
 from .manifest import FORMAT, Graph, Manifest, Role, TensorSpec
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST, LARGEST_GRAPH = 16 << 20, 2 << 30  # bytes; protobuf allows no larger graph
 MODELS = Path(__file__).parents[1] / "models"  # the bundles that the package ships
 
 
@@ -39,19 +41,20 @@ class Bundle:
     def load(cls, folder: str | Path) -> "Bundle":
         """Read the bundle in `folder` and check its manifest and graphs; engine files are not checked.
 
-        Raises BundleError if the manifest is missing or invalid, or if a graph is missing or has changed.
+        Raises BundleError if the manifest is missing or invalid, or if a graph is missing, has changed, declares other
+        inputs or outputs than the manifest, or keeps weights in another file.
         """
         folder = Path(folder)
         path = folder / MANIFEST
         try:
-            text = path.read_bytes()
+            text = read_file(path, LARGEST_MANIFEST)
         except OSError as error:
             raise BundleError(
                 f"{folder} is no bundle: {MANIFEST} cannot be read there ({error.strerror}); name a bundle's folder."
             ) from error
-        manifest = _parse(text, path)
+        manifest = parse_manifest(text, path)
         for graph in manifest.graphs:
-            _check_sha256(folder / graph.file, graph.sha256)
+            _check_graph(folder / graph.file, graph, *manifest.tensors_of(graph.role))
         if manifest.engines:
             text = _serialize(manifest.model_copy(update={"engines": ()}))
         return cls(folder, manifest, hashlib.sha256(text).hexdigest())
@@ -68,11 +71,11 @@ class Bundle:
         return self.folder / self.graph(role).file
 
 
-def _parse(text: bytes, path: Path) -> Manifest:
+def parse_manifest(text: bytes, path: Path) -> Manifest:
     """Return the manifest in a JSON text; `path` is its file, for messages. Raises BundleError if it is invalid."""
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} is not valid JSON ({error}); restore the file or export the bundle again."
         ) from error
@@ -91,19 +94,26 @@ def _parse(text: bytes, path: Path) -> Manifest:
         ) from error
 
 
-def _check_sha256(path: Path, sha256: str) -> None:
-    """Raise BundleError unless the file can be read and has this sha256."""
+def _check_graph(path: Path, graph: Graph, inputs: set[str], outputs: set[str]) -> None:
+    """Raise BundleError unless the file of a graph can be read, is what its manifest states, and has these tensors."""
     try:
-        actual = file_sha256(path)
+        content = read_file(path, LARGEST_GRAPH)
     except OSError as error:
         raise BundleError(
             f"{path} is named by its manifest and cannot be read ({error.strerror}); restore the file."
         ) from error
-    if actual != sha256:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != graph.sha256:
         raise BundleError(
-            f"{path} has changed since its manifest was written (sha256 {actual[:12]}..., expected {sha256[:12]}...);"
-            " restore the file or export the bundle again."
+            f"{path} has changed since its manifest was written (sha256 {actual[:12]}..., expected"
+            f" {graph.sha256[:12]}...); restore the file or export the bundle again."
         )
+    try:
+        interface = read_interface(content)
+        compare_tensors("input", graph.inputs, interface.inputs, inputs)
+        compare_tensors("output", graph.outputs, interface.outputs, outputs)
+    except BundleError as error:
+        raise BundleError(f"{path} {error}; export the bundle again, or use another one.") from error
 
 
 def file_sha256(path: Path) -> str:
@@ -132,34 +142,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-@contextmanager
-def new_bundle(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder for the files of a bundle; it is renamed to `folder` if the block succeeds.
+def new_bundle(folder: str | Path, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Return a context with a temporary folder for the files of a bundle, renamed to `folder` if the block succeeds.
 
     If the block raises, the temporary folder is deleted and `folder` stays as it was. Raises RequestError if `folder`
     exists and is not empty, unless `overwrite` is set and it is a bundle or contains only bundles.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not overwrite:
-            raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
-        if not (folder.is_dir() and _contains_only_bundles(folder)):
-            raise RequestError(
-                f"{folder} contains something other than a bundle and is not overwritten; name another folder."
-            )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        partial, replaced = Path(temporary) / folder.name, Path(temporary) / "replaced"
-        partial.mkdir()
-        yield partial
-        if folder.exists():
-            folder.rename(replaced)
-        try:
-            partial.rename(folder)
-        except OSError:
-            with suppress(OSError):
-                replaced.rename(folder)
-            raise
+    return new_folder(Path(folder), "a bundle", overwrite, _contains_only_bundles)
 
 
 def _contains_only_bundles(folder: Path) -> bool:
@@ -172,7 +161,13 @@ def copy_bundle(bundle: Bundle, folder: Path, engines: bool = True) -> Bundle:
     """Copy a bundle's graphs, and its engines unless `engines` is false, to an empty folder, and load the copy."""
     manifest = bundle.manifest if engines else bundle.manifest.model_copy(update={"engines": ()})
     for file in (part.file for parts in (manifest.graphs, manifest.engines) for part in parts):
-        shutil.copyfile(bundle.folder / file, folder / file)
+        try:
+            shutil.copyfile(bundle.folder / file, folder / file)
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{bundle.folder / file} is named by its manifest and is missing; restore the file, or compile the"
+                " bundle again."
+            ) from error
     write_manifest(folder, manifest)
     return Bundle.load(folder)
 

@@ -4,7 +4,8 @@ StvsrError
 ├── MediaError              a video or image folder cannot be read or written
 ├── BundleError             a bundle is missing, damaged, changed or of an unknown format
 ├── BackendError            a requested backend or device is not available
-│   └── DeviceMemoryError   the memory of a device is too small for the work
+│   ├── DeviceMemoryError   the memory of a device is too small for the work
+│   └── NonFiniteError      a network computed NaN or infinity
 ├── RequestError            the bundle or the video does not support a scale, rate, size or option
 ├── ExportError             an exported graph and its network compute different results
 ├── CheckpointError         a checkpoint does not hold the weights of the network that reads it
@@ -32,6 +33,10 @@ class BackendError(StvsrError):
 
 class DeviceMemoryError(BackendError):
     """The memory of a device is too small for the work."""
+
+
+class NonFiniteError(BackendError):
+    """A network computed NaN or infinity."""
 
 
 class RequestError(StvsrError):

@@ -4,10 +4,10 @@ Sizes and halos are in input pixels, value ranges in the units of the network, a
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT = 1
 Role = Literal["encoder", "refiner", "decoder", "integer_decoder", "network"]
@@ -17,6 +17,14 @@ Library = Literal["tensorrt", "tensorrt-rtx"]
 
 _FILE = r"^[\w\-][\w\-.]*$"  # a bare file name: a bundle cannot point outside its folder
 _SHA256 = r"^[0-9a-f]{64}$"
+# Limits far above every network: a manifest that states more would take all memory.
+LARGEST_PX, LARGEST_FACTOR, LARGEST_WINDOW, LARGEST_VALUE = 4096, 64, 1024, 1e6
+_LEAST_RANGE = 1e-6
+
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # as C++ hosts have them
+Pixels = Annotated[int, Field(ge=1, le=LARGEST_PX)]
+Factor = Annotated[int, Field(ge=1, le=LARGEST_FACTOR)]
+Value = Annotated[float, Field(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 
 
 class _Frozen(BaseModel):
@@ -34,7 +42,7 @@ class TensorSpec(_Frozen):
 
     name: str
     dtype: str  # NumPy's name, such as "float32"
-    axes: tuple[str | int, ...]
+    axes: tuple[str | Integer, ...]
 
 
 class Graph(_Frozen):
@@ -53,11 +61,11 @@ class EngineSpec(_Frozen):
     role: Role
     graph_sha256: str = Field(pattern=_SHA256)  # of the graph that is compiled
     precision: Precision
-    shapes: dict[str, tuple[int, int, int]]  # smallest, usual and largest size of each free axis
+    shapes: dict[str, tuple[Integer, Integer, Integer]]  # smallest, usual and largest size of each free axis
     target: str = Field(pattern=r"^sm\d+$")  # compute capability of the GPU, such as "sm89"
     library: Library
     version: str  # of the library
-    lowering: int  # version of the passes from graph to engine
+    lowering: Integer  # version of the passes from graph to engine
     refit: bool = False  # whether its weights can be replaced while it is open
     plugins: bool = False  # whether it contains stvsr's own kernels
 
@@ -83,7 +91,7 @@ class RunWindow(_Frozen):
     """N neighbouring frames, which become 2N - 1: the network adds one frame in every gap."""
 
     kind: Literal["run"] = "run"
-    frames: int = Field(ge=2)  # N
+    frames: int = Field(ge=2, le=LARGEST_WINDOW)  # N
 
 
 class SlidingWindow(_Frozen):
@@ -95,7 +103,7 @@ class SlidingWindow(_Frozen):
     """
 
     kind: Literal["sliding"] = "sliding"
-    frames: int = Field(ge=1)
+    frames: int = Field(ge=1, le=LARGEST_WINDOW)
     padding: Literal["replicate", "reflection", "reflection_circle"]
 
 
@@ -109,9 +117,9 @@ class DoubledWindow(_Frozen):
     """
 
     kind: Literal["doubled"] = "doubled"
-    frames: int = Field(ge=1)
-    overlap: int = Field(ge=0)  # frames
-    coarse: PositiveInt | None = None
+    frames: int = Field(ge=1, le=LARGEST_WINDOW)
+    overlap: int = Field(ge=0, le=LARGEST_WINDOW)  # frames
+    coarse: Factor | None = None
 
 
 Window = PairWindow | RunWindow | SlidingWindow | DoubledWindow
@@ -134,8 +142,8 @@ class ContinuousSpace(_Frozen):
     """Any space factor from `minimum` to `maximum`, independently for height and width."""
 
     kind: Literal["continuous"] = "continuous"
-    minimum: float = Field(gt=0)
-    maximum: float = Field(gt=0)
+    minimum: float = Field(gt=0, le=LARGEST_FACTOR)
+    maximum: float = Field(gt=0, le=LARGEST_FACTOR)
 
     def serves(self, size_px: int, target_px: int) -> bool:
         """Return whether an axis of `size_px` can become `target_px`; targets may exceed the range by half a pixel."""
@@ -158,7 +166,7 @@ class FixedFactors(_Frozen):
     """A list of factors, in space or in time, with nothing between them."""
 
     kind: Literal["fixed"] = "fixed"
-    factors: tuple[PositiveInt, ...] = Field(min_length=1)
+    factors: tuple[Factor, ...] = Field(min_length=1)
 
     def serves(self, size_px: int, target_px: int) -> bool:
         """Return whether an axis of `size_px` can become `target_px`."""
@@ -171,8 +179,8 @@ class FixedFactors(_Frozen):
 class SizeConstraint(_Frozen):
     """The heights and widths that a network accepts: multiples of `multiple_of` from `minimum` on, in input pixels."""
 
-    minimum: PositiveInt = 1
-    multiple_of: PositiveInt = 1
+    minimum: Pixels = 1
+    multiple_of: Pixels = 1
 
     def padded(self, size_px: int) -> int:
         """Return the smallest accepted size that is at least `size_px`."""
@@ -207,7 +215,7 @@ class PrecisionLoss(_Frozen):
 class Manifest(_Frozen):
     """The contents of `manifest.json`."""
 
-    format: Literal[1]  # FORMAT
+    format: int = Field(ge=FORMAT, le=FORMAT)
     name: str  # of the bundle
     architecture: Architecture
     # For a pair window an encoder and a decoder, and optionally a refiner between them, which computes what depends on
@@ -218,10 +226,11 @@ class Manifest(_Frozen):
     flows: tuple[FlowInput, ...] = ()
     space: ContinuousSpace | FixedFactors = Field(discriminator="kind")  # factors of height and width
     time: ContinuousTime | FixedFactors = Field(discriminator="kind")  # factors of the frame rate
-    value_range: tuple[float, float]  # black and white, in the network's inputs and outputs
+    value_range: tuple[Value, Value]  # black and white, in the network's inputs and outputs
     channel_order: Literal["RGB"]
     size: SizeConstraint
-    halo_px: int | None = Field(ge=0)  # input pixels around a tile that affect its core; None: it cannot be tiled
+    # Input pixels around a tile that affect its core; None: the network cannot be tiled.
+    halo_px: int | None = Field(ge=0, le=LARGEST_PX)
     precisions: dict[Literal["tf32", "fp16"], PrecisionLoss] = {}
     training: dict[str, Any]  # how the weights were obtained: steps, parity with PyTorch, the record of an adaptation
     scores: dict[str, Any]  # results of `stvsr evaluate`
@@ -249,9 +258,24 @@ class Manifest(_Frozen):
                 raise ValueError(f"the flows '{flow.name}' name frames outside the window of {count}")
         if isinstance(self.space, ContinuousSpace) and self.space.minimum > self.space.maximum:
             raise ValueError("the smallest space factor is larger than the largest")
-        if self.value_range[0] >= self.value_range[1]:
+        if self.value_range[1] - self.value_range[0] < _LEAST_RANGE:
             raise ValueError("the value range is empty")
         return self
+
+    def tensors_of(self, role: Role) -> tuple[set[str], set[str]]:
+        """Return the names of the inputs and of the outputs that the graph of a role has."""
+        outputs = {graph.role: {spec.name for spec in graph.outputs} for graph in self.graphs}
+        features = outputs.get("encoder", set())
+        match role:
+            case "encoder":
+                return {"frames"}, features
+            case "refiner":
+                return {*features, "time"}, outputs[role]
+            case "network":
+                timed = {"time"} if isinstance(self.time, ContinuousTime) else set()
+                return {"frames", *timed, *(flow.name for flow in self.flows)}, {"upscaled"}
+            case _:
+                return {*outputs.get("refiner", {*features, "time"}), "y", "x"}, {"frame"}
 
     def _window_supports_time(self) -> bool:
         match self.window.kind:

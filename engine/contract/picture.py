@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import RequestError
+from .errors import NonFiniteError, RequestError
 
 # (3, H, W) uint16, 65535 is white; or the planes of a picture in the requested format.
 Picture = np.ndarray | tuple[np.ndarray, ...]
@@ -28,6 +28,14 @@ def to_uint16(frame: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return a frame as uint16, rounded and clipped: `low` becomes 0 and `high` 65535."""
     scaled = (frame - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
     return np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled).astype(np.uint16)
+
+
+def check_finite(frame: np.ndarray) -> None:
+    """Raise NonFiniteError if a frame holds NaN or infinity."""
+    with np.errstate(all="ignore"):
+        suspicious = not np.isfinite(frame.sum(dtype=np.float32))  # a finite sum has only finite terms
+    if suspicious and not np.isfinite(frame).all():
+        raise NonFiniteError("A frame holds values that are not finite numbers.")
 
 
 def to_float(frame: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ share it). A weight of the same shape and dtype takes as many bytes, so nothing 
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from .bundle import Bundle, graph_entry, new_bundle, write_manifest
 from .errors import BundleError
 from .manifest import Role
+from .protobuf import LENGTH_DELIMITED, read_fields, read_varint
 
 Weights = Mapping[str, np.ndarray]
 
@@ -27,8 +28,6 @@ _ATTRIBUTE_NAME, _ATTRIBUTE_FLOAT = 1, 2
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
 # Element types of tensors that are weights: TensorProto.DataType -> NumPy dtype.
 _DTYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2", 11: "<f8"}
-# Protobuf wire types.
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -159,10 +158,10 @@ def _weight_spans(graph: bytes) -> dict[str, list[_Span]]:
     """
     spans: dict[str, list[_Span]] = {}
     try:
-        for number, _, start, stop in _fields(graph, 0, len(graph)):
+        for number, _, start, stop in read_fields(graph, 0, len(graph)):
             if number != _MODEL_GRAPH:
                 continue
-            for inner, _, first, last in _fields(graph, start, stop):
+            for inner, _, first, last in read_fields(graph, start, stop):
                 named_span = None
                 if inner == _GRAPH_INITIALIZER:
                     named_span = _tensor_span(graph, first, last)
@@ -180,16 +179,16 @@ def _tensor_span(graph: bytes, start: int, stop: int) -> tuple[str, _Span] | Non
     """Return the name and span of a TensorProto, or None if it is not a weight or stores its data in another way."""
     shape: list[int] = []
     name, dtype, data = "", None, None
-    for number, wire, first, last in _fields(graph, start, stop):
+    for number, wire, first, last in read_fields(graph, start, stop):
         if number == _TENSOR_DIMS:
             while first < last:  # one dimension, or all of them in a packed field
-                size, first = _varint(graph, first)
+                size, first = read_varint(graph, first)
                 shape.append(size)
         elif number == _TENSOR_TYPE:
-            dtype = _DTYPES.get(_varint(graph, first)[0])
+            dtype = _DTYPES.get(read_varint(graph, first)[0])
         elif number == _TENSOR_NAME:
             name = graph[first:last].decode()
-        elif number == _TENSOR_RAW or (number == _TENSOR_FLOATS and wire == _LENGTH_DELIMITED):
+        elif number == _TENSOR_RAW or (number == _TENSOR_FLOATS and wire == LENGTH_DELIMITED):
             data = first, last
     if dtype is None or data is None:
         return None
@@ -201,47 +200,15 @@ def _tensor_span(graph: bytes, start: int, stop: int) -> tuple[str, _Span] | Non
 def _slope_span(graph: bytes, start: int, stop: int) -> tuple[str, _Span] | None:
     """Return the weight's name and the span of `alpha` if a NodeProto is a `LeakyRelu` with that attribute."""
     name, operator, alpha = "", "", None
-    for number, _, first, last in _fields(graph, start, stop):
+    for number, _, first, last in read_fields(graph, start, stop):
         if number == _NODE_NAME:
             name = graph[first:last].decode()
         elif number == _NODE_TYPE:
             operator = graph[first:last].decode()
         elif number == _NODE_ATTRIBUTE:
-            fields = {inner: (a, b) for inner, _, a, b in _fields(graph, first, last)}
+            fields = {inner: (a, b) for inner, _, a, b in read_fields(graph, first, last)}
             if graph[slice(*fields[_ATTRIBUTE_NAME])] == b"alpha" and _ATTRIBUTE_FLOAT in fields:
                 alpha = fields[_ATTRIBUTE_FLOAT]
     if operator != "LeakyRelu" or alpha is None:
         return None
     return re.sub(r"(\.weight)_\d+$", r"\1", name), _Span(*alpha, "<f4", None)
-
-
-def _fields(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield the fields of a protobuf message: number, wire type, and where the value starts and stops."""
-    while start < stop:
-        tag, start = _varint(data, start)
-        wire = tag & 7
-        if wire == _VARINT:
-            end = _varint(data, start)[1]
-        elif wire == _LENGTH_DELIMITED:
-            length, start = _varint(data, start)
-            end = start + length
-        elif wire in (_FIXED64, _FIXED32):
-            end = start + (8 if wire == _FIXED64 else 4)
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-        if end > stop:
-            raise ValueError("a field is longer than its message")
-        yield tag >> 3, wire, start, end
-        start = end
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the variable-length integer (seven bits in each byte) at a position, and where it ends."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, position
-        shift += 7

@@ -8,10 +8,13 @@ from pathlib import Path
 import av
 
 from ..contract.errors import MediaError
+from ..contract.files import read_file
 from .frame import Frame, FrameReader, checked_rate
 from .png import bit_depth, decode_png, png_to_rgb
 from .probe import VideoInfo
 from .tags import FULL_RANGE, RGB, ColorTags
+
+LARGEST_IMAGE = 1 << 30  # bytes
 
 
 class ImageFolderReader(FrameReader):
@@ -66,7 +69,7 @@ class ImageFolderReader(FrameReader):
 
 def _read_png(file: Path) -> av.VideoFrame:
     try:
-        data = file.read_bytes()
+        data = read_file(file, LARGEST_IMAGE)
     except OSError as error:
         raise MediaError(f"{file} cannot be read ({error.strerror}): export or copy it again.") from error
     return decode_png(data, str(file))

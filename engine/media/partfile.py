@@ -2,7 +2,6 @@
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import av
 
 from ..contract.errors import MediaError
+from ..contract.leftovers import Unfinished, remove_leftovers
+from ..contract.shortage import describe_shortage
 
 
 class PartFile:
@@ -31,10 +32,10 @@ class PartFile:
                 raise MediaError(f"{path} is the input itself: choose another output.")
             if not overwrite:
                 raise MediaError(f"{path} already exists: choose another output, or allow overwriting.")
-        name = f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}"
-        self.part = (folder or path.parent) / name
+        remove_leftovers(folder or path.parent)
         with self.media_errors():
-            self.part.touch(exist_ok=False)
+            self._unfinished = Unfinished(path, folder)
+        self.part = self._unfinished.path
 
     def publish(self) -> None:
         """Rename the finished file to `path`.
@@ -42,23 +43,28 @@ class PartFile:
         Raises MediaError if `path` has been created since and `overwrite` is false.
         """
         with self.media_errors():
-            if self._overwrite:
-                os.replace(self.part, self.path)
-                return
-            try:
-                os.link(self.part, self.path)  # fails if the file exists, where a rename would replace it
-            except FileExistsError:
-                raise self._created_since() from None
-            except OSError:  # the file system has no hard links
-                if self.path.exists():
-                    raise self._created_since() from None
-                os.rename(self.part, self.path)
-                return
-            self.part.unlink()
+            self._rename()
+        self._unfinished.release()
 
     def discard(self) -> None:
         """Delete the unfinished file."""
         self.part.unlink(missing_ok=True)
+        self._unfinished.release()
+
+    def _rename(self) -> None:
+        if self._overwrite:
+            os.replace(self.part, self.path)
+            return
+        try:
+            os.link(self.part, self.path)  # fails if the file exists, where a rename would replace it
+        except FileExistsError:
+            raise self._created_since() from None
+        except OSError:  # the file system has no hard links
+            if self.path.exists():
+                raise self._created_since() from None
+            os.rename(self.part, self.path)
+            return
+        self.part.unlink()
 
     @contextmanager
     def media_errors(self) -> Iterator[None]:
@@ -68,6 +74,8 @@ class PartFile:
         except (OSError, av.error.FFmpegError) as error:
             if error.errno == errno.ENOSPC:
                 raise MediaError(f"The disk of {self.path.parent} is full: free some space and run again.") from error
+            if error.errno != errno.EAGAIN and (shortage := describe_shortage(error)) is not None:
+                raise MediaError(f"{self.path} cannot be written. {shortage}") from error
             reason = error.strerror or str(error)
             raise MediaError(
                 f"{self.path} cannot be written ({reason}): check its folder, codec and options."

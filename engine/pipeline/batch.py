@@ -1,24 +1,18 @@
-"""A batch: many videos, upscaled by worker processes that keep their sessions open.
+"""A batch: many videos, upscaled by workers that keep their sessions open.
 
 Every video is a resumable run, so a batch that was stopped goes on with the same call. A worker that dies is replaced,
-and its video is tried once more; a video that fails does not stop the others.
+and its task is done again; a video that fails does not stop the others.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 
 from ..backends.options import Backend, cpu_threads, parse_device
-from ..contract.errors import StvsrError
-from .pool import UpscalerPool
-from .report import Progress, Report
+from .executor import ENDED, LOST, PROGRESS, Executor, LocalExecutor, Message, TaskWorker
+from .report import Report
 from .request import UpscaleRequest
-from .resume import upscale_resumable
-from .worker import Worker, wait_for_messages
-
-_ATTEMPTS = 2  # of a video whose worker dies
+from .video_tasks import VideoTasks
 
 
 @dataclass(frozen=True)
@@ -30,74 +24,102 @@ class Outcome:
     error: str | None = None
 
 
-OnProgress = Callable[[int, Progress], None]  # called with the number of a video in the batch and its progress
+# Called with the number of a video in the batch, and its input frames: those that are finished, and all.
+OnProgress = Callable[[int, int, int | None], None]
+OnOutcome = Callable[[int, Outcome], None]
 
 
 def upscale_batch(
     requests: Sequence[UpscaleRequest],
-    backends: Sequence[Backend] | None = None,
+    executor: Executor | None = None,
     on_progress: OnProgress | None = None,
-    on_outcome: Callable[[int, Outcome], None] | None = None,
+    on_outcome: OnOutcome | None = None,
+    store: str | None = None,
 ) -> list[Outcome]:
-    """Upscale many videos, one at a time on each of `backends`, and return their outcomes in order.
+    """Upscale many videos by the workers of an executor, and return their outcomes in order.
 
-    Each backend has a worker process of its own; without them, there is one, for the backend of the first video.
-    `on_outcome` is called with each outcome when it is known. An interrupt ends the workers, and the finished parts of
-    their videos are kept.
+    Each worker takes a video that no other one has; when there is none, it takes segments of the others' videos.
+    Without an executor there is one process, for the backend of the first video. `on_outcome` is called with each
+    outcome when it is known, and `store` is that of `SegmentedVideo`. An interrupt ends the workers, and the finished
+    parts of their videos are kept.
     """
-    backends = backends or [requests[0].backend] if requests else []
-    outcomes: dict[int, Outcome] = {}
-    waiting = deque((number, 1) for number in range(len(requests)))
-
-    def settle(number: int, outcome: Outcome) -> None:
-        outcomes[number] = outcome
-        if on_outcome:
-            on_outcome(number, outcome)
-
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(_work, backend).running()) for backend in backends[: len(requests)]]
-        while len(outcomes) < len(requests):
-            for worker in workers:
-                if worker.task is None and waiting:
-                    number, attempt = waiting.popleft()
-                    worker.start((number, attempt), requests[number])
-            for worker, kind, value in wait_for_messages(workers):
-                assert worker.task is not None
-                number, attempt = worker.task
-                if kind == "progress":
-                    if on_progress:
-                        on_progress(number, value)
-                    continue
-                worker.task = None
-                if kind == "report":
-                    settle(number, Outcome(requests[number], report=value))
-                elif kind == "error":
-                    settle(number, Outcome(requests[number], error=value))
-                elif attempt < _ATTEMPTS:
-                    waiting.appendleft((number, attempt + 1))
-                else:
-                    error = f"Its worker ended {attempt} times (exit code {value})."
-                    settle(number, Outcome(requests[number], error=error))
-    return [outcomes[number] for number in range(len(requests))]
+    if not requests:
+        return []
+    with executor or LocalExecutor([requests[0].backend]) as opened:
+        return _Batch(requests, opened, on_progress, on_outcome, store).run()
 
 
 def split_cpu(backend: Backend, workers: int) -> list[Backend]:
     """Return a backend for each of some workers, between which the CPU's threads are shared."""
-    if workers == 1:
-        return [backend]
+    if workers == 1 or backend.kind == "remote":
+        return [backend] * workers
     kind, _ = parse_device(backend.device)
     threads = backend.threads or max(1, cpu_threads() // workers)
     return [replace(backend, threads=None if kind == "cuda" else threads)] * workers
 
 
-def _work(connection: Connection, backend: Backend) -> None:
-    """Upscale the videos that come over a connection, until it closes: the main function of a worker."""
-    with UpscalerPool() as pool, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
-        while True:
-            request: UpscaleRequest = replace(connection.recv(), backend=backend)
-            try:
-                report = upscale_resumable(request, lambda progress: connection.send(("progress", progress)), pool=pool)
-            except StvsrError as error:
-                connection.send(("error", str(error)))
+class _Batch:
+    """The videos of a batch, and the workers that compute them."""
+
+    def __init__(
+        self,
+        requests: Sequence[UpscaleRequest],
+        executor: Executor,
+        on_progress: OnProgress | None,
+        on_outcome: OnOutcome | None,
+        store: str | None,
+    ) -> None:
+        self._executor, self._on_progress, self._on_outcome = executor, on_progress, on_outcome
+        self._requests = requests
+        self._videos = {str(number): VideoTasks(str(number), r, store) for number, r in enumerate(requests)}
+        self._last: dict[int, str] = {}  # the video that a worker, by its number, has open
+        self._under_way: Counter[tuple[str, int]] = Counter()  # finished frames of segments that are not
+        self._outcomes: dict[str, Outcome] = {}
+
+    def run(self) -> list[Outcome]:
+        """Compute all videos, and return their outcomes."""
+        while len(self._outcomes) < len(self._videos):
+            for number, worker in enumerate(self._executor.workers):
+                if worker.task is None and worker.ready:
+                    self._assign(number, worker)
+            for message in self._executor.messages():
+                if message.task.video not in self._outcomes:  # else it has failed, by another task
+                    self._receive(message)
+        return [self._outcomes[name] for name in self._videos]
+
+    def _assign(self, number: int, worker: TaskWorker) -> None:
+        """Give a worker a task: of the video that it has open, else of a new one, else of any."""
+        last = self._last.get(number)
+        waiting = [video for name, video in self._videos.items() if name not in self._outcomes]
+        for video in sorted(waiting, key=lambda video: (video.name != last, video.began is not None)):
+            if (task := video.take()) is not None:
+                self._last[number] = task.video
+                worker.start(task)
+                return
+
+    def _receive(self, message: Message) -> None:
+        _, task, kind, value = message
+        video = self._videos[task.video]
+        if kind == PROGRESS:
+            self._under_way[task.video, task.number] = value
+        else:
+            self._under_way.pop((task.video, task.number), None)
+            if kind in (ENDED, LOST):
+                error = video.give_back(task, value if kind == ENDED else None)
+                if error is not None:
+                    self._end(task.video, error=error)
+            elif kind == "failed":
+                self._end(task.video, error=value)
+            elif kind == "join":
+                self._end(task.video, report=value)
             else:
-                connection.send(("report", report))
+                video.finish(task, value)
+        if self._on_progress and video.frames_total is not None:
+            started = sum(frames for (name, _), frames in self._under_way.items() if name == task.video)
+            self._on_progress(int(task.video), video.frames_done + started, video.frames_total)
+
+    def _end(self, name: str, *, report: Report | None = None, error: str | None = None) -> None:
+        outcome = Outcome(self._requests[int(name)], report, error)
+        self._outcomes[name] = outcome
+        if self._on_outcome:
+            self._on_outcome(int(name), outcome)

@@ -46,7 +46,11 @@ class Chain(Closing):
             self._opened = opened.pop_all()
         first = self._upscaler(passes[0])
         self.device, self.backend = first.device, first.backend
-        self.precision = "+".join(dict.fromkeys(upscaler.precision for upscaler in self._upscalers.values()))
+
+    @property
+    def precision(self) -> str:
+        """The precisions of the bundles, with a + between different ones."""
+        return "+".join(dict.fromkeys(upscaler.precision for upscaler in self._upscalers.values()))
 
     @property
     def warnings(self) -> list[str]:
@@ -111,7 +115,12 @@ class SceneChains(Closing):
         self._backend, self._tile, self._flow = backend, tile, flow
         self._earlier_warnings: list[str] = []
         self._chain = self._open(self._scenes[0])
-        self.device, self.backend, self.precision = self._chain.device, self._chain.backend, self._chain.precision
+        self.device, self.backend = self._chain.device, self._chain.backend
+
+    @property
+    def precision(self) -> str:
+        """The precisions of the bundles of the chain that is open."""
+        return self._chain.precision
 
     @property
     def warnings(self) -> list[str]:

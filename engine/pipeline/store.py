@@ -4,34 +4,35 @@ A segment counts as finished when its record exists: it is written last, and rea
 """
 
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..contract.atomic import atomic_path, sync_file
 from ..contract.bundle import file_sha256
 from ..contract.errors import MediaError, RequestError
+from ..media.folders import Folder
 from ..media.segment_file import SegmentFile
 from .survey import Survey
 
 _PLAN = "plan.json"
-_VERSION = 1
+_VERSION = 2
+_RECORD = re.compile(r"(\d{6,})\.json")
 
 
 class SegmentStore:
     """The finished segments of one run.
 
     `identity` has everything that determines the frames, as JSON values by name. Raises RequestError if the folder
-    belongs to a run with another identity, and MediaError if it cannot be written.
+    belongs to a run with another identity, and MediaError if it cannot be used.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Folder, identity: Mapping[str, Any]) -> None:
         self.folder = folder
         self._identity = json.loads(json.dumps(dict(identity)))
         self.survey: Survey | None = None
         try:
-            folder.mkdir(exist_ok=True)
+            folder.create()
         except OSError as error:
             raise MediaError(f"{folder} cannot be created ({error.strerror}): choose another output.") from error
         plan = self._read(_PLAN)
@@ -41,7 +42,7 @@ class SegmentStore:
             self._check_identity(plan)
             self.survey = Survey.from_dict(plan["survey"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"{folder / _PLAN} is not that of a run: delete the folder {folder}.") from error
+            raise RequestError(f"{folder}/{_PLAN} is not that of a run: delete the folder {folder}.") from error
 
     def begin(self, survey: Survey) -> None:
         """Store the survey of a new run."""
@@ -49,33 +50,47 @@ class SegmentStore:
         self.survey = survey
 
     def path(self, number: int) -> Path:
-        """Return the file of a segment, finished or not."""
-        return self.folder / f"{number:06d}.mkv"
+        """Return the file of a segment on this machine, finished or not."""
+        return self.folder.path(_file(number))
 
     def finished(self, number: int) -> SegmentFile | None:
         """Return a segment, or None if it is not finished or was damaged since."""
-        record = self._read(f"{number:06d}.json")
+        record = self._read(_record(number))
         try:
             if record is None:
                 return None
             ticks = tuple(map(int, record["ticks"]))
-            if ticks and file_sha256(self.path(number)) != record["sha256"]:
-                return None
+            if ticks and not _has_sha256(self.path(number), record["sha256"]):
+                # It is elsewhere, or was made again there.
+                self.folder.fetch(_file(number))
+                if not _has_sha256(self.path(number), record["sha256"]):
+                    return None
             return SegmentFile(self.path(number), ticks)
         except (KeyError, TypeError, ValueError, OSError):
             return None
+
+    def recorded(self) -> list[int]:
+        """Return the numbers of the segments that were finished, without a look at their files."""
+        try:
+            names = self.folder.names()
+        except OSError as error:
+            raise MediaError(f"{self.folder} cannot be read ({error.strerror}): check the disk.") from error
+        return sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
 
     def add(self, number: int, segment: SegmentFile) -> None:
         """Record a finished segment."""
         sha256 = None
         if segment.ticks:
-            sync_file(segment.path)
+            try:
+                self.folder.keep(_file(number))
+            except OSError as error:
+                raise self._unwritable(_file(number), error) from error
             sha256 = file_sha256(segment.path)
-        self._write(f"{number:06d}.json", {"sha256": sha256, "ticks": list(segment.ticks)})
+        self._write(_record(number), {"sha256": sha256, "ticks": list(segment.ticks)})
 
     def remove(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
 
     def _check_identity(self, plan: Mapping[str, Any]) -> None:
         before = plan["identity"]
@@ -90,19 +105,50 @@ class SegmentStore:
 
     def _read(self, name: str) -> Any:
         try:
-            return json.loads((self.folder / name).read_bytes())
+            return json.loads(self.folder.read(name))
         except FileNotFoundError:
             return None
         except ValueError:
             return {}
         except OSError as error:
-            raise MediaError(f"{self.folder / name} cannot be read ({error.strerror}): check the disk.") from error
+            raise MediaError(f"{self.folder}/{name} cannot be read ({error.strerror}): check the disk.") from error
 
     def _write(self, name: str, value: Any) -> None:
         """Write a JSON file. Other processes may write the same one at the same time."""
-        path = self.folder / name
         try:
-            with atomic_path(path, sync=True) as partial:
-                partial.write_text(json.dumps(value), encoding="utf-8")
+            self.folder.write(name, json.dumps(value).encode())
         except OSError as error:
-            raise MediaError(f"{path} cannot be written ({error.strerror}): free some space and run again.") from error
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> MediaError:
+        return MediaError(f"{self.folder}/{name} cannot be written ({error.strerror}): free some space and run again.")
+
+
+def finished_numbers(folder: Folder) -> set[int]:
+    """Return the numbers of the finished segments of the store in a folder."""
+    stems = (name.removesuffix(".json") for name in folder.names() if name.endswith(".json"))
+    return {int(stem) for stem in stems if stem.isdigit()}
+
+
+def read_segment(folder: Folder, number: int) -> SegmentFile:
+    """Return a finished segment of the store in a folder, without a check of its file.
+
+    Raises OSError or ValueError if it is not there.
+    """
+    ticks = tuple(json.loads(folder.read(_record(number)))["ticks"])
+    path = folder.path(_file(number))
+    if ticks and not path.exists():
+        path = folder.fetch(_file(number))
+    return SegmentFile(path, ticks)
+
+
+def _file(number: int) -> str:
+    return f"{number:06d}.mkv"
+
+
+def _record(number: int) -> str:
+    return f"{number:06d}.json"
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256

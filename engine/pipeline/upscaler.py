@@ -3,17 +3,19 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from ..backends.device import drain
-from ..backends.graphs import open_graphs
+from ..backends.graphs import Graphs, open_graphs
 from ..backends.options import Backend
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
-from ..contract.errors import DeviceMemoryError, RequestError
+from ..contract.errors import DeviceMemoryError, NonFiniteError, RequestError
+from ..contract.manifest import Precision
 from ..contract.picture import Picture, PictureFormat, as_frame
 from ..contract.windows import InputFrame, WindowFrames, split_windows
 from .live import live_inputs, run_in_thread
@@ -50,12 +52,20 @@ class Upscaler(Closing):
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.warnings: list[str] = []
         TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
-        self._graphs = open_graphs(self.bundle, backend, self.warnings.append)
-        self.device = self._graphs.device
-        self.backend, self.precision = self._graphs.backend, self._graphs.precision
+        self._requested, self._flow = backend or Backend(), flow
+        self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
+        self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
+        self._graphs = open_graphs(self.bundle, self._requested, self.warnings.append)
+        self.device, self.backend = self._graphs.device, self._graphs.backend
         self._tile_size = TileSize(self.bundle.manifest, tile, on_gpu=self.device.name != "cpu")
-        self._runner = SharedRunner(runner_for(self._graphs, self._tile_size, flow), batch)
+        self._batch = batch
+        self._runner = self._open_runner()
         self._streams = self.device.stream_count if batch == 1 else 1  # a batch is computed on one device stream
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of products; it changes to tf32 if fp16 turns out to be too small for the network's values."""
+        return self._graphs.precision
 
     def frames(
         self,
@@ -120,10 +130,12 @@ class Upscaler(Closing):
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights, by their names in the graphs, while the graphs stay open; see `Graphs.refit`."""
         self._graphs.refit(weights)
+        self._weights.update(weights)
 
     def close(self) -> None:
         """Close the graphs. A second call does nothing."""
-        self._graphs.close()
+        for graphs in (*self._retired, self._graphs):
+            graphs.close()
 
     def _checked(self, inputs: Iterable[InputFrame | None], size: tuple[int, int]) -> Iterator[InputFrame | None]:
         for frame in inputs:
@@ -139,23 +151,75 @@ class Upscaler(Closing):
 
         When memory runs out, the outputs that are left of a window are computed again with smaller tiles.
         """
+        done = 0
         for number, window in enumerate(windows):
             remaining = window.outputs
+            device = self.device
             buffers = self._runner.run(window, size)
             while remaining:
                 try:
-                    with self.device.stream(number % self._streams):
-                        result = self.device.download(next(buffers), picture_format)
+                    with device.stream(number % self._streams):
+                        result = device.download(next(buffers), picture_format)
+                except NonFiniteError as error:
+                    raise self._not_finite(done) from error
                 except DeviceMemoryError:
-                    self.device.trim()
+                    device.trim()
                     height, width = window.frames[0].shape[1:]
                     if not self._shrink_tiles(height, width):
                         raise
-                    buffers = self._runner.run(replace(window, outputs=remaining), size)
+                    device, buffers = self.device, self._runner.run(replace(window, outputs=remaining), size)
                     continue
+                again = partial(self._compute_again, replace(window, outputs=remaining[:1]), size, picture_format)
                 remaining = remaining[1:]
-                yield result
+                yield partial(self._wait, result, again, done)
+                done += 1
                 del result  # or its buffer would live until the next one
+
+    def _wait(self, result: Callable[[], Picture], again: Callable[[], Picture], number: int) -> Picture:
+        """Return an output, which is computed again in tf32 if its values are too large for fp16."""
+        try:
+            return result()
+        except NonFiniteError as error:
+            if not self._retired and not self._leave_fp16(number):
+                raise self._not_finite(number) from error
+        try:
+            return again()
+        except NonFiniteError as error:
+            raise self._not_finite(number) from error
+
+    def _compute_again(
+        self, window: WindowFrames, size: tuple[int, int], picture_format: PictureFormat | None
+    ) -> Picture:
+        """Compute a window with one output and wait for it."""
+        with self.device.stream(0):
+            result = self.device.download(next(iter(self._runner.run(window, size))), picture_format)
+        return result()
+
+    def _leave_fp16(self, number: int) -> bool:
+        """Compute in tf32 from now on, if the precision is fp16 and not that of a server; return whether it was."""
+        if self.precision != "fp16" or self.backend == "remote":
+            return False
+        backend = replace(self._requested, kind=self.backend, device=self.device.name, precision="tf32")
+        graphs = open_graphs(self.bundle, backend, self.warnings.append)
+        if self._weights:
+            graphs.refit(self._weights)
+        self._retired.append(self._graphs)
+        self._graphs, self.device = graphs, graphs.device
+        self._runner = self._open_runner()
+        self.warnings.append(
+            f"Values of '{self.bundle.manifest.name}' exceed the range of fp16 in output frame {number + 1}: the rest"
+            " was computed in tf32."
+        )
+        return True
+
+    def _open_runner(self) -> SharedRunner:
+        return SharedRunner(runner_for(self._graphs, self._tile_size, self._flow), self._batch)
+
+    def _not_finite(self, number: int) -> NonFiniteError:
+        return NonFiniteError(
+            f"Bundle '{self.bundle.manifest.name}' computes values that are not finite numbers in {self.precision}, in"
+            f" output frame {number + 1} of its stream: use another bundle, or export it from a checkpoint that works."
+        )
 
     def _shrink_tiles(self, height: int, width: int) -> bool:
         sides = self._tile_size.shrink(height, width)

@@ -1,6 +1,7 @@
 """Worker processes: each takes one task at a time over a pipe, and is started again if it ends."""
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
@@ -9,7 +10,7 @@ from typing import Any
 
 from ..backends.options import Backend
 
-ENDED = "ended"  # the kind of the message that a worker has died; its value is the exit code
+ENDED = "ended"  # the kind of the message that a worker has died; its value states how
 _END_S = 10.0  # time that a worker gets to end
 
 # The main function of a worker: it reads tasks from the connection until that closes, and sends (kind, value) messages.
@@ -24,7 +25,8 @@ class Worker:
         self._context = multiprocessing.get_context("spawn")
         self._process: SpawnProcess
         self.connection: Connection
-        self.task: Any = None  # of the caller; None: it is idle
+        self.task: Any = None  # None: it is idle
+        self.began = 0.0  # when the task was given, by time.monotonic
 
     @contextmanager
     def running(self) -> Iterator["Worker"]:
@@ -40,11 +42,16 @@ class Worker:
             if self._process.is_alive():
                 self._process.kill()
 
-    def start(self, task: Any, message: Any) -> None:
-        """Give an idle worker a task, by a message to its main function."""
-        self.task = task
+    @property
+    def ready(self) -> bool:
+        """Return whether an idle worker can take a task: a process always can."""
+        return True
+
+    def start(self, task: Any) -> None:
+        """Give an idle worker a task, which its main function receives."""
+        self.task, self.began = task, time.monotonic()
         with suppress(BrokenPipeError):  # it has ended, which the next message tells
-            self.connection.send(message)
+            self.connection.send(task)
 
     def kill(self) -> None:
         """End the process at once; a message tells that it has ended, and it runs again."""
@@ -56,11 +63,14 @@ class Worker:
             while self.connection.poll():
                 yield self.connection.recv()
         except (EOFError, OSError):
-            self._process.join()
+            self._process.join(_END_S)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join(_END_S)
             code = self._process.exitcode
             self.connection.close()
             self._start_process()
-            yield ENDED, code
+            yield ENDED, f"exit code {code}"
 
     def _start_process(self) -> None:
         self.connection, theirs = self._context.Pipe()

@@ -2,14 +2,20 @@
 
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
+
+from ..contract.errors import BackendError
+from ..contract.interrupts import SIGNALS, Interrupted, is_default, record
+from ..contract.shortage import describe_shortage
 
 _Item = TypeVar("_Item")
 
 _WAKE_S = 0.5  # waits are bounded: an unbounded one cannot be interrupted on every platform
+_END_S = 60.0  # that threads get to end after an error; one that is stuck in a library is left behind
 
 
 class Stopped(Exception):  # noqa: N818 - a signal between threads, not an error
@@ -30,10 +36,11 @@ class WorkerGroup:
         self._stopped = False
         self._error: BaseException | None = None
         self._leaving = False
-        self._catches_interrupts = False
+        self._spawning = False
+        self._handlers: dict[int, Any] = {}  # of signals, before the group caught them
 
     def spawn(self, name: str, work: Callable[[], None]) -> None:
-        """Run `work` in a thread of its own."""
+        """Run `work` in a thread of its own. Raises BackendError if no thread can be started."""
 
         def guarded() -> None:
             try:
@@ -47,11 +54,19 @@ class WorkerGroup:
                     self._running -= 1
                     self._changed.notify_all()
 
-        with self._changed:
-            self._running += 1
         thread = threading.Thread(target=guarded, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._spawning = True  # an interrupt in between would leave a count without a thread
+        try:
+            with self._changed:
+                self._running += 1
+            thread.start()
+            self._threads.append(thread)
+        except (RuntimeError, MemoryError) as error:
+            with self._changed:
+                self._running -= 1
+            raise BackendError(describe_shortage(error) or f"A thread cannot be started: {error}.") from error
+        finally:
+            self._spawning = False
 
     def _stop(self, error: BaseException | None) -> None:
         if not self._stopped:
@@ -62,17 +77,17 @@ class WorkerGroup:
             self._changed.release()
 
     def __enter__(self) -> Self:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._catches_interrupts = True
-            signal.signal(signal.SIGINT, self._interrupt)
+        if threading.current_thread() is threading.main_thread():
+            for number in filter(is_default, SIGNALS):
+                self._handlers[number] = signal.signal(number, self._interrupt)
         return self
 
     def _interrupt(self, number: int, frame: object) -> None:
         """End the body at the first Ctrl-C; a later one must not cut short the wait for the threads."""
-        error = KeyboardInterrupt()
+        error = Interrupted(number)
+        record(number)
         self._stop(error)
-        if not self._leaving:
+        if not self._leaving and not self._spawning:
             self._leaving = True
             raise error
 
@@ -83,13 +98,15 @@ class WorkerGroup:
         if error is not None and not isinstance(error, Stopped):
             self._stop(error)
         # Wait before joining: in Python 3.11 an interrupt within join() marks a running thread as ended.
+        until = time.monotonic() + _END_S
         with self._changed:
-            while self._running:
+            while self._running and not (self._stopped and time.monotonic() > until):
                 self._changed.wait(_WAKE_S)
-        for thread in self._threads:
-            thread.join()
-        if self._catches_interrupts:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not self._running:
+            for thread in self._threads:
+                thread.join()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if self._error is not None and self._error is not error:
             raise self._error from None
 

@@ -10,12 +10,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..contract.atomic import atomic_path
 from ..contract.closing import Closing
+from ..media.folders import Folder, is_remote, open_folder
+from ..pipeline.outline import Outline
+from ..pipeline.run_files import parts_beside
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -77,11 +82,20 @@ class Job:
 
 
 class JobStore(Closing):
-    """The jobs in a folder. Every method may be called from any thread."""
+    """The jobs in a folder. Every method may be called from any thread.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Workers on other machines find the files of a job in `files`: a folder that the machines share, or an address such
+    as s3://bucket/folder. Without it the workers use those in `folder`.
+    """
+
+    def __init__(self, folder: Path, files: str | None = None) -> None:
+        self.folder = folder = folder.absolute()
+        self._files = files if files is None or is_remote(files) else str(Path(files).absolute())
         folder.mkdir(parents=True, exist_ok=True)
+        if self._files is not None:
+            open_folder(self._files, folder)  # an address that cannot be opened here is refused at once
+            if not is_remote(self._files):
+                Path(self._files).mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
@@ -112,6 +126,55 @@ class JobStore(Closing):
     def output_of(self, identifier: str, container: str) -> Path:
         """Return the output file of a job, in a container such as "mp4"."""
         return self.folder_of(identifier) / f"result.{container}"
+
+    def keep_outline(self, identifier: str, outline: Outline) -> None:
+        """Keep the outline of a job for its preview, without which a job is computed too."""
+        with suppress(OSError), atomic_path(self._outline_of(identifier)) as partial:
+            partial.write_text(json.dumps(outline.as_dict()), encoding="utf-8")
+
+    def outline(self, identifier: str) -> Outline | None:
+        """Return the outline of a job, or None while its video is not surveyed."""
+        try:
+            return _read_outline(self._outline_of(identifier))
+        except FileNotFoundError:
+            return None
+
+    def result_of(self, identifier: str, container: str) -> Path:
+        """Return the output file of a job that is done; it is fetched if the workers left it elsewhere.
+
+        Raises OSError if it is not there or cannot be fetched.
+        """
+        path = self.output_of(identifier, container)
+        if (shared := self._shared(identifier)) is not None and not path.exists():
+            return shared.fetch(path.name)
+        return path
+
+    def has_result(self, identifier: str, container: str) -> bool:
+        """Return whether the output file of a job is there. Raises OSError if that cannot be known."""
+        path = self.output_of(identifier, container)
+        shared = self._shared(identifier)
+        return path.exists() or (shared is not None and shared.exists(path.name))
+
+    def parts_of(self, identifier: str, container: str) -> Folder:
+        """Return the folder of the finished segments of a job, while it is computed."""
+        output = self.for_workers(self.output_of(identifier, container))
+        return open_folder(parts_beside(output), self.folder_of(identifier) / "parts")
+
+    def for_workers(self, file: Path) -> str | Path:
+        """Return the path or the address at which the workers find a file of a job's folder."""
+        return file if self._files is None else f"{self._files}/{file.parent.name}/{file.name}"
+
+    def share(self, identifier: str) -> None:
+        """Bring the input of a job to where the workers find it. Raises OSError."""
+        if (shared := self._shared(identifier)) is not None:
+            shared.create()
+            shared.put(self.input_of(identifier), self.input_of(identifier).name)
+
+    def remove_files(self, identifier: str) -> None:
+        """Delete the files of a job, here and where the workers have them."""
+        shutil.rmtree(self.folder_of(identifier), ignore_errors=True)
+        if (shared := self._shared(identifier)) is not None:
+            shared.remove()
 
     def create(self, identifier: str, options: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Job:
         """Store a new job in the state "queued"; with the `key` of an earlier job, return that one."""
@@ -196,7 +259,7 @@ class JobStore(Closing):
         with self._transaction():
             self._database.execute("DELETE FROM jobs WHERE id = ?", (identifier,))
             self._database.execute("DELETE FROM webhooks WHERE id = ?", (identifier,))
-        shutil.rmtree(self.folder_of(identifier), ignore_errors=True)
+        self.remove_files(identifier)
 
     def delete_ended(self, before: float) -> int:
         """Delete the jobs that ended before a time, and return their number."""
@@ -219,7 +282,12 @@ class JobStore(Closing):
             known = {row[0] for row in self._database.execute("SELECT id FROM jobs")}
         for folder in (self.folder / "jobs").glob("*"):
             if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+                self.remove_files(folder.name)
+
+    def _shared(self, identifier: str) -> Folder | None:
+        """Return the folder of a job where the workers find it, if they do not use the one here."""
+        folder = self.folder_of(identifier)
+        return None if self._files is None else open_folder(f"{self._files}/{identifier}", folder)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -227,6 +295,9 @@ class JobStore(Closing):
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
             yield
+
+    def _outline_of(self, identifier: str) -> Path:
+        return self.folder_of(identifier) / "outline.json"
 
     def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()
@@ -236,6 +307,12 @@ class JobStore(Closing):
             fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
             found.append(Job(**fields))
         return found
+
+
+@lru_cache(maxsize=4)
+def _read_outline(path: Path) -> Outline:
+    """Return an outline, which does not change; a preview asks for it again and again."""
+    return Outline.from_dict(json.loads(path.read_bytes()))
 
 
 def _stored(fields: Mapping[str, Any]) -> list[Any]:

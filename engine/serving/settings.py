@@ -1,5 +1,7 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
+import base64
+import hmac
 import ipaddress
 import re
 import secrets
@@ -29,6 +31,7 @@ class Settings:
     task_s: float = 600.0  # of a segment, and of a window of a stream
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
+    files: str | None = None  # folder or address of the files for workers on other machines; None: the store
     most_streams: int = 8  # of frames, at once
     most_frames_bytes: int = 256 << 20  # of the frames in a request, and of those in its answer
     most_idle_s: float = 60.0  # of a client with an open stream, between two frames
@@ -61,6 +64,17 @@ class Settings:
         given = (authorization or "").encode("utf-8", "replace")
         return secrets.compare_digest(given, f"Bearer {self.token}".encode())
 
+    def access_to(self, identifier: str) -> str | None:
+        """Return what admits to reading one job, for players and links, which cannot send the token; None: no token."""
+        if self.token is None:
+            return None
+        return hmac.new(self.token.encode(), f"read job {identifier}".encode(), "sha256").hexdigest()
+
+    def admits_reading(self, identifier: str, access: str | None) -> bool:
+        """Return whether an address has what admits to reading a job, in a time that does not depend on it."""
+        expected = self.access_to(identifier)
+        return expected is None or secrets.compare_digest((access or "").encode("utf-8", "replace"), expected.encode())
+
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine alone."""
@@ -68,3 +82,31 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret of webhooks in a file, as the Standard Webhooks specification has it. Raises RequestError."""
+    kind, _, text = _read_line(path).partition("_")
+    try:
+        secret = base64.b64decode(text, validate=True)
+    except ValueError:
+        secret = b""
+    if kind != "whsec" or not 24 <= len(secret) <= 64:
+        raise RequestError(f"The secret in {path} is not 'whsec_' and 24 to 64 bytes as base64: write another.")
+    return secret
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file. Raises RequestError."""
+    token = _read_line(path)
+    if len(token) < 16 or not token.isascii() or not token.isprintable() or " " in token:
+        raise RequestError(f"The token in {path} is not one line of 16 ASCII characters or more: write another.")
+    return token
+
+
+def _read_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise RequestError(f"{path} cannot be read ({reason}): name a file of one line of text.") from error

@@ -1,4 +1,5 @@
 // probe json: parse each line of standard input as JSON, and print the parsed value (strings in hex) or the error.
+// probe manifest: parse each line as a manifest, and print "accepted" or the error.
 // probe sha256: print the SHA-256 of standard input.
 
 #include <cinttypes>
@@ -9,6 +10,8 @@
 
 #include "json.hpp"
 #include "sha256.hpp"
+#include "stvsr/errors.hpp"
+#include "stvsr/manifest.hpp"
 
 using stvsr::json::Array;
 using stvsr::json::Object;
@@ -54,10 +57,18 @@ int main(int, char** argv) {
         std::cout << stvsr::sha256(bytes);
         return 0;
     }
+    const bool manifest = argv[1] == std::string("manifest");
     for (std::string line; std::getline(std::cin, line);) {
         try {
+            if (manifest) {
+                stvsr::parse_manifest(line, "manifest.json");
+                std::cout << "accepted" << std::endl;
+                continue;
+            }
             std::cout << format(stvsr::json::parse(line)) << std::endl;
         } catch (const stvsr::json::SyntaxError& error) {
+            std::cout << "error: " << error.what() << std::endl;
+        } catch (const stvsr::Error& error) {
             std::cout << "error: " << error.what() << std::endl;
         }
     }

@@ -149,6 +149,7 @@ class FakeGpu:
         cupy.empty = lambda shape, dtype: np.empty(shape, dtype).view(Array)
         cupy.asarray = asarray
         cupy.ascontiguousarray = lambda value, dtype=None: np.ascontiguousarray(value, dtype).view(Array)
+        cupy.isfinite = lambda value: np.isfinite(value).view(Array)
         cupy.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
         cupy.cuda = SimpleNamespace(
             Stream=Stream,

@@ -67,14 +67,14 @@ class _CudaSession:
             bind_input=bind(binding.bind_input), bind_output=bind(binding.bind_output), real=binding, bound=bound
         )
 
-    def run_with_iobinding(self, binding: Any) -> None:
+    def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
         if self._captures and self._ort.capture_fails:
             raise RuntimeError("operation not permitted when stream is capturing")
         if self._captures:
             assert self._bound in (None, binding.bound), "a captured graph reads and writes the same memory"
             self._bound = list(binding.bound)
         self._ort.runs += 1
-        self._session.run_with_iobinding(binding.real)
+        self._session.run_with_iobinding(binding.real, options)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from ...engine.contract.errors import AdaptationError
 from ...engine.contract.resize import coarse_size
+from ..checkpoint_files import read_checkpoint
 from ..networks.base import Network
 from ..networks.blocks import start_at_zero
 from ..networks.dtsr import DeepTemporalSR
@@ -198,7 +199,7 @@ class _Run:
         save(state, path)
 
     def _resume(self, path: Path, budget: Budget) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_checkpoint(path)
         if not isinstance(state, dict) or state.get("stamp") != self._fingerprint:
             raise AdaptationError(
                 f"{path} is a checkpoint of another clip, network, seed or option: name another file or remove it."

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -13,9 +14,20 @@ namespace stvsr {
 namespace {
 
 const char* const MANIFEST = "manifest.json";
+constexpr std::uintmax_t LARGEST_MANIFEST = 16U << 20U, LARGEST_ENGINE = 16ULL << 30U;  // bytes
 
-// Return a file's bytes, or nothing and the reason in errno.
-std::optional<std::string> read_file(const std::string& path) {
+// Return the bytes of a regular file, or nothing and the reason in errno. A pipe would be waited for without end, and a
+// device has no end.
+std::optional<std::string> read_file(const std::string& path, std::uintmax_t most_bytes) {
+    std::error_code error;
+    const auto status = std::filesystem::status(path, error);
+    if (std::filesystem::exists(status) && !std::filesystem::is_directory(status)) {
+        const bool regular = std::filesystem::is_regular_file(status);
+        if (!regular || std::filesystem::file_size(path, error) > most_bytes) {
+            errno = regular ? EFBIG : EINVAL;
+            return std::nullopt;
+        }
+    }
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
     if (!file) return std::nullopt;
     std::string bytes;
@@ -32,7 +44,7 @@ std::optional<std::string> read_file(const std::string& path) {
 Bundle Bundle::load(const std::string& folder) {
     Bundle bundle;
     bundle.folder = folder;
-    const auto text = read_file(bundle.path(MANIFEST));
+    const auto text = read_file(bundle.path(MANIFEST), LARGEST_MANIFEST);
     if (!text) {
         throw BundleError(folder + " is not a bundle: cannot read " + MANIFEST + " (" + std::strerror(errno) +
                           "); pass the folder of a bundle.");
@@ -68,7 +80,7 @@ const Engine& Bundle::engine(const std::string& role, const std::string& library
 }
 
 std::string Bundle::read(const Engine& engine) const {
-    const auto bytes = read_file(path(engine.file));
+    const auto bytes = read_file(path(engine.file), LARGEST_ENGINE);
     if (!bytes) {
         throw BundleError("Cannot read " + path(engine.file) + ", which the manifest lists (" + std::strerror(errno) +
                           "): restore the file or compile the bundle again.");

@@ -47,9 +47,10 @@ struct Field {
         fail("expected " + listed);
     }
 
-    std::int64_t integer(std::int64_t minimum = INT64_MIN) const {
+    std::int64_t integer(std::int64_t minimum = INT64_MIN, std::int64_t maximum = INT64_MAX) const {
         const std::int64_t number = as<std::int64_t>("an integer");
         if (number < minimum) fail("expected an integer of at least " + std::to_string(minimum));
+        if (number > maximum) fail("expected an integer of at most " + std::to_string(maximum));
         return number;
     }
 

@@ -164,6 +164,22 @@ void upscale(const Arguments& arguments) {
     }
 }
 
+// Return a text with the characters that control a terminal shown as escapes.
+std::string plain(const std::string& text) {
+    std::string shown;
+    for (const char c : text) {
+        const auto byte = static_cast<unsigned char>(c);
+        if (byte >= 0x20 && byte != 0x7F) {
+            shown += c;
+        } else {
+            char escape[5];
+            std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned>(byte));
+            shown += escape;
+        }
+    }
+    return shown;
+}
+
 }  // namespace
 }  // namespace stvsr
 
@@ -177,7 +193,7 @@ int main(int argc, char** argv) {
         }
         return 0;
     } catch (const stvsr::Error& error) {
-        std::fprintf(stderr, "%s\n", error.what());
+        std::fprintf(stderr, "%s\n", stvsr::plain(error.what()).c_str());
     } catch (const std::bad_alloc&) {
         std::fputs("Not enough memory for frames of this size: use smaller frames.\n", stderr);
     }

@@ -10,6 +10,11 @@
 namespace stvsr {
 namespace {
 
+// Limits far above every network: a manifest that states more would take all memory. They are those of
+// engine/contract/manifest.py.
+constexpr std::int64_t LARGEST_PX = 4096, LARGEST_FACTOR = 64, LARGEST_WINDOW = 1024;
+constexpr double LARGEST_VALUE = 1e6, LEAST_RANGE = 1e-6;
+
 // Accept only a bare name, so that a bundle cannot point outside its folder.
 std::string parse_file_name(const Field& field) {
     const std::string name = field.string();
@@ -40,8 +45,14 @@ std::string parse_target(const Field& field) {
 }
 
 std::int64_t parse_integer(const Field& field) { return field.integer(); }
-std::int64_t parse_positive(const Field& field) { return field.integer(1); }
-double parse_real(const Field& field) { return field.real(); }
+std::int64_t parse_factor(const Field& field) { return field.integer(1, LARGEST_FACTOR); }
+
+double parse_level(const Field& field) {
+    const double level = field.real();
+    if (!(level >= -LARGEST_VALUE && level <= LARGEST_VALUE)) field.fail("expected a number from -1e6 to 1e6");
+    return level;
+}
+
 
 Axis parse_axis(const Field& field) {
     if (const auto* size = std::get_if<std::int64_t>(&field.value.data)) return *size;
@@ -69,7 +80,7 @@ Window parse_window(const Field& field) {
     Fields fields(field);
     const std::string kind = fields["kind"].one_of({"pair", "run", "sliding", "doubled"});
     Window window;
-    window.frames = fields["frames"].integer(kind == "pair" || kind == "run" ? 2 : 1);
+    window.frames = fields["frames"].integer(kind == "pair" || kind == "run" ? 2 : 1, LARGEST_WINDOW);
     if (kind == "pair" && window.frames != 2) fields["frames"].fail("expected 2");
     if (kind == "run") window.kind = Window::Kind::run;
     if (kind == "sliding") {
@@ -79,8 +90,8 @@ Window parse_window(const Field& field) {
     }
     if (kind == "doubled") {
         window.kind = Window::Kind::doubled;
-        window.overlap = fields["overlap"].integer(0);
-        if (const auto coarse = fields.find("coarse"); coarse && !coarse->null()) window.coarse = coarse->integer(1);
+        window.overlap = fields["overlap"].integer(0, LARGEST_WINDOW);
+        if (const auto coarse = fields.find("coarse"); coarse && !coarse->null()) window.coarse = coarse->integer(1, LARGEST_FACTOR);
     }
     fields.refuse_others();
     return window;
@@ -103,10 +114,13 @@ std::variant<Continuous, FixedFactors> parse_factors(const Field& field) {
     Fields fields(field);
     std::variant<Continuous, FixedFactors> factors;
     if (fields["kind"].one_of({"continuous", "fixed"}) == "fixed") {
-        factors = FixedFactors{fields["factors"].nonempty_list<std::int64_t>(parse_positive)};
+        factors = FixedFactors{fields["factors"].nonempty_list<std::int64_t>(parse_factor)};
     } else if constexpr (std::is_same_v<Continuous, ContinuousSpace>) {
         const ContinuousSpace range{fields["minimum"].real(), fields["maximum"].real()};
-        if (range.minimum <= 0) fields["minimum"].fail("expected a number above 0");
+        if (!(range.minimum > 0)) fields["minimum"].fail("expected a number above 0");
+        if (!(range.maximum <= LARGEST_FACTOR)) {
+            fields["maximum"].fail("expected a number of at most " + std::to_string(LARGEST_FACTOR));
+        }
         if (range.minimum > range.maximum) {
             throw InvalidField{"", "the smallest space factor is larger than the largest"};
         }
@@ -119,8 +133,8 @@ std::variant<Continuous, FixedFactors> parse_factors(const Field& field) {
 SizeConstraint parse_size_constraint(const Field& field) {
     Fields fields(field);
     SizeConstraint constraint;
-    if (const auto minimum = fields.find("minimum")) constraint.minimum = minimum->integer(1);
-    if (const auto multiple = fields.find("multiple_of")) constraint.multiple_of = multiple->integer(1);
+    if (const auto minimum = fields.find("minimum")) constraint.minimum = minimum->integer(1, LARGEST_PX);
+    if (const auto multiple = fields.find("multiple_of")) constraint.multiple_of = multiple->integer(1, LARGEST_PX);
     fields.refuse_others();
     return constraint;
 }
@@ -193,7 +207,19 @@ void check_consistent(const Manifest& manifest) {
             }
         }
     }
-    if (!(manifest.value_range[0] < manifest.value_range[1])) throw InvalidField{"", "the value range is empty"};
+    if (const std::int64_t coarse = window.coarse; coarse > 1) {
+        if ((coarse & (coarse - 1)) != 0) {
+            throw InvalidField{"", "the window's 'coarse' is a power of two (1, 2, 4, ...), not " + std::to_string(coarse)};
+        }
+        const auto* fixed = std::get_if<FixedFactors>(&manifest.space);
+        if (fixed == nullptr || fixed->factors != std::vector<std::int64_t>{1}) {
+            throw InvalidField{"", "the window's 'coarse' is for networks that keep the size, not for " +
+                                       to_string(manifest.space)};
+        }
+    }
+    if (!(manifest.value_range[1] - manifest.value_range[0] >= LEAST_RANGE)) {
+        throw InvalidField{"", "the value range is empty"};
+    }
 }
 
 Manifest parse_fields(const json::Value& value) {
@@ -210,10 +236,10 @@ Manifest parse_fields(const json::Value& value) {
     if (const auto flows = fields.find("flows")) manifest.flows = flows->list<FlowInput>(parse_flow);
     manifest.space = parse_factors<ContinuousSpace>(fields["space"]);
     manifest.time = parse_factors<ContinuousTime>(fields["time"]);
-    manifest.value_range = fields["value_range"].array<double, 2>(parse_real);
+    manifest.value_range = fields["value_range"].array<double, 2>(parse_level);
     fields["channel_order"].one_of({"RGB"});
     manifest.size = parse_size_constraint(fields["size"]);
-    if (const Field halo = fields["halo_px"]; !halo.null()) manifest.halo_px = halo.integer(0);
+    if (const Field halo = fields["halo_px"]; !halo.null()) manifest.halo_px = halo.integer(0, LARGEST_PX);
     if (const auto precisions = fields.find("precisions")) precisions->as<json::Object>("an object");
     fields["training"].as<json::Object>("an object");
     fields["scores"].as<json::Object>("an object");

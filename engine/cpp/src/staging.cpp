@@ -111,6 +111,10 @@ void OutputQueue::drain(std::size_t limit, const Sink& sink) {
             const std::int64_t from = row / output_size_.height * computed_size_.height + row % output_size_.height;
             const float* values = output.pixels.data() + from * computed_size_.width;
             for (std::int64_t x = 0; x < output_size_.width; ++x) {
+                if (!std::isfinite(values[x])) {
+                    throw BackendError("The network computes values that are not finite numbers: use a higher precision"
+                                       " (--precision tf32 or fp32), or another bundle.");
+                }
                 *to++ = to_uint16(values[x], value_range_[0], value_range_[1]);
             }
         }

@@ -8,70 +8,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
-from stvsr import Backend, RequestError
+from stvsr import RequestError
 from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.settings import Settings, is_loopback
 
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.media import make_video, pan
-from tests.support.toy import write_toy
+from tests.support.serving import clip_of, post, serving, wait_for
 
-pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
 import httpx2
 from fastapi.testclient import TestClient
-from stvsr.engine.serving.app import make_app
 
+pytestmark = pytest.mark.usefixtures("models")
 TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(autouse=True)
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a toy network under the name "toy"."""
-    monkeypatch.setenv("STVSR_MODELS", str(tmp_path / "models"))
-    (tmp_path / "models").mkdir()
-    write_toy(tmp_path / "models" / "toy")
-
-
-@contextmanager
-def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[TestClient]:
-    app = make_app(Settings(folder / "store", **settings), [Backend(device="cpu", threads=1)] * workers)
-    with TestClient(app, client=("127.0.0.1", 1)) as client:
-        yield client
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     with serving(tmp_path) as opened:
         yield opened
-
-
-def clip_of(folder: Path, frames: int = 7) -> bytes:
-    return make_video(folder / f"clip{frames}.mp4", pan(frames)).read_bytes()
-
-
-def post(client: Any, video: bytes, headers: dict[str, str] | None = None, **options: Any) -> Any:
-    return client.post("/v1/jobs", content=video, params={"model": "toy", "scale": 2, **options}, headers=headers)
-
-
-def wait_for(client: Any, identifier: str, seconds: float = 60, **expected: Any) -> dict[str, Any]:
-    """Wait until a job has some facts, by default until it has ended."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        job: dict[str, Any] = client.get(f"/v1/jobs/{identifier}").json()
-        if expected and all(job[name] == value for name, value in expected.items()):
-            return job
-        if job["state"] in ("done", "failed", "cancelled"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"the job is still {job}")
 
 
 def job_folders(folder: Path) -> list[str]:
@@ -303,20 +265,21 @@ def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
     clip = clip_of(tmp_path, 150)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
         server = subprocess.Popen(command)
-        wait_until_ready(client)
-        jobs = [post(client, clip).json()["id"] for _ in range(3)]
-        wait_for(client, jobs[0], segments_done=2)
-        server.kill()
-        server.wait()
-        server = subprocess.Popen(command)
         try:
+            wait_until_ready(client)
+            jobs = [post(client, clip).json()["id"] for _ in range(3)]
+            wait_for(client, jobs[0], segments_done=2)
+            server.kill()
+            server.wait()
+            server = subprocess.Popen(command)
             wait_until_ready(client)
             done = [wait_for(client, job) for job in jobs]
             assert [job["state"] for job in done] == ["done"] * 3
             assert {frames_in(client.get(job["links"]["result"]).content, tmp_path) for job in done} == {300}
         finally:
             server.terminate()
-            assert server.wait(40) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+            code = server.wait(40)
+        assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def wait_until_ready(client: Any) -> None:

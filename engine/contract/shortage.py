@@ -1,0 +1,40 @@
+"""Recognize shortages of memory, threads, open files and disk space, so that none is taken for a damaged file."""
+
+import errno
+import re
+
+_MEMORY = "There is not enough memory: close other programs, or use smaller tiles (--tile)."
+_FILES = "Too many files are open: raise the limit of open files (ulimit -n)."
+_THREADS = "No more threads can be started: use fewer (--threads), or raise the limit of processes (ulimit -u)."
+_DISK = "The disk is full: free some space and run again."
+
+_BY_NUMBER = {
+    errno.ENOMEM: _MEMORY,
+    errno.EMFILE: _FILES,
+    errno.ENFILE: _FILES,
+    errno.EAGAIN: _THREADS,
+    errno.ENOSPC: _DISK,
+    getattr(errno, "EDQUOT", None): _DISK,
+}
+# What libraries say without a number.
+_BY_TEXT = (
+    (re.compile(r"can't start new thread|pthread_create|pthread_setaffinity|thread constructor", re.I), _THREADS),
+    (re.compile(r"bad_?alloc|bad allocation|out of memory|alloc\w* memory|failed to map segment", re.I), _MEMORY),
+    (re.compile(r"too many open files", re.I), _FILES),
+    (re.compile(r"no space left on device", re.I), _DISK),
+)
+
+
+def describe_shortage(error: BaseException) -> str | None:
+    """Return a sentence about the shortage if an error, or the one it comes from, says so; else None."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError):
+            return _MEMORY
+        if isinstance(seen, OSError) and seen.errno in _BY_NUMBER:
+            return _BY_NUMBER[seen.errno]
+        for pattern, sentence in _BY_TEXT:
+            if pattern.search(str(seen)):
+                return sentence
+        seen = seen.__cause__ or seen.__context__
+    return None

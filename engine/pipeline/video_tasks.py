@@ -1,0 +1,111 @@
+"""The tasks of one video in their order: first the survey, then the segments, in any number at once, then the join."""
+
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from typing import Any, Literal
+
+from .request import UpscaleRequest
+from .tasks import Task
+
+MOST_DEATHS = 3  # of workers at one task, after which its video fails
+
+
+class VideoTasks:
+    """The tasks of a video that wait, run and are finished.
+
+    `name` is the video's among those that the same workers compute, and `store` that of `SegmentedVideo`. `began` is
+    the time of the first task, in seconds since the epoch.
+    """
+
+    def __init__(
+        self, name: str, request: UpscaleRequest, store: str | None = None, began: float | None = None
+    ) -> None:
+        self.name, self.request, self.began = name, request, began
+        self.running = 0  # tasks
+        self._store = store
+        self._lengths: tuple[int, ...] | None = None  # input frames of each segment; None: not surveyed
+        self._pending: deque[int] = deque()  # segments
+        self._finished: set[int] = set()
+        self._deaths: Counter[tuple[str, int]] = Counter()  # by kind and number of the task
+
+    @property
+    def segments_total(self) -> int | None:
+        """The number of segments; None before the survey."""
+        return None if self._lengths is None else len(self._lengths)
+
+    @property
+    def segments_done(self) -> int:
+        """The number of finished segments."""
+        return len(self._finished)
+
+    @property
+    def frames_total(self) -> int | None:
+        """The number of input frames; None before the survey."""
+        return None if self._lengths is None else sum(self._lengths)
+
+    @property
+    def frames_done(self) -> int:
+        """The number of input frames of finished segments."""
+        return sum(self.frames_of(number) for number in self._finished)
+
+    def frames_of(self, number: int) -> int:
+        """Return the number of input frames of a segment."""
+        assert self._lengths is not None
+        return self._lengths[number]
+
+    def take(self) -> Task | None:
+        """Take the next task; None if every task runs or waits for one that does."""
+        task = self._next()
+        if task is not None:
+            self.running += 1
+        return task
+
+    def finish(self, task: Task, value: Any) -> None:
+        """Note that a task is finished, with the value of its message."""
+        self.running -= 1
+        if task.kind == "survey":
+            outline, finished = value
+            self._lengths = outline.lengths
+            # A damaged one is made again by the join.
+            self._finished = set(finished) & set(range(len(self._lengths)))
+            self._pending = deque(sorted(set(range(len(self._lengths))) - self._finished))
+        elif task.kind == "segment":
+            self._finished.add(task.number)
+
+    def give_back(self, task: Task, death: str | None = None) -> str | None:
+        """Let a task be done again that its worker did not finish.
+
+        `death` states how the task ended its worker; None: the task did not, its worker was lost. Returns None, or the
+        sentence of an error when a task ended too many workers: then the video has failed.
+        """
+        self.running -= 1
+        self._deaths[task.kind, task.number] += death is not None
+        if self._deaths[task.kind, task.number] < MOST_DEATHS:
+            if task.kind == "segment":
+                self._pending.appendleft(task.number)
+            if task.kind == "join":
+                # It may have published the output.
+                self.request = replace(self.request, overwrite=True)
+            return None
+        part = f"Segment {task.number}" if task.kind == "segment" else f"The {task.kind} of the video"
+        return f"{part} ended its worker {MOST_DEATHS} times ({death}): look for the cause in the log of the workers."
+
+    def abandon(self) -> None:
+        """Note that a task has ended without a result, and will not be done again."""
+        self.running -= 1
+
+    def _next(self) -> Task | None:
+        if self.began is None:
+            self.began = time.time()
+        if self._lengths is None:
+            return None if self.running else self._task("survey")
+        if self._pending:
+            return self._task("segment", self._pending.popleft())
+        if len(self._finished) == len(self._lengths) and not self.running:
+            return self._task("join")
+        return None
+
+    def _task(self, kind: Literal["survey", "segment", "join"], number: int = 0) -> Task:
+        assert self.began is not None
+        return Task(self.name, kind, self.request, number, self.began, self._store)
