@@ -36,39 +36,51 @@ class Part:
     packets: Iterator[Packet]
 
 
-@contextmanager
-def open_segment(segment: SegmentFile) -> Iterator[Part]:
-    """Open a finished segment as a part. Raises MediaError if it is damaged."""
-    with segment.open() as (stream, packets):
-        yield Part(stream, segment.ticks, packets)
+@dataclass(frozen=True)
+class SegmentPart:
+    """A part that is a finished segment."""
+
+    segment: SegmentFile
+
+    @contextmanager
+    def open(self) -> Iterator[Part]:
+        """Open the part. Raises OSError or ValueError if it is not there, and MediaError if it is damaged."""
+        with self.segment.open() as (stream, packets):
+            yield Part(stream, self.segment.ticks, packets)
 
 
-@contextmanager
-def open_part(path: Path, start: int, low: int, high: int, time_base: Fraction) -> Iterator[Part]:
-    """Open the part of a joined video whose frames are shown from tick `low` up to and without `high`.
+@dataclass(frozen=True)
+class JoinedPart:
+    """The part of a joined video whose frames are shown from tick `low` up to and without `high`."""
 
-    `start` is the tick of the video's first frame: its file may count from another time. Raises MediaError if the part
-    is not there.
-    """
-    with av.open(f"file:{path}") as container:
-        stream = container.streams.video[0]
-        assert stream.time_base is not None
-        scale = stream.time_base / time_base
-        first = next(packet.pts for packet in container.demux(stream) if packet.pts is not None)
-        shift = start - round(first * scale)
+    path: Path
+    start: int  # tick of the video's first frame: its file may count from another time
+    low: int
+    high: int
+    time_base: Fraction
 
-        def packets() -> Iterator[tuple[Packet, int]]:
-            for packet in _from_keyframe(container, stream, round((low - shift) / scale), first):
-                tick = round(packet.pts * scale) + shift  # type: ignore[operator]
-                if tick >= high:
-                    return
-                if tick >= low:
-                    yield packet, tick
+    @contextmanager
+    def open(self) -> Iterator[Part]:
+        """Open the part. Raises OSError, ValueError or MediaError if it is not there."""
+        with av.open(f"file:{self.path}") as container:
+            stream = container.streams.video[0]
+            assert stream.time_base is not None
+            scale = stream.time_base / self.time_base
+            first = next(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+            shift = self.start - round(first * scale)
 
-        ticks = [tick for _, tick in packets()]
-        if not ticks or ticks[0] > low:
-            raise MediaError(f"{path} has no frame at {float(low * time_base):.3f} s: make it again.")
-        yield Part(stream, ticks, (packet for packet, _ in packets()))
+            def packets() -> Iterator[tuple[Packet, int]]:
+                for packet in _from_keyframe(container, stream, round((self.low - shift) / scale), first):
+                    tick = round(packet.pts * scale) + shift  # type: ignore[operator]
+                    if tick >= self.high:
+                        return
+                    if tick >= self.low:
+                        yield packet, tick
+
+            ticks = [tick for _, tick in packets()]
+            if not ticks or ticks[0] > self.low:
+                raise MediaError(f"{self.path} has no frame at {float(self.low * self.time_base):.3f} s.")
+            yield Part(stream, ticks, (packet for packet, _ in packets()))
 
 
 def write_fragments(part: Part, file: IO[bytes], *, time_base: Fraction, end: int, delay: int, number: int) -> None:
@@ -151,12 +163,12 @@ def _decoded(part: Part) -> Iterator[av.VideoFrame]:
 
 def _from_keyframe(container: InputContainer, stream: VideoStream, pts: int, start: int) -> Iterator[Packet]:
     """Yield the packets from a keyframe on that is shown at `pts` or before; the first one is shown at `start`."""
-    container.seek(pts, stream=stream)
-    packets = (packet for packet in container.demux(stream) if packet.pts is not None)
-    first = next(packets, None)
-    if first is None or first.pts > pts:  # an index by times of decoding leads too far in very short parts
-        container.seek(start, stream=stream)
+    # An index by times of decoding may lead too far in very short parts; then they are read from the start.
+    for position in (pts, start):
+        container.seek(position, stream=stream)
+        packets = (packet for packet in container.demux(stream) if packet.pts is not None)
         first = next(packets, None)
-    if first is not None:
-        yield first
-        yield from packets
+        if first is not None and (first.pts or 0) <= pts:
+            yield first
+            yield from packets
+            return

@@ -34,7 +34,7 @@ class FrameReader(Closing):
 
     @property
     def repairs(self) -> Sequence[Repair]:
-        """What the latest iteration has repaired so far."""
+        """The damage that an iteration has repaired so far."""
         return ()
 
     @property

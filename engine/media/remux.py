@@ -33,6 +33,9 @@ _SAMPLE_BYTES = 64 << 20
 _EARLY_TEXT_S = 30  # subtitles may begin so long before the part in which they are shown
 _ROUNDING_S = Fraction(1, 1000)  # of the time at which a part ends
 
+# By which a muxer refuses a packet; others, as of a full disk, end the run.
+_REFUSALS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.PermissionError)
+
 _Maker = Callable[[OutputContainer], Transfer]
 
 
@@ -211,7 +214,7 @@ class CopiedStreams:
         packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
         try:
             self._output.mux_one(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
+        except _REFUSALS:
             self._refused.setdefault(index, []).append(f"{float(dts * tick):.3f} s")
 
     def _choose(self, stream: Any, first: list[Packet], *, has_chapters: bool) -> _Maker | None:
@@ -244,10 +247,10 @@ class CopiedStreams:
         if stream.type != "unknown":
             kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
             copy: _Maker = partial(kind, stream, first=first)
-            if not (stream.type == "video" and format == "webm") and refusal(format, copy) is None:
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, stream) is None:
                 return copy
         for codec, make in self._conversions(stream, name):
-            refused = refusal(format, make)
+            refused = refusal(format, make, stream)
             if refused is None:
                 self._warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
                 return make

@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Self
 
 from .segments import Segment
@@ -63,6 +63,7 @@ def outline(
     end = round(surveyed.end / time_base)
     times = [*(round(slot.pts / time_base) for after in slots for slot in after), end]
     delay = max((late - early for early, late in zip(times, times[reordered:] or [end], strict=False)), default=0)
+    repeats = chain.from_iterable(surveyed.repeats.values())
     before = [0, *accumulate(len(after) for after in slots)]  # output frames before each input frame
     return Outline(
         time_base=time_base,
@@ -71,6 +72,6 @@ def outline(
         lengths=tuple(len(segment.outputs) for segment in segments),
         starts=(*(times[before[segment.outputs.start]] for segment in segments), end),
         delay=delay,
-        frames=array("q", (math.floor(pts / input_time_base) for pts in surveyed.pts)),
+        frames=array("q", sorted(math.floor(pts / input_time_base) for pts in [*surveyed.pts, *repeats])),
         seekable=surveyed.seekable,
     )

@@ -98,7 +98,8 @@ class TaskRunner(Closing):
         opened = self._open(task)
         match task.kind:
             case "survey":
-                return opened.video.outline(), opened.video.store.recorded()
+                video = opened.video
+                return video.outline(), video.store.recorded()
             case "segment":
                 opened.compute(task.number, send)
                 return task.number

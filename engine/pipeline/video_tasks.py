@@ -5,7 +5,6 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import Any, Literal
 
-from .outline import Outline
 from .request import UpscaleRequest
 from .tasks import Task
 
@@ -67,11 +66,10 @@ class VideoTasks:
         self.running -= 1
         if task.kind == "survey":
             outline, finished = value
-            assert isinstance(outline, Outline)
-            numbers = set(range(len(outline.lengths)))
             self._lengths = outline.lengths
-            self._finished = numbers.intersection(finished)  # a damaged one is made again by the join
-            self._pending = deque(sorted(numbers - self._finished))
+            # A damaged one is made again by the join.
+            self._finished = set(finished) & set(range(len(self._lengths)))
+            self._pending = deque(sorted(set(range(len(self._lengths))) - self._finished))
         elif task.kind == "segment":
             self._finished.add(task.number)
 

@@ -1,7 +1,9 @@
 """Checks of uploaded videos, in a process of their own: a file that breaks a decoder does not end the server."""
 
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -14,7 +16,8 @@ from ..pipeline.request import UpscaleRequest
 from ..pipeline.run import open_input
 from ..pipeline.worker import ENDED, Worker
 
-_MOST_S = 30.0  # of a check
+_MOST_S = 30.0  # of a call
+_RETURNED, _REFUSED = "returned", "refused"  # kinds of answers
 
 
 class VideoLimits(NamedTuple):
@@ -44,11 +47,11 @@ def check_request(request: UpscaleRequest, limits: VideoLimits) -> None:
 
 
 class VideoChecker(Closing):
-    """A process that checks requests one after another; it starts with the first. Any thread may use it."""
+    """A process that reads videos of clients, one after another; it starts with the first. Any thread may use it."""
 
     def __init__(self, limits: VideoLimits, most_s: float = _MOST_S) -> None:
         self._limits, self._most_s = limits, most_s
-        self._worker = Worker(_check_requests, Backend(device="cpu"))
+        self._worker = Worker(_call_functions, Backend(device="cpu"))
         self._running = ExitStack()
         self._runs = False
         self._lock = Lock()
@@ -58,11 +61,19 @@ class VideoChecker(Closing):
 
         Raises MediaError, too, for an input that ends the process, or whose check takes too long.
         """
+        self.call(request.input, check_request, request, self._limits)
+
+    def call(self, video: str | Path, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns, which is called in the process and reads a video.
+
+        The function is that of a module. Raises its StvsrError, and MediaError for a video that ends the process, or
+        if the function takes too long.
+        """
         with self._lock:
             if not self._runs:
                 self._running.enter_context(self._worker.running())
                 self._runs = True
-            self._worker.start((request, self._limits))
+            self._worker.start((function, arguments))
             if not self._worker.connection.poll(self._most_s):
                 self._worker.kill()
                 self._worker.connection.poll(None)  # until it has ended
@@ -70,23 +81,23 @@ class VideoChecker(Closing):
             self._worker.task = None
         kind, value = answer
         if kind == ENDED:
-            raise MediaError(f"{request.input} cannot be read: it stops the reading of videos. Convert it first.")
-        if value is not None:
+            raise MediaError(f"{video} cannot be read: it stops the reading of videos. Convert it first.")
+        if kind == _REFUSED:
             raise value
+        return value
 
     def close(self) -> None:
         """End the process."""
         self._running.close()
 
 
-def _check_requests(connection: Connection, backend: Backend) -> None:
-    """Check the requests that come over a connection, until it closes: the main function of the process."""
+def _call_functions(connection: Connection, backend: Backend) -> None:
+    """Call the functions that come over a connection, until it closes: the main function of the process."""
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
-            request, limits = connection.recv()
-            error: Any = None
+            function, arguments = connection.recv()
             try:
-                check_request(request, limits)
+                answer = _RETURNED, function(*arguments)
             except StvsrError as refusal:
-                error = type(refusal)(str(refusal))
-            connection.send(("checked", error))
+                answer = _REFUSED, type(refusal)(str(refusal))
+            connection.send(answer)

@@ -6,35 +6,38 @@ are read from their store; when it is done, the same frames are read from the re
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from tempfile import SpooledTemporaryFile
-from typing import IO
-
-import numpy as np
+from typing import IO, TypeVar
 
 from ..contract.errors import MediaError
-from ..media.fragments import REORDERED, Part, decode_frame, open_part, open_segment, start_of_part, write_fragments
-from ..media.png import encode_png
-from ..media.reader import open_reader, tagged_rgb
+from ..media.fragments import REORDERED, JoinedPart, SegmentPart, start_of_part, write_fragments
 from ..pipeline.outline import Outline
 from ..pipeline.store import finished_numbers, read_segment
+from .checks import VideoChecker
 from .jobs import Job, JobStore
 from .problems import Problem
+from .requests import JobOptions, make_request
+from .stills import input_still, output_still
 
 _MOST_IN_MEMORY = 16 << 20  # bytes of a segment that is sent
+_Used = TypeVar("_Used")
 
 
 class Preview:
-    """The preview of a job. Raises Problem if the video is not surveyed yet, or for what is not there."""
+    """The preview of a job. Raises Problem if the video is not surveyed yet, or for what is not there.
 
-    def __init__(self, jobs: JobStore, job: Job) -> None:
+    Single frames are decoded in the process of `reader`.
+    """
+
+    def __init__(self, jobs: JobStore, job: Job, reader: VideoChecker) -> None:
         found = jobs.outline(job.id)
         if found is None:
             raise _not_ready(job)
         self._outline: Outline = found
-        self._jobs, self._job, self._container = jobs, job, job.options["container"]
+        self._jobs, self._job, self._reader = jobs, job, reader
+        self._container = job.options["container"]
         self._store = jobs.parts_of(job.id, self._container)
 
     def playlist(self, query: str = "") -> str:
@@ -73,38 +76,62 @@ class Preview:
     def segment(self, number: int) -> IO[bytes]:
         """Return a file at the position from which a segment is read to its end."""
         self._check_codec()
-        starts = self._outline.starts
-        with self._part(number) as part:
-            file = SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115 the caller closes it
-            write_fragments(
-                part,
-                file,
-                time_base=self._outline.time_base,
-                end=starts[number + 1],
-                delay=self._outline.delay,
-                number=number,
-            )
-        file.seek(start_of_part(file))
-        return file
+        return self._use(number, lambda source: self._write(source, number))
 
     def before(self, number: int) -> bytes:
         """Return a frame of the input as a PNG image."""
-        frames, time_base = self._outline.frames, self._outline.input_time_base
         self._check_frame(number)
+        frames, time_base = self._outline.frames, self._outline.input_time_base
         low = frames[number]
         high = frames[number + 1] if number + 1 < len(frames) else low + 1
-        with open_reader(self._jobs.input_of(self._job.id)) as reader:
-            for frame in reader.between(low * time_base, high * time_base, seek=self._outline.seekable):
-                return _png(frame.rgb)
-        raise _no_frame()
+        source, output = self._jobs.input_of(self._job.id), self._jobs.output_of(self._job.id, self._container)
+        request = make_request(JobOptions.model_validate(self._job.options), source, output)
+        try:
+            png = self._reader.call(
+                source, input_still, request, low * time_base, high * time_base, self._outline.seekable
+            )
+        except MediaError as error:
+            raise _no_frame() from error
+        return bytes(png)
 
     def after(self, number: int) -> bytes:
         """Return the frame of the output that is shown when a frame of the input is, as a PNG image."""
         self._check_frame(number)
         tick = round(self._outline.frames[number] * self._outline.input_time_base / self._outline.time_base)
         segment = min(bisect_right(self._outline.starts, tick), len(self._outline.lengths)) - 1
-        with self._part(segment) as part:
-            return _png(tagged_rgb(decode_frame(part, tick)))
+        return self._use(segment, lambda source: bytes(self._reader.call("The result", output_still, source, tick)))
+
+    def _use(self, number: int, use: Callable[[SegmentPart | JoinedPart], _Used]) -> _Used:
+        """Return what a function returns for a segment: that in the store, or else that in the result.
+
+        The result is there before the store is deleted.
+        """
+        starts = self._outline.starts
+        if number >= len(self._outline.lengths) or starts[number] == starts[number + 1]:
+            raise _no_segment()
+        for find in (self._stored, self._joined):
+            try:
+                return use(find(number))
+            except (OSError, ValueError, MediaError):
+                continue
+        raise _no_segment()
+
+    def _stored(self, number: int) -> SegmentPart:
+        return SegmentPart(read_segment(self._store, number))
+
+    def _joined(self, number: int) -> JoinedPart:
+        result = self._jobs.result_of(self._job.id, self._container)
+        low, high = self._outline.starts[number : number + 2]
+        return JoinedPart(result, self._outline.starts[0], low, high, self._outline.time_base)
+
+    def _write(self, source: SegmentPart | JoinedPart, number: int) -> IO[bytes]:
+        end = self._outline.starts[number + 1]
+        time_base, delay = self._outline.time_base, self._outline.delay
+        with source.open() as part:
+            file = SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115 the caller closes it
+            write_fragments(part, file, time_base=time_base, end=end, delay=delay, number=number)
+        file.seek(start_of_part(file))
+        return file
 
     def _check_frame(self, number: int) -> None:
         if number >= len(self._outline.frames):
@@ -126,34 +153,11 @@ class Preview:
             raise Problem(503, "not-ready", "The preview cannot be read now.", retry_after="30") from error
         return next((number for number in range(total) if number not in there), total)
 
-    @contextmanager
-    def _part(self, number: int) -> Iterator[Part]:
-        """Open a segment: in the store, or in the result, which is there before the store is deleted."""
-        low, high = self._outline.starts[number : number + 2] if number < len(self._outline.lengths) else (0, 0)
-        if low == high:
-            raise _no_segment()
-        with ExitStack() as stack:
-            try:
-                part = stack.enter_context(open_segment(read_segment(self._store, number)))
-            except (OSError, ValueError):
-                try:
-                    result = self._jobs.result_of(self._job.id, self._container)
-                    opened = open_part(result, self._outline.starts[0], low, high, self._outline.time_base)
-                    part = stack.enter_context(opened)
-                except (OSError, ValueError, MediaError) as error:
-                    raise _no_segment() from error
-            yield part
-
     def _check_codec(self) -> None:
         if self._outline.codec not in REORDERED:
             names = ", ".join(sorted(REORDERED))
             sentence = f"There is no preview of {self._outline.codec} video ({names} have one): wait for the result."
             raise Problem(415, "no-preview", sentence)
-
-
-def _png(rgb: np.ndarray) -> bytes:
-    """Return a PNG image of a frame, (3, H, W) in [0, 1]."""
-    return encode_png(np.rint(rgb.transpose(1, 2, 0) * 255).clip(0, 255).astype(np.uint8))
 
 
 def _not_ready(job: Job) -> Problem:

@@ -21,7 +21,7 @@ def preview_routes(server: Server) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs/{identifier}", dependencies=[Depends(server.authorize)])
 
     def preview(identifier: str) -> Preview:
-        return Preview(server.jobs, server.job(identifier))
+        return Preview(server.jobs, server.job(identifier), server.checker)
 
     @routes.get("/preview.m3u8")
     def read_playlist(identifier: str, access: str | None = None) -> Response:

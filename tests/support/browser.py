@@ -97,7 +97,7 @@ class Browser:
 
     def screenshot(self) -> np.ndarray:
         """Return what the window shows, (h, w, 3) uint8."""
-        with av.open(io.BytesIO(self.png())) as container:
+        with av.open(io.BytesIO(self.png()), "r") as container:
             return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
     def png(self) -> bytes:

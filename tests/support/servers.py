@@ -24,9 +24,9 @@ def app_of(folder: Path, workers: int = 1, **settings: Any) -> FastAPI:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **settings: Any) -> Iterator[str]:
+def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[str]:
     """Run a server on a port of this machine, and yield its address."""
-    with listening(app_of(folder, **settings), **websocket_options(Settings(folder, **settings))) as url:
+    with listening(app_of(folder, workers, **settings), **websocket_options(Settings(folder, **settings))) as url:
         yield url
 
 

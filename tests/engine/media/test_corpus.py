@@ -12,6 +12,8 @@ from stvsr.engine.media.probe import probe
 from tests.support.media import NTSC, rewrite, times
 from tests.support.sources import make_source
 
+pytestmark = pytest.mark.long
+
 COUNT = 6  # frames
 PRECISION = re.compile(r"(chroma|bits) of the source|for the sake of its source")
 RATES = (Fraction(24), Fraction(25), NTSC, Fraction(50), NTSC * 2, Fraction(15))

@@ -165,7 +165,9 @@ def test_animations_have_every_frame_at_its_time(tmp_path: Path, suffix: str) ->
     with av.open(str(out)) as container:
         stream = container.streams.video[-1]  # AVIF has a still image before it
         decoded = [
-            (f.pts * f.time_base, f.to_ndarray(format="gray")) for f in container.decode(stream) if f.pts is not None
+            (f.pts * f.time_base, f.to_ndarray(format="gray"))
+            for f in container.decode(stream)
+            if f.pts is not None and f.time_base is not None
         ]
     assert [time for time, _ in decoded] == [Fraction(n, 20) for n in range(5)]
     levels = [float(image.mean()) for _, image in decoded]

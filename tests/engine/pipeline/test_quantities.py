@@ -58,7 +58,7 @@ def test_decimals_of_ntsc_rates_mean_their_fractions(text: Any, rate: Fraction) 
     ],
 )
 def test_rates_are_bounded(text: Any) -> None:
-    with pytest.raises(RequestError, match="is not a frame rate|The frame rate is"):
+    with pytest.raises(RequestError, match=r"is not a frame rate|The frame rate is"):
         read_rate(text)
 
 

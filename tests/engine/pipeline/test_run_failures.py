@@ -151,7 +151,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
 
     class Reader:
         info = SimpleNamespace(width=32, height=24, rate=RATE, time_base=1 / RATE, frames=None)
-        path, warnings = Path("long"), ()
+        path, warnings, repairs = Path("long"), (), ()
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
@@ -167,7 +167,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
                 del rgb
 
     class Writer:
-        warnings, picture_format, has_alpha, coded_size = (), None, False, (32, 24)
+        warnings, repairs, picture_format, has_alpha, coded_size = (), (), None, False, (32, 24)
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
 

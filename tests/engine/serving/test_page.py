@@ -14,7 +14,7 @@ from tests.support.media import make_clip
 from tests.support.serving import TUS, listening, serving, wait_for
 
 PAGE = Path(page_routes.__code__.co_filename).parent / "page"
-pytestmark = pytest.mark.usefixtures("models")
+pytestmark = [pytest.mark.usefixtures("models"), pytest.mark.long]
 TOKEN = "a-token-of-some-length"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
@@ -187,7 +187,7 @@ def test_the_token_is_asked_for_and_all_goes_by_keyboard(tmp_path: Path, clip: P
         browser.send("DOM.setFileInputFiles", nodeId=file, files=[str(clip)])
         browser.wait("view.playable")
         take_toy(browser, "1")
-        reached = []
+        reached: list[str] = []
         while "submit" not in reached[-1:]:
             browser.press("Tab", 9)
             reached.append(

@@ -14,7 +14,8 @@ import pytest
 from stvsr import Backend
 from stvsr.engine.pipeline.request import UpscaleRequest
 from stvsr.engine.pipeline.resume import SegmentedVideo
-from stvsr.engine.serving.jobs import Job, JobStore
+from stvsr.engine.serving.checks import VideoChecker, VideoLimits
+from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.preview import Preview
 from stvsr.engine.serving.problems import Problem
 
@@ -28,9 +29,9 @@ LOSSLESS = {"qp": "0"}
 @contextmanager
 def computed(
     folder: Path, clip: Path, container: str = "mp4", segment_frames: int = 5, **options: Any
-) -> Iterator[tuple[JobStore, Job, SegmentedVideo]]:
-    """Yield a job whose video is surveyed in this process, without a server."""
-    with JobStore(folder / "store") as jobs:
+) -> Iterator[tuple[SegmentedVideo, Preview, Path]]:
+    """Survey the video of a job in this process, and yield it, its preview and the path of its result."""
+    with JobStore(folder / "store") as jobs, VideoChecker(VideoLimits(1 << 20, 1000)) as reader:
         identifier = jobs.new_id()
         jobs.input_of(identifier).write_bytes(clip.read_bytes())
         request = UpscaleRequest(
@@ -43,7 +44,7 @@ def computed(
         job = jobs.create(identifier, {"model": "toy", "container": container})
         with SegmentedVideo(request, segment_frames) as video:
             jobs.keep_outline(identifier, video.outline())
-            yield jobs, job, video
+            yield video, Preview(jobs, job, reader), jobs.output_of(identifier, container)
 
 
 def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
@@ -92,8 +93,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> None:
     options = dict(CASES[name])
     clip = two_scenes(tmp_path / "clip.mp4", options.pop("ticks", None))
-    with computed(tmp_path, clip, **options) as (jobs, job, video):
-        preview = Preview(jobs, job)
+    with computed(tmp_path, clip, **options) as (video, preview, result):
         with pytest.raises(Problem, match="No part of the video is finished yet"):
             preview.playlist()
         lines = 0
@@ -108,7 +108,6 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
         target = int(re.findall(r"TARGETDURATION:(\d+)", playlist)[0])
         assert max(lengths) <= target
         video.join()
-        result = jobs.output_of(job.id, job.options["container"])
         times, _, pictures = frames_of(str(result))
         assert playlist == preview.playlist(), "the playlist stays as it was"
         after = played(preview)
@@ -125,9 +124,8 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
 
 
 def test_the_order_of_segments_is_that_of_the_video(tmp_path: Path) -> None:
-    with computed(tmp_path, two_scenes(tmp_path / "clip.mp4")) as (jobs, job, video):
+    with computed(tmp_path, two_scenes(tmp_path / "clip.mp4")) as (video, preview, _):
         video.compute(1)
-        preview = Preview(jobs, job)
         with pytest.raises(Problem, match="No part"):
             preview.playlist()
         video.compute(0)
@@ -140,10 +138,9 @@ def test_the_order_of_segments_is_that_of_the_video(tmp_path: Path) -> None:
 
 def test_a_preview_has_the_aspect_and_the_rotation_of_the_result(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "clip.mp4", count=24, aspect=Fraction(4, 3), rotation=(90, False))
-    with computed(tmp_path, clip) as (jobs, job, video):
+    with computed(tmp_path, clip) as (video, preview, _):
         for number in range(len(video.segments)):
             video.compute(number)
-        preview = Preview(jobs, job)
         content = preview.initialization() + preview.segment(0).read()
         first = preview.initialization()
         for number in range(len(video.segments)):
@@ -151,19 +148,15 @@ def test_a_preview_has_the_aspect_and_the_rotation_of_the_result(tmp_path: Path)
             length = file.tell()
             file.seek(0)
             assert file.read(length) == first, "what players read first is the same for every segment"
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), "r") as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
         assert next(container.decode(video=0)).rotation == 90
 
 
 def test_some_codecs_have_no_preview(tmp_path: Path) -> None:
-    with computed(tmp_path, two_scenes(tmp_path / "clip.mp4"), container="mkv", codec="ffv1", encoder_options={}) as (
-        jobs,
-        job,
-        video,
-    ):
+    clip = two_scenes(tmp_path / "clip.mp4")
+    with computed(tmp_path, clip, container="mkv", codec="ffv1", encoder_options={}) as (video, preview, _):
         video.compute(0)
-        preview = Preview(jobs, job)
         for read in (preview.playlist, preview.initialization, lambda: preview.segment(0)):
             with pytest.raises(Problem, match="There is no preview of ffv1 video") as raised:
                 read()
@@ -172,14 +165,13 @@ def test_some_codecs_have_no_preview(tmp_path: Path) -> None:
 
 
 def picture_of(png: bytes) -> np.ndarray:
-    with av.open(io.BytesIO(png)) as container:
+    with av.open(io.BytesIO(png), "r") as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
 def test_frames_of_input_and_output_belong_together(tmp_path: Path) -> None:
     clip = two_scenes(tmp_path / "clip.mp4", VARIABLE)
-    with computed(tmp_path, clip, time_factor=2) as (jobs, job, video):
-        preview = Preview(jobs, job)
+    with computed(tmp_path, clip, time_factor=2) as (video, preview, _):
         with av.open(str(clip)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         for number in (0, 7, 21):
@@ -200,10 +192,10 @@ def test_frames_of_input_and_output_belong_together(tmp_path: Path) -> None:
 
 
 def test_frames_at_a_low_rate_are_those_that_are_shown(tmp_path: Path) -> None:
-    with computed(tmp_path, two_scenes(tmp_path / "clip.mp4"), fps=Fraction(2), segment_frames=2) as (jobs, job, video):
+    clip = two_scenes(tmp_path / "clip.mp4")
+    with computed(tmp_path, clip, fps=Fraction(2), segment_frames=2) as (video, preview, _):
         for number in range(len(video.segments)):
             video.compute(number)
-        preview = Preview(jobs, job)
         shown = [preview.after(number) for number in range(22)]
         assert len(set(shown)) == 2
         assert shown[0] == shown[11]

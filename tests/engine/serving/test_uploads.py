@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.servers import wait_until
 from tests.support.serving import PATCH, TUS, begin_upload, clip_of, listening, send_part, serving, wait_for
 
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
@@ -25,6 +26,7 @@ from stvsr.engine.serving import uploads
 from stvsr.engine.serving.problems import Problem
 from stvsr.engine.serving.uploads import UploadStore
 
+pytestmark = pytest.mark.usefixtures("models")
 NO_UPLOADS = [
     "nothing",
     "%2e%2e",
@@ -213,10 +215,7 @@ def test_the_server_sweeps_uploads(tmp_path: Path) -> None:
     with serving(tmp_path, workers=0, keep_s=0) as client:
         address = begin_upload(client, 3).headers["location"]
     with serving(tmp_path, workers=0, keep_s=0) as client:
-        until = time.monotonic() + 10
-        while client.head(address, headers=TUS).status_code != 404:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: client.head(address, headers=TUS).status_code == 404)
 
 
 def test_a_full_disk_leaves_nothing_half_written(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,18 +277,17 @@ def started_part(client: httpx2.Client, address: str, offset: int, length: int, 
 
 
 def test_one_of_two_writers_wins(tmp_path: Path) -> None:
-    content = os.urandom(1000)
+    content = os.urandom(200_000)
     with listening(tmp_path, workers=0) as client:
-        address = begin_upload(client, 1000).headers["location"]
-        with started_part(client, address, 0, 1000, content[:100]) as first:
-            until = time.monotonic() + 20
-            while (second := send_part(client, address, 1, b"other bytes")).status_code != 423:
-                assert second.status_code == 409, "the first has not begun"
-                assert time.monotonic() < until
-            first.send(content[100:])
+        address = begin_upload(client, 200_000).headers["location"]
+        (data,) = (tmp_path / "store" / "uploads").rglob("data")
+        with started_part(client, address, 0, 200_000, content[:100_000]) as first:
+            wait_until(lambda: data.stat().st_size)
+            assert send_part(client, address, data.stat().st_size, b"other bytes").status_code == 423
+            assert send_part(client, address, 0, b"other bytes").status_code == 423
+            first.send(content[100_000:])
             assert first.getresponse().status == 204
         assert send_part(client, address, 0, b"other bytes").status_code == 409
-        (data,) = (tmp_path / "store" / "uploads").rglob("data")
         assert data.read_bytes() == content
 
 
@@ -300,9 +298,7 @@ def test_a_client_that_goes_away_or_stops_can_go_on(tmp_path: Path, monkeypatch:
         address = begin_upload(client, len(content)).headers["location"]
         with started_part(client, address, 0, 300_000, content[:200_000]):
             pass  # the connection ends
-        until = time.monotonic() + 20
-        while offset_of(client, address) < 200_000:
-            assert time.monotonic() < until
+        wait_until(lambda: offset_of(client, address) == 200_000)
         with started_part(client, address, 200_000, 100_000, content[200_000:200_100]) as idle:
             assert idle.getresponse().status == 408
         assert offset_of(client, address) == 200_100
