@@ -178,7 +178,7 @@ def test_the_token_is_asked_for_and_all_goes_by_keyboard(tmp_path: Path, clip: P
             browser.press("Enter", 13, "\r")
             browser.wait("!$('access').open || !$('access-problem').hidden")
         browser.wait("!$('access').open && models.length")
-        assert browser.run("$('limits').textContent") == "Up to 2 GiB"
+        browser.wait("$('limits').textContent === 'Up to 2 GiB'")
         assert TOKEN not in browser.run("JSON.stringify({...localStorage, ...sessionStorage}) + document.cookie")
         browser.press("Tab", 9)
         assert browser.run("document.activeElement.id") == "file"

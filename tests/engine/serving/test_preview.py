@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from stvsr import Backend
+from stvsr.engine.media.fragments import codec_string
 from stvsr.engine.pipeline.request import UpscaleRequest
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.serving.checks import VideoChecker, VideoLimits
@@ -89,7 +90,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("constant", "variable", "low rate, segments without frames", "webm")
+CODECS = {"h265": "hvc1.", "vp9": "vp09.00.10.08", "webm": "vp09.00.10.08", "av1": "av01.0.00M.08"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES])
 def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> None:
     options = dict(CASES[name])
     clip = two_scenes(tmp_path / "clip.mp4", options.pop("ticks", None))
@@ -104,6 +109,7 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
             lines = playlist.count("#EXTINF")
             assert ("#EXT-X-ENDLIST" in playlist) == (number == len(video.segments) - 1)
         before = played(preview)
+        assert codec_string(preview.initialization()).startswith(CODECS.get(name, "avc1.f40"))
         lengths = [float(text) for text in re.findall(r"#EXTINF:([\d.]+)", playlist)]
         target = int(re.findall(r"TARGETDURATION:(\d+)", playlist)[0])
         assert max(lengths) <= target
