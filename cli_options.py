@@ -184,7 +184,7 @@ class FrameOptions:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How the input is read: fields, damage and repeated frames."""
+    """Options of reading the input: fields, damage and repeated frames."""
 
     deinterlace: Annotated[
         str,

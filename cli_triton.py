@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .terminal import interruptible, out, plain
+from .terminal import headline, interruptible, out, plain
 
 
 def triton(
@@ -59,7 +59,7 @@ def triton(
     for model in models:
         roles = " -> ".join(graph.role for graph in model.graphs)
         table.add_row(plain(model.name), roles, f"up to {max_batch}" if batches[model.name] else "one request")
-    out.print(f"[bold]{plain(output)}[/]", soft_wrap=True)
+    headline(output)
     out.print(table)
     out.print(
         f"Serve it by: tritonserver --model-repository={plain(output)} --disable-auto-complete-config", soft_wrap=True

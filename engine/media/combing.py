@@ -19,13 +19,15 @@ Verdict = Literal["progressive", "interlaced", "telecined", "unclear"]
 
 _COLUMNS = 320  # that are compared, about
 _MOTION = 6.0  # levels of 256 by which a moving pixel changes, in the frames before and after together
-_LEAST_MOVING = 60  # pixels
+_LEAST_MOVING = 24  # pixels
 _LEAST_MOVING_SHARE = 5e-4
-_COMBED = 0.7  # rows of both fields differ by so much more than rows of one field do
+_COMBED = 0.7  # the least error between the rows of both fields, relative to that between the rows of one
+_CLEARLY_COMBED = 0.9
 _CLEAN = 0.65
 _ORDERED = 0.05  # how much better one neighbour's field predicts than the other's, from 0 to 1
 _UNORDERED = 0.04
 _FOREIGN = 1.15  # by how much a neighbour's field predicts better than the own one: it is of the same picture
+_OWN = 0.7  # by how much the own field predicts better than those of the neighbours
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def _verdict(comb: float, order: float, foreign: float) -> Verdict:
     if foreign > _FOREIGN and order > 2 * _ORDERED:
         return "telecined"
     if comb > _COMBED and order > _ORDERED:
-        return "interlaced"
-    if comb < _CLEAN and (order < _UNORDERED or foreign < _COMBED):
+        return "interlaced" if comb > _CLEARLY_COMBED or foreign > _OWN else "unclear"
+    if comb < _CLEAN and (order < _UNORDERED or foreign < _OWN):
         return "progressive"
     return "unclear"
 

@@ -18,12 +18,14 @@ from .probe import VideoInfo, tagged_duration
 
 # Codecs in which every packet decodes to one frame, so that a missing frame means damage.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1"}
+_UNBOUNDED = {"mpegts", "mpeg", "h264", "hevc"}  # formats whose packets FFmpeg finds by what they contain
 # The first bytes of formats in which FFmpeg ends at the header of a second file.
 _HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
 _MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
 _JOINT_S = 2  # seconds around a joint in which it may be the reason for a damage
 _CORRECTION_S = Fraction(1, 4)  # seconds; by less a clock may also change within one recording
 _MOST_SUSPECTS = 64  # packets after an error by which a frame that is missing must have shown itself
+_CORRUPT_S = 1  # seconds after an incomplete packet in which others may be missing
 _STREAM_TOLERANCE_S = Fraction(1, 100)  # rounding of a stream's declared duration, beside half a frame
 _CONTAINER_TOLERANCE_S = Fraction(1, 2)  # of a container's declared duration, beside two frames
 
@@ -57,6 +59,7 @@ class StreamDecoder:
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
         self._last_end: int | None = None  # ticks, the end of the latest frame
+        self._latest: int | None = None  # timestamp of the latest frame, or of what was repeated for it
         self._packet_count = 0  # packets of this stream that contain data
         self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
         self._packets_stop = 0  # bytes of the file up to the end of the last packet
@@ -67,6 +70,7 @@ class StreamDecoder:
         self._suspects: set[int] = set()  # timestamps of packets of which one has failed
         self._packets_since_error = 0
         self._has_gap = False  # packets may be missing after an error
+        self._corrupt_until = -math.inf  # ticks, shortly after a packet that FFmpeg knows to be incomplete
         self._least_gap: int | None = None  # ticks between two frames
         self._is_traced = False  # frames refer to a damaged one
         self._is_exact = stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
@@ -77,6 +81,8 @@ class StreamDecoder:
             if self._begins_again(packet):
                 yield from self._drained()
             self._packet_count += bool(packet.size)
+            if packet.is_corrupt and packet.pts is not None:
+                self._corrupt_until = packet.pts + math.ceil(_CORRUPT_S / self._time_base)
             # After a change of the clock FFmpeg takes frames for ones before the beginning, which are not shown.
             is_shown = not packet.is_discard or bool(self.source.joints)
             if self._is_exact and packet.size and packet.pts is not None and is_shown:
@@ -202,13 +208,17 @@ class StreamDecoder:
                 self.lost_at_joints += len([pts for pts in self._pending if pts < frame.pts])
         if frame.pts is not None:
             self._pending.discard(frame.pts)
+            if self._is_traced and self._latest is not None and frame.pts <= self._latest:
+                return  # damage has changed the order of the timestamps: this one was taken for a missing frame
             yield from self._missing(before=frame.pts)
-            self._last_end = frame.pts + (frame.duration or 0)
+            self._latest = frame.pts
+            self._last_end = frame.pts + (frame.duration or self._period)
         if self._error is not None and not self._suspects & self._pending:
             if self._on_damage == "stop":
                 raise self._damaged(self._error_end, self._error) from self._error
             self._error = None
         if frame.is_corrupt and frame.pts != self._first:
+            self._has_gap = not self._is_exact
             yield from self._lost(frame.pts)
             return
         if self._is_traced:
@@ -224,29 +234,39 @@ class StreamDecoder:
             return
         missing = sorted(pts for pts in self._pending if self._first < pts < before)
         self._pending.difference_update(missing)
-        if self._has_gap and not missing:
-            missing = self._gap(before)
+        if self._has_gap or (self._on_damage != "stop" and self._may_swallow(before)):
+            missing = sorted({*missing, *(t for t in self._gap(before) if not self._is_near(t, missing))})
         self._has_gap = False
         if self._are_second_fields(missing, before):
             return
         for ticks in missing:
             yield from self._lost(ticks)
 
+    def _may_swallow(self, before: float) -> bool:
+        """Return whether damage may have swallowed packets before a timestamp, without a word from FFmpeg."""
+        is_near = self._is_traced or before <= self._corrupt_until
+        return self._info.variable_rate is False or (is_near and self._info.container in _UNBOUNDED)
+
     def _gap(self, before: float) -> list[int]:
         """Return the timestamps of the frames that fit between the latest one and a timestamp."""
-        if self._last_end is None or before == math.inf:
+        if self._latest is None or before == math.inf:
             return []
-        count = round((before - self._last_end) / self._period)
-        return [self._last_end + number * self._period for number in range(count)]
+        count = round((before - self._latest) / self._period)
+        return [self._latest + number * self._period for number in range(1, count)]
+
+    def _is_near(self, ticks: int, others: list[int]) -> bool:
+        return any(abs(ticks - other) < self._period / 2 for other in others)
 
     def _are_second_fields(self, missing: list[int], before: float) -> bool:
         """Return whether a packet without a frame is the second field of the frame before, as in broadcasts."""
-        if self._good is None or self._good_ticks is None or before == math.inf:
+        if self._good is None or self._good_ticks is None:
             return False
-        gap = int(before) - self._good_ticks
-        self._least_gap = gap if self._least_gap is None else min(gap, self._least_gap)
-        is_whole = len(missing) == 1 and self._error is None and gap <= 1.5 * self._least_gap
-        return is_whole and self._good.interlaced_frame
+        if before != math.inf:
+            gap = int(before) - self._good_ticks
+            self._least_gap = gap if self._least_gap is None else min(gap, self._least_gap)
+        if len(missing) != 1 or self._error is not None or self._least_gap is None:
+            return False
+        return self._good.interlaced_frame and missing[0] - self._good_ticks < 0.75 * self._least_gap
 
     def _lost(self, ticks: int | None) -> Iterator[av.VideoFrame]:
         """Yield what is shown for a frame that is missing or damaged; raise MediaError if reading stops there."""
@@ -258,7 +278,7 @@ class StreamDecoder:
         time = ticks * self._time_base
         action: Action = "repeated" if self._on_damage == "repeat" else "left out"
         self._log.add("video", time, time + self._period * self._time_base, action, reason)
-        self._is_traced = True
+        self._is_traced, self._latest = True, ticks
         if self._on_damage == "repeat":
             self._good.pts = ticks
             yield self._good

@@ -56,7 +56,7 @@ class FilterChain:
 
     def _open(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()
-        last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1))
+        last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
         try:
             for name, options in (*self._filters, ("buffersink", "")):
                 following = graph.add(name, options)
@@ -79,7 +79,7 @@ class FilterChain:
             except (BlockingIOError, av.error.EOFError):
                 return
             # Deinterlacers count times in halves, and some give no time to the last frame.
-            halves = 2 * frame.pts * frame.time_base if frame.pts is not None else 0
+            halves = 0 if frame.pts is None or frame.time_base is None else 2 * frame.pts * frame.time_base
             self._position = int(halves) if halves > self._position else self._position + 1
             yield self._position // 2, self._position % 2 == 1, frame
 

@@ -1,18 +1,20 @@
-"""How the frames of a video become progressive: by the request, the flags of the video and its picture."""
+"""The way in which the frames of a video become progressive: by the request, the flags of the video and its picture."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from ..contract.errors import MediaError
 from .deinterlace import LEAST_PX, Timed, deinterlacer
 from .interlacing import CombWatch, Interlacing, judge
 from .options import ReadOptions
 from .probe import VideoInfo
-from .telecine import CYCLE, PIX_FMTS, InverseTelecine
+from .telecine import CYCLE, PIX_FMTS, EvenTimes, InverseTelecine
 
 DEFAULT_FILTER = "bwdif"
+_FILM_RATES = (Fraction(24000, 1001), Fraction(24))
 
 
 class Stage(Protocol):
@@ -63,6 +65,8 @@ def choose_fields(info: VideoInfo, options: ReadOptions) -> Fields:
         found = Interlacing("interlaced" if info.interlaced else "progressive", info.interlaced)
     method = options.deinterlace
     if method == "auto":
+        if found.kind == "progressive" and found.film_rate is not None:
+            return _even_film(info, found.film_rate)
         if found.kind == "progressive":
             note = (
                 "The video is flagged as interlaced, but its picture is progressive: it was not deinterlaced, as it is"
@@ -72,6 +76,11 @@ def choose_fields(info: VideoInfo, options: ReadOptions) -> Fields:
         method = "ivtc" if found.kind == "telecined" and info.pix_fmt in PIX_FMTS else DEFAULT_FILTER
     by = "flags" if found.flagged else "picture"
     if method == "ivtc":
+        if info.pix_fmt not in PIX_FMTS:
+            raise MediaError(
+                f"The frames of film are put together again in {', '.join(PIX_FMTS)}, and {info.path} is"
+                f" {info.pix_fmt}: choose another --deinterlace, such as {DEFAULT_FILTER}."
+            )
         return _film(info, found, by)
     double = options.field_rate == "double"
     only_flagged = options.deinterlace == "auto" and found.only_flagged
@@ -80,7 +89,12 @@ def choose_fields(info: VideoInfo, options: ReadOptions) -> Fields:
     if double:
         count = None if info.frames is None or only_flagged else 2 * info.frames
         variable = None if only_flagged else info.variable_rate
-        changed = {"rate": 2 * info.rate, "time_base": info.time_base / 2, "frames": count, "variable_rate": variable}
+        changed: dict[str, Any] = {
+            "rate": 2 * info.rate,
+            "time_base": info.time_base / 2,
+            "frames": count,
+            "variable_rate": variable,
+        }
         fields = replace(fields, info=replace(fields.info, **changed))
     if options.deinterlace != "auto":
         return fields
@@ -105,6 +119,18 @@ def _film(info: VideoInfo, found: Interlacing, by: str) -> Fields:
         f"The video is telecined film, by its picture: the frames of the film were put together again, {_rate(film)}."
     )
     return Fields(film, stage, (note,) if found.kind == "telecined" else ())
+
+
+def _even_film(info: VideoInfo, film_rate: float) -> Fields:
+    """Return the way from film frames that last 3 and 2 fields by turns to those that last equally long.
+
+    `film_rate` is the rate that was measured; the file may state that of the film, or that of the video.
+    """
+    rates = (info.rate, info.rate * Fraction(CYCLE - 1, CYCLE), *_FILM_RATES)
+    rate = min(rates, key=lambda rate: abs(rate - film_rate))
+    film = replace(info, rate=rate, time_base=info.time_base / 2, variable_rate=None)
+    note = f"The video is telecined film, by its flags: the frames of the film are shown evenly, {_rate(film)}."
+    return Fields(film, EvenTimes(), (note,))
 
 
 def _rate(info: VideoInfo) -> str:

@@ -30,8 +30,12 @@ class FrameReader(Closing):
 
     info: VideoInfo
     path: Path
-    repairs: Sequence[Repair] = ()  # damage that an iteration has repaired so far
     joints: Sequence[Joint] = ()  # changes of the file's clock that an iteration has found so far
+
+    @property
+    def repairs(self) -> Sequence[Repair]:
+        """The damage that an iteration has repaired so far."""
+        return ()
 
     @property
     def warnings(self) -> list[str]:

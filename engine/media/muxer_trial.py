@@ -2,19 +2,21 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import av
 from av.container import OutputContainer
 
+from .probe import codec_name
 from .transfers import Transfer
 
 
-def refusal(format: str, make: Callable[[OutputContainer], Transfer]) -> str | None:
-    """Return the reason why a format, by FFmpeg's name of it, does not take a stream; None if it does.
+def refusal(format: str, make: Callable[[OutputContainer], Transfer], source: Any) -> str | None:
+    """Return the reason why a format, by FFmpeg's name of it, does not take a stream of a source; None if it does.
 
     `make` adds the stream to an output. Some muxers find what they do not take only when they write the header, a
     packet or, like MP4, the index at the end; others drop a stream without an error. So the header, the first packets
-    and the trailer are written to memory, and the result is read again.
+    and the trailer are written to memory, and the stream must be in the result.
     """
     file = io.BytesIO()
     count = 0
@@ -27,15 +29,17 @@ def refusal(format: str, make: Callable[[OutputContainer], Transfer]) -> str | N
                 count += 1
     except (ValueError, av.error.FFmpegError) as error:
         return getattr(error, "strerror", None) or str(error)
-    if count and not _has_stream(file):
-        return "the stream is lost in it"
-    return None
+    if source.type == "attachment":
+        return None if source.data in file.getvalue() else "its data are lost"
+    return None if not count or _is_in(file, source) else "it is lost in the file"
 
 
-def _has_stream(file: io.BytesIO) -> bool:
+def _is_in(file: io.BytesIO, source: Any) -> bool:
+    """Return whether a file has a stream, and if the source's has data its kind of data."""
     file.seek(0)
     try:
         with av.open(file) as container:
-            return len(container.streams) > 0
+            names = [codec_name(stream) for stream in container.streams]
     except av.error.FFmpegError:
         return False
+    return codec_name(source) in names if source.type == "data" else bool(names)

@@ -14,7 +14,7 @@ FIELD_RATES: tuple[FieldRate, ...] = ("double", "single")
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How a video is read. Raises RequestError for an unknown value.
+    """Options of reading a video. Raises RequestError for an unknown value.
 
     deinterlace: "auto" (interlaced and telecined video is found, and made progressive), "off", one of FFmpeg's
     deinterlacers, or "ivtc" (telecine is undone). field_rate: one frame for each field, or for each frame.

@@ -23,6 +23,7 @@ _MOST_AHEAD = 4000  # packets of all streams that are read ahead
 _MOST_FAILURES = 64  # to read on at one damage
 _MAX_DURATION = 2**31  # ticks of a packet
 _LEAP_S = 10  # seconds; in a recording of a broadcast or a disc, a longer gap in all streams is another clock
+_OVERLAP_S = Fraction(1, 4)  # seconds by which packets of one stream may overlap
 _PROGRAM_S = 60  # seconds between the beginnings of streams that belong to one program of a broadcast
 _CHANGING_FORMATS = ("mpegts", "mpeg")  # of broadcasts and discs
 _FORMATS_WITHOUT_DTS = ("matroska,webm", "asf")
@@ -144,12 +145,23 @@ class SourcePackets:
             return
         self._read_ahead(lambda: len(self._ahead_of(track)) >= _AHEAD)
         following = self._ahead_of(track)
-        if falls and track.comes_back(packet, following):
-            return
-        if leaps and any(not track.leaps(later) for later in following):
-            track.replace_times(packet)
-        elif falls or not self._others_go_on(track):
+        if leaps:
+            if any(not track.leaps(later) for later in following):
+                track.replace_times(packet)
+            elif not self._others_go_on(track):
+                self._join(track, packet)
+        elif not track.comes_back(packet, following) and not self._overlaps(track, packet):
             self._join(track, packet)
+
+    def _overlaps(self, track: "_Track", packet: Packet) -> bool:
+        """Return whether a clock falls back a little in this stream alone, as where the sound of two films overlaps.
+
+        Such a stream keeps its distance from the others.
+        """
+        if track.next - track.shown(packet) > track.ticks(_OVERLAP_S):
+            return False
+        self._read_ahead(lambda: self._is_ahead(track, packet, 1))
+        return self._others_go_on(track)
 
     def _read_ahead(self, enough: Callable[[], bool]) -> None:
         """Read packets into the queue, some at a time, until there are enough of them."""
@@ -172,30 +184,34 @@ class SourcePackets:
             if self._tracks[packet.stream.index] is track and packet.size and (packet.pts, packet.dts) != (None, None)
         ]
 
+    def _is_ahead(self, track: "_Track", packet: Packet, seconds: int) -> bool:
+        """Return whether the queue has packets of a stream up to so long after one."""
+        latest = self._ahead_of(track)[-1:]
+        return bool(latest) and track.shown(latest[0]) - track.shown(packet) > track.ticks(seconds)
+
     def _others_go_on(self, track: "_Track") -> bool:
-        """Return whether the clock of another stream goes on in the packets ahead, so that time has really passed."""
-        latest = {packet.stream.index: packet for packet in self._ahead}
+        """Return whether the clock of another stream does not change in the packets ahead."""
         return any(
-            other.is_timed and other is not track and other.last is not None and other.goes_on(latest[index])
-            for index, other in self._tracks.items()
-            if index in latest
+            other.change(packets)[0] is None for other in self._others(track) if (packets := self._ahead_of(other))
         )
 
-    def _join(self, track: "_Track", packet: Packet) -> None:
-        """Let the timeline go on: every stream begins again at its end or later, and all by the same shift."""
-        others = [
+    def _others(self, track: "_Track") -> list["_Track"]:
+        """Return the other streams that show how the same clock goes."""
+        return [
             other
             for other in self._tracks.values()
             if other.is_timed and other is not track and other.last is not None and other.shift == track.shift
         ]
 
-        def all_have_changed() -> bool:
-            latest = self._ahead_of(track)[-1:]
-            if latest and track.shown(latest[0]) - track.shown(packet) > track.ticks(_INTERLEAVING_S):
-                return True
-            return all(other.change(self._ahead_of(other))[0] is not None for other in others)
-
-        self._read_ahead(all_have_changed)
+    def _join(self, track: "_Track", packet: Packet) -> None:
+        """Let the timeline go on: every stream begins again at its end or later, and all by the same shift."""
+        others = self._others(track)
+        self._read_ahead(
+            lambda: (
+                self._is_ahead(track, packet, _INTERLEAVING_S)
+                or all(other.change(self._ahead_of(other))[0] is not None for other in others)
+            )
+        )
         begins, end = track.change([packet, *self._ahead_of(track)])
         assert begins is not None
         gap = (end - begins) * track.tick  # seconds by which the packets from here on must move

@@ -66,7 +66,7 @@ class VideoReader(FrameReader):
 
     @property
     def repairs(self) -> list[Repair]:
-        """What the latest iteration has repaired so far."""
+        """The damage that the latest iteration has repaired so far."""
         return self._log.repairs
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 from av.packet import Packet
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from ..contract.errors import MediaError
 from .audio import layouts_to_try
@@ -28,6 +28,9 @@ _TIMECODE_FORMATS = {"mov", "mp4", "ipod"}  # make a timecode stream from the me
 _SAMPLE_PACKETS = 3  # of each stream, by which it is tried
 _SAMPLE_S = 5  # seconds of the video within which these packets are looked for
 _SAMPLE_BYTES = 64 << 20
+
+# By which a muxer refuses a packet; others, as of a full disk, end the run.
+_REFUSALS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.PermissionError)
 
 _Maker = Callable[[OutputContainer], Transfer]
 
@@ -171,7 +174,7 @@ class CopiedStreams:
         packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
         try:
             self._output.mux_one(packet)
-        except (av.error.InvalidDataError, av.error.ArgumentError):
+        except _REFUSALS:
             self._refused.setdefault(index, []).append(f"{float(dts * tick):.3f} s")
 
     def _choose(self, stream: Any, first: list[Packet], *, has_chapters: bool) -> _Maker | None:
@@ -188,6 +191,9 @@ class CopiedStreams:
             return None  # the muxer makes one from that tag
         if stream.type == "data" and stream.discard == Discard.all and has_chapters:
             return None  # the text track of QuickTime's chapters, which FFmpeg reads as such; the muxer makes one
+        if stream.type == "video" and stream.disposition & Disposition.timed_thumbnails:
+            self._warnings.append(f"The {label} was left out: pictures of chapters are not kept.")
+            return None
         if stream.type == "video" and not is_picture(stream):
             self._warnings.append(f"The {label} was left out: only one video stream is upscaled.")
             return None
@@ -198,10 +204,10 @@ class CopiedStreams:
         if stream.type != "unknown":
             kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
             copy: _Maker = partial(kind, stream, first=first)
-            if not (stream.type == "video" and format == "webm") and refusal(format, copy) is None:
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, stream) is None:
                 return copy
         for codec, make in self._conversions(stream, name):
-            refused = refusal(format, make)
+            refused = refusal(format, make, stream)
             if refused is None:
                 self._warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
                 return make

@@ -1,7 +1,8 @@
 """Undo telecine, which makes video of 30 frames a second of a film of 24: a film frame lasts 3 fields, and the next 2.
 
-FFmpeg puts the fields of each film frame together again. Of five frames one is then a repetition, which is left out,
-and the other four are shown for equal times, as in the film.
+Hard telecine stores the fields as video frames. FFmpeg puts those of each film frame together again; of five frames
+one is then a repetition, which is left out, and the other four are shown for equal times, as in the film. Soft telecine
+stores the film frames, and flags those that last 3 fields; they are shown for equal times too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -52,20 +53,59 @@ class InverseTelecine:
         return round((one[1] - self._start) / self._period) // CYCLE
 
 
+class EvenTimes:
+    """Shows film frames, of which one lasts 3 fields and the next one 2 by their flags, for equal times."""
+
+    radius = 1  # frames before and after one that decide when it is shown
+
+    def frames(self, timed: Iterable[Timed]) -> Iterator[Timed]:
+        """Yield each frame; one after a long duration and before a short one is shown amid its neighbours."""
+        before: Fraction | None = None
+        held: Timed | None = None
+        for following in timed:
+            if held is not None:
+                yield _evened(before, held, following[1])
+                before = held[1]
+            held = following
+        if held is not None:
+            yield _evened(before, held, held[1] + held[2])
+
+
+def _evened(before: Fraction | None, held: Timed, after: Fraction) -> Timed:
+    """Return a frame amid its neighbours, at `before` and `after` seconds, if it follows a long one and is short."""
+    frame, pts, duration = held
+    if before is None or not is_pulldown(pts - before, after - pts):
+        return held
+    return frame, (before + after) / 2, duration
+
+
+def is_pulldown(first: Fraction, second: Fraction) -> bool:
+    """Return whether two durations, in seconds, are those of 3 fields and of 2."""
+    return 0 < 1.4 * second < first < 1.6 * second
+
+
 def _film_frames(cycle: list[Timed], before: np.ndarray | None, end: Fraction) -> Iterator[Timed]:
     """Yield the frames of a cycle that ends at a time, without its repetition if it has one."""
-    pictures = [luma(frame) for frame, _, _ in cycle]
-    earlier = [before, *pictures[:-1]]
-    changes = [np.inf if one is None else _change(one, two) for one, two in zip(earlier, pictures, strict=True)]
-    least, second = sorted(changes)[:2] if len(cycle) == CYCLE else (np.inf, np.inf)
-    if least > max(_STILL, _STANDS_OUT * second):
+    repetition = _repetition(cycle, before)
+    if repetition is None:
         yield from cycle
         return
     start = cycle[0][1]
     step = (end - start) / (CYCLE - 1)
-    del cycle[changes.index(least)]
-    for number, (frame, _, _) in enumerate(cycle):
+    kept = [frame for number, (frame, _, _) in enumerate(cycle) if number != repetition]
+    for number, frame in enumerate(kept):
         yield frame, start + number * step, step
+
+
+def _repetition(cycle: list[Timed], before: np.ndarray | None) -> int | None:
+    """Return the number of the frame in a cycle that repeats the one before it, or None if it has none."""
+    if len(cycle) != CYCLE:
+        return None
+    pictures = [luma(frame) for frame, _, _ in cycle]
+    earlier = [before, *pictures[:-1]]
+    changes = [np.inf if one is None else _change(one, two) for one, two in zip(earlier, pictures, strict=True)]
+    least, second = sorted(changes)[:2]
+    return changes.index(least) if least <= max(_STILL, _STANDS_OUT * second) else None
 
 
 def _change(first: np.ndarray, second: np.ndarray) -> float:

@@ -46,7 +46,7 @@ class UpscaleRequest:
 
     @property
     def read_options(self) -> ReadOptions:
-        """How the input is read. Raises RequestError for an unknown value."""
+        """Options of reading the input. Raises RequestError for an unknown value."""
         return ReadOptions(self.deinterlace, self.field_rate, self.on_damage)
 
     def check(self) -> None:

@@ -291,7 +291,8 @@ class _SegmentedRun(Run):
             self._report_progress()
             return
         pts = (*self._survey.pts, self._survey.end)
-        frames = reader.between(pts[segment.inputs.start], pts[segment.inputs.stop], seek=self._survey.seekable)
+        low, high = pts[segment.inputs.start], pts[segment.inputs.stop]
+        frames = reader.between(low, high, seek=self._survey.is_seekable(low, high))
         writer = SegmentWriter(
             store.path(number),
             encoding,

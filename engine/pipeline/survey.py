@@ -13,6 +13,8 @@ from .repeats import steps
 from .scenes import CutDetector
 from .timeline import Slot, Timeline, slots_over
 
+_DAMAGE_S = 1  # seconds around a part that its reading may take in
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -46,6 +48,15 @@ class Survey:
         """The numbers of repetitions to interpolate over, and of those in stills."""
         still = sum(len(self.repeats.get(number, ())) for number in self.stills)
         return sum(map(len, self.repeats.values())) - still, still
+
+    def is_seekable(self, low: Fraction, high: Fraction) -> bool:
+        """Return whether reading a part, by its times in seconds, may begin within the video.
+
+        Not where the clock of the file changes, and not near damage: what the decoder makes of it depends on what it
+        has decoded before.
+        """
+        spans = ((one.start_s, one.traces_until_s or one.end_s) for one in self.repairs)
+        return self.seekable and all(high + _DAMAGE_S < start or low - _DAMAGE_S > end for start, end in spans)
 
     def count_of(self, number: int) -> int:
         """Return how many frames of the video one that a network sees stands for."""

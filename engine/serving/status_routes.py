@@ -1,4 +1,4 @@
-"""What a server says of itself: its models, health and metrics."""
+"""The routes on which a server describes itself: models, health and metrics."""
 
 from typing import Any
 

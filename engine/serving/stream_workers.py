@@ -2,22 +2,25 @@
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..pipeline.worker import ENDED, Work, Worker, wait_for_messages
+from .logs import log
 from .payloads import PayloadReader, PayloadWriter, discard
 from .stream_tasks import UNDER_WAY
 
 _POLL_S = 0.5
 
-Deliver = Callable[[str, Any], None]  # takes the kind and value of a message, in the thread of the workers
+# Takes the messages of a worker for one stream: the kind and the values of each. It is called in the thread.
+Deliver = Callable[[list[tuple[str, tuple[Any, ...]]]], None]
 
 
 @dataclass(eq=False)
@@ -48,20 +51,20 @@ class StreamWorkers(Closing):
         self._heard: list[float] = []  # when each worker last gave a message, or owed nothing
         self._outbox: SimpleQueue[tuple[Link, str, Any]] = SimpleQueue()
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
-        self._wake_lock = threading.Lock()
+        self._woken = threading.Lock()  # held from a wake until the thread has seen it
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the processes, unless they run."""
-        if self._thread is None:
+        if self._thread is None or not (self._thread.is_alive() or self._ending.is_set()):
             self._thread = threading.Thread(target=self._run, name="stvsr-streams")
             self._thread.start()
 
     def close(self) -> None:
         """End the processes. A second call does nothing."""
+        self._ending.set()
         if self._thread is not None:
-            self._ending.set()
             self._wake()
             self._thread.join()
 
@@ -71,6 +74,8 @@ class StreamWorkers(Closing):
         self._count += 1
         link = Link(self._count, worker, deliver)
         self.send(link, "open", options)
+        if self._ending.is_set():
+            deliver([(ENDED, ())])
         return link
 
     def send(self, link: Link, kind: str, value: Any = None) -> None:
@@ -79,12 +84,12 @@ class StreamWorkers(Closing):
         self._wake()
 
     def _wake(self) -> None:
-        with self._wake_lock:
+        if self._woken.acquire(blocking=False):
             self._wake_writer.send(None)
 
     def _run(self) -> None:
         with ExitStack() as stack:
-            stack.callback(self._end_streams, range(len(self._workers)))
+            stack.callback(self._end_all_streams)
             for worker in self._workers:
                 stack.enter_context(worker.running())
                 worker.task = "streams"  # it is never idle
@@ -92,62 +97,70 @@ class StreamWorkers(Closing):
             while not self._ending.is_set():
                 for worker, kind, value in wait_for_messages(self._workers, _POLL_S, self._wake_reader):
                     self._take(self._workers.index(worker), kind, value)
-                with suppress(Empty):
-                    while True:
-                        self._send(*self._outbox.get_nowait())
+                if self._woken.locked():
+                    self._woken.release()  # what is put into the outbox from now on wakes the thread again
+                self._send_all()
                 self._end_silent_workers()
 
-    def _send(self, link: Link, kind: str, value: Any) -> None:
-        connection = self._workers[link.worker].connection
-        if kind == "open":
-            self._links[link.number] = link
-        elif link.number not in self._links:
-            return
-        message: Any = link.number if value is None else (link.number, value)
-        if kind in ("frame", "end"):
-            link.owed += 1
-        elif kind == "sent":
-            link.given -= 1
-        elif kind == "close":
-            self._forget(link)
-        with suppress(OSError):  # the worker has ended, which its next message tells
-            if kind == "frame":
-                packed = link.writer.pack(value)
-                connection.send((kind, (link.number, packed)))
-                link.writer.send_file(connection, packed)
-            else:
-                connection.send((kind, message))
+    def _send_all(self) -> None:
+        """Send what is in the outbox, in one list to each worker."""
+        lists: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+        while not self._outbox.empty():
+            link, kind, value = self._outbox.get()
+            if kind == "open":
+                self._links[link.number] = link
+            if link.number in self._links:
+                link.owed += kind in ("frame", "end")
+                link.given -= kind == "sent"
+                lists[link.worker].append((kind, link.number, link.writer.pack(value) if kind == "frame" else value))
+        for worker, messages in lists.items():
+            connection = self._workers[worker].connection
+            with suppress(OSError):  # the worker has ended, which its next message tells
+                connection.send(("messages", messages))
+                for kind, number, value in messages:
+                    if kind == "frame":
+                        self._links[number].writer.send_file(connection, value)
+            for kind, number, _ in messages:
+                if kind == "close":
+                    self._forget(self._links[number])
 
-    def _take(self, worker: int, kind: str, value: Any) -> None:
+    def _take(self, worker: int, kind: str, messages: Any) -> None:
+        """Deliver the messages of a worker, at once to each stream."""
         self._heard[worker] = time.monotonic()
         if kind == ENDED:
+            log.warning("stream worker ended", extra={"reason": f"exit code {messages}"})
             self._end_streams([worker])
             return
-        number, *rest = value if isinstance(value, tuple) else (value,)
-        link = self._links.get(number)
-        if kind == "frame":
-            connection = self._workers[worker].connection
-            try:
-                if link is None:
-                    discard(connection, rest[0])
-                else:
-                    rest[0] = link.reader.unpack(connection, rest[0])
-            except (EOFError, OSError):  # the worker has ended, which its next message tells
-                return
-        if link is None:  # the caller has closed it
+        lists: dict[Link, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
+        try:
+            for kind, number, *values in messages:
+                link = self._links.get(number)
+                if kind == "frame":
+                    connection = self._workers[worker].connection
+                    if link is None:
+                        discard(connection, values[0])
+                    else:
+                        values[0] = link.reader.unpack(connection, values[0])
+                if link is not None:  # or the caller has closed it
+                    link.owed = 0 if kind == "failed" else link.owed - (kind in ("taken", "done"))
+                    link.given += kind == "frame"
+                    lists[link].append((kind, tuple(values)))
+        except (EOFError, OSError):  # the worker has ended, which its next message tells
             return
-        if kind in ("taken", "done"):
-            link.owed -= 1
-        elif kind == "failed":
-            link.owed = 0
-        elif kind == "frame":
-            link.given += 1
-        link.deliver(kind, tuple(rest))
+        for link, list_of_link in lists.items():
+            link.deliver(list_of_link)
+
+    def _end_all_streams(self) -> None:
+        while not self._outbox.empty():
+            link, kind, _ = self._outbox.get()
+            if kind == "open":
+                self._links[link.number] = link
+        self._end_streams(range(len(self._workers)))
 
     def _end_streams(self, workers: Sequence[int]) -> None:
         for link in [link for link in self._links.values() if link.worker in workers]:
             self._forget(link)
-            link.deliver(ENDED, ())
+            link.deliver([(ENDED, ())])
 
     def _forget(self, link: Link) -> None:
         del self._links[link.number]

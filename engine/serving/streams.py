@@ -76,9 +76,13 @@ class FrameStreams(Closing):
         loop = asyncio.get_running_loop()
         messages: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
 
-        def deliver(kind: str, value: Any) -> None:
+        def put_all(arrived: list[tuple[str, tuple[Any, ...]]]) -> None:
+            for message in arrived:
+                messages.put_nowait(message)
+
+        def deliver(arrived: list[tuple[str, tuple[Any, ...]]]) -> None:
             with suppress(RuntimeError):  # the event loop is closed
-                loop.call_soon_threadsafe(messages.put_nowait, (kind, value))
+                loop.call_soon_threadsafe(put_all, arrived)
 
         worker = min(self._streams, key=lambda number: self._streams[number])
         self._streams[worker] += 1

@@ -63,6 +63,7 @@ def test_a_clock_far_from_zero_begins_at_zero(tmp_path: Path, suffix: str, targe
     [
         *((suffix, start) for suffix in RECORDINGS for start in (Fraction(0), Fraction(9, 10))),
         *((suffix, TEN_HOURS_S) for suffix in (".ts", ".mpg")),  # in Matroska a gap is a gap
+        (".ts", Fraction(11, 10)),
     ],
 )
 def test_joined_recordings_go_on_with_every_frame(tmp_path: Path, suffix: str, start: Fraction) -> None:
@@ -95,26 +96,27 @@ def test_joined_recordings_go_on_with_every_frame(tmp_path: Path, suffix: str, s
 
 
 class Altered(SourcePackets):
-    """Packets of a file whose timestamps are changed by a function before anything else sees them."""
+    """Packets of a file; a function changes the timestamps of those of a kind before anything else sees them."""
 
+    kind: str
     alter: Callable[[int, Packet], None]
 
     def _demuxed(self) -> Iterator[Packet]:
         number = 0
         for packet in super()._demuxed():
-            if packet.stream.type == "video" and packet.size:
+            if packet.stream.type == self.kind and packet.size:
                 self.alter(number, packet)
                 number += 1
             yield packet
 
 
-def altered_times(path: Path, alter: Callable[[int, Packet], None]) -> tuple[list[int], int]:
-    """Return the presentation times of the video's packets in ticks, and the number of changes of the clock."""
+def altered_times(path: Path, alter: Callable[[int, Packet], None], kind: str = "video") -> tuple[list[int], int]:
+    """Return the presentation times of a kind's packets in ticks, and the number of changes of the clock."""
     container, video = open_video(path)
     with container:
         packets = Altered(container, video)
-        packets.alter = alter
-        found = [packet.pts for packet in packets if packet.size and packet.stream.index == video.index]
+        packets.kind, packets.alter = kind, alter
+        found = [packet.pts for packet in packets if packet.size and packet.stream.type == kind]
     return [pts for pts in found if pts is not None], len(packets.joints)
 
 
@@ -133,8 +135,22 @@ def test_a_single_wrong_timestamp_is_no_change_of_the_clock(tmp_path: Path, tick
     assert max(found) == max(usual)
 
 
+def test_sound_that_overlaps_keeps_its_distance_from_the_picture(tmp_path: Path) -> None:
+    """As where a broadcast changes from one film to the next; the clock of the picture goes on."""
+    clip = recording(tmp_path / "clip.ts", count=60)
+
+    def alter(number: int, packet: Packet) -> None:
+        if number >= 12 and packet.pts is not None and packet.dts is not None:
+            packet.pts, packet.dts = packet.pts - 2700, packet.dts - 2700  # 30 ms
+
+    usual, _ = altered_times(clip, lambda number, packet: None, "audio")
+    found, joints = altered_times(clip, alter, "audio")
+    assert joints == 0
+    assert found == [*usual[:12], *(pts - 2700 for pts in usual[12:])]
+
+
 def test_a_clock_that_falls_back_by_two_frames_goes_on(tmp_path: Path) -> None:
-    clip = recording(tmp_path / "clip.ts")
+    clip = make_source(tmp_path / "clip.ts", video="mpeg2video", count=COUNT)
 
     def alter(number: int, packet: Packet) -> None:
         if number >= 12 and packet.pts is not None and packet.dts is not None:
