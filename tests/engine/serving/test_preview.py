@@ -29,15 +29,18 @@ LOSSLESS = {"qp": "0"}
 
 @contextmanager
 def computed(
-    folder: Path, clip: Path, container: str = "mp4", segment_frames: int = 5, **options: Any
+    folder: Path, clip: Path, container: str = "mp4", segment_frames: int = 5, shared: bool = False, **options: Any
 ) -> Iterator[tuple[SegmentedVideo, Preview, Path]]:
     """Survey the video of a job in this process, and yield it, its preview and the path of its result."""
-    with JobStore(folder / "store") as jobs, VideoChecker(VideoLimits(1 << 20, 1000)) as reader:
+    files = str(folder / "shared") if shared else None
+    with JobStore(folder / "store", files) as jobs, VideoChecker(VideoLimits(1 << 20, 1000)) as reader:
         identifier = jobs.new_id()
         jobs.input_of(identifier).write_bytes(clip.read_bytes())
+        jobs.share(identifier)
+        result = Path(jobs.for_workers(jobs.output_of(identifier, container)))
         request = UpscaleRequest(
             input=jobs.input_of(identifier),
-            output=jobs.output_of(identifier, container),
+            output=result,
             model="toy",
             backend=Backend(device="cpu", threads=1),
             **{"scale": 1, "encoder_options": LOSSLESS, **options},
@@ -45,7 +48,7 @@ def computed(
         job = jobs.create(identifier, {"model": "toy", "container": container})
         with SegmentedVideo(request, segment_frames) as video:
             jobs.keep_outline(identifier, video.outline())
-            yield video, Preview(jobs, job, reader), jobs.output_of(identifier, container)
+            yield video, Preview(jobs, job, reader), result
 
 
 def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
@@ -82,6 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
     "low rate, segments without frames": {"fps": Fraction(2), "segment_frames": 2},
     "no reordering": {"encoder_options": LOSSLESS | {"bf": "0"}},
     "much reordering": {"encoder_options": LOSSLESS | {"bf": "8", "b-pyramid": "normal"}, "segment_frames": 11},
+    "shared": {"shared": True},
     "h265": {"codec": "libx265", "encoder_options": {"x265-params": "log-level=error:lossless=1:bframes=4"}},
     "vp9": {"codec": "libvpx-vp9", "encoder_options": None},
     "webm": {"container": "webm", "encoder_options": None},
