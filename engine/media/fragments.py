@@ -66,7 +66,7 @@ class JoinedPart:
             stream = container.streams.video[0]
             assert stream.time_base is not None
             scale = stream.time_base / self.time_base
-            first = next(packet.pts for packet in container.demux(stream) if packet.pts is not None)
+            first = next((packet.pts for packet in container.demux(stream) if packet.pts is not None), 0)
             shift = self.start - round(first * scale)
 
             def packets() -> Iterator[tuple[Packet, int]]:
@@ -86,8 +86,8 @@ class JoinedPart:
 def write_fragments(part: Part, file: IO[bytes], *, time_base: Fraction, end: int, delay: int, number: int) -> None:
     """Write a part as a file of MP4 with fragments: first what every part of the video has in common, then the part.
 
-    The part ends at tick `end`. No frame is decoded more than `delay` ticks after it is shown; the value is the same
-    for all parts, and the time of a frame in a player does not depend on it. `number` is that of the part.
+    The part ends at tick `end`. All decoding is `delay` ticks early, so that every frame is decoded before it is shown;
+    the value is the same for all parts, and does not move the frames. `number` is that of the part.
     """
     shown = sorted(part.ticks)
     end = max(end, shown[-1] + 1)  # frames that are closer than a tick have been moved

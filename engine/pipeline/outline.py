@@ -22,7 +22,7 @@ class Outline:
     codec: str  # by FFmpeg's name
     lengths: tuple[int, ...]  # input frames of each segment
     starts: tuple[int, ...]  # of the output frames of each segment, and the end of the last one
-    delay: int  # no frame has to be decoded more than this before it is shown
+    delay: int  # by which all decoding is early, so that every frame is decoded before it is shown
     frames: Sequence[int] = field(repr=False)  # of the input, in its time base
     seekable: bool  # whether a frame of the input can be found by its time
 

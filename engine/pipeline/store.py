@@ -72,10 +72,9 @@ class SegmentStore:
     def recorded(self) -> list[int]:
         """Return the numbers of the segments that were finished, without a look at their files."""
         try:
-            names = self.folder.names()
+            return finished_numbers(self.folder)
         except OSError as error:
             raise MediaError(f"{self.folder} cannot be read ({error.strerror}): check the disk.") from error
-        return sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
 
     def add(self, number: int, segment: SegmentFile) -> None:
         """Record a finished segment."""
@@ -124,10 +123,9 @@ class SegmentStore:
         return MediaError(f"{self.folder}/{name} cannot be written ({error.strerror}): free some space and run again.")
 
 
-def finished_numbers(folder: Folder) -> set[int]:
-    """Return the numbers of the finished segments of the store in a folder."""
-    stems = (name.removesuffix(".json") for name in folder.names() if name.endswith(".json"))
-    return {int(stem) for stem in stems if stem.isdigit()}
+def finished_numbers(folder: Folder) -> list[int]:
+    """Return the numbers of the finished segments of the store in a folder. Raises OSError."""
+    return sorted(int(match[1]) for name in folder.names() if (match := _RECORD.fullmatch(name)))
 
 
 def read_segment(folder: Folder, number: int) -> SegmentFile:

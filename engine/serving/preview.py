@@ -11,7 +11,7 @@ from itertools import pairwise
 from tempfile import SpooledTemporaryFile
 from typing import IO, TypeVar
 
-from ..contract.errors import MediaError
+from ..contract.errors import MediaError, RequestError
 from ..media.fragments import REORDERED, JoinedPart, SegmentPart, start_of_part, write_fragments
 from ..pipeline.outline import Outline
 from ..pipeline.store import finished_numbers, read_segment
@@ -85,12 +85,12 @@ class Preview:
         low = frames[number]
         high = frames[number + 1] if number + 1 < len(frames) else low + 1
         source, output = self._jobs.input_of(self._job.id), self._jobs.output_of(self._job.id, self._container)
-        request = make_request(JobOptions.model_validate(self._job.options), source, output)
         try:
+            request = make_request(JobOptions.model_validate(self._job.options), source, output)
             png = self._reader.call(
                 source, input_still, request, low * time_base, high * time_base, self._outline.seekable
             )
-        except MediaError as error:
+        except (MediaError, RequestError) as error:
             raise _no_frame() from error
         return bytes(png)
 
@@ -146,7 +146,7 @@ class Preview:
         """Return how many segments are finished, up to the first that is not."""
         total = len(self._outline.lengths)
         try:
-            there = finished_numbers(self._store)
+            there = set(finished_numbers(self._store))
             if len(there) < total and self._jobs.has_result(self._job.id, self._container):
                 return total  # the store is deleted when the result is there
         except OSError as error:

@@ -167,7 +167,8 @@ class Server:
     def _without_paths(self, sentence: str, identifier: str) -> str:
         """Return a sentence without the paths of this machine."""
         folder = self.jobs.folder_of(identifier)
-        return sentence.replace(str(folder / "input"), "the video").replace(str(folder), "")
+        sentence = sentence.replace(str(folder / "input"), "the video").replace(str(folder), "")
+        return sentence[:1].upper() + sentence[1:]
 
 
 async def _read_request(request: Request) -> tuple[str | None, JobOptions]:

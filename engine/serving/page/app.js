@@ -5,6 +5,7 @@ const TUS = { "Tus-Resumable": "1.0.0" };
 const MediaFeed = self.ManagedMediaSource ?? self.MediaSource;
 const AHEAD_S = 60; // of the preview that is loaded before it is played
 const ENDED = ["done", "failed", "cancelled"];
+const PASSING = [408, 409, 423, 503]; // statuses of what may succeed at the next try
 
 /* The server */
 
@@ -61,15 +62,40 @@ function pause(ms, signal) {
   });
 }
 
+/** Do a task, and again after an interruption; a task that gets on calls its argument. */
+async function patiently(signal, task) {
+  for (let failures = 0; ; failures += 1) {
+    try {
+      return await task(() => { failures = 0; });
+    } catch (error) {
+      const passes = !(error instanceof Refusal) || (PASSING.includes(error.status) && failures < 20);
+      if (signal.aborted || !passes) throw error;
+      $("state").textContent = "The connection is lost; trying again";
+      await pause(Math.min(500 * 2 ** failures, 10000), signal);
+    }
+  }
+}
+
 /* Uploads */
 
-const remembered = {
-  name: (file) => `stvsr upload ${file.name} ${file.size} ${file.lastModified}`,
-  get(file) { try { return localStorage.getItem(this.name(file)); } catch { return null; } },
-  set(file, address) { try { localStorage.setItem(this.name(file), address); } catch { /* it is not kept */ } },
-  drop(file) { try { localStorage.removeItem(this.name(file)); } catch { /* it was not kept */ } },
+/** The addresses of unfinished uploads, which outlive the page where the browser keeps something for it. */
+const uploads = {
+  here: new Map(),
+  key: (file) => `stvsr upload ${file.name} ${file.size} ${file.lastModified}`,
+  get(file) {
+    try { return this.here.get(this.key(file)) ?? localStorage.getItem(this.key(file)); } catch { return null; }
+  },
+  set(file, address) {
+    this.here.set(this.key(file), address);
+    try { localStorage.setItem(this.key(file), address); } catch { /* it is kept here alone */ }
+  },
+  drop(file) {
+    this.here.delete(this.key(file));
+    try { localStorage.removeItem(this.key(file)); } catch { /* it was kept here alone */ }
+  },
 };
 
+/** Return how much of an upload is there, or null if it is not. */
 async function offsetOf(address, signal) {
   try {
     return Number((await call(address, { method: "HEAD", headers: TUS, signal })).headers.get("Upload-Offset"));
@@ -80,70 +106,52 @@ async function offsetOf(address, signal) {
 }
 
 /** Send a file, or the rest of it, and return the address of its upload. */
-async function upload(file, signal, onProgress) {
-  let address = remembered.get(file);
-  let offset = null; // null: not known
-  let bytes = 1 << 18;
-  for (let failures = 0; ;) {
-    try {
-      if (address !== null && offset === null) {
-        offset = await offsetOf(address, signal);
-        if (offset === null) address = null; // it has expired
-      }
-      if (address === null) {
-        const headers = { ...TUS, "Upload-Length": String(file.size) };
-        address = (await call("/v1/uploads", { method: "POST", headers, signal })).headers.get("Location");
-        remembered.set(file, address);
-        offset = 0;
-      }
-      onProgress(offset, failures);
-      if (offset >= file.size) return address;
+function upload(file, signal, onProgress) {
+  return patiently(signal, async (getsOn) => {
+    let address = uploads.get(file);
+    let offset = address && (await offsetOf(address, signal));
+    if (offset === null) {
+      const headers = { ...TUS, "Upload-Length": String(file.size) };
+      address = (await call("/v1/uploads", { method: "POST", headers, signal })).headers.get("Location");
+      uploads.set(file, address);
+      offset = 0;
+    }
+    for (let bytes = 1 << 18; offset < file.size;) {
+      onProgress(offset);
       const headers = { ...TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": String(offset) };
       const began = performance.now();
       const body = file.slice(offset, offset + bytes);
       const answer = await call(address, { method: "PATCH", headers, body, signal });
       offset = Number(answer.headers.get("Upload-Offset"));
-      failures = 0;
+      getsOn();
       bytes = Math.min(Math.max(performance.now() - began < 700 ? bytes * 2 : bytes / 2, 1 << 16), 1 << 24);
-    } catch (error) {
-      if (signal.aborted || (error instanceof Refusal && ![404, 408, 409, 423, 503].includes(error.status))) throw error;
-      if (error instanceof Refusal && failures > 20) throw error;
-      offset = null;
-      failures += 1;
-      onProgress(null, failures);
-      await pause(Math.min(500 * 2 ** failures, 10000), signal);
     }
-  }
+    return address;
+  });
 }
 
 /* Jobs */
 
-/** Show a job until it has ended: each event says that something has changed. */
-async function follow(address, signal) {
-  for (let failures = 0; ;) {
-    try {
-      let job = await read(address, signal);
+/** Show a job until it has ended: each event tells that something has changed. */
+function follow(address, signal) {
+  return patiently(signal, async (getsOn) => {
+    for (;;) {
+      const job = await read(address, signal);
       show(job);
       if (ENDED.includes(job.state)) return;
       const events = (await call(job.links.events, { signal })).body.pipeThrough(new TextDecoderStream()).getReader();
       for (let text = ""; ;) {
         const { done, value } = await events.read();
         if (done) break;
-        failures = 0;
+        getsOn();
         text += value;
         if (!text.includes("\n\n")) continue;
         text = text.slice(text.lastIndexOf("\n\n") + 2);
-        job = await read(address, signal);
-        show(job);
-        if (ENDED.includes(job.state)) return;
+        show(await read(address, signal));
       }
-    } catch (error) {
-      if (signal.aborted || error instanceof Refusal) throw error;
-      $("state").textContent = "The connection is lost; trying again";
-      failures += 1;
+      await pause(300, signal); // the job has ended, or the server has
     }
-    await pause(Math.min(500 * 2 ** failures, 10000), signal);
-  }
+  });
 }
 
 function show(job) {
@@ -498,25 +506,25 @@ async function upscale(signal) {
     container: $("container").value,
   };
   $("progress").value = 0;
-  const address = await upload(file, signal, (offset, failures) => {
-    $("state").textContent = failures ? "The connection is lost; trying again" : "Uploading";
-    if (offset === null) return;
-    $("progress").value = file.size ? offset / file.size : 1;
+  const address = await upload(file, signal, (offset) => {
+    $("state").textContent = "Uploading";
+    $("progress").value = offset / file.size;
     $("numbers").textContent = `${bytesText(offset)} of ${bytesText(file.size)}`;
   });
   const identifier = address.split("/").pop();
   const headers = { "Content-Type": "application/json", "Idempotency-Key": identifier };
   const body = JSON.stringify({ upload: identifier, ...options });
-  const job = await (await call("/v1/jobs", { method: "POST", headers, body, signal })).json();
-  remembered.drop(file);
+  const answer = await patiently(signal, () => call("/v1/jobs", { method: "POST", headers, body, signal }));
+  const job = await answer.json();
+  uploads.drop(file);
   location.hash = job.id;
   await follow(job.links.self, signal);
 }
 
 async function cancel() {
-  const address = location.hash ? `/v1/jobs/${location.hash.slice(1)}` : remembered.get(work.file);
+  const address = location.hash ? `/v1/jobs/${location.hash.slice(1)}` : uploads.get(work.file);
   work.abort?.abort();
-  if (work.file) remembered.drop(work.file);
+  if (work.file) uploads.drop(work.file);
   reset();
   if (address) await call(address, { method: "DELETE", headers: TUS }).catch(() => {}); // it may be gone
 }

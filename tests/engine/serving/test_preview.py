@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from stvsr import Backend
+from stvsr.engine.media.fragments import codec_string
 from stvsr.engine.pipeline.request import UpscaleRequest
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.serving.checks import VideoChecker, VideoLimits
@@ -28,15 +29,18 @@ LOSSLESS = {"qp": "0"}
 
 @contextmanager
 def computed(
-    folder: Path, clip: Path, container: str = "mp4", segment_frames: int = 5, **options: Any
+    folder: Path, clip: Path, container: str = "mp4", segment_frames: int = 5, shared: bool = False, **options: Any
 ) -> Iterator[tuple[SegmentedVideo, Preview, Path]]:
     """Survey the video of a job in this process, and yield it, its preview and the path of its result."""
-    with JobStore(folder / "store") as jobs, VideoChecker(VideoLimits(1 << 20, 1000)) as reader:
+    files = str(folder / "shared") if shared else None
+    with JobStore(folder / "store", files) as jobs, VideoChecker(VideoLimits(1 << 20, 1000)) as reader:
         identifier = jobs.new_id()
         jobs.input_of(identifier).write_bytes(clip.read_bytes())
+        jobs.share(identifier)
+        result = Path(jobs.for_workers(jobs.output_of(identifier, container)))
         request = UpscaleRequest(
             input=jobs.input_of(identifier),
-            output=jobs.output_of(identifier, container),
+            output=result,
             model="toy",
             backend=Backend(device="cpu", threads=1),
             **{"scale": 1, "encoder_options": LOSSLESS, **options},
@@ -44,7 +48,7 @@ def computed(
         job = jobs.create(identifier, {"model": "toy", "container": container})
         with SegmentedVideo(request, segment_frames) as video:
             jobs.keep_outline(identifier, video.outline())
-            yield video, Preview(jobs, job, reader), jobs.output_of(identifier, container)
+            yield video, Preview(jobs, job, reader), result
 
 
 def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
@@ -81,6 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
     "low rate, segments without frames": {"fps": Fraction(2), "segment_frames": 2},
     "no reordering": {"encoder_options": LOSSLESS | {"bf": "0"}},
     "much reordering": {"encoder_options": LOSSLESS | {"bf": "8", "b-pyramid": "normal"}, "segment_frames": 11},
+    "shared": {"shared": True},
     "h265": {"codec": "libx265", "encoder_options": {"x265-params": "log-level=error:lossless=1:bframes=4"}},
     "vp9": {"codec": "libvpx-vp9", "encoder_options": None},
     "webm": {"container": "webm", "encoder_options": None},
@@ -89,7 +94,11 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("constant", "variable", "low rate, segments without frames", "webm")
+CODECS = {"h265": "hvc1.", "vp9": "vp09.00.10.08", "webm": "vp09.00.10.08", "av1": "av01.0.00M.08"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES])
 def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> None:
     options = dict(CASES[name])
     clip = two_scenes(tmp_path / "clip.mp4", options.pop("ticks", None))
@@ -104,6 +113,7 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
             lines = playlist.count("#EXTINF")
             assert ("#EXT-X-ENDLIST" in playlist) == (number == len(video.segments) - 1)
         before = played(preview)
+        assert codec_string(preview.initialization()).startswith(CODECS.get(name, "avc1.f40"))
         lengths = [float(text) for text in re.findall(r"#EXTINF:([\d.]+)", playlist)]
         target = int(re.findall(r"TARGETDURATION:(\d+)", playlist)[0])
         assert max(lengths) <= target
