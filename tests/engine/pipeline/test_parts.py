@@ -91,8 +91,8 @@ def test_another_part_is_another_run(clip: Path, toy: Path, tmp_path: Path) -> N
         ({"end": 0}, "The end 0 is not after the start 0"),
         ({"frames": 0}, "number of frames is 0"),
         ({"start": "noon"}, "'noon' is not a time"),
-        ({"slowmo": 0.5}, "The slow motion is 0.5: give a number from 1 to 64"),
-        ({"fps": "1e9"}, "'1e9' is not a frame rate"),
+        ({"slowmo": 0.5}, "The slow motion is 0.5: give a number from 1 on"),
+        ({"fps": "1e9"}, "The frame rate is 1e.09 frames per second"),
         ({"size": "big"}, "'big' is not a size"),
         ({"scale": float("inf")}, "The scale is inf"),
         ({"scale": "x"}, "'x' is not a scale"),
@@ -125,7 +125,7 @@ def test_default_names_tell_parts_and_rates_apart(clip: Path, toy: Path, options
         info = reader.info
         if "slowmo" in options:
             info = open_reader(clip, part=wanted.part).info
-        assert wanted.plan(find_bundles(toy), info).output == str(clip.parent / name)
+        assert wanted.plan(find_bundles(toy), info).output == clip.parent / name
 
 
 def test_inputs_of_one_stem_have_default_names_of_their_own(toy: Path, tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_default_output_is_named_by_scale_and_rate(
         ({"scale": 9}, "x1 to x8"),
         ({"size": (32, 24)}, "x1 to x8"),
         ({"time_factor": 2, "fps": Fraction(60)}, "either a time factor or a frame rate"),
-        ({"time_factor": 0}, "give a number from 1 to 64"),
+        ({"time_factor": 0}, "give a number from 1 on"),
         ({"scene_threshold": 2}, "from 0 .* to 1"),
         ({"tile": 8}, "at least"),
     ],

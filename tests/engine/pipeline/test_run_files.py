@@ -135,7 +135,7 @@ def test_errors_name_addresses(address: str, clip: Path, toy: Path, tmp_path: Pa
     source = upload(clip, address, tmp_path)
     with pytest.raises(RequestError, match="Name an output"):
         upscale_resumable(failing(input=source, output=None))
-    with pytest.raises(MediaError, match=r"out\.none"):
+    with pytest.raises(RequestError, match=r"out\.none"):
         upscale_resumable(failing(input=source, output=f"{address}/out.none"))
     with pytest.raises(MediaError, match="does not exist: create it first"):
         upscale_resumable(failing(input=source, output=tmp_path / "none" / "x.mp4"), store=address)

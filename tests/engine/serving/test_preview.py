@@ -95,7 +95,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 QUICK = ("constant", "variable", "low rate, segments without frames", "webm")
-CODECS = {"h265": "hvc1.", "vp9": "vp09.00.10.08", "webm": "vp09.00.10.08", "av1": "av01.0.00M.08"}
+CODECS = {"h265": "hvc1.", "vp9": "vp09.01.10.08", "webm": "vp09.01.10.08", "av1": "av01.0.00M.08"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES])
