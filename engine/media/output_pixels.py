@@ -24,6 +24,7 @@ _CHROMA = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (
 # For encoders that list no formats: those that the y4m format stores, and others.
 _Y4M = [f"yuv{chroma}p{depth}" for chroma in ("420", "422", "444") for depth in ("", "10le", "12le", "14le", "16le")]
 _RAW = [*_Y4M, "rgb24", "rgb48le", "rgba", "rgba64le"]
+_NEW_IN_FFV1 = ("yuva444p12le", "yuva422p12le", "gbrap14le", "gray14le")  # which FFmpeg 5 and 6 do not decode
 _UNUSABLE = ("yuvj", "mono", "pal", "nv20", "ya", "gray", "bayer", "x2", "xv")  # beginnings of names
 
 
@@ -166,6 +167,8 @@ def _is_usable(pix_fmt: str, codec: str) -> bool:
         return False
     if codec == "mjpeg":
         return pix_fmt.startswith("yuvj")
+    if codec == "ffv1" and pix_fmt in _NEW_IN_FFV1:
+        return False
     if codec == "tiff" and not is_rgb(pix_fmt):  # which few programs show
         return False
     if codec.startswith("libvpx") and has_alpha(pix_fmt):

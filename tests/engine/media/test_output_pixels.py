@@ -38,7 +38,7 @@ def images_of(pix_fmt: str) -> VideoInfo:
         (".mp4", source_of("yuva420p"), "libx264", "yuv420p", None),
         (".webm", source_of("yuva420p"), "libvpx-vp9", "yuva420p", None),
         (".mov", source_of("yuva444p12le"), "prores_ks", "yuva444p10le", "12 bits"),
-        (".mkv", source_of("yuva444p12le"), "ffv1", "yuva444p12le", None),
+        (".mkv", source_of("yuva444p12le"), "ffv1", "yuva444p16le", None),
         (".mkv", source_of("rgba"), "ffv1", "bgra", None),
         (".png", source_of("yuv420p10le"), "png", "rgb48be", None),
         (".png", source_of("ya8"), "png", "rgba", None),
