@@ -196,16 +196,20 @@ class _RemoteWorker:
         while not died.is_set() and not self._closing.is_set():
             if (task := self._tasks.get()) is None:
                 continue
+            done = False  # then its end is not that of the task
             try:
                 for kind, value in self._runner.run(task):
                     if kind == STARTED:
                         self.began = time.monotonic()
                     else:
+                        done = kind != PROGRESS
                         self._messages.put(Message(self, task, kind, value))
             except TaskEndedWorkerError as error:
-                self._messages.put(Message(self, task, ENDED, str(error)))
+                if not done:
+                    self._messages.put(Message(self, task, ENDED, str(error)))
                 return
             except WorkerLostError:
-                self._messages.put(Message(self, task, LOST, None))
+                if not done:
+                    self._messages.put(Message(self, task, LOST, None))
                 self._closing.wait(_PAUSE_S)
                 return

@@ -46,7 +46,9 @@ class ReadyExecutor(RayExecutor):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        until = time.monotonic() + 300
         while not all(worker.ready for worker in self.workers):
+            assert time.monotonic() < until
             time.sleep(0.05)
         return self
 
