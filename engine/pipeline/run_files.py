@@ -37,7 +37,7 @@ class RunFiles(Closing):
 
     @property
     def copies_output(self) -> bool:
-        """Whether the output is brought to its folder by `publish`."""
+        """True if the output is brought to its folder by `publish`."""
         return self._target is not None
 
     def parts(self, output: Path) -> Folder:
