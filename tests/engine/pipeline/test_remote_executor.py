@@ -104,7 +104,7 @@ def test_a_process_that_ends_behind_its_last_message_has_done_its_task(monkeypat
     with LocalExecutor([Backend(device="cpu")]) as executor:
         for number in range(3):
             executor.workers[0].start(task(number))
-            assert [message.value for message in executor.messages(30)] == [number]
+            assert [message.value for message in executor.messages(300)] == [number]
             assert list(executor.messages(2)) == [], "its end is no message"
 
 
