@@ -1,4 +1,4 @@
-"""The command line: `stvsr upscale | models | info | compile | export | train | adapt | evaluate`."""
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
 
 import errno
 import json
@@ -23,11 +23,13 @@ from .cli_options import (
     BackendOptions,
     EncoderOptions,
     FrameOptions,
+    SourceOptions,
     record_options,
     refuse_without,
 )
 from .cli_serving import serve
 from .cli_training import export, train
+from .cli_triton import triton
 from .engine.contract.errors import RequestError, StvsrError
 from .engine.contract.interrupts import received
 from .engine.contract.shortage import describe_shortage
@@ -133,6 +135,7 @@ def _root(
 def upscale(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video, or a folder of PNG images.")],
     frames: FrameOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
@@ -165,8 +168,11 @@ def upscale(
         output=output,
         backend=backend.record(),
         **encoder.values(),
+        **reading.values(),
         **frames.values(),
     )
+    if adapt and request.backend.kind == "remote":
+        raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
     kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
@@ -207,6 +213,9 @@ def _print_report(report: "Report") -> None:
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
+    if report.repeated_frames or report.still_frames:
+        still = f"; {report.still_frames} frames of still pictures stay still" if report.still_frames else ""
+        out.print(f"  {report.repeated_frames} repeated frames were interpolated over{still}.", soft_wrap=True)
     for number, record in enumerate(report.adaptation, 1):
         scene = f"Scene {number}: " if len(report.adaptation) > 1 else ""
         out.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
@@ -264,14 +273,15 @@ def pack(
 @app.command()
 def info(
     target: Annotated[
-        str | None, typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), or a video.")
+        str | None,
+        typer.Argument(metavar="BUNDLE|VIDEO", help="A bundle (name or folder), a video, or a folder of images."),
     ] = None,
     devices: Annotated[
         bool, typer.Option("--devices", help="List the devices of this machine, and what can compute on each.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Describe a bundle, a video, or the devices of this machine."""
+    """Describe a bundle, a video, a folder of images, or the devices of this machine."""
     from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
@@ -282,9 +292,9 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = _bundle_facts(find_bundle(target))
     else:
-        from .engine.media.probe import probe
+        from .engine.media.reader import describe
 
-        facts = probe(target).as_dict()
+        facts = describe(target)
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
@@ -433,5 +443,5 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     return shapes
 
 
-for _command in (batch, serve, adapt, export, train, evaluate):
+for _command in (batch, serve, triton, adapt, export, train, evaluate):
     app.command()(_command)

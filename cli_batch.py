@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from .cli_options import BackendOptions, EncoderOptions, FrameOptions, WorkerOptions, record_options
+from .cli_options import BackendOptions, EncoderOptions, FrameOptions, SourceOptions, WorkerOptions, record_options
 from .engine.contract.errors import MediaError, RequestError
 from .terminal import complain, interruptible, note, out, plain, progress_bar
 
@@ -33,6 +33,7 @@ def batch(
         str, typer.Option("-o", "--output", metavar="DIR", help="Folder of the outputs, or s3://BUCKET/FOLDER.")
     ],
     frames: FrameOptions,
+    reading: SourceOptions,
     encoder: EncoderOptions,
     backend: BackendOptions,
     worker: WorkerOptions,
@@ -58,7 +59,7 @@ def batch(
     for local in (path for path in (folder, store) if path is not None and not is_remote(path)):
         Path(local).mkdir(parents=True, exist_ok=True)
     record = backend.record()
-    options = {"backend": record, **encoder.values(), **frames.values()}
+    options = {"backend": record, **encoder.values(), **reading.values(), **frames.values()}
     every = [
         UpscaleRequest(input=clip, output=output, **options)
         for clip, output in zip(clips, _outputs(clips, folder), strict=True)
@@ -155,7 +156,7 @@ def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backen
     from .engine.pipeline.batch import split_cpu
 
     kind, _ = parse_device(backend.device)
-    gpus = device_count() if kind == "auto" else 0
+    gpus = device_count() if kind == "auto" and backend.kind != "remote" else 0
     if gpus > 1:
         count = workers or gpus
         return [replace(backend, device=f"cuda:{number % gpus}") for number in range(count)]

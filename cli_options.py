@@ -65,7 +65,10 @@ class BackendOptions:
     """Backend, device, precision and threads of a network."""
 
     backend: Annotated[
-        str, typer.Option(help="What computes the graphs: auto (the fastest here), ort (ONNX Runtime) or tensorrt.")
+        str,
+        typer.Option(
+            help="What computes the graphs: auto (the fastest here), ort (ONNX Runtime), tensorrt, remote (a server)."
+        ),
     ] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto"
     precision: Annotated[
@@ -78,6 +81,18 @@ class BackendOptions:
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With the remote backend: the inference server, as http://HOST:PORT or grpc://HOST:PORT.",
+            show_default="none",
+        ),
+    ] = None
+    remote_timeout: Annotated[
+        float | None,
+        typer.Option(help="With the remote backend: seconds to wait for one answer.", show_default="60"),
     ] = None
 
     time_limit: Annotated[
@@ -99,6 +114,8 @@ class BackendOptions:
             library=self.library,  # type: ignore[arg-type]
             threads=self.threads,
             time_limit_s=self.time_limit,
+            url=self.url,
+            timeout_s=self.remote_timeout,
         )
 
 
@@ -163,6 +180,42 @@ class FrameOptions:
     def input_rate(self) -> Fraction | None:
         """Return the frame rate of a folder of images, None if it was not given."""
         return read_rate(self.input_fps) if self.input_fps else None
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options of reading the input: fields, damage and repeated frames."""
+
+    deinterlace: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="Interlaced video: auto (found by its flags and its picture), off, bwdif, yadif, w3fdif, estdif, or"
+            " ivtc (telecined film).",
+        ),
+    ] = "auto"
+    field_rate: Annotated[
+        str, typer.Option(help="Deinterlaced frames: double (one for each field) or single (one for each frame).")
+    ] = "double"
+    on_damage: Annotated[
+        str,
+        typer.Option(help="Damaged frames: stop with an error, repeat the frame before, or skip them; times are kept."),
+    ] = "stop"
+    dedup: Annotated[
+        bool,
+        typer.Option(
+            "--dedup", help="Interpolate over repeated frames (animation, telecine, screens); times are kept."
+        ),
+    ] = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an UpscaleRequest."""
+        return {
+            "deinterlace": self.deinterlace,
+            "field_rate": self.field_rate,
+            "on_damage": self.on_damage,
+            "dedup": self.dedup,
+        }
 
 
 @dataclass(frozen=True)

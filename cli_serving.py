@@ -9,7 +9,7 @@ import typer
 from .cli_batch import backends_of_workers, open_executor
 from .cli_options import BackendOptions, WorkerOptions, record_options
 from .engine.contract.errors import BackendError, RequestError
-from .terminal import err, plain
+from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
@@ -55,21 +55,31 @@ def serve(
     log_level: Annotated[
         LogLevel, typer.Option(help="Events to log, as lines of JSON on standard error; debug has every request.")
     ] = "info",
+    max_streams: Annotated[int, typer.Option(help="Streams and requests of frames at once.", min=0)] = 8,
+    warm: Annotated[
+        list[str] | None,
+        typer.Option(help="A model that is opened at the start, for frames. Repeatable.", show_default="none"),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Windows of several streams that are computed at once.", min=1)] = 1,
 ) -> None:
-    """Serve videos over HTTP: jobs that go on after a restart."""
+    """Serve videos and frames over HTTP: jobs that go on after a restart, and live streams."""
     worker.check()
     try:
         import uvicorn
 
         from .engine.serving.app import make_app
         from .engine.serving.logs import log_to_stderr
+        from .engine.serving.requests import check_model
         from .engine.serving.settings import Settings, read_secret, read_token
+        from .engine.serving.websocket import websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
         raise BackendError(
             f'This command needs {error.name}, which is not installed: pip install "stvsr[serve]".'
         ) from error
+    for model in warm or ():
+        check_model(model)
     settings = Settings(
         folder=store,
         files=files,
@@ -83,15 +93,27 @@ def serve(
         task_s=segment_timeout,
         webhook_prefixes=tuple(webhook_prefix or ()),
         webhook_secret=None if webhook_secret_file is None else read_secret(webhook_secret_file),
+        most_streams=max_streams,
+        warm=tuple(warm or ()),
+        batch=batch,
     )
     log_to_stderr(log_level)
     record = backend.record()
     app = make_app(settings, backends_of_workers(record, worker.workers), open_executor(worker, record))
     err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_config=None, server_header=False, timeout_graceful_shutdown=30)
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=30,
+            **websocket_options(settings),
+        )
     )
-    server.run()
+    with interruptible("its jobs go on when it is started again"):
+        server.run()
     if not server.started:
         sys.exit(1)
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
         DeviceMemoryError,
         ExportError,
         MediaError,
+        NonFiniteError,
         RequestError,
+        ServerError,
         StvsrError,
     )
     from .contract.windows import InputFrame, one_scene
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from .pipeline.resume import upscale_resumable
     from .pipeline.run import upscale
     from .pipeline.upscaler import Upscaler
+    from .serving.client import Client, ServerJob
 
 __all__ = [
     "AdaptationError",
@@ -36,13 +39,17 @@ __all__ = [
     "BundleError",
     "CancelledError",
     "CheckpointError",
+    "Client",
     "DeviceMemoryError",
     "ExportError",
     "InputFrame",
     "MediaError",
+    "NonFiniteError",
     "Progress",
     "Report",
     "RequestError",
+    "ServerError",
+    "ServerJob",
     "StvsrError",
     "UpscaleRequest",
     "Upscaler",
@@ -54,9 +61,11 @@ __all__ = [
 _MODULES = {
     "Backend": "backends.options",
     "Bundle": "contract.bundle",
+    "Client": "serving.client",
     "InputFrame": "contract.windows",
     "Progress": "pipeline.report",
     "Report": "pipeline.report",
+    "ServerJob": "serving.client",
     "UpscaleRequest": "pipeline.request",
     "Upscaler": "pipeline.upscaler",
     "one_scene": "contract.windows",

@@ -14,7 +14,7 @@ import stvsr
 
 ROOT = Path(stvsr.__file__).parent
 ROOMS = ("engine", "kernels", "export", "training")
-DATA = (".onnx", ".json", ".cu", ".cuh", ".cpp", ".hpp", ".cmake", ".in", ".txt")
+DATA = (".onnx", ".json", ".cu", ".cuh", ".cpp", ".hpp", ".cmake", ".in", ".txt", ".html", ".js", ".css")
 
 
 @pytest.fixture(scope="module")

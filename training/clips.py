@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..engine.contract.atomic import atomic_path
 from ..engine.contract.errors import MediaError
+from ..engine.contract.video_file import open_arguments
 from .resize import downscale
 
 _DIGITS = re.compile(r"(\d+)")
@@ -70,7 +71,8 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> Iterator[NDArray[np.uint8]]:
-    with av.open(str(path)) as container:
+    image = "png_pipe" if path.suffix.lower() == ".png" else None  # FFmpeg takes `%d` in a name for a pattern otherwise
+    with av.open(**open_arguments(path, image)) as container:
         if not container.streams.video:
             raise MediaError(f"The clip {path} has no video stream: take it out of the clips, or name another one.")
         container.streams.video[0].thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""A bundle's graphs, opened on one device by one backend: ONNX Runtime's sessions, or engines for the sizes in use."""
+"""A bundle's graphs, opened by one backend: sessions of ONNX Runtime, engines for the sizes in use, or a server."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -20,7 +20,10 @@ from .cuda import CudaDevice
 from .cuda_driver import local_target
 from .device import Array, Device
 from .onnxruntime import FixedShapes, OrtSession, open_on
-from .options import Backend, parse_device
+from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
+from .remote.address import parse_address
+from .remote.server import InferenceServer
+from .remote.session import RemoteDevice, RemoteSession
 from .session import Session
 from .tensorrt.engines import find_engine
 from .tensorrt.half import COORDINATES, graph_to_fp16
@@ -41,7 +44,7 @@ class _Key(NamedTuple):
 class Graphs(Closing):
     """The graphs of a bundle. A session of each role opens when it first runs."""
 
-    backend: Literal["ort", "tensorrt"]
+    backend: Literal["ort", "tensorrt", "remote"]
 
     def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
         self.bundle, self.device, self.precision = bundle, device, precision
@@ -226,6 +229,34 @@ class EngineGraphs(Graphs):
                 self._close_session(_Key(graph.role))
 
 
+class RemoteGraphs(Graphs):
+    """Graphs on an inference server, which is checked at once: its models, their tensors and their fingerprints."""
+
+    backend = "remote"
+
+    def __init__(self, bundle: Bundle, backend: Backend, warn: Warn) -> None:
+        assert backend.url is not None  # checked by the record
+        self._server = InferenceServer(parse_address(backend.url), backend.timeout_s or DEFAULT_TIMEOUT_S)
+        try:
+            precision = self._server.check(bundle, warn)
+        except BaseException:
+            self._server.close()
+            raise
+        super().__init__(bundle, RemoteDevice(str(self._server.address)), precision)
+
+    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+        return RemoteSession(self._server, self.bundle, key.role, self.device)
+
+    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Raise BackendError: the weights of a server belong to all of its clients."""
+        raise BackendError("An inference server keeps its weights: use --backend ort to replace them.")
+
+    def close(self) -> None:
+        """Close the connection."""
+        super().close()
+        self._server.close()
+
+
 def ignore_warnings(sentence: str) -> None:
     """Discard a warning."""
 
@@ -237,6 +268,8 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
     backend or the device is not available, BundleError if a graph cannot be loaded.
     """
     backend = backend or Backend()
+    if backend.kind == "remote":
+        return RemoteGraphs(bundle, backend, warn)
     kind, index = parse_device(backend.device)
     if backend.kind == "tensorrt" or (backend.kind == "auto" and kind != "cpu" and not engines_unavailable(index)):
         return EngineGraphs(bundle, CudaDevice(index), backend, warn)

@@ -28,7 +28,7 @@ _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 # Of the CUDA provider: they measured best on an H200, and make the first run short (benchmarks/gpu/README.md).
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
-_OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
 _Opened = TypeVar("_Opened")
 
 
@@ -145,7 +145,7 @@ class OrtSession(Closing):
             # CUDA forbids, and the process aborts.
             self._session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
-            if _OUT_OF_MEMORY.search(str(error)):
+            if OUT_OF_MEMORY.search(str(error)):
                 raise DeviceMemoryError(
                     f"The memory of device '{self.device.name}' is too small for this work: use smaller tiles (--tile)."
                 ) from error

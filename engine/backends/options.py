@@ -9,10 +9,12 @@ from typing import Literal, get_args
 
 from ..contract.errors import BackendError
 from ..contract.manifest import Library, Manifest, Precision
+from .remote.address import parse_address
 
-Kind = Literal["auto", "ort", "tensorrt"]
+Kind = Literal["auto", "ort", "tensorrt", "remote"]
 RequestedPrecision = Literal["auto", "fp32", "tf32", "fp16"]
 MOST_THREADS = 1024
+DEFAULT_TIMEOUT_S = 60.0
 LARGEST_LOSS = 1 / 255  # a step of 8 bits; of a precision that "auto" chooses, at the 99.9th percentile of pixels
 
 
@@ -20,8 +22,9 @@ LARGEST_LOSS = 1 / 255  # a step of 8 bits; of a precision that "auto" chooses, 
 class Backend:
     """The backend of a bundle's graphs. Raises BackendError for values that contradict each other or do not exist.
 
-    kind: "ort" runs the graphs in ONNX Runtime, "tensorrt" runs engines compiled from them; "auto" takes engines where
-        an installed library runs on the GPU, else ONNX Runtime.
+    kind: "ort" runs the graphs in ONNX Runtime, "tensorrt" runs engines compiled from them, "remote" sends frames to an
+        inference server that has them; "auto" takes engines where an installed library runs on the GPU, else ONNX
+        Runtime.
     device: "cpu", "cuda:N", or "auto": the first CUDA device if the backend can use it, else the CPU.
     precision: of products on a GPU; the CPU computes in "fp32". "auto" is the fastest one whose loss the bundle records
         and that changes fewer than 0.1 % of the pixels by a step of 8 bits.
@@ -29,6 +32,8 @@ class Backend:
     threads: CPU threads of ONNX Runtime; None: one for each CPU that the process may use.
     refit: compile engines whose weights can be replaced. ONNX Runtime can always replace them.
     time_limit_s: seconds that one run of a graph in ONNX Runtime may take, for bundles that are not trusted; None: any.
+    url: of the server of a "remote" backend: "http://HOST:PORT" or "grpc://HOST:PORT"; https and grpcs use TLS.
+    timeout_s: seconds to wait for one answer of that server; None: DEFAULT_TIMEOUT_S.
     """
 
     kind: Kind = "auto"
@@ -38,6 +43,8 @@ class Backend:
     threads: int | None = None
     refit: bool = False
     time_limit_s: float | None = None
+    url: str | None = None
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         _check_choice("backend", self.kind, get_args(Kind))
@@ -47,6 +54,12 @@ class Backend:
             raise BackendError(f"The number of threads is {self.threads}: give 1 to {MOST_THREADS}.")
         if self.time_limit_s is not None and not 0 < self.time_limit_s <= threading.TIMEOUT_MAX:
             raise BackendError(f"The time limit is {self.time_limit_s:g} s: give a number above 0.")
+        if self.kind == "remote":
+            self._check_remote()
+            return
+        if self.url is not None or self.timeout_s is not None:
+            option = "--url" if self.url is not None else "--remote-timeout"
+            raise BackendError(f"{option} has no effect without --backend remote: add it, or leave it out.")
         if self.kind == "tensorrt":
             if kind == "cpu":
                 raise BackendError("Engines run only on GPUs: use --device cuda:0, or --backend ort for the CPU.")
@@ -61,6 +74,26 @@ class Backend:
                 )
             if self.library is not None:
                 raise BackendError("--library has no effect without --backend tensorrt: add it, or leave it out.")
+
+    def _check_remote(self) -> None:
+        if self.url is None:
+            raise BackendError("--backend remote needs the address of a server: add --url http://HOST:PORT.")
+        parse_address(self.url)
+        if self.timeout_s is not None and not 0 < self.timeout_s < float("inf"):
+            raise BackendError(f"The remote server's time limit is {self.timeout_s:g} s: give seconds above 0.")
+        given = {
+            "--device": self.device != "auto",
+            "--precision": self.precision != "auto",
+            "--library": self.library is not None,
+            "--threads": self.threads is not None,
+            "--time-limit": self.time_limit_s is not None,
+            "refit": self.refit,
+        }
+        for option, has_value in given.items():
+            if has_value:
+                raise BackendError(
+                    f"{option} has no effect with --backend remote, where the server decides: leave it out."
+                )
 
     def precision_on_gpu(self, manifest: Manifest) -> Precision:
         """Return the precision in which a GPU computes a bundle."""

@@ -1,11 +1,13 @@
-"""Write files that appear as a whole or not at all."""
+"""Write files and folders that appear as a whole or not at all."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from .leftovers import unfinished_path
+from .errors import RequestError
+from .leftovers import Unfinished, remove_leftovers, temporary_path
 
 
 @contextmanager
@@ -16,7 +18,7 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
     same time. After an error the temporary file is removed and an existing file stays as it was. With `sync`, the
     contents are on the disk before the file has its name, so that a loss of power cannot leave an empty file.
     """
-    partial = unfinished_path(path)
+    partial = temporary_path(path)
     try:
         yield partial
         if sync:
@@ -33,3 +35,38 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def new_folder(folder: Path, content: str, overwrite: bool, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield an empty temporary folder, which is renamed to `folder` if the block ends without an error.
+
+    If the block raises, the temporary folder is deleted and `folder` stays as it was. Raises RequestError if `folder`
+    exists and is not empty, unless `overwrite` is set and `may_replace` accepts the folder. `content` names for the
+    message what it then holds, such as "a bundle".
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
+        if not (folder.is_dir() and may_replace(folder)):
+            raise RequestError(
+                f"{folder} contains something other than {content} and is not overwritten; name another folder."
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder.parent)
+    with ExitStack() as opened:
+        unfinished = Unfinished(folder, is_folder=True)
+        temporary = unfinished.path
+        opened.callback(unfinished.release)
+        opened.callback(shutil.rmtree, temporary, ignore_errors=True)
+        partial, replaced = temporary / folder.name, temporary / "replaced"
+        partial.mkdir()
+        yield partial
+        if folder.exists():
+            folder.rename(replaced)
+        try:
+            partial.rename(folder)
+        except OSError:
+            with suppress(OSError):
+                replaced.rename(folder)
+            raise

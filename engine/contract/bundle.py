@@ -8,17 +8,16 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from .errors import BundleError, RequestError
+from .atomic import new_folder
+from .errors import BundleError
 from .files import read_file
 from .graph_file import compare_tensors, read_interface
-from .leftovers import Claim, remove_leftovers, unfinished_path
 from .manifest import FORMAT, Graph, Manifest, Role, TensorSpec
 
 MANIFEST = "manifest.json"
@@ -143,39 +142,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-@contextmanager
-def new_bundle(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder for the files of a bundle; it is renamed to `folder` if the block succeeds.
+def new_bundle(folder: str | Path, overwrite: bool = False) -> AbstractContextManager[Path]:
+    """Return a context with a temporary folder for the files of a bundle, renamed to `folder` if the block succeeds.
 
     If the block raises, the temporary folder is deleted and `folder` stays as it was. Raises RequestError if `folder`
     exists and is not empty, unless `overwrite` is set and it is a bundle or contains only bundles.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not overwrite:
-            raise RequestError(f"{folder} exists already; name another folder or pass --overwrite.")
-        if not (folder.is_dir() and _contains_only_bundles(folder)):
-            raise RequestError(
-                f"{folder} contains something other than a bundle and is not overwritten; name another folder."
-            )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder.parent)
-    with ExitStack() as opened:
-        temporary = unfinished_path(folder)
-        temporary.mkdir()
-        opened.callback(shutil.rmtree, temporary, ignore_errors=True)
-        opened.callback(Claim(temporary).release)
-        partial, replaced = temporary / folder.name, temporary / "replaced"
-        partial.mkdir()
-        yield partial
-        if folder.exists():
-            folder.rename(replaced)
-        try:
-            partial.rename(folder)
-        except OSError:
-            with suppress(OSError):
-                replaced.rename(folder)
-            raise
+    return new_folder(Path(folder), "a bundle", overwrite, _contains_only_bundles)
 
 
 def _contains_only_bundles(folder: Path) -> bool:

@@ -10,6 +10,7 @@ StvsrError
 ├── ExportError             an exported graph and its network compute different results
 ├── CheckpointError         a checkpoint does not hold the weights of the network that reads it
 ├── CancelledError          a run was cancelled by its caller
+├── ServerError             a server refused a request or failed, or cannot be reached
 └── AdaptationError         a clip or network cannot be adapted to, or an adaptation diverged
 """
 
@@ -52,6 +53,21 @@ class CheckpointError(StvsrError):
 
 class CancelledError(StvsrError):
     """A run was cancelled by its caller."""
+
+
+class ServerError(StvsrError):
+    """A server refused a request or failed, or cannot be reached.
+
+    status: of HTTP; None if there was no answer.
+    code: the kind of the problem, such as "busy" or "not-found".
+    retry_after_s: seconds after which the server asks to try again.
+    """
+
+    def __init__(
+        self, sentence: str, status: int | None = None, code: str = "unreachable", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.status, self.code, self.retry_after_s = status, code, retry_after_s
 
 
 class AdaptationError(StvsrError):

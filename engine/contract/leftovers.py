@@ -19,29 +19,52 @@ _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{16}\.part(\.\w+)?", re.DOTALL)
 _LONGEST_NAME = 255  # bytes, on every common file system
 
 
-def unfinished_path(path: Path, folder: Path | None = None) -> Path:
-    """Return a new hidden name for the unfinished version of `path`, in its folder or in `folder`, with its suffix."""
-    stem, end = path.stem, f".{secrets.token_hex(8)}.part{path.suffix}"
-    while len(os.fsencode(f".{stem}{end}")) > _LONGEST_NAME:
-        stem = stem[:-1]
-    return (folder or path.parent) / f".{stem}{end}"
+def temporary_path(path: Path) -> Path:
+    """Return a new hidden name beside `path`, with its suffix, for a moment's work: nobody else removes such a file."""
+    return path.with_name(_hidden_name(path, f"{secrets.token_hex(4)}.part"))
 
 
-class Claim:
-    """A lock on an unfinished file or folder that exists; `release` it when the file has its name or is deleted."""
+class Unfinished:
+    """A new unfinished file, or a folder if `is_folder` is true, at `path`, which other processes leave alone.
 
-    def __init__(self, path: Path) -> None:
+    It has a hidden name and the suffix of `final`, and lies in the folder of `final` or in `folder`. Rename or delete
+    it, and `release` it then. Raises OSError.
+    """
+
+    def __init__(self, final: Path, folder: Path | None = None, *, is_folder: bool = False) -> None:
+        folder, token = folder or final.parent, secrets.token_hex(8)
+        self.path = folder / _hidden_name(final, f"{token}.part")
+        # Until it is locked it has a name that nobody removes.
+        new = folder / _hidden_name(final, f"{token}.new")
+        if is_folder:
+            new.mkdir()
+        else:
+            new.touch(exist_ok=False)
         self._descriptor: int | None = None
-        if sys.platform != "win32":
-            self._descriptor = os.open(path, os.O_RDONLY)
-            with suppress(OSError):  # a file system without locks: nothing is removed there either
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            if sys.platform != "win32":
+                self._descriptor = os.open(new, os.O_RDONLY)
+                with suppress(OSError):  # a file system without locks: nothing is removed there either
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self.path)
+        except BaseException:
+            self.release()
+            new.rmdir() if is_folder else new.unlink()
+            raise
 
     def release(self) -> None:
         """Release the lock. A second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _hidden_name(path: Path, end: str) -> str:
+    """Return a hidden name with the suffix of `path` that is not too long."""
+    stem, end = path.stem, f".{end}{path.suffix}"
+    while len(os.fsencode(f".{stem}{end}")) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return f".{stem}{end}"
 
 
 def remove_leftovers(folder: Path) -> None:

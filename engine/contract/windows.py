@@ -1,12 +1,13 @@
 """Windows: how a stream of frames becomes the inputs of a network, with one generator for each kind of window.
 
 Every generator reads input frames in order and yields windows. Together they request one output for each input frame
-and each of its times, in order. No window crosses a scene cut.
+and each of its times, in order. No window crosses a scene cut. A scene ends with a frame that is its last one, or with
+None after it, where its end is known only later: then no window waits for the frame after its own.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -70,8 +71,22 @@ def one_scene(frames: Iterable[np.ndarray], times: tuple[Fraction, ...] = (_NOW,
         yield InputFrame(previous, times, last=True)
 
 
-def split_windows(window: Window, inputs: Iterable[InputFrame]) -> Iterator[WindowFrames]:
-    """Yield the windows of a stream of frames, by the manifest's kind of window."""
+def mark_last(inputs: Iterable[InputFrame | None]) -> Iterator[InputFrame]:
+    """Yield the frames of a stream, of which those before a None are the last ones of their scenes.
+
+    Each frame is yielded when the next one is known.
+    """
+    previous: InputFrame | None = None
+    for frame in inputs:
+        if previous is not None:
+            yield replace(previous, last=True) if frame is None else previous
+        previous = frame
+    if previous is not None:
+        yield previous
+
+
+def split_windows(window: Window, inputs: Iterable[InputFrame | None]) -> Iterator[WindowFrames]:
+    """Yield the windows of a stream of frames, by the manifest's kind of window; None ends a scene."""
     match window:
         case PairWindow():
             return _runs(inputs, 2)
@@ -80,21 +95,25 @@ def split_windows(window: Window, inputs: Iterable[InputFrame]) -> Iterator[Wind
         case SlidingWindow():
             return _sliding(inputs, window)
         case DoubledWindow():
-            return _doubled(inputs, window)
+            return _doubled(mark_last(inputs), window)
 
 
-def _runs(inputs: Iterable[InputFrame], count: int) -> Iterator[WindowFrames]:
+def _runs(inputs: Iterable[InputFrame | None], count: int) -> Iterator[WindowFrames]:
     """Yield runs of `count` frames; each shares one frame with the next, and a scene's last run reaches back."""
     pending: list[InputFrame] = []  # frames whose outputs are not requested yet
     before: list[InputFrame] = []  # the frames before them
     for frame in inputs:
-        pending.append(frame)
-        if frame.last:
+        if frame is not None:
+            pending.append(frame)
+        if not pending:
+            continue
+        if frame is None or frame.last:
+            last = pending[-1]
             frames = [*before, *pending][-count:]
             first = len(frames) - len(pending)
-            frames += [frame] * (count - len(frames))
+            frames += [last] * (count - len(frames))
             # No frame follows the last one of a scene: it is repeated at each of its times.
-            outputs = [*_outputs(pending[:-1], first), *(Output(first + len(pending) - 1, _NOW) for _ in frame.times)]
+            outputs = [*_outputs(pending[:-1], first), *(Output(first + len(pending) - 1, _NOW) for _ in last.times)]
             yield _window_frames(frames, outputs)
             pending, before = [], []
         elif len(pending) == count:
@@ -119,16 +138,18 @@ def _doubled(inputs: Iterable[InputFrame], window: DoubledWindow) -> Iterator[Wi
         frames, start = ([], 0) if frame.last else (frames[kept:], stop - kept)
 
 
-def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[WindowFrames]:
+def _sliding(inputs: Iterable[InputFrame | None], window: SlidingWindow) -> Iterator[WindowFrames]:
     """Yield a window around every frame."""
     radius = window.frames // 2
     frames: deque[InputFrame] = deque()
     first = centre = 0  # numbers in the scene: of frames[0], and of the next frame to restore
     for frame in inputs:
-        frames.append(frame)
+        if frame is not None:
+            frames.append(frame)
+        ended = frame is None or frame.last
         newest = first + len(frames) - 1
         while centre <= newest:
-            last = newest if frame.last else None
+            last = newest if ended else None
             numbers = window_numbers(window, centre, last)
             if last is None and max(numbers) > newest:
                 break
@@ -138,7 +159,7 @@ def _sliding(inputs: Iterable[InputFrame], window: SlidingWindow) -> Iterator[Wi
             while centre - first > 2 * radius:  # reflection reaches back as far
                 frames.popleft()
                 first += 1
-        if frame.last:
+        if ended:
             frames.clear()
             first = centre = 0
 

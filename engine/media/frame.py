@@ -1,6 +1,6 @@
 """Decoded frames with their times, and the base class of the readers that yield them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +9,11 @@ import numpy as np
 
 from ..contract.closing import Closing
 from ..contract.errors import MediaError
+from .damage import Repair
+from .packets import Joint
 from .probe import VideoInfo
+
+_MOST_JOINTS = 5  # that a warning lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +21,7 @@ class Frame:
     """A frame that is displayed from `pts` for `duration`."""
 
     rgb: np.ndarray  # (3, H, W) float32, gamma-coded RGB in [0, 1]
-    pts: Fraction  # seconds on the stream's own clock
+    pts: Fraction  # seconds after the beginning of the earliest stream
     duration: Fraction  # seconds until the next frame
 
 
@@ -26,6 +30,25 @@ class FrameReader(Closing):
 
     info: VideoInfo
     path: Path
+    joints: Sequence[Joint] = ()  # changes of the file's clock that an iteration has found so far
+
+    @property
+    def repairs(self) -> Sequence[Repair]:
+        """The damage that an iteration has repaired so far."""
+        return ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences on what an iteration has changed so far."""
+        if not self.joints:
+            return []
+        first = self.joints[0]
+        times = ", ".join(f"{float(joint.time):.3f}" for joint in self.joints[:_MOST_JOINTS])
+        more = f" and {len(self.joints) - _MOST_JOINTS} more times" if len(self.joints) > _MOST_JOINTS else ""
+        return [
+            f"The clock of {self.path} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
+            f" recordings are joined: the output goes on there, at {times} s{more}."
+        ]
 
     def close(self) -> None:
         """Close the file."""
@@ -33,10 +56,11 @@ class FrameReader(Closing):
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 
-    def between(self, low: Fraction, high: Fraction) -> Iterator[Frame]:
+    def between(self, low: Fraction, high: Fraction, *, seek: bool = True) -> Iterator[Frame]:
         """Yield the frames with timestamps from `low`, which is that of a frame, up to and without `high`, in seconds.
 
-        The last of them may have another duration than in a whole iteration.
+        The last of them may have another duration than in a whole iteration. Without `seek` the file is read from its
+        beginning, as it must be if its clock changes.
         """
         for frame in self:
             if frame.pts >= high:

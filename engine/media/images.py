@@ -8,10 +8,13 @@ from pathlib import Path
 import av
 
 from ..contract.errors import MediaError
-from .color import to_rgb
+from ..contract.files import read_file
 from .frame import Frame, FrameReader, checked_rate
+from .png import bit_depth, decode_png, png_to_rgb
 from .probe import VideoInfo
-from .tags import FULL_RANGE, RGB, SMPTE170M, Coding, ColorTags
+from .tags import FULL_RANGE, RGB, ColorTags
+
+LARGEST_IMAGE = 1 << 30  # bytes
 
 
 class ImageFolderReader(FrameReader):
@@ -37,7 +40,7 @@ class ImageFolderReader(FrameReader):
             container="images",
             codec="png",
             pix_fmt=first.format.name,
-            bit_depth=max(component.bits for component in first.format.components),
+            bit_depth=bit_depth(first),
             width=first.width,
             height=first.height,
             sample_aspect_ratio=Fraction(1),
@@ -61,18 +64,12 @@ class ImageFolderReader(FrameReader):
                     f"{file} is {image.width}x{image.height}, but the first image is {self.info.width}x"
                     f"{self.info.height}: resize the images of the folder to one size."
                 )
-            rgb = to_rgb(image, Coding(SMPTE170M, full_range=True))  # RGB ignores the matrix; gray needs the range
-            yield Frame(rgb, index / self.info.rate, 1 / self.info.rate)
+            yield Frame(png_to_rgb(image), index / self.info.rate, 1 / self.info.rate)
 
 
 def _read_png(file: Path) -> av.VideoFrame:
     try:
-        decoder = av.CodecContext.create("png", "r")
-        decoder.thread_count = 1  # with frame threads the image would stay in the decoder
-        images = decoder.decode(av.Packet(file.read_bytes()))
-    except (av.error.FFmpegError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"{file} cannot be read ({reason}): export or copy it again.") from error
-    if not images:
-        raise MediaError(f"{file} contains no image: export or copy it again.")
-    return images[0]
+        data = read_file(file, LARGEST_IMAGE)
+    except OSError as error:
+        raise MediaError(f"{file} cannot be read ({error.strerror}): export or copy it again.") from error
+    return decode_png(data, str(file))

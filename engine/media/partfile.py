@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from ..contract.errors import MediaError
-from ..contract.leftovers import Claim, remove_leftovers, unfinished_path
+from ..contract.leftovers import Unfinished, remove_leftovers
 from ..contract.shortage import describe_shortage
 
 
@@ -32,15 +32,10 @@ class PartFile:
                 raise MediaError(f"{path} is the input itself: choose another output.")
             if not overwrite:
                 raise MediaError(f"{path} already exists: choose another output, or allow overwriting.")
-        self.part = unfinished_path(path, folder)
-        remove_leftovers(self.part.parent)
+        remove_leftovers(folder or path.parent)
         with self.media_errors():
-            self.part.touch(exist_ok=False)
-            try:
-                self._claim = Claim(self.part)
-            except BaseException:
-                self.part.unlink()
-                raise
+            self._unfinished = Unfinished(path, folder)
+        self.part = self._unfinished.path
 
     def publish(self) -> None:
         """Rename the finished file to `path`.
@@ -49,12 +44,12 @@ class PartFile:
         """
         with self.media_errors():
             self._rename()
-        self._claim.release()
+        self._unfinished.release()
 
     def discard(self) -> None:
         """Delete the unfinished file."""
         self.part.unlink(missing_ok=True)
-        self._claim.release()
+        self._unfinished.release()
 
     def _rename(self) -> None:
         if self._overwrite:

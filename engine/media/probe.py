@@ -1,9 +1,10 @@
 """Describe a video file from its container's metadata and one decoded frame."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,19 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from ..contract.video_file import open_arguments
+from .boxes import top_level_boxes
+from .hdr import HdrMetadata, read_hdr
+from .packets import clock_origin
+from .structure import check_structure
 from .tags import ColorTags
 
 _DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a single image
+_MAX_RATE = 1000  # frames per second; a higher one is rather the clock of the timestamps
+_ROUNDING_TICKS = 2  # by which stored timestamps are rounded
+_MIN_STEPS, _MAX_STEPS, _MAX_EXCEPTIONS = 4, 10_000, 2  # from frame to frame, that show a regular rate
+_WEBP_ANIMATION = 0x02  # flag in the header of a WebP file
+_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # covers, and pictures of chapters
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,9 @@ class VideoInfo:
     streams: tuple[StreamInfo, ...] = ()
     chapters: tuple[Chapter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    origin: Fraction = Fraction(0)  # seconds, the time of the file's own clock at which all other times begin
+    fragmented: bool = False  # an MP4 file whose index lists a part of its frames
+    hdr: HdrMetadata | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields for printing and JSON: fractions as text, one line for each stream and chapter."""
@@ -76,7 +90,8 @@ class VideoInfo:
             for s in self.streams
         ]
         chapters = [f"{float(c.start):.3f} to {float(c.end):.3f} s {c.title or ''}".strip() for c in self.chapters]
-        return {**facts, "color": self.color.names(), "streams": streams, "chapters": chapters}
+        hdr = None if self.hdr is None else self.hdr.as_dict()
+        return {**facts, "color": self.color.names(), "hdr": hdr, "streams": streams, "chapters": chapters}
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -85,6 +100,8 @@ def probe(path: str | Path) -> VideoInfo:
     with container:
         frame = _first_frame(container, stream, path)
         time_base = stream.time_base or frame.time_base or 1 / _DEFAULT_RATE
+        origin, first = clock_origin(container, stream), (frame.pts or 0) * time_base
+        fragmented = container.format.name.startswith("mov") and _is_fragmented(Path(path))
         return VideoInfo(
             path=str(path),
             container=container.format.name,
@@ -98,32 +115,26 @@ def probe(path: str | Path) -> VideoInfo:
             display_matrix=_display_matrix(frame),
             interlaced=frame.interlaced_frame,
             color=ColorTags(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range),
-            rate=_rate(stream),
+            rate=_rate(stream, (frame.duration or 0) * time_base),
             variable_rate=_variable_rate(stream),
             time_base=time_base,
-            start=(frame.pts or 0) * time_base,
-            duration=_declared_duration(container, stream),
-            frames=stream.frames or None,
+            start=first - origin,
+            duration=_declared_duration(container, stream, first),
+            frames=None if fragmented else stream.frames or None,
             streams=tuple(_stream_info(other) for other in container.streams if other.index != stream.index),
-            chapters=tuple(_chapter(chapter) for chapter in container.chapters()),
+            chapters=tuple(_chapter(chapter) for chapter in moved_chapters(container, origin)),
             metadata=dict(container.metadata),
+            origin=origin,
+            fragmented=fragmented,
+            hdr=read_hdr(frame),
         )
-
-
-# A file is opened as a file, whatever its name looks like, and only in formats that name no other files.
-_FORMATS = (
-    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "flv", "ogg", "mxf", "mxf_opatom",
-    "nut", "asf", "gif", "apng", "ivf", "h264", "hevc", "obu", "av1", "yuv4mpegpipe", "rm", "dv", "wtv", "mjpeg", "vc1",
-    "live_flv", "dirac", "cavsvideo", "r3d", "gxf", "swf", "nsv", "roq", "smk", "bink", "thp",
-)  # fmt: skip
-_SAFE = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
 
 
 def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     """Open a video file and return its container and its main video stream; the caller closes the container.
 
-    The main stream is the default one, or else the first. Raises MediaError if the file cannot be read, or if it has no
-    video stream or no decoder for it.
+    The main stream is the largest of those that are marked as default, or else of all. Raises MediaError if the file
+    cannot be read, or if it has no video stream or no decoder for it.
     """
     path = Path(path)
     if not path.exists():
@@ -135,9 +146,11 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
         if path.stat().st_size == 0:
             raise MediaError(f"{path} is empty: copy or download it again.")
         with path.open("rb") as file:
-            head = file.read(12)
-        container = av.open(f"file:{path}", options=dict(_SAFE), metadata_errors="replace")
+            head = file.read(21)
+        container = av.open(**open_arguments(path))
     except av.error.ArgumentError as error:
+        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATION:
+            raise MediaError(f"{path} is an animated WebP, which FFmpeg does not decode: convert it to GIF.") from error
         raise MediaError(
             f"{path} is not in a format that is read; playlists and lists of other files are never opened. Convert it"
             " to MP4 or Matroska."
@@ -151,6 +164,7 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
             ) from error
         raise MediaError(f"{path} is not a readable video ({_reason(error)}): choose another file.") from error
     try:
+        check_structure(path, container.format.name)
         return container, _main_stream(container, path)
     except MediaError:
         container.close()
@@ -173,16 +187,48 @@ def codec_name(stream: Stream) -> str:
     return getattr(stream, "name", None) or "unknown"
 
 
+def is_picture(stream: Stream) -> bool:
+    """Return whether a stream of video is a cover or another single picture, and no film."""
+    return bool(stream.disposition & _PICTURES)
+
+
+def moved_chapters(container: InputContainer, origin: Fraction) -> list[dict[str, Any]]:
+    """Return the chapters of a file as PyAV does, from `origin` on, a time in seconds of the file's clock."""
+    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in container.chapters()]
+    if any(chapter["start"] * chapter["time_base"] < origin - 1 for chapter in chapters):
+        return chapters  # they count from zero, whatever the clock of the streams is
+    for chapter in chapters:
+        shift = round(origin / chapter["time_base"])
+        chapter["start"], chapter["end"] = max(0, chapter["start"] - shift), max(0, chapter["end"] - shift)
+    return chapters
+
+
+def _is_fragmented(path: Path) -> bool:
+    """Return whether an MP4 file holds fragments. Raises MediaError for two files one after the other."""
+    boxes = top_level_boxes(path)
+    if boxes.count("ftyp") > 1 and boxes.count("moov") > 1:
+        raise MediaError(
+            f"{path} holds {boxes.count('moov')} files one after the other, of which only the first can be read: join"
+            " the original files by 'ffmpeg -f concat' instead."
+        )
+    return "moof" in boxes
+
+
 def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    candidates = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    candidates = [stream for stream in container.streams.video if not is_picture(stream)]
     if not candidates:
         raise MediaError(f"{path} has no video stream: choose another file.")
-    stream = next((stream for stream in candidates if stream.disposition & Disposition.default), candidates[0])
+    defaults = [stream for stream in candidates if stream.disposition & Disposition.default]
+    stream = max(defaults or candidates, key=_pixels)
     if stream.codec_context is None:
         raise MediaError(
             f"FFmpeg has no decoder for the video stream of {path}: convert it to H.264 or another common codec."
         )
     return stream
+
+
+def _pixels(stream: VideoStream) -> int:
+    return 0 if stream.codec_context is None else stream.codec_context.width * stream.codec_context.height
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> av.VideoFrame:
@@ -206,21 +252,42 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     return None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
 
 
-def _declared_duration(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Return the duration in seconds that the container declares for the video stream."""
+def _declared_duration(container: InputContainer, stream: VideoStream, first: Fraction) -> Fraction | None:
+    """Return the duration in seconds that the container declares for the video stream, which begins at `first`."""
     if stream.duration is not None and stream.time_base is not None:
         return stream.duration * stream.time_base
-    tagged = tagged_duration(stream)
+    tagged = tagged_duration(stream)  # FFmpeg writes the end of the stream
     if tagged is not None:
-        return tagged
+        return tagged - first if tagged > first else tagged
     return None if container.duration is None else Fraction(container.duration, av.time_base)
 
 
-def _rate(stream: VideoStream) -> Fraction:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate:
-            return Fraction(rate)
-    return _DEFAULT_RATE
+def _rate(stream: VideoStream, first_s: Fraction) -> Fraction:
+    """Return the average frames per second, for a first frame that lasts `first_s` seconds."""
+    if (regular := _regular_rate(stream)) is not None:
+        return regular
+    declared = (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    rates = [Fraction(rate) for rate in declared if rate and not (rate > _MAX_RATE and rate * first_s > 2)]
+    return rates[0] if rates else 1 / first_s if first_s else _DEFAULT_RATE
+
+
+def _regular_rate(stream: VideoStream) -> Fraction | None:
+    """Return the rate at which the index lists frames, with two exceptions at most; None if there is none.
+
+    In fragmented MP4 files the first frame may last longer for the lead-in of the sound, or the last one for its end,
+    which an average would count.
+    """
+    if not stream.container.format.name.startswith("mov") or stream.time_base is None:
+        return None
+    ticks = sorted(entry.timestamp for entry in islice(stream.index_entries, _MAX_STEPS))
+    steps = [after - before for before, after in pairwise(ticks)]
+    if len(steps) < _MIN_STEPS:
+        return None
+    ((usual, count),) = Counter(steps).most_common(1)
+    exceptions = sum(abs(step - usual) > _ROUNDING_TICKS for step in steps)
+    if usual <= 0 or exceptions > _MAX_EXCEPTIONS or count < len(steps) - exceptions:
+        return None
+    return 1 / (usual * stream.time_base)
 
 
 def _variable_rate(stream: VideoStream) -> bool | None:
@@ -228,7 +295,7 @@ def _variable_rate(stream: VideoStream) -> bool | None:
     timestamps = [entry.timestamp for entry in stream.index_entries] if stream.frames else []
     if len(timestamps) >= max(2, stream.frames - 1):
         gaps = [later - earlier for earlier, later in pairwise(sorted(timestamps))]
-        return max(gaps) - min(gaps) > 2  # ticks, because stored timestamps are rounded
+        return max(gaps) - min(gaps) > _ROUNDING_TICKS
     if stream.average_rate and stream.base_rate == stream.average_rate:
         return False
     return None

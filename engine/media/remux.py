@@ -1,220 +1,255 @@
 """Copy the audio, subtitles, attachments, chapters and metadata of a video file into an output."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import av
-from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition
-from av.subtitles.stream import SubtitleStream
 
 from ..contract.errors import MediaError
-from .probe import codec_name, open_video
+from .audio import layouts_to_try
+from .damage import OnDamage, RepairLog
+from .metadata import lasting_metadata
+from .muxer_trial import refusal
+from .packets import SourcePackets, shares_clock
+from .probe import VideoInfo, codec_name, is_picture, moved_chapters, open_video
+from .transfers import AudioConversion, Copy, CoverAttachment, TextConversion, Transfer
 
 # By FFmpeg's name of the output format.
 _AUDIO_CODECS = {"webm": "libopus"}  # all others: aac
 _TEXT_CODECS = {"webm": "webvtt", "matroska": "subrip"}  # all others: mov_text
 _TEXT_SUBTITLES = {"subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"}
-_AUDIO_BIT_RATE = 192_000  # of converted audio, bits per second
-_STALE_KEYS = re.compile(
-    r"encoder|DURATION|_STATISTICS.*|BPS|NUMBER_OF_.*|major_brand|minor_version|compatible_brands", re.IGNORECASE
-)
+_TIMECODE_FORMATS = {"mov", "mp4", "ipod"}  # make a timecode stream from the metadata
+_SAMPLE_PACKETS = 3  # of each stream, by which it is tried
+_SAMPLE_S = 5  # seconds of the video within which these packets are looked for
+_SAMPLE_BYTES = 64 << 20
 
-# FFmpeg's QuickTime muxer knows only the other ISO 639 code of these languages.
-_QUICKTIME_LANGUAGES = {
-    "deu": "ger", "fre": "fra", "nld": "dut", "ell": "gre", "zho": "chi", "cze": "ces", "isl": "ice", "rum": "ron",
-    "slo": "slk", "sqi": "alb", "hye": "arm", "eus": "baq", "mya": "bur", "kat": "geo", "mkd": "mac", "msa": "may",
-    "fas": "per", "bod": "tib", "cym": "wel", "swe": "sve", "nob": "nor", "nno": "nor",
-}  # fmt: skip
+# By which a muxer refuses a packet; others, as of a full disk, end the run.
+_REFUSALS = (av.error.InvalidDataError, av.error.ArgumentError, av.error.PatchWelcomeError, av.error.PermissionError)
 
-
-class _Transfer(Protocol):
-    """Turns the packets of one source stream into packets of an output stream."""
-
-    def packets(self, packet: Any) -> Iterator[Packet]: ...
+_Maker = Callable[[OutputContainer], Transfer]
 
 
 class CopiedStreams:
     """The streams of a source file other than its main video, copied packet by packet into an output.
 
-    The source is opened a second time and read only as far as the output video has come. Streams that the output
-    format does not support are converted (audio and text subtitles) or left out, each with a line in `warnings`.
+    The source is opened a second time and read only as far as the output video has come. What the output format
+    refuses is found by a trial: audio and text subtitles are converted then, and all else is left out, each with a line
+    in `warnings` that names the stream and the reason. `log` has the packets that were damaged; an error of reading the
+    source ends the copy, unless `on_damage` lets it go on.
     """
 
-    def __init__(self, path: Path, output: OutputContainer, warnings: list[str]) -> None:
-        self._source, video = open_video(path)
-        self._output = output
-        self._next: Any = None  # the packet that has been read but not written
-        self._transfers: dict[int, _Transfer] = {}  # by the stream's index in the source
-        chapters = self._source.chapters()
+    def __init__(
+        self, source: VideoInfo, output: OutputContainer, warnings: list[str], on_damage: OnDamage = "stop"
+    ) -> None:
+        self.log = RepairLog()
+        self._source, self._video = open_video(source.path)
+        video, self._path = self._video, source.path
+        self._output, self._warnings = output, warnings
+        self._allows_equal_times = output.format.name in ("matroska", "webm")
+        if source.container.startswith("mov") and not source.fragmented:
+            video.discard = Discard.all  # its clock cannot change, so its packets need not be read
+        self._packets = iter(SourcePackets(self._source, video, lambda error: on_damage != "stop"))
+        self._read: deque[Packet] = deque()  # packets that have been read but not written
+        self._error: av.error.FFmpegError | None = None
+        self._transfers: dict[int, Transfer] = {}  # by the stream's index in the source
+        self._labels: dict[int, str] = {}
+        self._clocks: dict[int, _OutputClock] = {}  # by the stream's index in the output
+        self._refused: dict[int, list[str]] = {}  # times of packets that the muxer refused, by the source's index
+        chapters = moved_chapters(self._source, source.origin)
+        first = self._first_packets()
         for stream in self._source.streams:
-            if stream.index != video.index:
-                transfer = _transfer(stream, output, warnings, has_chapters=bool(chapters))
-                if transfer is not None:
-                    self._transfers[stream.index] = transfer
-                    continue
-            if stream.type != "attachment":
+            if stream.index == video.index:
+                continue
+            make = self._choose(stream, first.get(stream.index, []), has_chapters=bool(chapters))
+            if make is not None:
+                self._transfers[stream.index] = make(output)
+                self._labels[stream.index] = _label(stream)
+            elif stream.type not in ("attachment", "audio"):  # the audio shows how the clock goes
                 stream.discard = Discard.all
-        output.set_chapters(chapters)
+        output.set_chapters(chapters)  # type: ignore[arg-type]
         output.metadata.update(lasting_metadata(self._source.metadata, output.format.name))
-        streams = [self._source.streams[index] for index in self._transfers]
-        self._packets = self._source.demux(streams) if streams else iter(())
 
     def copy_until(self, time: Fraction | None) -> None:
         """Write every packet up to a time in seconds, or all remaining packets for None.
 
         Raises MediaError if the source cannot be read.
         """
-        while True:
-            if self._next is None:
-                try:
-                    self._next = next(self._packets, None)
-                except av.error.FFmpegError as error:
-                    raise MediaError(
-                        f"The audio or subtitles of {self._source.name} are damaged ({error.strerror}):"
-                        " copy the file again, or remux it without them."
-                    ) from error
-            packet = self._next
-            if packet is None:
-                return
+        if not self._transfers:
+            return
+        while (packet := self._next()) is not None:
             if time is not None and packet.dts is not None and packet.dts * packet.time_base > time:
+                self._read.appendleft(packet)
                 return
-            for output_packet in self._transfers[packet.stream.index].packets(packet):
-                self._output.mux_one(output_packet)
-            self._next = None
+            index = packet.stream.index
+            for output_packet in self._transfers[index].packets(packet):
+                self._write(output_packet, index)
+
+    def finish(self) -> None:
+        """Write all remaining packets, and report those that were lost. Raises MediaError as `copy_until`."""
+        self.copy_until(None)
+        for index, transfer in self._transfers.items():
+            faults = [transfer.fault] if transfer.fault else []
+            if times := self._refused.get(index):
+                faults.append(f"the output format refuses {len(times)} of its packets, the first at {times[0]}")
+            self._warnings += [f"The {self._labels[index]} is incomplete: {fault}." for fault in faults]
+            for start, end in transfer.undecoded:
+                self.log.add(self._labels[index], start, end, "left out", "it cannot be decoded")
 
     def close(self) -> None:
         """Close the source file."""
-        self._packets, self._next = iter(()), None
+        self._packets = iter(())
+        self._read.clear()
         self._source.close()
 
+    def _first_packets(self) -> dict[int, list[Packet]]:
+        """Read on until every stream that has to be tried has shown some packets; return them by its index."""
+        found: dict[int, list[Packet]] = {}
+        missing = {
+            stream.index
+            for stream in self._source.streams
+            if stream.type in ("audio", "data") or (stream.type == "video" and is_picture(stream))
+        } - {self._video.index}
+        size = 0
+        while missing and size < _SAMPLE_BYTES:
+            try:
+                packet = next(self._packets, None)
+            except av.error.FFmpegError as error:
+                self._error = error
+                break
+            if packet is None:
+                break
+            size += packet.size
+            index = packet.stream.index
+            if index != self._video.index:
+                self._read.append(packet)
+                packets = found.setdefault(index, [])
+                if packet.size and len(packets) < _SAMPLE_PACKETS:
+                    packets.append(packet)
+                is_single = packet.stream.type == "video"
+                if len(packets) == _SAMPLE_PACKETS or is_single:
+                    missing.discard(index)
+            if packet.dts is not None and packet.dts * packet.time_base > _SAMPLE_S:
+                break
+        return found
 
-def lasting_metadata(metadata: Mapping[str, str], format: str) -> dict[str, str]:
-    """Return the metadata that stays true after a new encoding, with the language codes of the output format."""
-    lasting = {key: value for key, value in metadata.items() if not _STALE_KEYS.match(key)}
-    if format == "mov" and lasting.get("language") in _QUICKTIME_LANGUAGES:
-        lasting["language"] = _QUICKTIME_LANGUAGES[lasting["language"]]
-    return lasting
+    def _next(self) -> Packet | None:
+        """Return the next packet of a stream that is copied. Raises MediaError if the source cannot be read."""
+        while True:
+            try:
+                if self._read:
+                    packet: Packet | None = self._read.popleft()
+                elif self._error is not None:
+                    raise self._error
+                else:
+                    packet = next(self._packets, None)
+            except av.error.FFmpegError as error:
+                raise MediaError(
+                    f"The audio or subtitles of {self._path} are damaged ({error.strerror}): copy the file again, or"
+                    " remux it without them."
+                ) from error
+            if packet is None or packet.stream.index in self._transfers:
+                return packet
 
-
-def _transfer(stream: Any, output: OutputContainer, warnings: list[str], *, has_chapters: bool) -> _Transfer | None:
-    """Return the transfer of a stream: a copy if the output format supports it, or else a conversion.
-
-    Returns None, with a warning, for a stream that is left out.
-    """
-    format, name = output.format.name, codec_name(stream)
-    label = f"{stream.type} stream {stream.index} ({name})"
-    is_cover = bool(stream.disposition & Disposition.attached_pic)
-    if stream.type == "data" and has_chapters:
-        return None  # the text track of QuickTime chapters; the muxer writes one for the output
-    if stream.type in ("audio", "subtitle", "attachment") or is_cover:
-        try:
-            if not (is_cover and format == "webm"):
-                return _Copy(stream, output)
-        except (ValueError, av.error.FFmpegError):
-            pass  # the format does not support the codec
-        try:
-            if stream.type == "audio" and stream.codec_context is not None:
-                codec = _AUDIO_CODECS.get(format, "aac")
-                transfer: _Transfer = _AudioConversion(stream, output, codec)
-                warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
-                return transfer
-            if stream.type == "subtitle" and name in _TEXT_SUBTITLES:
-                codec = _TEXT_CODECS.get(format, "mov_text")
-                transfer = _TextConversion(stream, output, codec)
-                warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
-                return transfer
-        except (ValueError, av.error.FFmpegError) as error:
-            warnings.append(f"The {label} was left out: it cannot be converted ({error}).")
-            return None
-    second_video = stream.type == "video" and not is_cover
-    reason = "only one video stream is upscaled" if second_video else f"{format} does not support it"
-    warnings.append(f"The {label} was left out: {reason}.")
-    return None
-
-
-def _copy_metadata(source: Any, target: Any, format: str) -> None:
-    target.metadata.update(lasting_metadata(source.metadata, format))
-    target.disposition = source.disposition
-
-
-class _Copy:
-    """Writes packets unchanged."""
-
-    def __init__(self, source: Any, output: OutputContainer) -> None:
-        self._target = output.add_stream_from_template(source, opaque=True)
-        _copy_metadata(source, self._target, output.format.name)
-        self._last_dts: int | None = None
-
-    def packets(self, packet: Any) -> Iterator[Packet]:
-        if packet.dts is None and packet.pts is None:
-            return  # the empty packet at the end of a stream
+    def _write(self, packet: Packet, index: int) -> None:
+        """Write a packet of a transfer at a time that grows in the output's own time base."""
+        target = packet.stream
+        tick = target.time_base
         if packet.dts is None:
             packet.dts = packet.pts
-        if self._last_dts is not None and packet.dts <= self._last_dts:  # muxers require increasing timestamps
-            packet.dts = self._last_dts + 1
-            packet.pts = None if packet.pts is None else max(packet.pts, packet.dts)
-        self._last_dts = packet.dts
-        packet.stream = self._target
-        yield packet
+        if packet.dts is None:
+            packet.pts = packet.dts = 0  # a cover
+        assert tick is not None
+        dts, pts = (None if t is None else round(t * packet.time_base / tick) for t in (packet.dts, packet.pts))
+        assert dts is not None
+        length = round((packet.duration or 0) * packet.time_base / tick)
+        clock = self._clocks.setdefault(target.index, _OutputClock(dts))
+        dts = clock.following(dts, allows_equal=self._allows_equal_times)
+        pts = dts if pts is None else max(pts, dts)
+        packet.time_base, packet.dts, packet.pts, packet.duration = tick, dts, pts, length
+        try:
+            self._output.mux_one(packet)
+        except _REFUSALS:
+            self._refused.setdefault(index, []).append(f"{float(dts * tick):.3f} s")
+
+    def _choose(self, stream: Any, first: list[Packet], *, has_chapters: bool) -> _Maker | None:
+        """Return how to transfer a stream, or None, with a warning, if it is left out.
+
+        A copy is tried first, and then a conversion.
+        """
+        format, name, label = self._output.format.name, codec_name(stream), _label(stream)
+        if stream.type == "data" and (timecode := stream.metadata.get("timecode")):
+            if not any("timecode" in tags for tags in (self._video.metadata, self._source.metadata)):
+                self._output.metadata["timecode"] = timecode
+            if format not in _TIMECODE_FORMATS:
+                self._warnings.append(f"The {label} became the tag 'timecode', {timecode}.")
+            return None  # the muxer makes one from that tag
+        if stream.type == "data" and stream.discard == Discard.all and has_chapters:
+            return None  # the text track of QuickTime's chapters, which FFmpeg reads as such; the muxer makes one
+        if stream.type == "video" and stream.disposition & Disposition.timed_thumbnails:
+            self._warnings.append(f"The {label} was left out: pictures of chapters are not kept.")
+            return None
+        if stream.type == "video" and not is_picture(stream):
+            self._warnings.append(f"The {label} was left out: only one video stream is upscaled.")
+            return None
+        if not shares_clock(stream, self._video):
+            self._warnings.append(f"The {label} was left out: it has another clock, as another program has.")
+            return None
+        reason = f"{format} does not support it"
+        if stream.type != "unknown":
+            kind = CoverAttachment if stream.type == "video" and format == "matroska" else Copy
+            copy: _Maker = partial(kind, stream, first=first)
+            if not (stream.type == "video" and format == "webm") and refusal(format, copy, stream) is None:
+                return copy
+        for codec, make in self._conversions(stream, name):
+            refused = refusal(format, make, stream)
+            if refused is None:
+                self._warnings.append(f"The {label} was converted to {codec}: {format} does not support {name}.")
+                return make
+            reason = f"it cannot be converted ({refused})"
+        self._warnings.append(f"The {label} was left out: {reason}.")
+        return None
+
+    def _conversions(self, stream: Any, name: str) -> Iterator[tuple[str, _Maker]]:
+        """Yield the conversions of a stream that make sense, the best first: the codec, and how to make it."""
+        format = self._output.format.name
+        if stream.type == "audio" and stream.codec_context is not None:
+            codec = _AUDIO_CODECS.get(format, "aac")
+            for layout in layouts_to_try(codec, stream.codec_context.layout.nb_channels):
+                yield codec.removeprefix("lib"), partial(AudioConversion, stream, codec=codec, layout=layout)
+        if stream.type == "subtitle" and name in _TEXT_SUBTITLES:
+            codec = _TEXT_CODECS.get(format, "mov_text")
+            yield codec, partial(TextConversion, stream, codec=codec)
 
 
-class _AudioConversion:
-    """Decodes audio and encodes it with another codec."""
+class _OutputClock:
+    """The decoding times of the packets of an output stream, in ticks; they grow."""
 
-    def __init__(self, source: Any, output: OutputContainer, codec: str) -> None:
-        rate = 48000 if codec == "libopus" else source.rate
-        self._source = source
-        target = output.add_stream(codec, rate=rate, layout=source.layout.name)
-        assert isinstance(target, AudioStream)
-        target.bit_rate = _AUDIO_BIT_RATE
-        _copy_metadata(source, target, output.format.name)
-        context = target.codec_context
-        context.open()
-        self._target = target
-        self._resampler = AudioResampler(context.format, context.layout, rate, context.frame_size)
+    def __init__(self, first: int) -> None:
+        self._first, self._count = first, 0
+        self._last: int | None = None
 
-    def packets(self, packet: Any) -> Iterator[Packet]:
-        flush = packet.dts is None and packet.size == 0
-        frames = self._source.decode(None if flush else packet)
-        for frame in [*frames, *([None] if flush else [])]:
-            for resampled in self._resampler.resample(frame):
-                yield from self._target.encode(resampled)
-        if flush:
-            yield from self._target.encode(None)
+    def following(self, time: int, *, allows_equal: bool) -> int:
+        """Return the time of the next packet: its own, or one after that of the packet before.
+
+        Packets that are shorter than a tick on average, as those of TrueHD in milliseconds, keep equal times if the
+        format allows it: they would lag behind if each took a whole tick.
+        """
+        if self._last is not None and time <= self._last:
+            are_short = time - self._first < self._count
+            time = self._last if allows_equal and are_short else self._last + 1
+        self._count += 1
+        self._last = time
+        return time
 
 
-class _TextConversion:
-    """Converts text subtitles to another format."""
-
-    def __init__(self, source: Any, output: OutputContainer, codec: str) -> None:
-        self._decoder = source.codec_context
-        self._decoder.open()
-        self._target = output.add_stream(codec)
-        assert isinstance(self._target, SubtitleStream)
-        self._encoder = self._target.codec_context
-        self._encoder.subtitle_header = self._decoder.subtitle_header
-        self._target.time_base = source.time_base
-        self._encoder.time_base = source.time_base
-        self._encoder.open()
-        _copy_metadata(source, self._target, output.format.name)
-
-    def packets(self, packet: Any) -> Iterator[Packet]:
-        if packet.pts is None or not packet.size:
-            return
-        subtitles = self._decoder.decode2(packet)
-        if subtitles is None or not len(subtitles):
-            return
-        encoded = self._encoder.encode_subtitle(subtitles)
-        encoded.stream = self._target
-        encoded.time_base = packet.time_base
-        encoded.pts = encoded.dts = packet.pts
-        encoded.duration = packet.duration
-        encoded.is_keyframe = True
-        yield encoded
+def _label(stream: Any) -> str:
+    if stream.type == "data" and "timecode" in stream.metadata:
+        return f"timecode stream {stream.index}"
+    kind = "cover" if stream.type == "video" and is_picture(stream) else f"{stream.type} stream"
+    return f"{kind} {stream.index} ({codec_name(stream)})"

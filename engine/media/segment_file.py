@@ -6,6 +6,7 @@ in the record `SegmentWriter.finished`.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +18,11 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage
 from .encoder import Encoding
 from .partfile import PartFile
 from .probe import VideoInfo
-from .video_stream import EncodedStream, align_end, codec_tag, copy_properties, stores_milliseconds, usable_time_base
+from .video_stream import EncodedStream, align_end, codec_tag, copy_properties, stores_milliseconds
 from .writer import OutputFile, VideoFile
 
 _STEP = Fraction(1, 1000)  # seconds, between packets in a segment file, whose own times mean nothing
@@ -32,6 +34,23 @@ class SegmentFile:
 
     path: Path
     ticks: tuple[int, ...]  # in the time base of the video
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[VideoStream, Iterator[Packet]]]:
+        """Yield the stream and its packets, whose times mean nothing. Raises MediaError if their number is wrong."""
+        with av.open(f"file:{self.path}") as container:
+            stream = container.streams.video[0]
+            yield stream, self._packets(container.demux(stream))
+
+    def _packets(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        count = 0
+        for packet in packets:
+            if packet.size:
+                count += 1
+                if count <= len(self.ticks):
+                    yield packet
+        if count != len(self.ticks):
+            raise MediaError(f"{self.path} is damaged: delete it and run again.")
 
 
 class SegmentWriter(OutputFile):
@@ -49,12 +68,12 @@ class SegmentWriter(OutputFile):
         source: VideoInfo,
         size: tuple[int, int],  # (width, height)
         rate: Fraction,
-        time_base: Fraction,
+        time_base: Fraction,  # seconds, that of the output (`output_time_base`)
     ) -> None:
         self.path = path
         self._ticks: list[int] = []
         self._encoding, self._source, self._size = encoding, source, size
-        self._rate, self._time_base = rate, usable_time_base(time_base)
+        self._rate, self._time_base = rate, time_base
         super().__init__(PartFile(path, source=None, overwrite=True))
 
     @property
@@ -120,23 +139,35 @@ class JoinedVideo(VideoFile):
         segments: Sequence[SegmentFile],
         *,
         source: VideoInfo,
+        codec: str,  # FFmpeg's name of the encoder
         size: tuple[int, int],  # (width, height)
+        rate: Fraction,
         time_base: Fraction,
         end: Fraction,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
         part_folder: Path | None = None,
     ) -> None:
         self._segments = [segment for segment in segments if segment.ticks]
         self._size, self._end_s = size, end
         if not self._segments:
             raise MediaError(f"No frame was computed for {path}: choose an input that has frames.")
-        super().__init__(path, source=source, time_base=time_base, overwrite=overwrite, part_folder=part_folder)
+        super().__init__(
+            path,
+            source=source,
+            codec=codec,
+            rate=rate,
+            time_base=time_base,
+            overwrite=overwrite,
+            on_damage=on_damage,
+            part_folder=part_folder,
+        )
 
     def write(self) -> None:
         """Copy the packets of all segments."""
-        ticks = [tick for segment in self._segments for tick in segment.ticks]
+        ticks = _growing(self._segments)
         shown = sorted(ticks)
-        end = round(self._end_s / self._time_base)
+        end = max(round(self._end_s / self._time_base), shown[-1] + 1)
         # The decoder returns frames this many packets late, and every packet is decoded before it is shown.
         delay = max(index - bisect_left(shown, tick) for index, tick in enumerate(ticks))
         step = max(1, (end - shown[0]) // len(shown))
@@ -158,12 +189,11 @@ class JoinedVideo(VideoFile):
             self._last = previous
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
-        with av.open(f"file:{self._segments[0].path}") as first:
-            template = first.streams.video[0]
+        with self._segments[0].open() as (template, _):
             self._extradata = template.codec_context.extradata
             stream = output.add_stream_from_template(template, opaque=True)
             assert isinstance(stream, VideoStream)
-            stream.time_base = self._time_base
+            stream.time_base, stream.codec_context.framerate = self._time_base, self._rate
             if (tag := codec_tag(template.codec_context.name, self.path)) is not None:
                 stream.codec_tag = tag
         self._video = stream
@@ -176,14 +206,22 @@ class JoinedVideo(VideoFile):
     def _packets(self) -> Iterator[Packet]:
         """Yield the packets of all segments in order."""
         for segment in self._segments:
-            with av.open(f"file:{segment.path}") as container:
-                stream = container.streams.video[0]
+            with segment.open() as (stream, packets):
                 if stream.codec_context.extradata != self._extradata:
                     raise MediaError(
                         f"{segment.path} was encoded differently from {self._segments[0].path}: delete the folder of"
                         " the segments and run again."
                     )
-                packets = [packet for packet in container.demux(stream) if packet.size]
-                if len(packets) != len(segment.ticks):
-                    raise MediaError(f"{segment.path} is damaged: delete it and run again.")
                 yield from packets
+
+
+def _growing(segments: Sequence[SegmentFile]) -> list[int]:
+    """Return the ticks of all packets, where no frame of a segment is at the tick of one before or earlier."""
+    ticks: list[int] = []
+    latest: int | None = None
+    for segment in segments:
+        moved = {}
+        for tick in sorted(segment.ticks):
+            latest = moved[tick] = tick if latest is None else max(tick, latest + 1)
+        ticks += [moved[tick] for tick in segment.ticks]
+    return ticks

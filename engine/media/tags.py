@@ -7,6 +7,7 @@ from ..contract.errors import MediaError
 
 # Matrix code points of ITU-T H.273; FFmpeg uses the same numbers.
 RGB, BT709, UNSPECIFIED, RESERVED, FCC, BT470BG, SMPTE170M, SMPTE240M, BT2020_NCL = 0, 1, 2, 3, 4, 5, 6, 7, 9
+PQ, HLG = 16, 18  # transfer code points
 LIMITED_RANGE, FULL_RANGE = 1, 2  # FFmpeg's AVColorRange; 0 is unspecified
 
 # Matrix -> (Kr, Kb)
@@ -38,7 +39,7 @@ _PRIMARIES = {
     11: "DCI-P3",
     12: "Display P3",
 }
-_TRANSFERS = {1: "BT.709", 6: "BT.601", 8: "linear", 13: "sRGB", 14: "BT.2020", 15: "BT.2020", 16: "PQ", 18: "HLG"}
+_TRANSFERS = {1: "BT.709", 6: "BT.601", 8: "linear", 13: "sRGB", 14: "BT.2020", 15: "BT.2020", PQ: "PQ", HLG: "HLG"}
 _RANGES = {LIMITED_RANGE: "limited", FULL_RANGE: "full"}
 _HD_LINES = 720  # by convention an untagged frame with fewer lines is BT.601
 

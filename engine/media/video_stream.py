@@ -14,13 +14,16 @@ from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from .color import fill, fill_planes
 from .encoder import Encoding
+from .hdr import hdr_options
+from .metadata import lasting_metadata
 from .pixel_format import is_rgb, planar_format, repack
 from .probe import VideoInfo, open_video
-from .remux import lasting_metadata
 from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
 
+MILLISECONDS = 1000  # ticks per second of Matroska and WebM
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
 _FLICK = Fraction(1, 705_600_000)  # seconds; so short that rounding timestamps to it does not matter
+_USUAL_DELAY = 64  # frames from the decoding of one to its presentation, at most
 _MAX_ASPECT_TERM = 1000  # of the numerator and denominator of a pixel aspect
 
 
@@ -44,7 +47,7 @@ class EncodedStream:
         time_base: Fraction,
         warnings: list[str],
     ) -> None:
-        self._options = dict(encoding.options)
+        self._options = hdr_options(encoding.codec, None if source is None else source.hdr, encoding.options)
         self._path, self._size, self._time_base = path, size, time_base
         self._codec, self._pix_fmt, self._planar = encoding.codec, encoding.pix_fmt, planar_format(encoding.pix_fmt)
         self._coding, self._tags = _output_colors(source, size[1], encoding.pix_fmt)
@@ -52,7 +55,9 @@ class EncodedStream:
         self._first: int | None = None  # ticks, of the first frame
         self._first_dts: int | None = None  # ticks, of the first packet
         self._previous = self._end = 0  # ticks, start and end of the latest frame
+        self._previous_pts = Fraction(0)  # seconds
         self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
+        self._usual_delay = round(_USUAL_DELAY / rate / time_base)  # ticks
         self._stream = self._add_stream(output, rate)
         if source is not None:
             self._stream.codec_context.sample_aspect_ratio = pixel_aspect(source, size)
@@ -80,15 +85,18 @@ class EncodedStream:
         start, end = self._ticks(pts), self._ticks(pts + duration)
         if self._first is None:
             self._first = start
-        elif start <= self._previous:
+        elif pts <= self._previous_pts:
             raise MediaError(
                 f"The frame of {self._path} at {float(pts):.6f} s does not follow the previous frame in time:"
                 " write frames with increasing timestamps."
             )
+        else:
+            start = max(start, self._previous + 1)  # frames may be closer than a tick
+        end = max(end, start + 1)
         converted = self._convert(frame)
         converted.pts, converted.time_base = start, self._time_base
         self._durations[start] = end - start
-        self._previous, self._end = start, end
+        self._previous, self._previous_pts, self._end = start, pts, end
         for packet in self._stream.encode(converted):
             yield from self._delay(packet)
 
@@ -123,6 +131,10 @@ class EncodedStream:
         """Set the duration of a packet and keep it; yield the packet before it."""
         assert packet.pts is not None
         packet.duration = self._durations.pop(packet.pts)
+        assert self._first is not None
+        earliest = self._first - max(self._previous - self._first, self._usual_delay)
+        if packet.dts is None or not earliest <= packet.dts <= packet.pts:
+            packet.dts = packet.pts  # libx265 leaves it undefined in videos of one or two frames
         if self._first_dts is None:
             self._first_dts = packet.dts
         previous, self._last = self._last, packet
@@ -233,8 +245,13 @@ def stores_milliseconds(path: Path) -> bool:
     return path.suffix.lower() in (".mkv", ".webm")
 
 
-def usable_time_base(time_base: Fraction) -> Fraction:
-    """Return the time base in seconds, or a fine one if FFmpeg's fractions cannot store it."""
+def output_time_base(path: Path, time_base: Fraction) -> Fraction:
+    """Return the time base in which a file stores the frames of a video with this one, both in seconds.
+
+    It is milliseconds in Matroska and WebM, and a fine one if FFmpeg's fractions cannot store that of the video.
+    """
+    if stores_milliseconds(path):
+        return Fraction(1, MILLISECONDS)
     return time_base if max(time_base.numerator, time_base.denominator) <= _MAX_INT else _FLICK
 
 

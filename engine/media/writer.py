@@ -14,13 +14,16 @@ from av.packet import Packet
 
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
+from .damage import OnDamage, Repair
 from .encoder import CONTAINERS, choose_encoding
 from .frame import FrameReader
+from .hdr import hdr_warnings
+from .metadata import timecode_at_rate
 from .partfile import PartFile
 from .probe import VideoInfo, probe
 from .reader import open_reader
 from .remux import CopiedStreams
-from .video_stream import EncodedStream, stores_milliseconds, usable_time_base
+from .video_stream import MILLISECONDS, EncodedStream, output_time_base, stores_milliseconds
 
 Source = FrameReader | str | Path
 
@@ -91,19 +94,32 @@ class VideoFile(OutputFile):
         path: Path,
         *,
         source: VideoInfo | None,
-        time_base: Fraction,
+        codec: str,  # FFmpeg's name of the encoder
+        rate: Fraction,  # nominal frames per second
+        time_base: Fraction,  # seconds
         overwrite: bool,
+        on_damage: OnDamage = "stop",
         part_folder: Path | None = None,
     ) -> None:
         if path.suffix.lower() not in CONTAINERS:
             raise MediaError(f"{path} must end in one of {', '.join(CONTAINERS)}: choose one of these containers.")
-        self.path = path
+        if stores_milliseconds(path) and rate > MILLISECONDS:
+            raise MediaError(
+                f"{path} cannot store {float(rate):g} frames per second, as Matroska counts milliseconds: choose .mp4."
+            )
+        self.path, self.codec = path, codec
         self.warnings: list[str] = []
-        self._source = source
-        self._time_base = usable_time_base(time_base)
+        self._source, self._rate = source, rate
+        self._time_base = output_time_base(path, time_base)
+        self._on_damage = on_damage
         self._copied: CopiedStreams | None = None
         original = None if source is None else Path(source.path)
         super().__init__(PartFile(path, source=original, overwrite=overwrite, folder=part_folder))
+
+    @property
+    def repairs(self) -> list[Repair]:
+        """Damage of the other streams that was repaired."""
+        return [] if self._copied is None else self._copied.log.repairs
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:
         """Add the video stream to the output."""
@@ -114,15 +130,25 @@ class VideoFile(OutputFile):
         raise NotImplementedError
 
     def _open(self) -> None:
-        """Set up every stream; the muxer writes the header with the first packet."""
+        """Set up every stream, and write the header."""
         source = self._source
         scale = {"movie_timescale": str(_movie_timescale(source, self._time_base))}
         self._output = av.open(
             f"file:{self._file.part}", "w", container_options={} if stores_milliseconds(self.path) else scale
         )
         self._add_video(self._output, source)
+        if source is not None:
+            self.warnings += hdr_warnings(self.codec, source.color, source.hdr)
         if source is not None and Path(source.path).is_file():
-            self._copied = CopiedStreams(Path(source.path), self._output, self.warnings)
+            self._copied = CopiedStreams(source, self._output, self.warnings, self._on_damage)
+        self._set_timecodes(self._output)
+        self._output.start_encoding()  # a muxer that refuses the video does so now, and not after the last frame
+
+    def _set_timecodes(self, output: OutputContainer) -> None:
+        """Write the timecode of the source, if it has one, in frames of the output."""
+        for tags in (output.metadata, *(stream.metadata for stream in output.streams)):
+            if self._source is not None and "timecode" in tags:
+                tags["timecode"] = timecode_at_rate(tags["timecode"], self._source.rate, self._rate)
 
     def _write_packet(self, packet: Packet) -> None:
         """Write a video packet, after the packets of the other streams up to its time."""
@@ -137,7 +163,7 @@ class VideoFile(OutputFile):
         for packet in self._last_packets():
             self._write_packet(packet)
         if self._copied is not None:
-            self._copied.copy_until(None)
+            self._copied.finish()
             self._copied.close()
         self._output.close()
 
@@ -172,6 +198,7 @@ class VideoWriter(VideoFile):
         encoder_options: dict[str, str] | None = None,
         pix_fmt: str | None = None,
         overwrite: bool = False,
+        on_damage: OnDamage = "stop",  # of the source's other streams
     ) -> None:
         info = _source_info(source, rate)
         self._encoding = choose_encoding(
@@ -183,9 +210,17 @@ class VideoWriter(VideoFile):
             pix_fmt=pix_fmt,
             options=encoder_options,
         )
-        self.codec, self.pix_fmt = self._encoding.codec, self._encoding.pix_fmt
-        self._size, self._rate = size, rate
-        super().__init__(Path(path), source=info, time_base=time_base, overwrite=overwrite)
+        self.pix_fmt = self._encoding.pix_fmt
+        self._size = size
+        super().__init__(
+            Path(path),
+            source=info,
+            codec=self._encoding.codec,
+            rate=rate,
+            time_base=time_base,
+            overwrite=overwrite,
+            on_damage=on_damage,
+        )
 
     @property
     def picture_format(self) -> PictureFormat | None:

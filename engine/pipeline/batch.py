@@ -51,8 +51,8 @@ def upscale_batch(
 
 def split_cpu(backend: Backend, workers: int) -> list[Backend]:
     """Return a backend for each of some workers, between which the CPU's threads are shared."""
-    if workers == 1:
-        return [backend]
+    if workers == 1 or backend.kind == "remote":
+        return [backend] * workers
     kind, _ = parse_device(backend.device)
     threads = backend.threads or max(1, cpu_threads() // workers)
     return [replace(backend, threads=None if kind == "cuda" else threads)] * workers

@@ -13,7 +13,7 @@ from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..contract.picture import Picture, PictureFormat, to_float
 from ..contract.resize import shrink
-from ..contract.windows import InputFrame, split_times
+from ..contract.windows import InputFrame, mark_last, split_times
 from .back_projection import doubled
 from .plan import Pass
 from .pool import UpscalerPool
@@ -38,8 +38,11 @@ class Chain(Closing):
         self.passes = tuple(passes)
         with ExitStack() as opened:
             upscalers = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
-            self._upscalers = {one.bundle.fingerprint: upscalers.get(one.bundle, backend, tile, flow) for one in passes}
-            upscalers.trim()
+            self._upscalers: dict[str, Upscaler] = {}
+            for bundle in {one.bundle.fingerprint: one.bundle for one in passes}.values():
+                upscaler = upscalers.get(bundle, backend, tile, flow)
+                opened.callback(upscalers.release, upscaler)
+                self._upscalers[bundle.fingerprint] = upscaler
             self._opened = opened.pop_all()
         first = self._upscaler(passes[0])
         self.device, self.backend = first.device, first.backend
@@ -54,18 +57,21 @@ class Chain(Closing):
         """Sentences about what differs from the request."""
         return [warning for upscaler in self._upscalers.values() for warning in upscaler.warnings]
 
-    def frames(self, inputs: Iterable[InputFrame]) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
-        """Yield a frame for every input frame and each of its times, in order."""
+    def frames(self, inputs: Iterable[InputFrame | None]) -> Iterator[np.ndarray]:  # (3, H, W) uint16, 65535 is white
+        """Yield a frame for every input frame and each of its times, in order; None ends a scene."""
         return cast(Iterator[np.ndarray], self.pictures(inputs, None))
 
-    def pictures(self, inputs: Iterable[InputFrame], picture_format: PictureFormat | None) -> Iterator[Picture]:
+    def pictures(self, inputs: Iterable[InputFrame | None], picture_format: PictureFormat | None) -> Iterator[Picture]:
         """Yield the frames of `frames` as planes of `picture_format` if the device can convert to it, else as RGB."""
-        for one in self.passes[:-1]:
-            inputs = self._inputs_of_next(one, inputs)
         last = self.passes[-1]
+        if len(self.passes) == 1 and not last.coarse:
+            return self._upscaler(last).pictures(inputs, last.size, picture_format)
+        frames: Iterator[InputFrame] = mark_last(inputs)
+        for one in self.passes[:-1]:
+            frames = self._inputs_of_next(one, frames)
         if last.coarse:
-            return self._frames(last, inputs)
-        return self._upscaler(last).pictures(inputs, last.size, picture_format)
+            return self._frames(last, frames)
+        return self._upscaler(last).pictures(frames, last.size, picture_format)
 
     def close(self) -> None:
         """Close every upscaler."""

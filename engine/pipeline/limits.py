@@ -7,11 +7,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from ..contract.errors import RequestError
-from ..contract.manifest import LARGEST_FACTOR
 
 if TYPE_CHECKING:
     from .request import UpscaleRequest
 
+LARGEST_SCALE = 1000
 MOST_TIMES = 1000  # output frames for each input frame
 LEAST_RATE, LARGEST_RATE = Fraction(1, 1_000_000), 10_000  # frames per second
 MOST_ENCODER_THREADS = 1024
@@ -21,8 +21,8 @@ _SIMPLE = 1_000_000  # the largest denominator of a rate that is rounded
 
 def check_limits(request: UpscaleRequest) -> None:
     """Raise RequestError for a scale, time factor, rate or number of encoder threads beyond the limits."""
-    if request.scale is not None and not 0 < request.scale <= LARGEST_FACTOR:
-        raise RequestError(f"The scale is {request.scale:g}: give a number above 0 and up to {LARGEST_FACTOR}.")
+    if request.scale is not None and not 0 < request.scale <= LARGEST_SCALE:
+        raise RequestError(f"The scale is {request.scale:g}: give a number above 0 and up to {LARGEST_SCALE}.")
     if request.time_factor is not None and request.time_factor > MOST_TIMES:
         raise RequestError(
             f"The time factor is {request.time_factor:.10g}: at most {MOST_TIMES} frames are made of one; give less."

@@ -26,11 +26,13 @@ class Report:
     output: str
     bundle: str  # its name; both names of a chain, with a + between
     fingerprint: str  # the sha256 of the bundle's manifest
-    device: str  # "cpu" or "cuda:N"
-    backend: str  # "ort" or "tensorrt"
+    device: str  # "cpu", "cuda:N" or the address of a server
+    backend: str  # "ort", "tensorrt" or "remote"
     precision: str  # "fp32", "tf32" or "fp16"; several of a chain, with a + between
     frames_in: int
     frames_out: int
+    repeated_frames: int  # of the input, which repeat another frame and were interpolated over
+    still_frames: int  # of the input, which repeat a picture that stands still for longer
     size_in: tuple[int, int]  # (width, height)
     size_out: tuple[int, int]
     rate_out: str  # frames per second, as a fraction
@@ -43,6 +45,7 @@ class Report:
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None: the system does not state it
     adaptation: tuple[dict[str, Any], ...]  # a record for each scene, or one for all; empty without adaptation
+    repairs: tuple[dict[str, Any], ...]  # spans of the input that were damaged; see engine/media/damage.py
     warnings: tuple[str, ...]  # what the output does not keep, what differs from the request, untrained weights
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from pathlib import Path
 from ..backends.options import Backend
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
+from ..contract.manifest import ContinuousTime
+from ..media.damage import OnDamage
+from ..media.options import ReadOptions
 from .limits import check_limits, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .scenes import DEFAULT_THRESHOLD
@@ -30,12 +33,21 @@ class UpscaleRequest:
     backend: Backend = field(default_factory=Backend)
     tile: int | None = None  # side in input pixels; 0: whole frames; None: by the frame's size
     scene_threshold: float | None = DEFAULT_THRESHOLD  # 0 to 1; 0 or None: no cuts
+    deinterlace: str = "auto"  # or "off", "ivtc", or one of FFmpeg's filters: bwdif, yadif, w3fdif, estdif
+    field_rate: str = "double"  # of deinterlaced frames: one for each field; "single": one for each frame
+    on_damage: OnDamage = "stop"  # or "repeat" the frame before a damaged one, or "skip" it
+    dedup: bool = False  # interpolate over repeated frames
     codec: str | None = None  # FFmpeg's encoder; None: by the container
     crf: int | None = None  # the encoder's quality
     encoder_options: dict[str, str] | None = None
     pix_fmt: str | None = None  # None: by the input's bit depth
     overwrite: bool = False
     input_fps: Fraction | None = None  # frame rate of a folder of images
+
+    @property
+    def read_options(self) -> ReadOptions:
+        """Options of reading the input. Raises RequestError for an unknown value."""
+        return ReadOptions(self.deinterlace, self.field_rate, self.on_damage)
 
     def check(self) -> None:
         """Raise RequestError for options that contradict each other or the input, before a file is opened."""
@@ -51,6 +63,7 @@ class UpscaleRequest:
                 f"--input-fps is for a folder of images, and {self.input} is a video with its own timestamps: leave it"
                 " out."
             )
+        self.read_options  # noqa: B018 - it checks the values
         self._timeline(default=1)
         if self.output is not None:
             self._check_output(Path(self.output))
@@ -66,7 +79,14 @@ class UpscaleRequest:
         timeline = self._timeline(default_factor(bundles))
         scale = default_scale(bundles) if self.scale is None else self.scale
         size = self.size or (round(width * scale), round(height * scale))
-        passes = plan_passes(bundles, (height, width), (size[1], size[0]), timeline.factor)
+        if self.dedup and not any(isinstance(bundle.manifest.time, ContinuousTime) for bundle in bundles):
+            names = "+".join(bundle.manifest.name for bundle in bundles)
+            raise RequestError(
+                f"Repeated frames are interpolated over at any time, and '{names}' does not make frames at any time:"
+                f" choose another bundle such as {DEFAULT_MODEL}, or leave out --dedup."
+            )
+        # Over repeated frames the outputs are at other times than the factor's.
+        passes = plan_passes(bundles, (height, width), (size[1], size[0]), None if self.dedup else timeline.factor)
         if timeline.factor is not None:
             rate, time_base = rate * timeline.factor, time_base / timeline.factor
         else:

@@ -18,16 +18,19 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError
 from ..contract.manifest import Window
 from ..contract.windows import InputFrame
+from ..media.damage import Repair
 from ..media.encoder import Encoding, choose_encoding
+from ..media.fragments import REORDERED
 from ..media.frame import Frame, FrameReader
-from ..media.reader import open_reader
 from ..media.segment_file import JoinedVideo, SegmentWriter
+from ..media.video_stream import output_time_base
 from .chain import SceneChains
+from .outline import Outline, outline
 from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, untrained_warnings
+from .run import Run, open_input, untrained_warnings
 from .run_files import RunFiles
 from .scenes import CutDetector
 from .segments import Segment, split_scene
@@ -36,7 +39,10 @@ from .survey import Survey, survey
 from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
+FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
+_FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
+_WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
 
 
@@ -92,6 +98,7 @@ class SegmentedVideo(Closing):
         self._bundles = find_bundles(request.model)
         self._run: _SegmentedRun | None = None
         self._warnings: list[str] = []  # of the joined video
+        self._repairs: list[Repair] = []  # of its other streams
         self._frames_out = 0
         self._output = ""  # where the joined video is
         with ExitStack() as opened:
@@ -99,6 +106,19 @@ class SegmentedVideo(Closing):
             with self._files.named_errors():
                 self._open(opened, self._files.request, segment_frames)
             self._opened = opened.pop_all()
+
+    def outline(self) -> Outline:
+        """Return the times of the segments."""
+        codec = av.Codec(self._encoding.codec, "w").canonical_name
+        return outline(
+            self.segments,
+            self.survey,
+            self._slots,
+            codec=codec,
+            reordered=REORDERED.get(codec, 0),
+            time_base=output_time_base(self.plan.output, self.plan.time_base),
+            input_time_base=self._reader.info.time_base,
+        )
 
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
@@ -121,10 +141,13 @@ class SegmentedVideo(Closing):
                 self.plan.output,
                 files,
                 source=self._reader.info,
+                codec=self._encoding.codec,
                 size=self.plan.size,
+                rate=self.plan.rate,
                 time_base=self.plan.time_base,
                 end=self.survey.end,
                 overwrite=self.request.overwrite,
+                on_damage=self.request.on_damage,
                 # With the parts, nothing is left of a run that is killed.
                 part_folder=None if self._files.copies_output else self.store.path(0).parent,
             )
@@ -133,16 +156,18 @@ class SegmentedVideo(Closing):
             self._output = self._files.publish(self.plan.output)
         self._frames_out = sum(len(file.ticks) for file in files)
         self._warnings += joined.warnings
+        self._repairs += joined.repairs
         self.store.remove()
 
     def report(self, seconds: float) -> Report:
         """Return the report of the joined video, which took some seconds; the busy times are those of this process."""
         run = self._open_run()
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings)
-        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings)
+        repairs = (*self.survey.repairs, *self._repairs)
+        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings, repairs)
         count = self._frames_out
         return replace(
-            report, output=self._output, frames_in=len(self.survey.pts), frames_out=count, fps=count / seconds
+            report, output=self._output, frames_in=self.survey.frame_count, frames_out=count, fps=count / seconds
         )
 
     def close(self) -> None:
@@ -152,7 +177,7 @@ class SegmentedVideo(Closing):
     def _open(self, opened: ExitStack, request: UpscaleRequest, segment_frames: int | None) -> None:
         """Open the input and the store, and plan the segments; the paths of the request are of this machine."""
         request.check()
-        self._reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        self._reader = opened.enter_context(open_input(request))
         info = self._reader.info
         self.plan = replace(request, overwrite=True).plan(
             self._bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base
@@ -168,13 +193,15 @@ class SegmentedVideo(Closing):
             options=request.encoder_options,
         )
         frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
-        identity = _identity(request, self._bundles, self.plan, self._encoding, frames)
+        first = 0 if segment_frames else FIRST_FRAMES
+        identity = _identity(request, self._bundles, self.plan, self._encoding, frames, first)
         self.store = SegmentStore(self._files.parts(self.plan.output), identity)
         if self.store.survey is None:
-            self.store.begin(survey(self._reader, CutDetector(request.scene_threshold)))
+            self.store.begin(survey(self._reader, CutDetector(request.scene_threshold), request.dedup))
         assert self.store.survey is not None
         self.survey = self.store.survey
-        self.segments = _segments(self.plan, self.survey, frames)
+        self.segments = _segments(self.plan, self.survey, frames, first)
+        self._slots = self.survey.slots(self.plan.timeline)
 
     def _open_run(self) -> "_SegmentedRun":
         if self._run is None:
@@ -183,21 +210,26 @@ class SegmentedVideo(Closing):
                 [self.plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=self._pool
             )
             self._opened.enter_context(chains)
-            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._cancel)
+            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._slots, self._cancel)
         return self._run
 
 
-def _segments(plan: Plan, surveyed: Survey, frames: int) -> list[Segment]:
-    """Return the segments of a video: of a single pass by its window, else its scenes."""
-    (*others, last) = plan.passes
-    if others or last.coarse:
+def _segments(plan: Plan, surveyed: Survey, frames: int, first: int) -> list[Segment]:
+    """Return the segments of a video: of a single pass by its window, else its scenes.
+
+    The first segment has about `first` frames, if its scene is long enough for that to cost little.
+    """
+    last = plan.passes[-1]
+    if len(plan.passes) > 1 or last.coarse:
         return [Segment(scene, scene, True) for scene in surveyed.scenes]
     window: Window = last.bundle.manifest.window
-    return [segment for scene in surveyed.scenes for segment in split_scene(window, scene, frames)]
+    start, *others = surveyed.scenes
+    begun = split_scene(window, start, frames, first if len(start) >= _FIRST_SHARE * first else 0)
+    return [*begun, *(segment for scene in others for segment in split_scene(window, scene, frames))]
 
 
 def _identity(
-    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int
+    request: UpscaleRequest, bundles: tuple[Bundle, ...], plan: Plan, encoding: Encoding, frames: int, first: int
 ) -> dict[str, Any]:
     """Return everything that determines the frames of a run and their encoding, as JSON values by name."""
     return {
@@ -207,11 +239,13 @@ def _identity(
         "size": list(plan.size),
         "time factor or rate": [plan.timeline.factor, str(plan.timeline.fps)],
         "scene threshold": request.scene_threshold,
+        "reading": asdict(request.read_options),
+        "repeated frames": request.dedup,
         "optical flow": request.flow,
         "tile": request.tile,
-        "backend": {k: v for k, v in asdict(request.backend).items() if k not in ("threads", "time_limit_s")},
+        "backend": {k: v for k, v in asdict(request.backend).items() if k not in _WITHOUT_EFFECT},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
-        "segment length": frames,
+        "segment length": [frames, first],
         "version of the encoders": av.__version__,
     }
 
@@ -235,11 +269,13 @@ class _SegmentedRun(Run):
         chains: SceneChains,
         on_progress: Callable[[Progress], None] | None,
         surveyed: Survey,
+        slots: list[list[Slot]],  # that follow each frame
         cancel: Event | None,
     ) -> None:
-        super().__init__(plan, CutDetector(None), chains, on_progress, len(surveyed.pts), cancel)
-        self._survey = surveyed
-        self._slots = surveyed.slots(plan.timeline)
+        super().__init__(plan, CutDetector(None), chains, on_progress, surveyed.frame_count, cancel)
+        self._survey, self._slots = surveyed, slots
+        self._repeats = {pts for times in surveyed.repeats.values() for pts in times}
+        self.repeated_frames, self.still_frames = surveyed.repeat_counts
         self._segment = Segment(range(0), range(0), False)
         self.start_pts, self.cuts = surveyed.pts[0], [surveyed.pts[cut] for cut in surveyed.cuts]
 
@@ -250,19 +286,20 @@ class _SegmentedRun(Run):
         self._segment = segment
         self.end_pts = self._next_slot(segment.outputs.stop)
         if (stored := store.finished(number)) is not None:
-            self.frames_in += len(segment.outputs)
+            self.frames_in += sum(map(self._survey.count_of, segment.outputs))
             self.frames_out += len(stored.ticks)
             self._report_progress()
             return
         pts = (*self._survey.pts, self._survey.end)
-        frames = reader.between(pts[segment.inputs.start], pts[segment.inputs.stop])
+        low, high = pts[segment.inputs.start], pts[segment.inputs.stop]
+        frames = reader.between(low, high, seek=self._survey.is_seekable(low, high))
         writer = SegmentWriter(
             store.path(number),
             encoding,
             source=reader.info,
             size=self._plan.size,
             rate=self._plan.rate,
-            time_base=self._plan.time_base,
+            time_base=output_time_base(self._plan.output, self._plan.time_base),
         )
         with writer:
             self.stream(frames, writer)
@@ -271,14 +308,15 @@ class _SegmentedRun(Run):
     @property
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
-        return self._chains.warnings
+        return [*self._survey.warnings, *self._chains.warnings]
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment
-        for number, frame in zip(segment.inputs, self._awaited(decoded), strict=True):
+        frames = (frame for frame in self._awaited(decoded) if frame.pts not in self._repeats)
+        for number, frame in zip(segment.inputs, frames, strict=True):
             last = segment.ends_scene and number == segment.inputs[-1]
             if number in segment.outputs:
-                yield self._input_at(frame, self._slots[number], last, pending)
+                yield self._input_at(frame, self._slots[number], last, pending, self._survey.count_of(number))
             else:
                 yield InputFrame(frame.rgb, (), last)
 

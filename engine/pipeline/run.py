@@ -14,16 +14,18 @@ from ..contract.bundle import Bundle, find_bundles
 from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
-from ..media.frame import Frame
+from ..media.damage import Repair
+from ..media.frame import Frame, FrameReader
 from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
 from .chain import SceneChains
 from .plan import Plan, adapted_passes
+from .repeats import Step, steps
 from .report import Adaptation, Progress, Report, peak_memory_bytes
 from .request import UpscaleRequest
 from .scenes import CutDetector
-from .timeline import Slot, with_durations
+from .timeline import Slot, slots_over, with_durations
 from .workers import Channel, WorkerGroup
 
 INPUT_FRAMES = 2  # decoded frames in the queue
@@ -48,7 +50,7 @@ def upscale(
     request.check()
     bundles = find_bundles(request.model)
     with ExitStack() as opened:
-        reader = opened.enter_context(open_reader(request.input, fps=request.input_fps))
+        reader = opened.enter_context(open_input(request))
         info = reader.info
         plan = request.plan(bundles, width=info.width, height=info.height, rate=info.rate, time_base=info.time_base)
         scenes = [adapted_passes(plan.passes, b) for b in adaptation.bundles] if adaptation else [plan.passes]
@@ -65,13 +67,21 @@ def upscale(
                 encoder_options=request.encoder_options,
                 pix_fmt=request.pix_fmt,
                 overwrite=request.overwrite,
+                on_damage=request.on_damage,
             )
         )
-        run = Run(plan, CutDetector(request.scene_threshold), chains, on_progress, info.frames, cancel)
+        detector = CutDetector(request.scene_threshold)
+        run = Run(plan, detector, chains, on_progress, info.frames, cancel, dedup=request.dedup)
         run.stream(reader, writer)
-    warnings = (*untrained_warnings(bundles), *chains.warnings, *writer.warnings)
+    warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings)
     records = adaptation.records if adaptation else ()
-    return run.report(request, bundles, info, time.perf_counter() - began, records, warnings)
+    repairs = (*reader.repairs, *writer.repairs)
+    return run.report(request, bundles, info, time.perf_counter() - began, records, warnings, repairs)
+
+
+def open_input(request: UpscaleRequest) -> FrameReader:
+    """Open the input of a request. Raises MediaError."""
+    return open_reader(request.input, fps=request.input_fps, options=request.read_options)
 
 
 def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
@@ -82,7 +92,7 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
     request.check()
     detector = CutDetector(request.scene_threshold)
     scene: list[np.ndarray] = []
-    with open_reader(request.input, fps=request.input_fps) as reader:
+    with open_input(request) as reader:
         most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
         for frame in reader:
             if detector.is_cut(frame.rgb) and scene:
@@ -112,7 +122,7 @@ class FrameWriter(Protocol):
         """Write a frame that is displayed from `pts` for `duration`, in seconds."""
 
 
-class _Clock:
+class Clock:
     """Sums the seconds that a stage is busy."""
 
     def __init__(self) -> None:
@@ -148,13 +158,17 @@ class Run:
         on_progress: Callable[[Progress], None] | None,
         total_in: int | None,
         cancel: Event | None = None,
+        *,
+        dedup: bool = False,
     ) -> None:
-        self._cancel = cancel
+        self._cancel, self._dedup = cancel, dedup
         self._plan, self._detector, self._chains = plan, detector, chains
         self._on_progress, self._total_in = on_progress, total_in
         self._began = time.perf_counter()
-        self.decoding, self.inference, self.encoding = _Clock(), _Clock(), _Clock()
+        self.decoding, self.inference, self.encoding = Clock(), Clock(), Clock()
         self.frames_in = self.frames_out = 0
+        self._counts: deque[int] = deque()  # of the frames of the video that each pending frame stands for
+        self.repeated_frames = self.still_frames = 0
         self.cuts: list[Fraction] = []
         self.start_pts = self.end_pts = Fraction(0)
 
@@ -178,6 +192,7 @@ class Run:
         seconds: float,
         adaptation: tuple[dict[str, object], ...],
         warnings: tuple[str, ...],
+        repairs: Iterable[Repair] = (),
     ) -> Report:
         """Return the report of the finished run."""
         return Report(
@@ -190,6 +205,8 @@ class Run:
             precision=self._chains.precision,
             frames_in=self.frames_in,
             frames_out=self.frames_out,
+            repeated_frames=self.repeated_frames,
+            still_frames=self.still_frames,
             size_in=(info.width, info.height),
             size_out=self._plan.size,
             rate_out=str(self._plan.rate),
@@ -202,6 +219,7 @@ class Run:
             fps=self.frames_out / seconds,
             peak_memory_bytes=peak_memory_bytes(),
             adaptation=adaptation,
+            repairs=tuple(repair.as_dict() for repair in repairs),
             warnings=warnings,
         )
 
@@ -247,26 +265,41 @@ class Run:
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         """Yield each frame, once its successor is known, with the times at which outputs are requested."""
-        first: Frame | None = None
-        for second in self._awaited(decoded):
-            cut = self._detector.is_cut(second.rgb)
+        first: Step | None = None
+        for second in steps(self._seen(decoded), self._detector, self._dedup):
             if first is None:
-                self.start_pts = second.pts
+                self.start_pts = second.frame.pts
             else:
-                if cut:
-                    self.cuts.append(second.pts)
-                yield self._input(first, second.pts, cut, pending)
+                if second.starts_scene:
+                    self.cuts.append(second.frame.pts)
+                yield self._input(first, second.frame.pts, second.starts_scene, pending)
             first = second
         if first is None:
             raise MediaError("The video holds no frames: choose another, or repair it.")
-        self.end_pts = first.pts + first.duration
         yield self._input(first, self.end_pts, True, pending)
 
-    def _input(self, frame: Frame, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
-        return self._input_at(frame, self._plan.timeline.between(frame.pts, until), last, pending)
+    def _seen(self, decoded: Iterable[Frame]) -> Iterator[Frame]:
+        """Yield the decoded frames, and keep the end of the latest one."""
+        for frame in self._awaited(decoded):
+            self.end_pts = frame.pts + frame.duration
+            yield frame
 
-    def _input_at(self, frame: Frame, slots: list[Slot], last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
-        """Return a frame with the times of its slots, which wait in `pending` for their pictures."""
+    def _input(self, step: Step, until: Fraction, last: bool, pending: deque[list[list[Slot]]]) -> InputFrame:
+        if step.is_still:
+            self.still_frames += len(step.repeats)
+        else:
+            self.repeated_frames += len(step.repeats)
+        slots = slots_over(self._plan.timeline, (step.frame.pts, *step.repeats), until, step.is_still)
+        return self._input_at(step.frame, slots, last, pending, step.count)
+
+    def _input_at(
+        self, frame: Frame, slots: list[Slot], last: bool, pending: deque[list[list[Slot]]], count: int = 1
+    ) -> InputFrame:
+        """Return a frame with the times of its slots, which wait in `pending` for their pictures.
+
+        It stands for `count` frames of the video.
+        """
+        self._counts.append(count)
         by_time: dict[Fraction, list[Slot]] = {}
         for slot in slots:
             by_time.setdefault(slot.time, []).append(slot)
@@ -286,7 +319,7 @@ class Run:
         """Count the input frames whose outputs are all computed."""
         while pending and not pending[0]:
             pending.popleft()
-            self.frames_in += 1
+            self.frames_in += self._counts.popleft()
             self._report_progress()
 
     def _encode(self, computed: Channel[tuple[Picture, Fraction]], writer: FrameWriter) -> None:

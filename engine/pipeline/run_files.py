@@ -37,15 +37,14 @@ class RunFiles(Closing):
 
     @property
     def copies_output(self) -> bool:
-        """True if the output is brought to its folder by `publish`."""
+        """True if `publish` brings the output to its folder."""
         return self._target is not None
 
     def parts(self, output: Path) -> Folder:
         """Return the folder of the parts of a run with this output; the run removes it at its end."""
         wanted = self._wanted.output or output
         if self._store is None:
-            folder, name = split_address(wanted)
-            parts = f"{folder}/.{name}.stvsr"
+            parts = parts_beside(wanted)
         else:
             # Outputs of one name in several folders have folders of their own.
             digest = hashlib.sha256(str(wanted if is_remote(wanted) else Path(wanted).absolute()).encode()).hexdigest()
@@ -120,6 +119,12 @@ class RunFiles(Closing):
             raise MediaError(f"{address} does not exist: check its name.") from error
         except OSError as error:
             raise MediaError(f"{address} cannot be read ({error.strerror}): check the address and access.") from error
+
+
+def parts_beside(output: str | Path) -> str:
+    """Return the path or the address of the parts of a run whose parts are beside its output."""
+    folder, name = split_address(output)
+    return f"{folder}/.{name}.stvsr"
 
 
 def is_finished(request: UpscaleRequest) -> bool:

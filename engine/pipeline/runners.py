@@ -1,15 +1,16 @@
-"""Runners: one window of frames through a bundle's graphs, tile by tile, into output buffers.
+"""Runners: windows of frames through a bundle's graphs, tile by tile, into output buffers.
 
-A runner belongs to a kind of bundle: `PairRunner` encodes a pair of frames once and decodes it at any time and size,
+A run takes one window, or several with frames of one size and the same outputs, which the graphs compute as a batch. A
+runner belongs to a kind of bundle: `PairRunner` encodes a pair of frames once and decodes it at any time and size,
 `NetworkRunner` makes all outputs of a window with a single graph.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from ..backends.device import Array
+from ..backends.device import Array, Device
 from ..backends.graphs import Graphs
 from ..contract.manifest import ContinuousTime, Manifest, Role
 from ..contract.windows import Output, WindowFrames
@@ -19,14 +20,16 @@ from .tiles import Span, Tile, TileSize
 DECODE_PX = 1 << 22  # target pixels in one run of the decoder, which works at the input's size first
 BUFFER_BYTES = 1 << 30  # output buffers of tiled frames at once; for frames beyond, tiles are encoded again
 
+Buffers = tuple[Array, ...]  # an output buffer (3, H, W) of each window
+
 
 class Runner(Protocol):
     """Computes windows of frames."""
 
-    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
-        """Yield an output buffer (3, H, W) of `size` for each requested output of a window, in order.
+    def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
+        """Yield, for each requested output in order, an output buffer (3, H, W) of `size` of each window.
 
-        A buffer may come several times; it is released after the last time.
+        Buffers may come several times; they are released after the last time.
         """
 
 
@@ -48,22 +51,24 @@ class PairRunner:
         self._graphs, self._tile_size = graphs, tile_size
         self._device, self._manifest = graphs.device, graphs.bundle.manifest
 
-    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
-        """Yield an output buffer for each requested output; see `Runner.run`."""
-        shape = window.frames[0].shape[1:]
-        frames = upload_window(self._graphs, window)
+    def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
+        """Yield output buffers for each requested output; see `Runner.run`."""
+        shape = windows[0].frames[0].shape[1:]
+        frames = upload_windows(self._graphs, windows)
         tiles = self._tile_size.plan(*shape)
-        requested = [float(output.index + output.time) for output in window.outputs]
+        requested = [float(output.index + output.time) for output in windows[0].outputs]
         times = list(dict.fromkeys(requested))
         # Each tile is encoded once for as many times as memory holds buffers for; a single tile stays encoded.
-        at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // self._device.output_buffer_bytes(size))
+        buffer_bytes = len(windows) * self._device.output_buffer_bytes(size)
+        at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // buffer_bytes)
         passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
-            buffers = {time: self._device.output_buffer(size) for time in times[start : start + at_once]}
-            computed = {time: buffer for time, buffer in buffers.items() if time not in passed}
+            buffers = {time: _output_buffers(self._device, windows, size) for time in times[start : start + at_once]}
+            computed = {time: buffers_of_time for time, buffers_of_time in buffers.items() if time not in passed}
             for time in buffers.keys() & passed:
-                self._pass_through(frames[0, int(time)], buffers[time])
+                for window_frames, buffer in zip(frames, buffers[time], strict=True):
+                    self._pass_through(window_frames[int(time)], buffer)
             for tile in tiles if computed else ():
                 tile_features = features or self._encode(frames, tile)
                 self._decode_times(tile_features, tile, shape, computed)
@@ -80,36 +85,37 @@ class PairRunner:
         return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
 
     def _decode_times(
-        self, features: Mapping[str, Array], tile: Tile, shape: tuple[int, ...], buffers: Mapping[float, Array]
+        self, features: Mapping[str, Array], tile: Tile, shape: tuple[int, ...], buffers: Mapping[float, Buffers]
     ) -> None:
-        for time, buffer in buffers.items():
-            self._decode(features, time, tile, shape, buffer)
+        for time, buffers_of_time in buffers.items():
+            self._decode(features, time, tile, shape, buffers_of_time)
 
     def _decode(
-        self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffer: Array
+        self, features: Mapping[str, Array], time: float, tile: Tile, shape: tuple[int, ...], buffers: Buffers
     ) -> None:
-        """Write a tile's core of one frame into `buffer` (3, H, W); at other than integer factors, band by band."""
-        maps = refine(self._graphs, features, np.array([time], np.float32))
+        """Write a tile's core of one frame of each window into its buffer; at other than integer factors, by bands."""
+        maps = refine(self._graphs, features, np.full(len(buffers), time, np.float32))
         low, high = self._manifest.value_range
-        height, width = buffer.shape[1:]
+        height, width = buffers[0].shape[1:]
         rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
         if phases := pixel_phases(self._manifest, shape, (height, width)):
             fy, fx = (len(phases[name]) for name in ("y", "x"))
-            inputs = {**maps, **phases}
-            frame = self._graphs.run("integer_decoder", inputs)["frame"][0]  # (3, fy * h', fx * w')
+            frames = self._graphs.run("integer_decoder", {**maps, **phases})["frame"]
             top, left = rows.start - tile.rows.start * fy, columns.start - tile.columns.start * fx
-            core = frame[:, top : top + len(rows), left : left + len(columns)]
-            self._device.write(buffer[:, rows.start : rows.stop, columns.start : columns.stop], core, low, high)
+            for frame, buffer in zip(frames, buffers, strict=True):  # (3, fy * h', fx * w')
+                core = frame[:, top : top + len(rows), left : left + len(columns)]
+                self._device.write(buffer[:, rows.start : rows.stop, columns.start : columns.stop], core, low, high)
             return
         y = positions(rows, shape[0], height, tile.rows.start)
         x = positions(columns, shape[1], width, tile.columns.start)
         band = max(1, DECODE_PX // max(1, len(columns)))
         for start in range(0, len(rows), band):
             inputs = {**maps, "y": y[start : start + band], "x": x}
-            frame = self._graphs.run("decoder", inputs)["frame"][0]  # (3, band, W)
+            frames = self._graphs.run("decoder", inputs)["frame"]
             top = rows.start + start
-            part = buffer[:, top : top + frame.shape[1], columns.start : columns.stop]
-            self._device.write(part, frame, low, high)
+            for frame, buffer in zip(frames, buffers, strict=True):  # (3, band, W)
+                part = buffer[:, top : top + frame.shape[1], columns.start : columns.stop]
+                self._device.write(part, frame, low, high)
 
 
 class NetworkRunner:
@@ -119,31 +125,33 @@ class NetworkRunner:
         self._graphs, self._tile_size, self._flow = graphs, tile_size, flow
         self._device, self._manifest = graphs.device, graphs.bundle.manifest
 
-    def run(self, window: WindowFrames, size: tuple[int, int]) -> Iterator[Array]:
-        """Yield an output buffer for each requested output; see `Runner.run`."""
-        shape = window.frames[0].shape[1:]
-        inputs: dict[str, Array] = {"frames": upload_window(self._graphs, window)}
-        inputs |= {name: self._device.upload(flows) for name, flows in self._flows(window).items()}
+    def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
+        """Yield output buffers for each requested output; see `Runner.run`."""
+        shape, outputs = windows[0].frames[0].shape[1:], windows[0].outputs
+        inputs: dict[str, Array] = {"frames": upload_windows(self._graphs, windows)}
+        inputs |= {name: self._device.upload(flows) for name, flows in self._flows(windows).items()}
         tiles = self._tile_size.plan(*shape)
-        buffers = {output: self._device.output_buffer(size) for output in window.outputs}
+        buffers = {output: _output_buffers(self._device, windows, size) for output in outputs}
         for time, group in self._group_by_run(buffers).items():
             if isinstance(self._manifest.time, ContinuousTime):
-                inputs["time"] = np.array([time], np.float32)
+                inputs["time"] = np.full(len(windows), time, np.float32)
             for tile in tiles:
                 results = self._graphs.run("network", {name: _cut(value, tile) for name, value in inputs.items()})
-                self._write_core(results["upscaled"][0], tile, shape, {output: buffers[output] for output in group})
-        remaining = list(window.outputs)
+                self._write_core(results["upscaled"], tile, shape, {output: buffers[output] for output in group})
+        remaining = list(outputs)
         while remaining:
             output = remaining.pop(0)
             yield buffers[output] if output in remaining else buffers.pop(output)
 
-    def _flows(self, window: WindowFrames) -> dict[str, np.ndarray]:
-        """Compute the optical flows that the graph takes, padded, (1, pairs, 2, h', w')."""
+    def _flows(self, windows: Sequence[WindowFrames]) -> dict[str, np.ndarray]:
+        """Compute the optical flows that the graph takes, padded, (B, pairs, 2, h', w')."""
         flows = {}
         for flow in self._manifest.flows:
             method = self._flow or flow.method
-            pairs = [optical_flow(window.frames[a], window.frames[b], method) for a, b in flow.pairs]
-            flows[flow.name] = self._manifest.size.pad(np.stack(pairs))[None]
+            pairs = [
+                [optical_flow(window.frames[a], window.frames[b], method) for a, b in flow.pairs] for window in windows
+            ]
+            flows[flow.name] = self._manifest.size.pad(np.stack(pairs))
         return flows
 
     def _group_by_run(self, outputs: Iterable[Output]) -> dict[float, list[Output]]:
@@ -156,16 +164,20 @@ class NetworkRunner:
         groups[times[0]] += [output for output in outputs if not output.time]  # every run computes the input times
         return groups
 
-    def _write_core(self, results: Array, tile: Tile, shape: tuple[int, ...], buffers: Mapping[Output, Array]) -> None:
-        """Write the core of a tile's results, (M, 3, H', W'), into each buffer (3, H, W)."""
+    def _write_core(
+        self, results: Array, tile: Tile, shape: tuple[int, ...], buffers: Mapping[Output, Buffers]
+    ) -> None:
+        """Write the core of a tile's results, (B, M, 3, H', W'), into the buffers of each window."""
         low, high = self._manifest.value_range
-        for output, buffer in buffers.items():
-            rows, columns = tile.rows.target(shape[0], buffer.shape[1]), tile.columns.target(shape[1], buffer.shape[2])
-            top = rows.start - tile.rows.start * buffer.shape[1] // shape[0]
-            left = columns.start - tile.columns.start * buffer.shape[2] // shape[1]
-            core = results[self._index(output), :, top : top + len(rows), left : left + len(columns)]
-            part = buffer[:, rows.start : rows.stop, columns.start : columns.stop]
-            self._device.write(part, core, low, high)
+        for output, buffers_of_output in buffers.items():
+            height, width = buffers_of_output[0].shape[1:]
+            rows, columns = tile.rows.target(shape[0], height), tile.columns.target(shape[1], width)
+            top = rows.start - tile.rows.start * height // shape[0]
+            left = columns.start - tile.columns.start * width // shape[1]
+            for frames, buffer in zip(results, buffers_of_output, strict=True):
+                core = frames[self._index(output), :, top : top + len(rows), left : left + len(columns)]
+                part = buffer[:, rows.start : rows.stop, columns.start : columns.stop]
+                self._device.write(part, core, low, high)
 
     def _index(self, output: Output) -> int:
         """Return the index of an output among the graph's frames."""
@@ -185,18 +197,23 @@ def refine(graphs: Graphs, features: Mapping[str, Array], time: Array) -> Mappin
     return graphs.run("refiner", {**features, "time": time}, keep=True)
 
 
-def upload_window(graphs: Graphs, window: WindowFrames) -> Array:
-    """Upload the frames of a window, padded and in the network's value range, (1, N, 3, h', w') float32."""
+def upload_windows(graphs: Graphs, windows: Sequence[WindowFrames]) -> Array:
+    """Upload the frames of windows, padded and in the network's value range, (B, N, 3, h', w') float32."""
     manifest = graphs.bundle.manifest
     low, high = manifest.value_range
-    uploaded: dict[int, Array] = {}  # a frame may be in the window several times
-    for frame in window.frames:
+    uploaded: dict[int, Array] = {}  # a frame may be in a window several times
+    flat = [frame for window in windows for frame in window.frames]
+    for frame in flat:
         if id(frame) not in uploaded:
             uploaded[id(frame)] = graphs.device.upload(frame.astype(np.float32, copy=False))
-    frames = np.stack([uploaded[id(frame)] for frame in window.frames])
+    frames = np.stack([uploaded[id(frame)] for frame in flat]).reshape(len(windows), -1, *flat[0].shape)
     if (low, high) != (0.0, 1.0):
         frames = frames * np.float32(high - low) + np.float32(low)
-    return manifest.size.pad(frames)[None]
+    return manifest.size.pad(frames)
+
+
+def _output_buffers(device: Device, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Buffers:
+    return tuple(device.output_buffer(size) for _ in windows)
 
 
 def pixel_phases(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, int]) -> dict[str, np.ndarray] | None:

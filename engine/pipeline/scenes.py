@@ -2,19 +2,25 @@
 
 Neighbouring frames are compared as thumbnails. Each block of the later one is matched with the earlier one, which
 accounts for motion; the texture that no match explains is the residual. A cut leaves most of the texture unexplained
-and changes the colour histogram; fast motion leaves up to two thirds of it but keeps the colours. A strong flash of
-light counts as a cut: its neighbours are repeated, not blended with it.
+and changes the colour histogram; fast motion leaves up to two thirds of it but keeps the colours. A fade changes the
+colours but explains the texture, once the earlier picture has the contrast and the brightness of the later one. Bins
+and noise follow the pictures' own range, so that a dark picture is judged as a bright one.
+
+A strong flash of light that saturates counts as a cut: its neighbours are repeated, not blended with it.
 """
 
 import numpy as np
 
-DEFAULT_THRESHOLD = 0.38  # real clips at half their rate: at most 0.33 within a scene, at least 0.39 at cuts
+DEFAULT_THRESHOLD = 0.38  # real clips at half their rate: at most 0.33 within a scene, at least 0.40 at cuts
 
 _THUMB_PX = 64  # the longer side
 _BLOCK_PX = 6
 _REACH_PX = 6  # a tenth of the frame from one frame to the next
-_NOISE = 0.004  # texture below one of 256 levels does not count
+_NOISE = 0.0009  # mean deviation that rounding and compression leave in a thumbnail: a quarter of one of 256 levels
+_MAX_GAIN = 4  # by which the earlier picture's contrast is raised; beyond, its rounding errors are too
 _BINS = 16
+_LEAST_RANGE = 0.04  # of all bins: ten of 256 levels
+_BRIGHTENING = 0.3  # mean change by which a picture after a flat one starts a scene, instead of fading in
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # BT.709
 
 
@@ -33,7 +39,7 @@ class CutDetector:
         if not self.threshold:
             return False
         previous, self._previous = self._previous, thumbnail(frame)
-        return previous is not None and difference(previous, self._previous) >= self.threshold
+        return previous is not None and difference(previous, self._previous, self.threshold) >= self.threshold
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:  # (3, h, w) -> (3, h', w')
@@ -47,23 +53,32 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:  # (3, h, w) -> (3, h', w')
     return cells.reshape(3, rows, min(cell, cells.shape[1]), columns, min(cell, cells.shape[2])).mean((2, 4))
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> float:  # two thumbnails (3, h, w)
-    """Return the difference of two thumbnails' scenes, from 0 to 1."""
-    return float((_residual(first, second) ** 2 * _histogram_distance(first, second)) ** (1 / 3))
-
-
-def _residual(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the share of the second thumbnail's texture, 0 to 1, that no shifted block of the first explains."""
+def difference(first: np.ndarray, second: np.ndarray, least: float = 0) -> float:  # two thumbnails (3, h, w)
+    """Return the difference of two thumbnails' scenes, from 0 to 1; 0 for one that is certainly below `least`."""
     earlier, later = (np.tensordot(_LUMA, thumb, axes=1) for thumb in (first, second))
+    contrasts = [float(np.abs(luma - luma.mean()).mean()) for luma in (earlier, later)]
+    gain = (contrasts[1] + _NOISE) / (contrasts[0] + _NOISE)
+    faded = (first - earlier.mean()) * np.float32(gain), second - later.mean()
+    colours = (_histogram_distance(first, second) * _histogram_distance(*faded)) ** 0.5
+    # Nothing can be matched with a flat picture, black before a fade as a rule: the change of brightness decides.
+    weight = min(1.0, max(min(contrasts) / _NOISE, float(np.abs(later - earlier).mean()) / _BRIGHTENING))
+    if weight * colours ** (1 / 3) < least:
+        return 0.0
+    return weight * float((_residual(earlier, later, min(gain, _MAX_GAIN)) ** 2 * colours) ** (1 / 3))
+
+
+def _residual(earlier: np.ndarray, later: np.ndarray, gain: float) -> float:  # luma of two thumbnails (h, w)
+    """Return the share of the later one's texture, 0 to 1, that no shifted block of the earlier one explains."""
     block = min(_BLOCK_PX, *later.shape)
     rows, columns = (size // block for size in later.shape)
     later = later[: rows * block, : columns * block]
     texture = _deviation(later.reshape(1, rows, block, columns, block))[0]
-    shifts = np.lib.stride_tricks.sliding_window_view(np.pad(earlier, _REACH_PX, mode="edge"), later.shape)
+    padded = np.pad(earlier * np.float32(gain), _REACH_PX, mode="edge")
+    shifts = np.lib.stride_tricks.sliding_window_view(padded, later.shape)
     reach = 2 * _REACH_PX + 1
     errors = (shifts[:reach, :reach] - later).reshape(reach * reach, rows, block, columns, block)
     unexplained = _deviation(errors).min(axis=0)
-    return min(1.0, float(unexplained.sum() / (texture.sum() + _NOISE * texture.size)))
+    return min(1.0, float(unexplained.sum() / (texture.sum() + _NOISE * max(1, gain) * texture.size)))
 
 
 def _deviation(blocks: np.ndarray) -> np.ndarray:  # (N, rows, block, columns, block) -> (N, rows, columns)
@@ -71,9 +86,22 @@ def _deviation(blocks: np.ndarray) -> np.ndarray:  # (N, rows, block, columns, b
 
 
 def _histogram_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the Hellinger distance of two thumbnails' colours, 0 to 1, in the channel that differs most."""
-    shares = [
-        np.stack([np.histogram(channel, _BINS, (0, 1))[0] / channel.size for channel in thumb])
-        for thumb in (first, second)
-    ]
+    """Return the Hellinger distance of two thumbnails' colours, 0 to 1, in the channel that differs most.
+
+    The bins span the range of both. Each value is shared between its two nearest bins, because a small change must not
+    move it into another one: a dark picture has hardly more levels than there are bins.
+    """
+    low, high = np.percentile(np.concatenate([first.ravel(), second.ravel()]), (0.5, 99.5))
+    width = max((high - low) * 1.02, _LEAST_RANGE)
+    start = (low + high - width) / 2
+    shares = []
+    for thumb in (first, second):
+        positions = np.clip((thumb.reshape(3, -1) - start) * ((_BINS - 1) / width), 0, _BINS - 1.001)
+        bins = positions.astype(int)
+        upper = positions - bins
+        counts = [
+            np.bincount(index, 1 - part, _BINS) + np.bincount(index + 1, part, _BINS)
+            for index, part in zip(bins, upper, strict=True)
+        ]
+        shares.append(np.stack(counts) / positions.shape[1])
     return float(np.sqrt(max(0.0, 1 - np.sqrt(shares[0] * shares[1]).sum(axis=1).min())))

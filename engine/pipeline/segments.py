@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from ..contract.manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
 
@@ -23,18 +24,22 @@ class Segment:
     ends_scene: bool  # whether the last frame that it reads is the last of its scene
 
 
-def split_scene(window: Window, scene: range, frames: int) -> Iterator[Segment]:
-    """Yield the segments of a scene in order, of about `frames` frames each.
+def split_scene(window: Window, scene: range, frames: int, first: int = 0) -> Iterator[Segment]:
+    """Yield the segments of a scene in order, of about `frames` frames each; the first one has about `first`, if given.
 
     `scene` has the numbers of its frames in the video; the windows of a network decide at which of them a segment may
-    begin. Raises ValueError for fewer than one frame.
+    begin. The segments are about equally long, because a short one at the end would cost a keyframe as well. Raises
+    ValueError for fewer than one frame.
     """
     if frames < 1:
         raise ValueError(f"segments have at least one frame, not {frames}")
     step = _step(window)
-    length = math.ceil(frames / step) * step
-    for start in range(scene.start, scene.stop, length):
-        outputs = range(start, min(start + length, scene.stop))
+    begin = min(scene.start + math.ceil(first / step) * step, scene.stop)
+    count = max(1, math.floor((scene.stop - begin) / frames + 0.5))
+    length = math.ceil((scene.stop - begin) / count / step) * step
+    starts = [*([scene.start] if begin > scene.start else []), *range(begin, scene.stop, max(1, length))]
+    for start, stop in pairwise([*starts, scene.stop]):
+        outputs = range(start, stop)
         before, after = _context(window, start - scene.start)
         low, high = max(scene.start, start - before), outputs.stop + after
         # Near its end a scene's windows depend on where it ends.

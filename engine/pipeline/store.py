@@ -16,7 +16,7 @@ from ..media.segment_file import SegmentFile
 from .survey import Survey
 
 _PLAN = "plan.json"
-_VERSION = 1
+_VERSION = 2
 _RECORD = re.compile(r"(\d{6,})\.json")
 
 
@@ -122,6 +122,24 @@ class SegmentStore:
 
     def _unwritable(self, name: str, error: OSError) -> MediaError:
         return MediaError(f"{self.folder}/{name} cannot be written ({error.strerror}): free some space and run again.")
+
+
+def finished_numbers(folder: Folder) -> set[int]:
+    """Return the numbers of the finished segments of the store in a folder."""
+    stems = (name.removesuffix(".json") for name in folder.names() if name.endswith(".json"))
+    return {int(stem) for stem in stems if stem.isdigit()}
+
+
+def read_segment(folder: Folder, number: int) -> SegmentFile:
+    """Return a finished segment of the store in a folder, without a check of its file.
+
+    Raises OSError or ValueError if it is not there.
+    """
+    ticks = tuple(json.loads(folder.read(_record(number)))["ticks"])
+    path = folder.path(_file(number))
+    if ticks and not path.exists():
+        path = folder.fetch(_file(number))
+    return SegmentFile(path, ticks)
 
 
 def _file(number: int) -> str:

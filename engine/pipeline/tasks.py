@@ -71,9 +71,9 @@ class TaskRunner(Closing):
     def run(self, task: Task, send: Send) -> None:
         """Do a task, and send messages (kind, value) about it.
 
-        The last one is "survey" with the numbers of input frames of all segments and the numbers of those that are
-        finished, "segment" with the number of the segment, "join" with the Report, or "failed" with the sentence of an
-        error. Before it, PROGRESS has the number of input frames of a segment that are finished.
+        The last one is "survey" with the outline of the video and the numbers of the segments that are finished,
+        "segment" with the number of the segment, "join" with the Report, or "failed" with the sentence of an error.
+        Before it, PROGRESS has the number of input frames of a segment that are finished.
         """
         try:
             answer = self._do(task, send)
@@ -96,7 +96,7 @@ class TaskRunner(Closing):
         match task.kind:
             case "survey":
                 video = opened.video
-                return [len(segment.outputs) for segment in video.segments], video.store.recorded()
+                return video.outline(), video.store.recorded()
             case "segment":
                 opened.compute(task.number, send)
                 return task.number

@@ -5,8 +5,9 @@ until the next output frame, and the last one until the last input frame ends: d
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from ..contract.errors import MediaError, RequestError
@@ -62,6 +63,20 @@ class Timeline:
             slots = [Slot((pts - first_pts) / gap, pts) for pts in stamps]
         self._count += len(slots)
         return slots
+
+
+def slots_over(timeline: Timeline, times: Sequence[Fraction], until: Fraction, is_still: bool) -> list[Slot]:
+    """Return the output frames from an input frame and its repetitions, at `times`, up to the next one at `until`.
+
+    They have the timestamps that the repetitions would give them, and are at their own times in the whole gap, or all
+    at the first frame if the picture is still.
+    """
+    slots = [slot for first, second in pairwise((*times, until)) for slot in timeline.between(first, second)]
+    if is_still:
+        return [Slot(Fraction(0), slot.pts) for slot in slots]
+    if len(times) == 1:
+        return slots
+    return [Slot((slot.pts - times[0]) / (until - times[0]), slot.pts) for slot in slots]
 
 
 def with_durations(

@@ -24,7 +24,7 @@ class VideoTasks:
         self.name, self.request, self.began = name, request, began
         self.running = 0  # tasks
         self._store = store
-        self._lengths: list[int] | None = None  # input frames of each segment; None: not surveyed
+        self._lengths: tuple[int, ...] | None = None  # input frames of each segment; None: not surveyed
         self._pending: deque[int] = deque()  # segments
         self._finished: set[int] = set()
         self._deaths: Counter[tuple[str, int]] = Counter()  # by kind and number of the task
@@ -65,7 +65,8 @@ class VideoTasks:
         """Note that a task is finished, with the value of its message."""
         self.running -= 1
         if task.kind == "survey":
-            self._lengths, finished = value
+            outline, finished = value
+            self._lengths = outline.lengths
             # A damaged one is made again by the join.
             self._finished = set(finished) & set(range(len(self._lengths)))
             self._pending = deque(sorted(set(range(len(self._lengths))) - self._finished))

@@ -9,23 +9,27 @@ from fastapi import FastAPI
 from ..backends.options import Backend
 from ..pipeline.executor import Executor, LocalExecutor
 from .job_routes import job_facts, job_routes
+from .page_routes import page_routes
+from .preview_routes import preview_routes
 from .problems import Problem
 from .server import Server
 from .settings import Settings
 from .status_routes import status_routes
+from .stream_routes import stream_routes
+from .upload_routes import upload_routes
 from .webhooks import WebhookSender
 
 
 def make_app(settings: Settings, backends: list[Backend], executor: Executor | None = None) -> FastAPI:
     """Return the application, whose workers run while it does.
 
-    Without an executor, each backend has a worker process of this machine.
+    Frames are computed on this machine, by a process for each backend, and so are videos without an executor.
     """
-    server = Server(settings, executor or LocalExecutor(backends))
+    server = Server(settings, executor or LocalExecutor(backends), backends)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with server.scheduler, _webhooks(server):
+        with server.checker, server.scheduler, server.streams, _webhooks(server):
             sweeper = asyncio.create_task(server.sweep())
             yield
             server.draining = True
@@ -36,8 +40,9 @@ def make_app(settings: Settings, backends: list[Backend], executor: Executor | N
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.add_exception_handler(Problem, lambda _, problem: problem.response())
-    for routes in (job_routes, status_routes):
+    for routes in (job_routes, preview_routes, upload_routes, status_routes, stream_routes):
         app.include_router(routes(server))
+    app.include_router(page_routes())
     return app
 
 

@@ -17,11 +17,14 @@ def job_routes(server: Server) -> APIRouter:
     """Return the routes below `/v1/jobs`."""
     routes = APIRouter(prefix="/v1/jobs", dependencies=[Depends(server.authorize)])
 
+    def facts(job: Job) -> dict[str, Any]:
+        return job_facts(job) | {"access": server.settings.access_to(job.id)}
+
     @routes.post("", status_code=202)
     async def create_job(request: Request, idempotency_key: str | None = Header(None, max_length=200)) -> JSONResponse:
-        """Upscale the video in the body; the options are in the query."""
+        """Upscale the video in the body, with the options in the query; or an upload, in JSON with the options."""
         job = await server.create(request, idempotency_key)
-        return JSONResponse(job_facts(job), 202, {"Location": f"/v1/jobs/{job.id}"})
+        return JSONResponse(facts(job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
     @routes.get("")
     def list_jobs(state: str | None = None, cursor: int = 0, limit: int = Query(100, ge=1, le=1000)) -> dict[str, Any]:
@@ -30,12 +33,12 @@ def job_routes(server: Server) -> APIRouter:
             raise Problem(422, "bad-request", f"There is no state '{state}': use {', '.join(get_args(State))}.")
         jobs = server.jobs.page(state, cursor, limit)  # type: ignore[arg-type]
         following = jobs[-1].number if len(jobs) == limit else None
-        return {"jobs": [job_facts(job) for job in jobs], "cursor": following}
+        return {"jobs": [facts(job) for job in jobs], "cursor": following}
 
     @routes.get("/{identifier}")
     def read_job(identifier: str) -> dict[str, Any]:
         """Return a job."""
-        return job_facts(server.job(identifier))
+        return facts(server.job(identifier))
 
     @routes.delete("/{identifier}", status_code=204)
     def delete_job(identifier: str) -> Response:
@@ -71,7 +74,9 @@ def job_routes(server: Server) -> APIRouter:
 def job_facts(job: Job) -> dict[str, Any]:
     """Return what clients see of a job."""
     base = f"/v1/jobs/{job.id}"
-    links = {"self": base, "events": f"{base}/events"} | ({"result": f"{base}/result"} if job.state == "done" else {})
+    links = {"self": base, "events": f"{base}/events", "preview": f"{base}/preview.m3u8"}
+    if job.state == "done":
+        links["result"] = f"{base}/result"
     return {
         "id": job.id,
         "state": job.state,

@@ -10,13 +10,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from ..contract.atomic import atomic_path
 from ..contract.closing import Closing
 from ..media.folders import Folder, is_remote, open_folder
+from ..pipeline.outline import Outline
+from ..pipeline.run_files import parts_beside
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -123,6 +127,18 @@ class JobStore(Closing):
         """Return the output file of a job, in a container such as "mp4"."""
         return self.folder_of(identifier) / f"result.{container}"
 
+    def keep_outline(self, identifier: str, outline: Outline) -> None:
+        """Keep the outline of a job for its preview, without which a job is computed too."""
+        with suppress(OSError), atomic_path(self._outline_of(identifier)) as partial:
+            partial.write_text(json.dumps(outline.as_dict()), encoding="utf-8")
+
+    def outline(self, identifier: str) -> Outline | None:
+        """Return the outline of a job, or None while its video is not surveyed."""
+        try:
+            return _read_outline(self._outline_of(identifier))
+        except FileNotFoundError:
+            return None
+
     def result_of(self, identifier: str, container: str) -> Path:
         """Return the output file of a job that is done; it is fetched if the workers left it elsewhere.
 
@@ -132,6 +148,17 @@ class JobStore(Closing):
         if (shared := self._shared(identifier)) is not None and not path.exists():
             return shared.fetch(path.name)
         return path
+
+    def has_result(self, identifier: str, container: str) -> bool:
+        """Return whether the output file of a job is there. Raises OSError if that cannot be known."""
+        path = self.output_of(identifier, container)
+        shared = self._shared(identifier)
+        return path.exists() or (shared is not None and shared.exists(path.name))
+
+    def parts_of(self, identifier: str, container: str) -> Folder:
+        """Return the folder of the finished segments of a job, while it is computed."""
+        output = self.for_workers(self.output_of(identifier, container))
+        return open_folder(parts_beside(output), self.folder_of(identifier) / "parts")
 
     def for_workers(self, file: Path) -> str | Path:
         """Return the path or the address at which the workers find a file of a job's folder."""
@@ -269,6 +296,9 @@ class JobStore(Closing):
             self._database.execute("BEGIN IMMEDIATE")
             yield
 
+    def _outline_of(self, identifier: str) -> Path:
+        return self.folder_of(identifier) / "outline.json"
+
     def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()
         found = []
@@ -277,6 +307,12 @@ class JobStore(Closing):
             fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
             found.append(Job(**fields))
         return found
+
+
+@lru_cache(maxsize=4)
+def _read_outline(path: Path) -> Outline:
+    """Return an outline, which does not change; a preview asks for it again and again."""
+    return Outline.from_dict(json.loads(path.read_bytes()))
 
 
 def _stored(fields: Mapping[str, Any]) -> list[Any]:

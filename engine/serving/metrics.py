@@ -1,4 +1,4 @@
-"""What a server measures."""
+"""The metrics of a server."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 

@@ -77,6 +77,7 @@ class ServeArguments(BaseModel):
             most_queued=self.most_queued,
             keep_s=self.keep_s,
             task_s=self.task_s,
+            most_streams=0,  # the front computes nothing
             webhook_prefixes=self.webhook_prefixes,
             webhook_secret=None if self.webhook_secret_file is None else read_secret(self.webhook_secret_file),
         )

@@ -145,6 +145,8 @@ class Scheduler:
             active.tasks.abandon()
             self._fail(job, "failed", value.replace(str(task.request.input), "the video"))
         else:
+            if kind == "survey":
+                self._jobs.keep_outline(job.id, value[0])
             active.tasks.finish(task, value)
             self._store_progress(job, active.tasks, task, time.monotonic() - worker.began)
             if kind == "join" and self._jobs.end(job.id, "done", report=value.as_dict()):

@@ -2,41 +2,46 @@
 
 import asyncio
 import json
-import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyio
-from fastapi import Header, Request
+from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
+from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
+from .checks import VideoChecker, VideoLimits
 from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, check_request, make_request, read_options
+from .requests import JobOptions, make_request, read_options
 from .scheduler import Scheduler
 from .settings import Settings
+from .streams import FrameStreams
+from .uploads import UploadStore, check_space, receive
 from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
-_FREE_SHARE = 4  # of the size of an upload: the disk space that a job needs at least
+_MOST_JSON_BYTES = 1 << 16  # of options
 
 
 class Server:
     """The state behind the application."""
 
-    def __init__(self, settings: Settings, executor: Executor) -> None:
+    def __init__(self, settings: Settings, executor: Executor, backends: Sequence[Backend]) -> None:
         self.settings = settings
         self.jobs = JobStore(settings.folder, settings.files)
+        self.uploads = UploadStore(settings.folder / "uploads", settings.keep_s)
         self.metrics = Metrics()
         self.draining = False
+        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
+        self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
             self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
@@ -52,13 +57,21 @@ class Server:
             raise Problem(404, "not-found", "There is no such job.")
         return job
 
-    def authorize(self, authorization: str | None = Header(None)) -> None:
-        """Raise Problem for a request without the server's token."""
-        if not self.settings.admits(authorization):
+    def authorize(
+        self, request: Request, authorization: str | None = Header(None), access: str | None = Query(None)
+    ) -> None:
+        """Raise Problem for a request without the server's token, and without what admits to reading its job."""
+        reads = request.method == "GET" and self.settings.admits_reading(
+            request.path_params.get("identifier", ""), access
+        )
+        if not reads and not self.settings.admits(authorization):
             raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
 
     async def create(self, request: Request, key: str | None) -> Job:
-        """Store the upload of a request and create its job. Raises Problem; then nothing is left."""
+        """Store the video of a request, or take its upload, and create its job.
+
+        Raises Problem; then nothing is left but the upload.
+        """
         if self.draining:
             raise Problem(503, "not-ready", "The server is ending.", retry_after="30")
         if key is not None and (earlier := self.jobs.with_key(key)) is not None:
@@ -66,15 +79,16 @@ class Server:
         counts = self.jobs.counts()
         if counts["queued"] + counts["running"] >= self.settings.most_queued:
             raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
-        try:
-            options = read_options({name: v for name, v in request.query_params.items()})
-        except RequestError as error:
-            raise Problem(422, "bad-request", str(error)) from error
+        upload, options = await _read_request(request)
         if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
             raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
         try:
-            await self._store(request, self.jobs.input_of(identifier))
+            source = self.jobs.input_of(identifier)
+            if upload is None:
+                await self._store(request, source)
+            else:
+                await run_in_threadpool(self.uploads.link, upload, source)
             await run_in_threadpool(self._check, options, identifier)
             await run_in_threadpool(self._share, identifier)
             job = await run_in_threadpool(
@@ -86,6 +100,8 @@ class Server:
         log.info("job created", extra={"job": job.id})
         if job.id != identifier:  # another request with the same key was faster
             self.jobs.remove_files(identifier)
+        if upload is not None:
+            await run_in_threadpool(self.uploads.delete, upload)
         self.scheduler.wake()
         return job
 
@@ -105,37 +121,28 @@ class Server:
             await asyncio.sleep(_EVENT_S)
 
     async def sweep(self) -> None:
-        """Delete old jobs, every minute."""
+        """Delete old jobs and uploads, every minute."""
         while True:
+            await run_in_threadpool(self.uploads.delete_expired, time.time())
             await run_in_threadpool(self.jobs.delete_ended, time.time() - self.settings.keep_s)
             await asyncio.sleep(60)
 
     async def _store(self, request: Request, path: Path) -> None:
         """Write the body of a request to a file. Raises Problem if it is too large or empty, or the disk is full."""
         most = self.settings.most_upload_bytes
-        too_large = Problem(413, "too-large", f"The video is larger than {most} bytes.")
+        too_large = f"The video is larger than {most} bytes."
         declared = int(request.headers.get("content-length") or 0)
         if declared > most:
-            raise too_large
-        if shutil.disk_usage(self.settings.folder).free < _FREE_SHARE * declared:
-            raise Problem(507, "disk-full", "The server's disk is full.")
-        size = 0
-        try:
-            async with await anyio.open_file(path, "wb") as file:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > most:
-                        raise too_large
-                    await file.write(chunk)
-        except OSError as error:
-            raise Problem(507, "disk-full", f"The upload cannot be stored ({error.strerror}).") from error
-        if not size:
+            raise Problem(413, "too-large", too_large)
+        check_space(self.settings.folder, declared)
+        path.touch()
+        if not await receive(request.stream(), path, 0, most, too_large):
             raise Problem(400, "no-video", "The body is empty: send the video as the body of the request.")
 
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
-            check_request(request, self.settings)
+            self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
         except RequestError as error:
@@ -161,3 +168,24 @@ class Server:
         """Return a sentence without the paths of this machine."""
         folder = self.jobs.folder_of(identifier)
         return sentence.replace(str(folder / "input"), "the video").replace(str(folder), "")
+
+
+async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
+    """Return the upload and the options of a new job: in a JSON body, or in the query if the body is the video."""
+    values: Any = {name: value for name, value in request.query_params.items()}
+    upload = None
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_JSON_BYTES:
+                raise Problem(413, "too-large", f"The options are larger than {_MOST_JSON_BYTES} bytes.")
+        try:
+            values |= json.loads(body)
+            upload = str(values.pop("upload"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Problem(422, "bad-request", "The body is no JSON object with an upload: send one.") from error
+    try:
+        return upload, read_options(values)
+    except RequestError as error:
+        raise Problem(422, "bad-request", str(error)) from error

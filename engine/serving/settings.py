@@ -1,6 +1,7 @@
 """The settings of a server: what it accepts, and for how long it keeps it."""
 
 import base64
+import hmac
 import ipaddress
 import re
 import secrets
@@ -27,10 +28,15 @@ class Settings:
     most_frames: int = 200_000  # of an input
     most_queued: int = 100  # jobs
     keep_s: float = 24 * 3600.0  # after the end of a job
-    task_s: float = 600.0  # of a segment
+    task_s: float = 600.0  # of a segment, and of a window of a stream
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
     files: str | None = None  # folder or address of the files for workers on other machines; None: the store
+    most_streams: int = 8  # of frames, at once
+    most_frames_bytes: int = 256 << 20  # of the frames in a request, and of those in its answer
+    most_idle_s: float = 60.0  # of a client with an open stream, between two frames
+    batch: int = 1  # windows of streams that are computed at once
+    warm: tuple[str, ...] = ()  # models that are opened at the start
 
     def __post_init__(self) -> None:
         if self.token is None and not is_loopback(self.host):
@@ -46,12 +52,28 @@ class Settings:
         if self.webhook_prefixes and self.webhook_secret is None:
             raise RequestError("Webhooks are signed: give a secret (--webhook-secret-file).")
 
+    @property
+    def most_message_bytes(self) -> int:
+        """Return the size of the largest frame in a stream: raw, of 16 bits, or a PNG image that does not shrink it."""
+        return 6 * self.most_pixels + (1 << 20)
+
     def admits(self, authorization: str | None) -> bool:
         """Return whether the value of an Authorization header has the token, in a time that does not depend on it."""
         if self.token is None:
             return True
         given = (authorization or "").encode("utf-8", "replace")
         return secrets.compare_digest(given, f"Bearer {self.token}".encode())
+
+    def access_to(self, identifier: str) -> str | None:
+        """Return what admits to reading one job, for players and links, which cannot send the token; None: no token."""
+        if self.token is None:
+            return None
+        return hmac.new(self.token.encode(), f"read job {identifier}".encode(), "sha256").hexdigest()
+
+    def admits_reading(self, identifier: str, access: str | None) -> bool:
+        """Return whether an address has what admits to reading a job, in a time that does not depend on it."""
+        expected = self.access_to(identifier)
+        return expected is None or secrets.compare_digest((access or "").encode("utf-8", "replace"), expected.encode())
 
 
 def is_loopback(host: str) -> bool:

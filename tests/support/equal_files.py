@@ -1,4 +1,4 @@
-"""The contents of video files, and a comparison of two of them."""
+"""The contents of a video file, and a comparison of two of them."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -4,14 +4,25 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from fractions import Fraction
+from itertools import accumulate
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
 from stvsr import Backend
 from stvsr.engine.pipeline.executor import ENDED, LOST, PROGRESS, Message
+from stvsr.engine.pipeline.outline import Outline
 from stvsr.engine.pipeline.remote_executor import RemoteRunner, TaskEndedWorkerError
 from stvsr.engine.pipeline.tasks import Task, TaskRunner
+
+
+def outline_of(*lengths: int) -> Outline:
+    """Return the outline of a video of segments with these numbers of frames."""
+    count = sum(lengths)
+    starts = tuple(accumulate(lengths, initial=0))
+    return Outline(Fraction(1, 24), Fraction(1, 24), "h264", lengths, starts, 0, range(count), True)
+
 
 Key = tuple[str, str, int]  # video, kind and number of a task
 

@@ -99,6 +99,7 @@ def make_clip(
     chapters: Sequence[tuple[int, int, str]] = (),  # start in ms, end in ms, title
     metadata: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
+    encoder_options: dict[str, str] | None = None,
 ) -> Path:
     """Write frames of the sample as a clip with the given properties and streams."""
     pts = [1001 * n for n in range(count)] if pts is None else pts
@@ -112,6 +113,8 @@ def make_clip(
         context.pix_fmt, context.time_base, stream.time_base = pix_fmt, time_base, time_base
         if codec == "libx265":
             context.options = {"x265-params": "log-level=error"}
+        if encoder_options is not None:
+            context.options = encoder_options
         if tags is not None:
             context.colorspace, context.color_primaries = tags.matrix, tags.primaries
             context.color_trc, context.color_range = tags.transfer, tags.range
@@ -138,12 +141,12 @@ def make_clip(
         for packet in packets:
             if packet.stream.index == 0:
                 packet.duration = durations[pts.index(packet.pts)]
-        for packet in sorted(packets, key=_decoding_time):
+        for packet in sorted(packets, key=decoding_time):
             output.mux(packet)
     return path
 
 
-def _decoding_time(packet: av.Packet) -> Fraction:  # seconds
+def decoding_time(packet: av.Packet) -> Fraction:  # seconds
     assert packet.dts is not None
     return packet.dts * packet.time_base
 

@@ -24,7 +24,7 @@ _TEXTS = (
     "0" * 64,
 )
 _INSERTED = (b"\0", b"[" * 300, b"9" * 400, b"1e999", b"\xff", b'"', b"NaN", b"{")
-_OTHERS = (None, True, False, [], {}, [[]], [0], {"a": 1}, ["a", 1, None])
+_OTHERS: tuple[Any, ...] = (None, True, False, [], {}, [[]], [0], {"a": 1}, ["a", 1, None])
 
 
 def random_value(rng: random.Random) -> Any:
@@ -33,12 +33,12 @@ def random_value(rng: random.Random) -> Any:
 
 
 def mutate_json(value: Any, rng: random.Random) -> Any:
-    """Return a copy of a JSON value with one to three places changed, removed, added, exchanged or repeated."""
+    """Return a copy of a JSON value with one to three spots changed, removed, added, exchanged or repeated."""
     changed = copy.deepcopy(value)
     for _ in range(rng.randint(1, 3)):
-        places = list(_places(changed))
-        holder, key = rng.choice(places)
-        other, other_key = rng.choice(places)
+        spots = list(_spots(changed))
+        holder, key = rng.choice(spots)
+        other, other_key = rng.choice(spots)
         match rng.randrange(6):
             case 0 | 1:
                 holder[key] = random_value(rng)
@@ -82,9 +82,9 @@ def mutations_of(document: Any, seed: int, count: int) -> list[bytes]:
     return texts
 
 
-def _places(value: Any) -> Any:
+def _spots(value: Any) -> Any:
     """Yield the holder and the key of every value inside a document."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield value, key
-        yield from _places(inner)
+        yield from _spots(inner)

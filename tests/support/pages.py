@@ -10,6 +10,7 @@ import stvsr
 from tests.support.media import make_video, pan
 
 ROOT = Path(stvsr.__file__).parent
+SERVER = "http://127.0.0.1:8000"
 ROOMS = ("benchmarks", "engine", "export", "kernels", "tests", "training")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))])
 
@@ -31,7 +32,12 @@ def stvsr_commands(page: Path) -> list[list[str]]:
 
 
 def run_block(block: str, folder: Path) -> None:
-    """Run Python code in a folder that holds `clip.mp4`."""
+    """Run Python code in a folder that holds `clip.mp4`; code that uses a server has one."""
     make_video(folder / "clip.mp4", pan(4, (32, 48)))
-    with contextlib.chdir(folder):
+    with contextlib.ExitStack() as stack:
+        if SERVER in block:
+            from tests.support.servers import serving  # needs stvsr[serve]
+
+            block = block.replace(SERVER, stack.enter_context(serving(folder / "server")))
+        stack.enter_context(contextlib.chdir(folder))
         exec(compile(block, "page", "exec"), {"__name__": "page"})

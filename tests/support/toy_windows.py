@@ -105,7 +105,8 @@ def network_nodes(kind: str, frames: int, timed: bool) -> tuple[list[Any], Const
             helper.make_node("Unsqueeze", ["second", "pair_axis"], ["second_alone"]),
             helper.make_node("Concat", ["first_alone", "second_alone"], ["pairs"], axis=2),
             helper.make_node("Shape", ["mixed"], ["planes"], start=2, end=5),
-            helper.make_node("Concat", ["one", "less", "planes"], ["flat"], axis=0),
+            helper.make_node("Shape", ["mixed"], ["windows"], start=0, end=1),
+            helper.make_node("Concat", ["windows", "less", "planes"], ["flat"], axis=0),
             helper.make_node("Reshape", ["pairs", "flat"], ["small"]),
         ]
         return nodes, {"quarter": np.float32(0.25)}

@@ -210,7 +210,7 @@ def check_odd_times() -> None:
                 pass
 
 
-def check_long(source: str = "long50.mp4") -> None:
+def check_long(source: str = "long.mp4") -> None:
     """Watch a run: between its first quarter and its last fifth nothing is gained, and memory stays within 2 %."""
     seen: list[tuple[int, tuple[int, int, int], float]] = []
 
@@ -221,10 +221,10 @@ def check_long(source: str = "long50.mp4") -> None:
     report = upscale(
         request("long", os.environ.get("STVSR_LONG", source), model=os.environ.get("STVSR_MODEL", TOY)), tell
     )
-    settled = [entry for entry in seen if report.frames_in // 4 <= entry[0] <= report.frames_in * 4 // 5]
-    print(f"{report.frames_in} frames, {settled[0][2]:.1f} MB -> {settled[-1][2]:.1f} MB, {settled[-1][1]}")
-    must(len({entry[1] for entry in settled}) == 1, f"descriptors or threads changed: {settled}")
-    must(settled[-1][2] < settled[0][2] * 1.02 + 2, f"memory grew: {[round(entry[2], 1) for entry in settled]}")
+    steady = [entry for entry in seen if report.frames_in // 4 <= entry[0] <= report.frames_in * 4 // 5]
+    print(f"{report.frames_in} frames, {steady[0][2]:.1f} MB -> {steady[-1][2]:.1f} MB, {steady[-1][1]}")
+    must(len({entry[1] for entry in steady}) == 1, f"descriptors or threads changed: {steady}")
+    must(steady[-1][2] < steady[0][2] * 1.02 + 2, f"memory grew: {[round(entry[2], 1) for entry in steady]}")
 
 
 CHECKS = {name.removeprefix("check_"): check for name, check in globals().items() if name.startswith("check_")}

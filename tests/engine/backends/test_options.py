@@ -14,7 +14,7 @@ from tests.support.toy import write_toy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "torch"}, "Unknown backend 'torch': use auto, ort or tensorrt"),
+        ({"kind": "torch"}, "Unknown backend 'torch': use auto, ort, tensorrt or remote"),
         ({"kind": ""}, "Unknown backend ''"),
         ({"precision": "int8"}, "Unknown precision 'int8': use auto, fp32, tf32 or fp16"),
         ({"precision": "fp16", "device": "cpu"}, "float32: leave out --precision fp16, or use --device cuda:0"),

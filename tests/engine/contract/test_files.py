@@ -4,12 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from stvsr.engine.contract.atomic import atomic_path
 from stvsr.engine.contract.files import UnfitFileError, read_file
-from stvsr.engine.contract.leftovers import Claim, remove_leftovers, unfinished_path
+from stvsr.engine.contract.leftovers import Unfinished, remove_leftovers, temporary_path
 from stvsr.engine.contract.shortage import describe_shortage
 
 
@@ -37,46 +38,70 @@ def test_other_files_are_refused_at_once(tmp_path: Path, kind: str) -> None:
 
 
 def test_only_unfinished_files_without_an_owner_are_removed(tmp_path: Path) -> None:
-    held, left, folder = (unfinished_path(tmp_path / f"{name}.mp4") for name in ("held", "left", "folder"))
+    held, left = Unfinished(tmp_path / "held.mp4"), Unfinished(tmp_path / "left.mp4")
+    folder = Unfinished(tmp_path / "folder", is_folder=True)
+    (folder.path / "inside").touch()
     others = [tmp_path / ".left.part.mp4", tmp_path / "left.0123456789abcdef.part", tmp_path / "mine.mp4"]
-    for path in (held, left, *others):
+    others.append(temporary_path(tmp_path / "moment.json"))
+    for path in others:
         path.touch()
-    folder.mkdir()
-    (folder / "inside").touch()
-    claim = Claim(held)
+    left.release()
+    folder.release()
     remove_leftovers(tmp_path)
-    assert set(tmp_path.iterdir()) == {held, *others}
-    claim.release()
-    claim.release()
+    assert set(tmp_path.iterdir()) == {held.path, *others}
+    held.release()
+    held.release()
     remove_leftovers(tmp_path)
     assert set(tmp_path.iterdir()) == set(others)
 
 
-def test_the_claim_of_a_killed_process_ends_with_it(tmp_path: Path) -> None:
-    path = unfinished_path(tmp_path / "out.mp4")
-    path.touch()
+def test_files_that_are_created_are_never_removed_by_others(tmp_path: Path) -> None:
+    """A file is locked before it has the name by which others would remove it."""
+    stop = threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            remove_leftovers(tmp_path)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    try:
+        for number in range(300):
+            unfinished = Unfinished(tmp_path / "out.mp4")
+            unfinished.path.rename(tmp_path / f"{number}.mp4")
+            unfinished.release()
+            with atomic_path(tmp_path / "plan.json") as partial:
+                partial.write_text("{}")
+    finally:
+        stop.set()
+        remover.join()
+    assert len(list(tmp_path.iterdir())) == 301
+
+
+def test_the_file_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from stvsr.engine.contract.leftovers import Claim\n"
-        "claim = Claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from stvsr.engine.contract.leftovers import Unfinished\n"
+        "unfinished = Unfinished(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+    words = [sys.executable, "-c", code, str(tmp_path / "out.mp4")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         remove_leftovers(tmp_path)
-        assert path.exists()
+        assert len(list(tmp_path.iterdir())) == 1
         process.kill()
         process.wait()
     remove_leftovers(tmp_path)
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["n" * 250 + ".mp4", "é" * 125 + ".mkv", "x.mp4", "n" * 255])
 def test_the_name_of_an_unfinished_file_is_never_too_long(tmp_path: Path, name: str) -> None:
-    path = unfinished_path(tmp_path / name)
-    path.touch()
-    assert path.suffix == (Path(name).suffix or ".part")
+    unfinished = Unfinished(tmp_path / name)
+    assert unfinished.path.suffix == (Path(name).suffix or ".part")
+    unfinished.release()
     remove_leftovers(tmp_path)
-    assert not path.exists()
+    assert not unfinished.path.exists()
     with atomic_path(tmp_path / name) as partial:
         partial.touch()
     assert [entry.name for entry in tmp_path.iterdir()] == [name]

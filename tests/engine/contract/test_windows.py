@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from typing import Literal
 
@@ -104,6 +105,38 @@ def test_sliding_windows_restore_every_frame_once(
         last = int(frame.rgb[2, 0, 0]) - 1
         expected = window_numbers(window, int(frame.rgb[1, 0, 0]), last)
         assert numbers(item) == expected
+
+
+def inputs_of_outputs(window: Window, frames: list[InputFrame | None]) -> list[tuple[list[int], int, Fraction]]:
+    """Return, of each output, the numbers of the frames in its window, its index among them, and its time."""
+    return [
+        (numbers(item), output.index, output.time) for item in split_windows(window, frames) for output in item.outputs
+    ]
+
+
+@given(window=runs | st.just(PairWindow()) | sliding | doubled, scenes=scenes)
+def test_a_scene_whose_end_is_known_later_has_the_same_windows(
+    window: Window, scenes: list[list[tuple[Fraction, ...]]]
+) -> None:
+    frames = stream(scenes)
+    live = [item for frame in frames for item in (replace(frame, last=False), *([None] if frame.last else []))]
+    assert inputs_of_outputs(window, live) == inputs_of_outputs(window, list(frames))
+    assert inputs_of_outputs(window, [*frames, None, None]) == inputs_of_outputs(window, list(frames))
+
+
+@pytest.mark.parametrize("window", [PairWindow(), RunWindow(frames=4), SlidingWindow(frames=5, padding="replicate")])
+def test_windows_wait_for_no_frame_beyond_their_own(window: Window) -> None:
+    read = 0
+
+    def live() -> Iterator[InputFrame | None]:
+        nonlocal read
+        for frame in stream([[HALF[:1]] * 20]):
+            read += 1
+            yield replace(frame, last=False)
+        yield None
+
+    for item in split_windows(window, live()):
+        assert read == max(numbers(item)) + 1
 
 
 @pytest.mark.parametrize("padding", ["replicate", "reflection", "reflection_circle"])

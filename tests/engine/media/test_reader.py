@@ -10,10 +10,12 @@ import pytest
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.media.frame import FrameReader
 from stvsr.engine.media.probe import probe
-from stvsr.engine.media.reader import VideoReader, open_reader
+from stvsr.engine.media.reader import VideoReader, describe, open_reader
+from stvsr.training.clips import read_clip
 
-from tests.support.media import BT2020, NTSC, TICK, make_clip, remux, sample_frames, times
+from tests.support.media import BT2020, NTSC, TICK, make_clip, make_folder, remux, rewrite, sample_frames, times
 from tests.support.paths import SAMPLE
+from tests.support.sources import make_source
 
 
 def reader_with_timestamps(clip: Path, timestamps: list[int | None]) -> VideoReader:
@@ -61,10 +63,13 @@ class TestTimes:
         assert durations == tuple((b - a) * TICK for a, b in zip(timestamps, [*timestamps[1:], 13001], strict=True))
         assert probe(clip).variable_rate is True
 
-    def test_late_start_is_kept(self, tmp_path: Path) -> None:
+    def test_times_count_from_the_earliest_stream(self, tmp_path: Path) -> None:
         clip = make_clip(tmp_path / "late.mp4", pts=[7007, 8008, 9009])
+        assert [pts for pts, _ in times(clip)] == [0, 1001 * TICK, 2002 * TICK]
+        assert (probe(clip).start, probe(clip).origin) == (0, 7007 * TICK)
+        clip = make_clip(tmp_path / "sound.mp4", pts=[7007, 8008, 9009], languages=["eng"])
         assert [pts for pts, _ in times(clip)] == [7007 * TICK, 8008 * TICK, 9009 * TICK]
-        assert probe(clip).start == 7007 * TICK
+        assert (probe(clip).start, probe(clip).origin) == (7007 * TICK, 0)
 
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     def test_single_frame_keeps_its_duration(self, tmp_path: Path, suffix: str) -> None:
@@ -93,6 +98,45 @@ class TestTimes:
             pytest.raises(MediaError, match=r"fall from 3\.033 s"),
         ):
             list(reader)
+
+
+class TestRates:
+    @pytest.mark.parametrize("flags", ["frag_keyframe+empty_moov", "frag_keyframe", "dash", "empty_moov"])
+    @pytest.mark.parametrize("rate", [Fraction(7), Fraction(24000, 1001), Fraction(60)])
+    def test_a_fragmented_file_has_the_rate_of_its_frames(self, tmp_path: Path, flags: str, rate: Fraction) -> None:
+        """The lead-in of the sound makes its first frame longer, which the average counts."""
+        clip = make_source(
+            tmp_path / "fragments.mp4",
+            video="libx264",
+            audio="aac",
+            count=8,
+            rate=rate,
+            options={"g": "3", "bf": "0"},
+            muxer={"movflags": flags},
+        )
+        info = probe(clip)
+        assert info.rate == rate
+        assert info.fragmented or info.frames == 8
+        assert len(times(clip)) == 8
+
+    def test_a_fragment_from_the_middle_is_no_damaged_file(self, tmp_path: Path) -> None:
+        clip = make_source(
+            tmp_path / "clip.mp4",
+            video="libx264",
+            count=30,
+            options={"g": "10", "sc_threshold": "0"},
+            muxer={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+        )
+        data = clip.read_bytes()
+        first, second = (data.index(b"moof", start) - 4 for start in (0, data.index(b"moof") + 4))
+        part = tmp_path / "part.mp4"
+        part.write_bytes(data[:first] + data[second:])
+        assert times(part)[0][0] == 0
+        assert len(times(part)) == 20
+
+    def test_a_clock_instead_of_a_rate_is_not_believed(self, tmp_path: Path) -> None:
+        clip = make_source(tmp_path / "tape.dv", video="dvvideo", size=(720, 576), pix_fmt="yuv420p", count=3)
+        assert probe(clip).rate == 25
 
 
 class TestFormats:
@@ -187,15 +231,54 @@ def test_a_part_is_read_from_the_keyframe_before_it(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nclip.mp4\n#EXT-X-ENDLIST\n"),
-        ("list.mp4", "ffconcat version 1.0\nfile clip.mp4\n"),
-        ("list.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
-    ],
+    "name", ["12:30.mp4", "concat:a|b.mp4", "http:x.mp4", "-i.mp4", "pipe:0.mp4", "50%d.mp4", "a b?.mp4"]
 )
+def test_names_that_look_like_something_else_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make_clip(tmp_path / "clip.mp4", count=2).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for path in (name, Path(name)):
+        assert probe(path).codec == "h264"
+        assert len(list(read_clip(Path(path)))) == 2
+    rewrite(Path(name), Path(f"out {name}"))
+    assert len(times(Path(f"out {name}"))) == 2
+
+
+PLAYLISTS = [
+    ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nclip.mp4\n#EXT-X-ENDLIST\n"),
+    ("list.mp4", "ffconcat version 1.0\nfile clip.mp4\n"),
+    ("list.mkv", "#EXTM3U\n#EXTINF:5,\nclip.mp4\n"),
+    ("list.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\n"),
+    ("list.mpd", '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period/></MPD>'),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), PLAYLISTS)
 def test_a_file_that_names_other_files_is_refused(tmp_path: Path, name: str, content: str) -> None:
     make_clip(tmp_path / "clip.mp4")
     (tmp_path / name).write_text(content)
     with pytest.raises(MediaError, match=r"never opened\. Convert it to MP4|is not a readable video"):
         probe(tmp_path / name)
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        list(read_clip(tmp_path / name))
+
+
+def test_an_image_is_never_a_pattern(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", 2)
+    (folder / "frame9.png").rename(folder / "a%d.png")
+    (folder / "frame10.png").rename(folder / "a1.png")
+    assert [frame.shape for frame in read_clip(folder)] == [(24, 32, 3)] * 2
+
+
+def test_an_animated_webp_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.webp").write_bytes(b"RIFF\x26\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x1f\0\0\x1f\0\0ANIM\0\0\0\0")
+    with pytest.raises(MediaError, match="is an animated WebP, which FFmpeg does not decode: convert it to GIF"):
+        probe(tmp_path / "a.webp")
+
+
+def test_a_folder_is_described_without_times(tmp_path: Path) -> None:
+    facts = describe(make_folder(tmp_path / "images", 3))
+    assert (facts["frames"], facts["width"], facts["height"], facts["pix_fmt"]) == (3, 32, 24, "rgb24")
+    assert not {"rate", "duration", "start"} & facts.keys()
+    assert describe(SAMPLE)["rate"] == "30000/1001"

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from stvsr.engine.pipeline.resume import SegmentedVideo
 from tests.support.equal_files import assert_equal_files, facts_of, frames_of
 from tests.support.media import make_clip, make_folder, make_video, pan
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, RUN_X4, SLIDING_X4
+from tests.support.sources import joined, make_source
 
 CPU = Backend(device="cpu")
 LOSSLESS = {"qp": "0"}
@@ -111,6 +114,69 @@ def test_everything_beside_the_picture_is_that_of_one_run(toy: Path, tmp_path: P
     upscale(request(clip, tmp_path / f"whole{suffix}", **options))
     upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=7)
     assert_equal_files(tmp_path / f"parts{suffix}", tmp_path / f"whole{suffix}")
+
+
+def joined_recording(folder: Path) -> Path:
+    part = make_source(folder / "part.ts", video="mpeg2video", audio="mp2", count=6)
+    return joined(folder / "clip.ts", part, part)
+
+
+def late_recording(folder: Path) -> Path:
+    return make_source(folder / "late.ts", video="libx264", audio="aac", count=12, start=Fraction(36000))
+
+
+def windows_media(folder: Path) -> Path:
+    return make_source(folder / "clip.wmv", video="wmv2", audio="wmav2", count=12)
+
+
+def high_rate(folder: Path) -> Path:
+    return make_source(folder / "clip.mp4", video="libx264", count=12, rate=Fraction(400), options={"bf": "0"})
+
+
+def timecoded(folder: Path) -> Path:
+    return make_clip(folder / "clip.mov", count=12, metadata={"timecode": "10:00:00:05"})
+
+
+SOURCES = [joined_recording, late_recording, windows_media, high_rate, timecoded]
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [
+        pytest.param(make, suffix, marks=() if number % 2 == (suffix == ".mkv") else pytest.mark.slow)
+        for number, make in enumerate(SOURCES)
+        for suffix in (".mp4", ".mkv")
+    ],
+)
+def test_clocks_and_converted_streams_are_those_of_one_run(
+    toy: Path, tmp_path: Path, make: Callable[[Path], Path], suffix: str
+) -> None:
+    clip = make(tmp_path)
+    options = {"model": toy, "scale": 2, "time_factor": 2}
+    whole = upscale(request(clip, tmp_path / f"whole{suffix}", **options))
+    parts = upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
+    assert_equal_files(tmp_path / f"parts{suffix}", tmp_path / f"whole{suffix}")
+    assert parts.warnings == whole.warnings
+    assert (parts.frames_out, parts.duration_s) == (whole.frames_out, whole.duration_s)
+    times, _ = frames_of(tmp_path / f"whole{suffix}")
+    assert len(times) == whole.frames_out == 2 * whole.frames_in
+    assert all(first < second for first, second in pairwise(times))
+    assert times[0] < Fraction(1, 10)
+    assert whole.duration_s < 2.1
+    assert whole.frames_in == 12
+
+
+def test_a_stopped_run_of_a_joined_recording_goes_on(toy: Path, tmp_path: Path) -> None:
+    """The survey stores that parts cannot be found by their times."""
+    clip = joined_recording(tmp_path)
+    wanted = request(clip, tmp_path / "parts.mp4", model=toy, scale=2)
+    with pytest.raises(StoppedError):
+        upscale_resumable(wanted, stop_after(5), segment_frames=4)
+    report = upscale_resumable(wanted, segment_frames=4)
+    whole = upscale(request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
+    assert_equal_files(tmp_path / "parts.mp4", tmp_path / "whole.mp4")
+    assert report.warnings == whole.warnings
+    assert "as where recordings are joined" in report.warnings[0]
 
 
 @pytest.mark.parametrize(

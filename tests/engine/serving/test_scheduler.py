@@ -15,7 +15,7 @@ from stvsr.engine.pipeline.tasks import PROGRESS
 from stvsr.engine.serving.jobs import Job, JobStore
 from stvsr.engine.serving.scheduler import Scheduler
 
-from tests.support.executors import ScriptedRunner
+from tests.support.executors import ScriptedRunner, outline_of
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_progress_is_stored_and_failures_are_logged(jobs: JobStore, caplog: pyte
     runner = ScriptedRunner()
     segments: list[tuple[int, float]] = []
     with scheduling(jobs, runner, on_segment=lambda _, frames, seconds: segments.append((frames, seconds))):
-        runner.script.put(("survey", ([48, 12], [])))
+        runner.script.put(("survey", (outline_of(48, 12), [])))
         wait_for(jobs, identifier, state="running", frames_total=60, segments_total=2)
         runner.script.put((PROGRESS, 20))
         runner.script.put(("segment", 0))
@@ -72,7 +72,7 @@ def test_only_deaths_by_a_task_are_held_against_it(
     with scheduling(jobs, runner):
         for _ in range(5):
             runner.script.put(WorkerLostError())
-        runner.script.put(("survey", ([48], [])))
+        runner.script.put(("survey", (outline_of(48), [])))
         wait_for(jobs, identifier, segments_total=1)
         for _ in range(3):
             runner.script.put(TaskEndedWorkerError("of a fault"))
@@ -89,7 +89,7 @@ def test_a_running_job_is_queued_and_runs_again_after_a_restart(jobs: JobStore) 
     runner = ScriptedRunner()
     with scheduling(jobs, runner, drain_s=0):
         assert wait_for(jobs, identifier, state="running").started == 1.0, "it began before"
-        runner.script.put(("survey", ([48], [])))
+        runner.script.put(("survey", (outline_of(48), [])))
         wait_for(jobs, identifier, segments_total=1)
 
 
@@ -97,7 +97,7 @@ def test_running_tasks_are_finished_when_the_server_ends(jobs: JobStore) -> None
     identifier = jobs.create(jobs.new_id(), {}).id
     runner = ScriptedRunner()
     with scheduling(jobs, runner):
-        runner.script.put(("survey", ([48, 48], [])))
+        runner.script.put(("survey", (outline_of(48, 48), [])))
         wait_for(jobs, identifier, segments_total=2)
         threading.Timer(0.3, lambda: runner.script.put(("segment", 0))).start()
     job = jobs.get(identifier)

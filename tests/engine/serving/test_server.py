@@ -8,70 +8,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
-from stvsr import Backend, RequestError
+from stvsr import RequestError
 from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.settings import Settings, is_loopback
 
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.media import make_video, pan
-from tests.support.toy import write_toy
+from tests.support.serving import clip_of, post, serving, wait_for
 
-pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
 import httpx2
 from fastapi.testclient import TestClient
-from stvsr.engine.serving.app import make_app
 
+pytestmark = pytest.mark.usefixtures("models")
 TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(autouse=True)
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Install a toy network under the name "toy"."""
-    monkeypatch.setenv("STVSR_MODELS", str(tmp_path / "models"))
-    (tmp_path / "models").mkdir()
-    write_toy(tmp_path / "models" / "toy")
-
-
-@contextmanager
-def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[TestClient]:
-    app = make_app(Settings(folder / "store", **settings), [Backend(device="cpu", threads=1)] * workers)
-    with TestClient(app, client=("127.0.0.1", 1)) as client:
-        yield client
 
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     with serving(tmp_path) as opened:
         yield opened
-
-
-def clip_of(folder: Path, frames: int = 7) -> bytes:
-    return make_video(folder / f"clip{frames}.mp4", pan(frames)).read_bytes()
-
-
-def post(client: Any, video: bytes, headers: dict[str, str] | None = None, **options: Any) -> Any:
-    return client.post("/v1/jobs", content=video, params={"model": "toy", "scale": 2, **options}, headers=headers)
-
-
-def wait_for(client: Any, identifier: str, seconds: float = 60, **expected: Any) -> dict[str, Any]:
-    """Wait until a job has some facts, by default until it has ended."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        job: dict[str, Any] = client.get(f"/v1/jobs/{identifier}").json()
-        if expected and all(job[name] == value for name, value in expected.items()):
-            return job
-        if job["state"] in ("done", "failed", "cancelled"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"the job is still {job}")
 
 
 def job_folders(folder: Path) -> list[str]:

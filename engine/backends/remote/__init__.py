@@ -1,0 +1,1 @@
+"""Inference servers: the repository that Triton loads, and a backend whose graphs run on such a server."""

@@ -1,0 +1,32 @@
+"""The page: one document with its script and style, for people who bring a video."""
+
+from functools import partial
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
+
+_FOLDER = Path(__file__).parent / "page"
+_FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+# The page loads nothing from elsewhere, and no other page frames it; media that it has itself are blobs.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def page_routes() -> APIRouter:
+    """Return the routes of the page, which anybody may read: it asks for the token itself."""
+    routes = APIRouter()
+    for address, name in _FILES.items():
+        routes.add_route(address, partial(_send, _FOLDER / name))
+    return routes
+
+
+def _send(path: Path, _: Request) -> FileResponse:
+    return FileResponse(path, headers=_HEADERS)

@@ -1,0 +1,68 @@
+"""Checks of uploads in a process of their own: errors come back, and what ends the process is an error too."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stvsr import MediaError, RequestError, UpscaleRequest
+from stvsr.engine.serving.checks import VideoChecker, VideoLimits
+
+from tests.support.media import make_video, pan
+from tests.support.toy import write_toy
+
+LIMITS = VideoLimits(64 * 48, 7)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy(tmp_path_factory.mktemp("bundles") / "toy")
+
+
+@pytest.fixture
+def checker() -> Iterator[VideoChecker]:
+    with VideoChecker(LIMITS) as opened:
+        yield opened
+
+
+def request_for(source: Path, toy: Path, **options: Any) -> UpscaleRequest:
+    return UpscaleRequest(input=source, output=source.with_name("out.mp4"), model=toy, **{"scale": 2, **options})
+
+
+def test_good_and_bad_videos(checker: VideoChecker, tmp_path: Path, toy: Path) -> None:
+    good = make_video(tmp_path / "good.mp4", pan(7))
+    checker.check(request_for(good, toy))
+    with pytest.raises(RequestError, match="has 8 frames, and this server takes 7"):
+        checker.check(request_for(make_video(tmp_path / "long.mp4", pan(8)), toy))
+    with pytest.raises(RequestError, match="toy"):
+        checker.check(request_for(good, toy, scale=9))
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(MediaError, match=r"text\.mp4"):
+        checker.check(request_for(tmp_path / "text.mp4", toy))
+    checker.check(request_for(good, toy))
+
+
+def test_what_ends_the_process_is_refused(checker: VideoChecker, tmp_path: Path, toy: Path) -> None:
+    good = request_for(make_video(tmp_path / "good.mp4", pan(7)), toy)
+    checker.check(good)
+    os.kill(checker._worker._process.pid or 0, signal.SIGKILL)
+    with pytest.raises(MediaError, match="stops the reading of videos"):
+        checker.check(good)
+    checker.check(good)
+
+
+def test_a_check_has_a_time_limit(tmp_path: Path, toy: Path) -> None:
+    good = request_for(make_video(tmp_path / "good.mp4", pan(7)), toy)
+    with VideoChecker(LIMITS) as checker:
+        checker.check(good)
+        os.kill(checker._worker._process.pid or 0, signal.SIGSTOP)
+        checker._most_s = 0.2
+        began = time.monotonic()
+        with pytest.raises(MediaError, match="stops the reading of videos"):
+            checker.check(good)
+        assert time.monotonic() - began < 60
+        checker._most_s = 60
+        checker.check(good)

@@ -1,0 +1,69 @@
+"""Talk to the server of a toy network, in this process or on a port of this machine."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.media import make_video, pan
+
+pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
+pytest.importorskip("httpx2", reason="httpx2 is not installed")
+
+import httpx2
+from fastapi.testclient import TestClient
+
+from tests.support import servers
+
+TUS = {"Tus-Resumable": "1.0.0"}
+PATCH = TUS | {"Content-Type": "application/offset+octet-stream"}
+
+
+@contextmanager
+def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[TestClient]:
+    """Run a server in this process, with its jobs in `folder`/store, and yield a client."""
+    with TestClient(servers.app_of(folder, workers, **settings), client=("127.0.0.1", 1)) as client:
+        yield client
+
+
+@contextmanager
+def listening(folder: Path, **settings: Any) -> Iterator[httpx2.Client]:
+    """Run a server on a port of this machine, with its jobs in `folder`/store, and yield a client."""
+    with servers.serving(folder, **settings) as url, httpx2.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def clip_of(folder: Path, frames: int = 7) -> bytes:
+    """Return the bytes of a clip."""
+    return make_video(folder / f"clip{frames}.mp4", pan(frames)).read_bytes()
+
+
+def post(client: Any, video: bytes, headers: dict[str, str] | None = None, **options: Any) -> Any:
+    """Create a job by sending its video."""
+    return client.post("/v1/jobs", content=video, params={"model": "toy", "scale": 2, **options}, headers=headers)
+
+
+def begin_upload(client: Any, length: int, **headers: str) -> Any:
+    """Begin an upload."""
+    return client.post("/v1/uploads", headers=TUS | {"Upload-Length": str(length)} | headers)
+
+
+def send_part(client: Any, address: str, offset: int, content: Any, **headers: str) -> Any:
+    """Send bytes of an upload."""
+    return client.patch(address, content=content, headers=PATCH | {"Upload-Offset": str(offset)} | headers)
+
+
+def wait_for(client: Any, identifier: str, seconds: float = 60, **expected: Any) -> dict[str, Any]:
+    """Wait until a job has some facts, by default until it has ended."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{identifier}").json()
+        if expected and all(job[name] == value for name, value in expected.items()):
+            return job
+        if job["state"] in ("done", "failed", "cancelled"):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"the job is still {job}")
