@@ -3,9 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from fractions import Fraction
 from itertools import accumulate
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
