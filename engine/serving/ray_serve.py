@@ -108,7 +108,8 @@ def build(arguments: ServeArguments) -> Any:
         handle = serve.get_deployment_handle("Engine")
         # One task more than engines waits, so that the queue shows that engines are missing.
         executor = RemoteExecutor([_Replica(handle) for _ in range(arguments.most_engines + 1)])
-        return make_app(arguments.settings(), [], executor)
+        # Frames are computed here; the GPUs belong to the engines.
+        return make_app(arguments.settings(), [Backend(device="cpu")], executor)
 
     engine: Any = serve.deployment(
         Engine,
