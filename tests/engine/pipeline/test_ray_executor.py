@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CPU = Backend(device="cpu")
 LOSSLESS: dict[str, Any] = {"scale": 1, "encoder_options": {"qp": "0"}}
-FRAMES = 300  # seven segments
+FRAMES = 240  # five segments
 
 
 @pytest.fixture(scope="module")
