@@ -96,6 +96,8 @@ class LocalExecutor:
         """Wait for messages, and yield them; see `Executor.messages`."""
         for worker, kind, value in wait_for_messages(self._workers, timeout_s, self._wake_reader):
             task = worker.task
+            if task is None:  # it has ended without one
+                continue
             if kind != PROGRESS:
                 worker.task = None
             yield Message(worker, task, kind, value)

@@ -42,7 +42,7 @@ class RayExecutor(RemoteExecutor):
 
         resources = ray.cluster_resources()
         gpus = 0 if kind == "cpu" else int(resources.get("GPU", 0))
-        if gpus or kind == "cuda":
+        if gpus or kind == "cuda" or backend.kind == "tensorrt":
             needed, available = {"num_gpus": 1}, gpus
         else:
             threads = backend.threads or 1

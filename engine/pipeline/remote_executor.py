@@ -12,7 +12,6 @@ from threading import Event, Lock, Thread
 from typing import Any, Self
 
 from ..backends.options import Backend
-from ..contract.errors import StvsrError
 from .executor import ENDED, LOST, PROGRESS, Message, TaskWorker
 from .tasks import Task, TaskRunner
 
@@ -84,7 +83,7 @@ class RemoteExecutor:
     """A worker for each runner; it follows the protocol `Executor`."""
 
     def __init__(self, runners: Sequence[RemoteRunner]) -> None:
-        self._messages: SimpleQueue[Message | StvsrError | None] = SimpleQueue()
+        self._messages: SimpleQueue[Message | Exception | None] = SimpleQueue()
         self._workers = [_RemoteWorker(runner, self._messages) for runner in runners]
 
     @property
@@ -109,7 +108,7 @@ class RemoteExecutor:
         try:
             message = self._messages.get(timeout=timeout_s)
             while True:
-                if isinstance(message, StvsrError):
+                if isinstance(message, Exception):
                     raise message
                 if message is not None:
                     if message.kind != PROGRESS:
@@ -127,7 +126,7 @@ class RemoteExecutor:
 class _RemoteWorker:
     """A worker that a thread runs."""
 
-    def __init__(self, runner: RemoteRunner, messages: "SimpleQueue[Message | StvsrError | None]") -> None:
+    def __init__(self, runner: RemoteRunner, messages: "SimpleQueue[Message | Exception | None]") -> None:
         self.task: Task | None = None
         self.began = 0.0
         self.thread = Thread(target=self._run, name="stvsr-worker", daemon=True)
@@ -165,8 +164,8 @@ class _RemoteWorker:
         try:
             while not self._closing.is_set():
                 self._run_once()
-        except StvsrError as error:
-            self._messages.put(error)
+        except Exception as error:
+            self._messages.put(error)  # for the thread that waits for messages
 
     def _run_once(self) -> None:
         """Open the runner, and do tasks until it ends."""
@@ -196,16 +195,20 @@ class _RemoteWorker:
         while not died.is_set() and not self._closing.is_set():
             if (task := self._tasks.get()) is None:
                 continue
+            done = False  # then its end is not that of the task
             try:
                 for kind, value in self._runner.run(task):
                     if kind == STARTED:
                         self.began = time.monotonic()
                     else:
+                        done = kind != PROGRESS
                         self._messages.put(Message(self, task, kind, value))
             except TaskEndedWorkerError as error:
-                self._messages.put(Message(self, task, ENDED, str(error)))
+                if not done:
+                    self._messages.put(Message(self, task, ENDED, str(error)))
                 return
             except WorkerLostError:
-                self._messages.put(Message(self, task, LOST, None))
+                if not done:
+                    self._messages.put(Message(self, task, LOST, None))
                 self._closing.wait(_PAUSE_S)
                 return

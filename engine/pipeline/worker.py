@@ -82,17 +82,17 @@ class Worker:
 def wait_for_messages(
     workers: Sequence[Worker], timeout_s: float | None = None, wake: Connection | None = None
 ) -> Iterator[tuple[Worker, str, Any]]:
-    """Wait for messages of workers with a task, and yield them with their workers.
+    """Wait for messages of workers, and yield them with their workers; one that has ended runs again.
 
     The wait ends after `timeout_s`, or when the connection `wake` has something to read, which is read.
     """
-    busy = {worker.connection: worker for worker in workers if worker.task is not None}
-    for connection in wait([*busy, *([wake] if wake else [])], timeout_s):
+    connections = {worker.connection: worker for worker in workers}
+    for connection in wait([*connections, *([wake] if wake else [])], timeout_s):
         if connection is wake:
             assert wake is not None
             while wake.poll():
                 wake.recv()
             continue
-        worker = busy[connection]  # type: ignore[index]
+        worker = connections[connection]  # type: ignore[index]
         for kind, value in worker.messages():
             yield worker, kind, value

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..backends.options import Backend
 from ..contract.bundle import find_bundles
+from ..contract.errors import StvsrError
 from ..pipeline.ray_executor import cause_of, is_alive
 from ..pipeline.remote_executor import (
     STARTED,
@@ -107,7 +108,8 @@ def build(arguments: ServeArguments) -> Any:
         handle = serve.get_deployment_handle("Engine")
         # One task more than engines waits, so that the queue shows that engines are missing.
         executor = RemoteExecutor([_Replica(handle) for _ in range(arguments.most_engines + 1)])
-        return make_app(arguments.settings(), [], executor)
+        # Frames are computed here; the GPUs belong to the engines.
+        return make_app(arguments.settings(), [Backend(device="cpu")], executor)
 
     engine: Any = serve.deployment(
         Engine,
@@ -179,9 +181,12 @@ class _Replica(RemoteRunner):
         import ray
         from ray.serve.exceptions import RayServeException
 
-        self._actor = None
-        handle = self._handle.options(stream=True, multiplexed_model_id=_fingerprint(str(task.request.model)))
-        self._response = handle.run.remote(task)
+        try:
+            model = _fingerprint(str(task.request.model))
+        except StvsrError as error:
+            yield "failed", str(error)
+            return
+        self._response = self._handle.options(stream=True, multiplexed_model_id=model).run.remote(task)
         try:
             for kind, value in self._response:
                 if kind == STARTED:

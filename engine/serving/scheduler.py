@@ -76,6 +76,12 @@ class Scheduler:
         self._executor.wake()
 
     def _run(self) -> None:
+        try:
+            self._compute()
+        except Exception:
+            log.exception("scheduler ended")  # the server is not ready any more
+
+    def _compute(self) -> None:
         while not self._ending.is_set():
             self._take_jobs()
             self._assign()

@@ -1,9 +1,11 @@
 """Workers for tests: they do their tasks in the calling thread, or send what the test says."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import accumulate
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
@@ -94,6 +96,7 @@ class ScriptedRunner(RemoteRunner):
         self.script: SimpleQueue[Any] = SimpleQueue()
         self.openings = list(openings)  # of each opening: an error to raise, or None
         self.opened = 0
+        self.after: Exception | None = None  # raised behind the last message of a task
         self.die: Callable[[], None] = lambda: None
 
     def open(self, on_death: Callable[[], None]) -> None:
@@ -110,7 +113,16 @@ class ScriptedRunner(RemoteRunner):
                 raise step
             yield step
             if step[0] != PROGRESS:
+                if self.after is not None:
+                    raise self.after
                 return
 
     def kill(self) -> None:
         self.script.put(TaskEndedWorkerError("it was killed"))
+
+
+def end_after_a_task(connection: Connection, backend: Backend) -> None:
+    """Do a task, and end the process behind its last message: the main function of a worker process."""
+    task = connection.recv()
+    connection.send((task.kind, task.number))
+    os._exit(1)

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CPU = Backend(device="cpu")
 LOSSLESS: dict[str, Any] = {"scale": 1, "encoder_options": {"qp": "0"}}
-FRAMES = 300  # seven segments
+FRAMES = 240  # five segments
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,9 @@ class ReadyExecutor(RayExecutor):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        until = time.monotonic() + 300
         while not all(worker.ready for worker in self.workers):
+            assert time.monotonic() < until
             time.sleep(0.05)
         return self
 

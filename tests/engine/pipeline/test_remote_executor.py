@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from stvsr import Backend, BackendError, UpscaleRequest
+from stvsr.engine.pipeline import executor as executor_module
 from stvsr.engine.pipeline import remote_executor
-from stvsr.engine.pipeline.executor import ENDED, LOST, Message
+from stvsr.engine.pipeline.executor import ENDED, LOST, LocalExecutor, Message
 from stvsr.engine.pipeline.remote_executor import (
     RemoteExecutor,
     StreamedRunner,
@@ -16,7 +17,7 @@ from stvsr.engine.pipeline.remote_executor import (
 )
 from stvsr.engine.pipeline.tasks import PROGRESS, Task
 
-from tests.support.executors import ScriptedRunner
+from tests.support.executors import ScriptedRunner, end_after_a_task
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +82,30 @@ def test_a_worker_that_ends_gives_its_task_back_and_runs_again(error: Exception,
         runner.script.put(("segment", 7))
         assert next_messages(executor)[0].value == 7
         assert runner.opened == 2
+
+
+@pytest.mark.parametrize("error", [TaskEndedWorkerError("late"), WorkerLostError()])
+def test_a_worker_that_ends_behind_its_last_message_has_done_its_task(error: Exception) -> None:
+    runner = ScriptedRunner()
+    runner.after = error
+    with RemoteExecutor([runner]) as executor:
+        for number in range(3):
+            wait_until_ready(executor)
+            executor.workers[0].start(task(number))
+            runner.script.put(("segment", number))
+            (message,) = next_messages(executor)
+            assert (message.kind, message.value) == ("segment", number)
+            while runner.opened < number + 2:
+                assert list(executor.messages(0.1)) == []
+
+
+def test_a_process_that_ends_behind_its_last_message_has_done_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor_module, "_do_tasks", end_after_a_task)
+    with LocalExecutor([Backend(device="cpu")]) as executor:
+        for number in range(3):
+            executor.workers[0].start(task(number))
+            assert [message.value for message in executor.messages(300)] == [number]
+            assert list(executor.messages(2)) == [], "its end is no message"
 
 
 def test_a_worker_can_be_killed() -> None:

@@ -95,8 +95,8 @@ def test_the_queue_adds_engines_and_deleted_jobs_leave_them(client: httpx2.Clien
 def test_no_job_is_lost(client: httpx2.Client, ray_nodes: Nodes, tmp_path: Path) -> None:
     toy = Path(ray_nodes.environment["STVSR_MODELS"]) / "toy"
     clip, whole = make_video(tmp_path / "clip.mp4", pan(FRAMES)), tmp_path / "whole.mp4"
-    upscale(UpscaleRequest(input=clip, output=whole, model=toy, scale=4, crf=0, backend=Backend(device="cpu")))
-    jobs = [post(client, clip, scale=4, crf=0) for _ in range(2)]
+    upscale(UpscaleRequest(input=clip, output=whole, model=toy, scale=2, crf=0, backend=Backend(device="cpu")))
+    jobs = [post(client, clip, scale=2, crf=0) for _ in range(2)]
     for segments, victim in ((2, "Engine"), (4, "Front")):
         assert wait_for(client, jobs[0], segments)["state"] == "running"
         os.kill(actors(victim)[0]["pid"], signal.SIGKILL)

@@ -112,3 +112,13 @@ def test_a_task_that_takes_too_long_ends_its_worker(jobs: JobStore) -> None:
         failed = wait_for(jobs, identifier, state="failed")
     assert failed.error is not None
     assert "The survey of the video ended its worker 3 times (it was killed)" in failed.error["message"]
+
+
+def test_a_server_whose_workers_cannot_run_is_not_ready(jobs: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    with scheduling(jobs, ScriptedRunner(RuntimeError("a bug"))) as scheduler:
+        until = time.monotonic() + 30
+        while "scheduler ended" not in caplog.messages:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert not scheduler.ready
+    assert "a bug" in str(caplog.records[-1].exc_info)
