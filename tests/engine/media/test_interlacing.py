@@ -68,9 +68,7 @@ class TestCombing:
 class TestJudgement:
     @pytest.mark.parametrize("flags", ["tff", "bff", None])
     @pytest.mark.parametrize("top_first", [True, False])
-    def test_the_picture_decides_over_the_flags(
-        self, tmp_path: Path, flags: str | None, top_first: bool
-    ) -> None:
+    def test_the_picture_decides_over_the_flags(self, tmp_path: Path, flags: str | None, top_first: bool) -> None:
         found = judge(write_gray(tmp_path / "clip.mp4", interlaced(FRAMES, top_first), flags=flags))
         assert (found.kind, found.first_field) == ("interlaced", "top" if top_first else "bottom")
         assert found.flagged == (flags is not None)

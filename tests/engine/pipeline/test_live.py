@@ -86,7 +86,8 @@ def test_a_stream_of_any_window_equals_frames_in_memory(tmp_path: Path, window: 
 
 
 def test_scenes_are_cut_on_request(upscaler: Upscaler) -> None:
-    dark, bright = clip(3) / 8, clip(3, seed=1) / 8 + 0.8
+    brighter = np.linspace(0, 0.1, 3, dtype=np.float32)[:, None, None, None]
+    dark, bright = clip(1) / 8 + brighter, clip(1, seed=1) / 8 + 0.7 + brighter
     frames = [*dark, *bright]
     cut = asyncio.run(collect(upscaler.stream(camera(frames), SIZE, HALF, scene_threshold=0.3)))
     expected = [frame for scene in (dark, bright) for frame in upscaler.frames(one_scene(scene, HALF), SIZE)]
