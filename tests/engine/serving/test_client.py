@@ -213,6 +213,24 @@ def test_a_download_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
             client.download(identifier, tmp_path / "none" / "out.mp4")
 
 
+def test_a_large_video_is_upscaled(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server takes it in parts."""
+    clip = clip_of(tmp_path, 60)
+    monkeypatch.setattr(client_upload, "PART_BYTES", 1 + clip.stat().st_size // 3)
+    monkeypatch.setattr("stvsr.engine.serving.client.LARGE_BYTES", 1)
+    requests: list[str] = []
+    opened = client._connection.open
+
+    def record(method: str, path: str, **options: Any) -> Any:
+        requests.append(f"{method} {path.split('/')[2]}")
+        return opened(method, path, **options)
+
+    monkeypatch.setattr(client._connection, "open", record)
+    report = client.upscale(clip, tmp_path / "out.mp4", model="toy", scale=2)
+    assert report["frames_in"] == 60
+    assert requests[:6] == ["OPTIONS uploads", "POST uploads", *["PATCH uploads"] * 3, "POST jobs"]
+
+
 def test_large_videos_are_uploaded_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server fails within the second part, and does not know its own offset after the third one."""
     video = tmp_path / "large.mp4"
