@@ -132,7 +132,7 @@ def test_a_file_that_is_cut_short_ends_where_it_ends(tmp_path: Path, name: str, 
     cut = truncate(whole, tmp_path / f"cut_{name}", share)
     expected, _ = read(whole, "stop")
     for on_damage in ("repeat", "skip"):
-        frames, repairs = read(cut, on_damage)  # type: ignore[arg-type]
+        frames, repairs = read(cut, on_damage)
         assert 5 < len(frames) < len(expected)
         assert times(frames) == times(expected)[: len(frames)]
         if name in ("clip.mkv", "front.mp4"):  # the others do not declare their length, or not exactly
@@ -182,7 +182,7 @@ def test_second_fields_in_packets_of_their_own_are_no_missing_frames(tmp_path: P
                 yield packet
                 if packet.size and packet.pts is not None:
                     second = av.Packet(b"a second field")
-                    second.pts, second.time_base = packet.pts + packet.duration // 2, packet.time_base
+                    second.pts, second.time_base = packet.pts + (packet.duration or 0) // 2, packet.time_base
                     yield second
 
         def _decode(self, packet: Any) -> list[av.VideoFrame]:
@@ -218,7 +218,7 @@ def test_damaged_audio_is_not_blamed_on_the_output(tmp_path: Path, on_damage: On
             broken.pts = broken.dts = sound[number].pts
             broken.duration, broken.time_base, broken.stream = sound[number].duration, sound[number].time_base, audio
             sound[number] = broken
-        for packet in sorted([*packets, *sound], key=lambda p: p.dts * p.time_base):
+        for packet in sorted([*packets, *sound], key=lambda one: (one.dts or 0) * one.time_base):
             output.mux(packet)
     target = tmp_path / "out.webm"
     with VideoReader(source) as reader:
@@ -232,8 +232,8 @@ def test_damaged_audio_is_not_blamed_on_the_output(tmp_path: Path, on_damage: On
             on_damage=on_damage,
         )
         with writer:
-            for frame in reader:
-                writer.write((frame.rgb * 65535).round().astype(np.uint16), frame.pts, frame.duration)
+            for picture in reader:
+                writer.write((picture.rgb * 65535).round().astype(np.uint16), picture.pts, picture.duration)
     assert [warning for warning in writer.warnings if "audio stream 1 (flac) is incomplete" in warning]
     assert [(repair.stream, repair.lost, repair.action) for repair in writer.repairs] == [
         ("audio stream 1 (flac)", 2, "left out")

@@ -244,7 +244,8 @@ def test_repetitions_are_found_in_compressed_animation(tmp_path: Path, crf: str)
     clip = tmp_path / "clip.mp4"
     with av.open(str(clip), "w") as container:
         coded = container.add_stream("libx264", rate=24, options={"crf": crf})
-        coded.height, coded.width, coded.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        coded.height, coded.width = frames[0].shape[:2]
+        coded.pix_fmt = "yuv420p"
         for number in range(2 * len(frames)):
             frame = av.VideoFrame.from_ndarray(frames[number // 2], format="rgb24")
             frame.pts = number
