@@ -24,7 +24,7 @@ struct __align__(16) Four {
 //
 // weights: (3, rows, 2 * TERMS, COLUMNS), the colours of each coefficient. row_taps: (rows, TAPS), column_taps:
 // (COLUMNS, TAPS), the weights of the base. frame: (B, 3, rows * height, COLUMNS * width).
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, 2)
     field_at_phases(const T* __restrict__ coefficients, const T* __restrict__ base, const float* __restrict__ weights,
                     const float* __restrict__ row_taps, const float* __restrict__ column_taps,
                     float* __restrict__ frame, int rows, int height, int width) {
@@ -40,6 +40,7 @@ extern "C" __global__ void __launch_bounds__(128)
 
     for (int channel = 0; channel < 3; ++channel) {
         const T* plane = base + (image * 3 + channel) * size;
+#pragma unroll 1
         for (int part = 0; part < rows * (COLUMNS / GROUP); ++part) {
             const int row = part / (COLUMNS / GROUP), first = part % (COLUMNS / GROUP) * GROUP;
             float sum[GROUP];

@@ -1,10 +1,8 @@
 """Frames of a client: their bytes, their options in an address, and live streams."""
 
 import json
-import socket
 import threading
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import ExitStack, suppress
 from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
@@ -13,7 +11,8 @@ import numpy as np
 
 from ..contract.errors import RequestError, ServerError
 from ..contract.picture import as_frame, to_uint16
-from .connection import Connection, Patience, as_error, extra
+from .client_socket import Socket, SocketClosed, open_socket
+from .connection import Connection
 from .frame_formats import FormatName, FrameFormat
 
 
@@ -72,15 +71,13 @@ def stream_frames(
         return
     frame_format = format_of(first)
     params = urlencode({**frame_format.query, **query_of(options)})
-    websockets = extra("websockets.exceptions")
-    with ExitStack() as opened:
-        channel = _open(connection, f"/v1/stream?{params}", opened)
-        sender = _Sender(channel, chain([first], source), frame_format)
+    with open_socket(connection, f"/v1/stream?{params}") as socket:
+        sender = _Sender(socket, chain([first], source), frame_format)
         sender.start()
         size, done = (0, 0), False
         try:
             while True:
-                message = channel.recv()
+                message = socket.receive()
                 if isinstance(message, bytes):
                     yield from decode_frames(message, frame_format.name, size)
                     continue
@@ -93,63 +90,31 @@ def stream_frames(
                 else:
                     problem = facts["problem"]
                     raise ServerError(problem["detail"], problem["status"], problem["title"])
-        except websockets.ConnectionClosed as error:
+        except SocketClosed as error:
             if sender.error is not None:
                 raise sender.error from None
             raise ServerError(f"{connection.url} has closed the stream ({error}): open it again.") from error
         finally:
             if not done:
-                _abort(channel)
+                socket.abort()
 
 
 class _Sender(threading.Thread):
     """Sends frames until they end or the socket closes; an error of theirs closes it."""
 
-    def __init__(self, channel: Any, frames: Iterable[np.ndarray], frame_format: FrameFormat) -> None:
+    def __init__(self, socket: Socket, frames: Iterable[np.ndarray], frame_format: FrameFormat) -> None:
         super().__init__(name="stvsr-send", daemon=True)
-        self._channel, self._frames, self._format = channel, frames, frame_format
+        self._socket, self._frames, self._format = socket, frames, frame_format
         self.error: BaseException | None = None
 
     def run(self) -> None:
         """Send the frames."""
         try:
             for frame in self._frames:
-                self._channel.send(encode_frame(frame, self._format))
-            self._channel.send(json.dumps({"type": "end"}))
-        except extra("websockets.exceptions").ConnectionClosed:
+                self._socket.send(encode_frame(frame, self._format))
+            self._socket.send(json.dumps({"type": "end"}))
+        except SocketClosed:
             return
         except BaseException as error:
             self.error = error
-            _abort(self._channel)
-
-
-def _abort(channel: Any) -> None:
-    """Cut a WebSocket off: a thread that waits to send a frame would hold up its closing handshake."""
-    with suppress(OSError):
-        channel.socket.shutdown(socket.SHUT_RDWR)
-
-
-def _open(connection: Connection, path: str, opened: ExitStack) -> Any:
-    """Open a WebSocket that `opened` closes, after more attempts if a failure passes. Raises ServerError."""
-    client, exceptions = extra("websockets.sync.client"), extra("websockets.exceptions")
-    patience = Patience(connection.patience_s)
-    address = "ws" + connection.url.removeprefix("http") + path
-    while True:
-        try:
-            return opened.enter_context(
-                client.connect(
-                    address,
-                    additional_headers=connection.headers,
-                    compression=None,  # it would take longer than the way
-                    max_size=None,
-                    max_queue=2,
-                    open_timeout=connection.timeout_s,
-                )
-            )
-        except exceptions.InvalidStatus as error:
-            answer = error.response
-            patience.wait(as_error(answer.status_code, answer.headers, answer.body or b""))
-        except (OSError, EOFError, TimeoutError, exceptions.WebSocketException) as error:
-            patience.wait(
-                ServerError(f"{connection.url} cannot be reached ({error}): check the address and the server.")
-            )
+            self._socket.abort()

@@ -193,9 +193,11 @@ class _Stream(threading.Thread):
                 f"New frames of {new_width}x{new_height} pixels are too large for this server: choose another size."
             )
         self._post("opened", new_width, new_height, tuple(str(time) for time in times))
+        head = [frame]
+        del frame  # or it would live as long as the stream
 
         def decoded() -> Iterator[np.ndarray]:
-            yield frame
+            yield head.pop()
             while True:
                 with clock.idle():
                     data = next(coded, None)
@@ -216,7 +218,9 @@ class _Stream(threading.Thread):
                     result = next(results, None)
                 if result is None:
                     return
-                yield frame_format.encode(result, bits), clock.seconds
+                data = frame_format.encode(result, bits)
+                del result  # or it would live until the next one
+                yield data, clock.seconds
 
     def _decode(self, data: bytes) -> tuple[np.ndarray, int]:
         frame_format, most = self._options.frame_format, self._worker.limits.most_pixels

@@ -13,6 +13,7 @@ from typing import Any
 from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..pipeline.worker import ENDED, Work, Worker, wait_for_messages
+from .logs import log
 from .payloads import PayloadReader, PayloadWriter, discard
 from .stream_tasks import UNDER_WAY
 
@@ -56,14 +57,14 @@ class StreamWorkers(Closing):
 
     def start(self) -> None:
         """Start the processes, unless they run."""
-        if self._thread is None:
+        if self._thread is None or not (self._thread.is_alive() or self._ending.is_set()):
             self._thread = threading.Thread(target=self._run, name="stvsr-streams")
             self._thread.start()
 
     def close(self) -> None:
         """End the processes. A second call does nothing."""
+        self._ending.set()
         if self._thread is not None:
-            self._ending.set()
             self._wake()
             self._thread.join()
 
@@ -73,6 +74,8 @@ class StreamWorkers(Closing):
         self._count += 1
         link = Link(self._count, worker, deliver)
         self.send(link, "open", options)
+        if self._ending.is_set():
+            deliver([(ENDED, ())])
         return link
 
     def send(self, link: Link, kind: str, value: Any = None) -> None:
@@ -86,7 +89,7 @@ class StreamWorkers(Closing):
 
     def _run(self) -> None:
         with ExitStack() as stack:
-            stack.callback(self._end_streams, range(len(self._workers)))
+            stack.callback(self._end_all_streams)
             for worker in self._workers:
                 stack.enter_context(worker.running())
                 worker.task = "streams"  # it is never idle
@@ -125,6 +128,7 @@ class StreamWorkers(Closing):
         """Deliver the messages of a worker, at once to each stream."""
         self._heard[worker] = time.monotonic()
         if kind == ENDED:
+            log.warning("stream worker ended", extra={"reason": f"exit code {messages}"})
             self._end_streams([worker])
             return
         lists: dict[Link, list[tuple[str, tuple[Any, ...]]]] = defaultdict(list)
@@ -145,6 +149,13 @@ class StreamWorkers(Closing):
             return
         for link, list_of_link in lists.items():
             link.deliver(list_of_link)
+
+    def _end_all_streams(self) -> None:
+        while not self._outbox.empty():
+            link, kind, _ = self._outbox.get()
+            if kind == "open":
+                self._links[link.number] = link
+        self._end_streams(range(len(self._workers)))
 
     def _end_streams(self, workers: Sequence[int]) -> None:
         for link in [link for link in self._links.values() if link.worker in workers]:

@@ -81,6 +81,7 @@ def test_coarse_above_1_is_refused(programs: Programs, toys: dict[str, Path], tm
     assert actual.stdout == expected.stdout != b""
 
     manifest["window"]["coarse"] = 2
+    manifest["space"] = {"kind": "fixed", "factors": [1]}
     path.write_text(json.dumps(manifest))
     message = "Bundle 'toy-doubled' needs frames downscaled by 2, which the C++ upscaler does not do"
     assert error_of(programs, bundle).startswith(message)

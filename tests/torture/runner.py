@@ -86,7 +86,7 @@ def _execute(case: Case, room: Room, result: Result) -> None:
         for limit, value in case.limits.items():
             resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (value, value))
 
-    began = time.monotonic()
+    began, own_kb = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open(room / "stdout", "wb") as out, open(room / "stderr", "wb") as err, open("/dev/full", "wb") as full:
         process = subprocess.Popen(
             _command(case, room),
@@ -104,7 +104,10 @@ def _execute(case: Case, room: Room, result: Result) -> None:
         _, status, usage = os.wait4(process.pid, 0)
         timer.cancel()
     process.returncode = result.rc = os.waitstatus_to_exitcode(status)
-    result.wall_s, result.peak_mb = time.monotonic() - began, usage.ru_maxrss / 1024
+    result.wall_s = time.monotonic() - began
+    # Before it is replaced by the program the new process is as large as this one.
+    if usage.ru_maxrss > own_kb:
+        result.peak_mb = usage.ru_maxrss / 1024
     result.out = (room / "stdout").read_text(errors="replace")
     result.err = (room / "stderr").read_text(errors="replace")
 

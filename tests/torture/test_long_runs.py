@@ -13,6 +13,8 @@ import pytest
 
 from tests.torture.clips import write_clip, write_shared
 
+pytestmark = pytest.mark.long
+
 PROGRAM = Path(__file__).with_name("program.py")
 
 

@@ -19,6 +19,8 @@ import pytest
 from tests.support.media import packets_of
 from tests.torture.clips import write_clip, write_shared
 
+pytestmark = pytest.mark.long
+
 SEED = int(os.environ.get("STVSR_TORTURE_SEED", "1"))
 RUNS = int(os.environ.get("STVSR_FAULTS", "30"))
 FRAMES = 60

@@ -11,6 +11,8 @@ from tests.torture.clips import write_shared
 from tests.torture.corpus import all_cases
 from tests.torture.runner import run
 
+pytestmark = pytest.mark.long
+
 SEED = int(os.environ.get("STVSR_TORTURE_SEED", "1"))
 ALL = os.environ.get("STVSR_TORTURE") == "all"
 LONG = (

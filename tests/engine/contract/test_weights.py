@@ -32,6 +32,7 @@ from stvsr.training.networks.registry import find_network
 from stvsr.training.networks.toflow import TOFLOW_S
 
 from tests.support.procedural import filled
+from tests.support.toy import specs, write_toy
 
 # One network for each special case: slopes in attributes and flows (rbpn), batch normalization (toflow), offsets
 # (edvr), layers with two names (stinet) and two graphs (videoinr). They are small where the case allows it.
@@ -263,8 +264,8 @@ def test_a_failed_write_leaves_the_existing_bundle(tmp_path: Path, monkeypatch: 
 
 
 def large_bundle(folder: Path, layers: int = 14, width: int = 512) -> tuple[Bundle, dict[str, np.ndarray]]:
-    """Write a shipped bundle whose encoder is replaced by a chain of matrix products with 3.7 million weights."""
-    folder.mkdir()
+    """Write a toy bundle whose encoder is replaced by a chain of matrix products with 3.7 million weights."""
+    toy = Bundle.load(write_toy(folder))
     random = np.random.default_rng(0)
     weights = {f"layer{i}.weight": random.normal(size=(width, width)).astype(np.float32) for i in range(layers)}
     nodes = [helper.make_node("ReduceSum", ["frames", "axes"], ["s0"], keepdims=0)]
@@ -278,10 +279,9 @@ def large_bundle(folder: Path, layers: int = 14, width: int = 512) -> tuple[Bund
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), folder / "encoder.onnx"
     )
-    shipped = find_bundle("videoinr-s")
-    (folder / "decoder.onnx").write_bytes(shipped.path("decoder").read_bytes())
-    encoder = graph_entry(folder / "encoder.onnx", "encoder", (), ())
-    write_manifest(folder, shipped.manifest.model_copy(update={"graphs": (encoder, shipped.graph("decoder"))}))
+    tensors = specs({"frames": ("B", 2, 3, "h", width)}), specs({"features": ("B", width)})
+    encoder = graph_entry(folder / "encoder.onnx", "encoder", *tensors)
+    write_manifest(folder, toy.manifest.model_copy(update={"graphs": (encoder, toy.graph("decoder"))}))
     return Bundle.load(folder), weights
 
 

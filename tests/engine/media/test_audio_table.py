@@ -11,6 +11,8 @@ from stvsr.engine.media.probe import probe
 from tests.support.media import rewrite
 from tests.support.sources import click_of, make_source, packet_times, sound_of
 
+pytestmark = pytest.mark.long
+
 MONO, STEREO, SURROUND = "mono", "stereo", "5.1"
 # The video codec of each container, and its audio codecs with their layouts.
 TABLE: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {

@@ -11,6 +11,8 @@ from stvsr.engine.media.probe import probe
 from tests.support.media import NTSC, rewrite, times
 from tests.support.sources import make_source
 
+pytestmark = pytest.mark.long
+
 COUNT = 6  # frames
 RATES = (Fraction(24), Fraction(25), NTSC, Fraction(50), NTSC * 2, Fraction(15))
 MPEG_RATES = (Fraction(24), Fraction(25), NTSC, Fraction(30), Fraction(50), NTSC * 2)  # that MPEG-1 and MPEG-2 have

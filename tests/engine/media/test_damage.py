@@ -218,7 +218,7 @@ def test_damaged_audio_is_not_blamed_on_the_output(tmp_path: Path, on_damage: On
             broken.pts = broken.dts = sound[number].pts
             broken.duration, broken.time_base, broken.stream = sound[number].duration, sound[number].time_base, audio
             sound[number] = broken
-        for packet in sorted([*packets, *sound], key=lambda one: (one.dts or 0) * one.time_base):
+        for packet in sorted([*packets, *sound], key=lambda p: (p.dts or 0) * p.time_base):
             output.mux(packet)
     target = tmp_path / "out.webm"
     with VideoReader(source) as reader:

@@ -50,7 +50,7 @@ class TestCombing:
         assert verdicts(woven) == {"interlaced"}
         assert (combing(*woven[:3]).order > 0) == top_first
 
-    def test_fields_of_two_film_frames_are_those_of_no_video(self) -> None:
+    def test_fields_of_two_film_frames_differ_from_those_of_video(self) -> None:
         found = [combing(*telecined(FRAMES)[n - 1 : n + 2]).verdict for n in range(1, 11)]
         assert found == ["progressive", "telecined", "telecined", "progressive", "progressive"] * 2
 
@@ -68,7 +68,7 @@ class TestCombing:
 class TestJudgement:
     @pytest.mark.parametrize("flags", ["tff", "bff", None])
     @pytest.mark.parametrize("top_first", [True, False])
-    def test_the_picture_decides_and_not_the_flags(self, tmp_path: Path, flags: str | None, top_first: bool) -> None:
+    def test_the_picture_decides_over_the_flags(self, tmp_path: Path, flags: str | None, top_first: bool) -> None:
         found = judge(write_gray(tmp_path / "clip.mp4", interlaced(FRAMES, top_first), flags=flags))
         assert (found.kind, found.first_field) == ("interlaced", "top" if top_first else "bottom")
         assert found.flagged == (flags is not None)
@@ -268,7 +268,7 @@ def test_a_repeated_frame_is_shown_again_and_not_woven(tmp_path: Path) -> None:
     with av.open(str(clip)) as container:
         decoded = [repack(frame, "yuv420p") for frame in container.decode(video=0)]
     tick = Fraction(1, 25)
-    timed = [(decoded[n], ticks * tick, tick) for n, ticks in ((0, 0), (1, 1), (1, 2), (1, 3), (2, 4))]
+    timed = [(decoded[n], index * tick, tick) for n, index in ((0, 0), (1, 1), (1, 2), (1, 3), (2, 4))]
     made = list(deinterlacer("bwdif", double=True).frames(timed))
     assert [pts / tick for _, pts, _ in made] == [0, Fraction(1, 2), 1, Fraction(3, 2), 2, 3, 4, Fraction(9, 2)]
     assert made[3][0] is made[4][0] is made[5][0]

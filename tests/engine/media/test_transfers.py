@@ -50,6 +50,9 @@ def film(path: Path, fill: Any = None) -> Path:
         packets = [] if fill is None else list(fill(output))
         for number in range(3):
             frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane in frame.planes:
+                # A transport stream of less is too short to be recognized.
+                plane.update(np.random.default_rng(number).bytes(plane.buffer_size))
             frame.pts, frame.time_base = number, Fraction(1, 25)
             packets += stream.encode(frame)
         for packet in [*packets, *stream.encode(None)]:

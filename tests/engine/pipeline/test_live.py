@@ -86,7 +86,10 @@ def test_a_stream_of_any_window_equals_frames_in_memory(tmp_path: Path, window: 
 
 
 def test_scenes_are_cut_on_request(upscaler: Upscaler) -> None:
-    dark, bright = clip(3) / 8, clip(3, seed=1) / 8 + 0.8
+    textures = clip(2)
+    dark, bright = (  # with other shares of their levels, so that it is no fade
+        [np.roll(picture, shift, axis=2) for shift in range(3)] for picture in (textures[0] / 8, 1 - textures[1] ** 4)
+    )
     frames = [*dark, *bright]
     cut = asyncio.run(collect(upscaler.stream(camera(frames), SIZE, HALF, scene_threshold=0.3)))
     expected = [frame for scene in (dark, bright) for frame in upscaler.frames(one_scene(scene, HALF), SIZE)]

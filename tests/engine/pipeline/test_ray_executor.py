@@ -22,7 +22,7 @@ pytest.importorskip("ray", reason="stvsr[ray] is not installed")
 from stvsr.engine.pipeline.batch import upscale_batch
 from stvsr.engine.pipeline.ray_executor import RayExecutor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 CPU = Backend(device="cpu")
 LOSSLESS: dict[str, Any] = {"scale": 1, "encoder_options": {"qp": "0"}}

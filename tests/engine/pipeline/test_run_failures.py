@@ -150,7 +150,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
     decoded, computed = Live(), Live()
 
     class Reader:
-        warnings = ()
+        warnings, repairs = (), ()
         info = SimpleNamespace(width=32, height=24, rate=RATE, time_base=1 / RATE, frames=None)
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
@@ -167,7 +167,7 @@ def test_the_number_of_frames_in_memory_does_not_depend_on_the_length(
                 del rgb
 
     class Writer:
-        warnings, picture_format = (), None
+        warnings, repairs, picture_format = (), (), None
 
         def __init__(self, *arguments: Any, **options: Any) -> None: ...
 

@@ -162,7 +162,7 @@ def test_streams_at_once_equal_streams_alone(tmp_path: Path, batch: int) -> None
         assert upscaler._runner._waiting == []
 
 
-@pytest.mark.parametrize("model", ["fourier-s", "videoinr-s", "edvr-s"])
+@pytest.mark.parametrize("model", ["fourier-s", "edvr-s", pytest.param("videoinr-s", marks=pytest.mark.slow)])
 def test_shipped_bundles_compute_batches(model: str) -> None:
     scale, times = 4, (Fraction(0),) if model == "edvr-s" else (Fraction(0), Fraction(1, 2))
     with Upscaler(model, Backend(device="cpu")) as upscaler:

@@ -23,6 +23,7 @@ pytest.importorskip("httpx2", reason="stvsr[client] is not installed")
 from fastapi.testclient import TestClient
 from stvsr.engine.media.png import decode_png, encode_png, png_to_rgb, split_pngs
 
+from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.servers import app_of, wait_until, workers_of
 
 HALF = (Fraction(0), Fraction(1, 2))
@@ -88,6 +89,16 @@ def test_png_images(client: TestClient, models: Path, dtype: Any) -> None:
     new = expected(models, frames, HALF, (48, 64))
     np.testing.assert_allclose(actual, in_eight_bits(new) if dtype == np.uint8 else new, atol=1)
     assert post(client, encode_png(frames[0]), time_factor=1).headers["content-type"] == "image/png"
+
+
+def test_scenes_are_cut_on_request(client: TestClient, models: Path) -> None:
+    scenes = clip(4) // 8
+    scenes[2:] += 200
+    options = {**RAW, "scene_threshold": 0.3}
+    actual = np.frombuffer(post(client, scenes.tobytes(), **options).content, np.uint8).reshape(8, 48, 64, 3)
+    parts = [in_eight_bits(expected(models, scene, HALF, (48, 64))) for scene in (scenes[:2], scenes[2:])]
+    np.testing.assert_array_equal(actual, np.concatenate(parts))
+    assert post(client, scenes.tobytes(), **RAW).content != actual.tobytes()
 
 
 def test_a_chain_of_models(client: TestClient) -> None:
@@ -163,6 +174,7 @@ def test_a_worker_that_dies_is_replaced_and_the_request_tried_again(client: Test
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_ends_the_request(client: TestClient) -> None:
     began, ended = threading.Event(), threading.Event()
 
@@ -193,6 +205,10 @@ def test_a_token_is_asked_for(models: Path, tmp_path: Path) -> None:
         assert post(client, FRAME, **RAW).status_code == 401
         client.headers["Authorization"] = f"Bearer {token}"
         assert post(client, FRAME[:-1], **RAW).status_code == 422
+
+
+def test_the_command_refuses_a_model_that_is_not_there(tmp_path: Path) -> None:
+    assert_one_clear_error(stvsr("serve", "--store", tmp_path, "--warm", "none"), "There is no model 'none' here")
 
 
 def test_the_page_of_the_interface_describes_frames(client: TestClient) -> None:

@@ -14,7 +14,7 @@ from tests.support.media import make_clip
 from tests.support.serving import TUS, listening, serving, wait_for
 
 PAGE = Path(page_routes.__code__.co_filename).parent / "page"
-pytestmark = pytest.mark.usefixtures("models")
+pytestmark = [pytest.mark.usefixtures("models"), pytest.mark.long]
 TOKEN = "a-token-of-some-length"
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 

@@ -22,7 +22,7 @@ import httpx2
 import numpy as np
 from stvsr.engine.serving.ray_serve import ServeArguments, build
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FRAMES = 300
 PATIENCE_S = 300  # on a machine that is busy with other things

@@ -187,6 +187,7 @@ def test_errors_end_a_stream(streams: FrameStreams) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_silent_is_replaced(models: Path, tmp_path: Path) -> None:
     """A worker that is stopped answers no more; it is killed after a second, and a new one goes on."""
 
@@ -205,6 +206,13 @@ def test_a_worker_that_is_silent_is_replaced(models: Path, tmp_path: Path) -> No
 
     with FrameStreams(Settings(tmp_path), [Backend(device="cpu", threads=1)]) as streams:
         asyncio.run(run(streams))
+
+
+def test_a_stream_after_the_end_of_the_workers_ends(tmp_path: Path) -> None:
+    with FrameStreams(Settings(tmp_path), [Backend(device="cpu", threads=1)]) as streams:
+        pass
+    with pytest.raises(Problem, match="The worker of this stream has ended"):
+        asyncio.run(collect(streams.run(options(), camera(clip(2)))))
 
 
 # --- over WebSockets ---
@@ -347,6 +355,7 @@ def test_a_token_is_asked_for(models: Path, tmp_path: Path) -> None:
             with pytest.raises(InvalidStatus) as refused, connect(address(url), additional_headers=headers):
                 pass
             assert refused.value.response.status_code == 401
-        with connect(address(url), additional_headers={"Authorization": f"Bearer {TOKEN}"}) as socket:
-            socket.send('{"type": "end"}')
-            assert read_all(socket) == ([{"type": "done"}], [])
+        admitted = {"Authorization": f"Bearer {TOKEN}"}
+        with pytest.raises(InvalidStatus) as refused, connect(address(url, model="none"), additional_headers=admitted):
+            pass
+        assert refused.value.response.status_code == 422

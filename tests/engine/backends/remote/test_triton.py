@@ -33,6 +33,7 @@ from tests.support.toy_windows import write_toy as write_window
 TRITON = os.environ.get("STVSR_TRITON") or shutil.which("tritonserver")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(TRITON is None, reason="there is no Triton: neither tritonserver nor STVSR_TRITON"),
 ]
 START_S = 60.0
