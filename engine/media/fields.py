@@ -85,7 +85,7 @@ def choose_fields(info: VideoInfo, options: ReadOptions) -> Fields:
     double = options.field_rate == "double"
     only_flagged = options.deinterlace == "auto" and found.only_flagged
     stage = deinterlacer(method, double=double, first_field=found.first_field, only_flagged=only_flagged)
-    fields = Fields(replace(info, interlaced=False), stage)
+    fields = Fields(replace(info, interlaced=False, stored_rate=info.rate), stage)
     if double:
         count = None if info.frames is None or only_flagged else 2 * info.frames
         variable = None if only_flagged else info.variable_rate
@@ -113,7 +113,12 @@ def _film(info: VideoInfo, found: Interlacing, by: str) -> Fields:
     share = Fraction(CYCLE - 1, CYCLE)
     frames = None if info.frames is None else round(info.frames * share)
     film = replace(
-        info, interlaced=False, rate=info.rate * share, time_base=info.time_base / (CYCLE - 1), frames=frames
+        info,
+        interlaced=False,
+        rate=info.rate * share,
+        stored_rate=info.rate,
+        time_base=info.time_base / (CYCLE - 1),
+        frames=frames,
     )
     note = (
         f"The video is telecined film, by its picture: the frames of the film were put together again, {_rate(film)}."
@@ -128,7 +133,7 @@ def _even_film(info: VideoInfo, film_rate: float) -> Fields:
     """
     rates = (info.rate, info.rate * Fraction(CYCLE - 1, CYCLE), *_FILM_RATES)
     rate = min(rates, key=lambda rate: abs(rate - film_rate))
-    film = replace(info, rate=rate, time_base=info.time_base / 2, variable_rate=None)
+    film = replace(info, rate=rate, stored_rate=info.rate, time_base=info.time_base / 2, variable_rate=None)
     note = f"The video is telecined film, by its flags: the frames of the film are shown evenly, {_rate(film)}."
     return Fields(film, EvenTimes(), (note,))
 

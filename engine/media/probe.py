@@ -85,6 +85,7 @@ class VideoInfo:
     chapters: tuple[Chapter, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     origin: Fraction = Fraction(0)  # seconds, the time of the file's own clock at which all other times begin
+    stored_rate: Fraction | None = None  # frames per second in the file, if they are read at another rate
     fragmented: bool = False  # an MP4 file whose index lists a part of its frames
     hdr: HdrMetadata | None = None
     times: TimeMap | None = None  # of the part of the source that a reader passes on; None: all of it

@@ -201,7 +201,8 @@ class VideoFile(OutputFile):
         """Write the timecode of the source, if it has one, in frames of the output."""
         for tags in (output.metadata, *(stream.metadata for stream in output.streams)):
             if self._source is not None and "timecode" in tags:
-                tags["timecode"] = timecode_at_rate(tags["timecode"], self._source.rate, self._rate)
+                stored_rate = self._source.stored_rate or self._source.rate
+                tags["timecode"] = timecode_at_rate(tags["timecode"], stored_rate, self._rate)
 
     def _write_packet(self, packet: Packet) -> None:
         """Write a video packet, after the packets of the other streams up to its time."""

@@ -16,7 +16,7 @@ from ..media.segment_file import SegmentFile
 from .survey import Survey
 
 _PLAN = "plan.json"
-_VERSION = 2
+_VERSION = 3
 _RECORD = re.compile(r"(\d{6,})\.json")
 
 

@@ -200,6 +200,42 @@ def test_second_fields_in_packets_of_their_own_are_no_missing_frames(tmp_path: P
                 list(decoder)
 
 
+def test_errors_of_reading_the_file_are_passed_over(tmp_path: Path) -> None:
+    """FFmpeg's demuxers return errors, and go on with what follows."""
+    clip = clip_of(tmp_path, "libx264", ".mp4", X264)
+
+    class Failing:
+        def __init__(self, container: Any, times: int) -> None:
+            self._container, self._times = container, times
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def demux(self) -> Iterator[av.Packet]:
+            for number, packet in enumerate(self._container.demux()):
+                yield packet
+                if number == 3 and self._times:
+                    self._times -= 1
+                    next(self._container.demux())  # is lost
+                    raise av.error.InvalidDataError(1, "the disk has a scratch")
+
+    def frames_of(on_damage: OnDamage, times: int) -> tuple[int, list[Repair]]:
+        container, stream = open_video(clip)
+        log = RepairLog()
+        with container:
+            failing: Any = Failing(container, times)
+            return len(list(StreamDecoder(failing, stream, probe(clip), on_damage, log))), log.repairs
+
+    with pytest.raises(MediaError, match=r"is damaged at 0\.\d\d0 s \(the disk has a scratch\)"):
+        frames_of("stop", 1)
+    count, repairs = frames_of("repeat", 1)
+    assert count == 30
+    assert [(repair.start_s, repair.lost) for repair in repairs] == [(0.16, 1)]
+    assert repairs[0].reason == "the disk has a scratch"
+    with pytest.raises(av.error.InvalidDataError):
+        frames_of("skip", 10**6)
+
+
 @pytest.mark.parametrize("on_damage", ["stop", "repeat"])
 def test_damaged_audio_is_not_blamed_on_the_output(tmp_path: Path, on_damage: OnDamage) -> None:
     source = tmp_path / "source.mkv"

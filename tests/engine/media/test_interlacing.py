@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from stvsr import Backend, UpscaleRequest, upscale
 from stvsr.engine.contract.errors import MediaError, RequestError
 from stvsr.engine.media.combing import combing
 from stvsr.engine.media.deinterlace import FILTERS, deinterlacer
@@ -20,6 +21,7 @@ from stvsr.engine.media.reader import open_reader
 
 from tests.support.faulty import gray_of, interlaced, psnr, smooth_pan, soft_telecine, telecined, weave, write_gray
 from tests.support.media import make_clip, picture
+from tests.support.toy import write_toy
 
 AUTO = ReadOptions(deinterlace="auto")
 FRAMES = smooth_pan(32)
@@ -241,6 +243,24 @@ class TestTelecine:
         gaps = [after.pts - before.pts for before, after in pairwise(frames)]
         assert len(frames) == 32
         assert set(gaps[:-1]) == {Fraction(1001, 24000)}  # FFmpeg does not know how long the last one is
+
+
+def test_a_timecode_counts_the_frames_that_are_stored(tmp_path: Path) -> None:
+    source = write_gray(tmp_path / "source.mov", interlaced(FRAMES), flags="tff")
+    clip = tmp_path / "clip.mov"
+    with av.open(str(source)) as reader, av.open(str(clip), "w") as target:
+        stream = target.add_stream_from_template(reader.streams.video[0], opaque=True)
+        stream.metadata["timecode"] = "01:00:00:05"
+        for packet in reader.demux(reader.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    options = {"model": write_toy(tmp_path / "toy"), "scale": 1, "backend": Backend(device="cpu")}
+    for factor, expected in ((1, "01:00:00:10"), (2, "01:00:00:20")):
+        out = tmp_path / f"{factor}.mov"
+        upscale(UpscaleRequest(input=clip, output=out, time_factor=factor, **options))
+        with av.open(str(out)) as container:
+            assert container.streams.video[0].metadata["timecode"] == expected
 
 
 @pytest.mark.parametrize("kind", ["interlaced", "telecined", "single"])
