@@ -255,7 +255,7 @@ def test_a_timecode_counts_the_frames_that_are_stored(tmp_path: Path) -> None:
             if packet.size:
                 packet.stream = stream
                 target.mux(packet)
-    options = {"model": write_toy(tmp_path / "toy"), "scale": 1, "backend": Backend(device="cpu")}
+    options: dict[str, Any] = {"model": write_toy(tmp_path / "toy"), "scale": 1, "backend": Backend(device="cpu")}
     for factor, expected in ((1, "01:00:00:10"), (2, "01:00:00:20")):
         out = tmp_path / f"{factor}.mov"
         upscale(UpscaleRequest(input=clip, output=out, time_factor=factor, **options))
