@@ -105,7 +105,7 @@ def test_a_frame_is_kept_at_scale_1(upscaler: Upscaler) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("scale", [1.5, 2])
+@pytest.mark.parametrize("scale", [pytest.param(1.5, marks=pytest.mark.slow), 2])
 def test_tiles_leave_no_seam(name: str, scale: float, pair: tuple[np.ndarray, np.ndarray]) -> None:
     size = (round(136 * scale), round(240 * scale))
     with Upscaler(name, CPU, tile=0) as whole:

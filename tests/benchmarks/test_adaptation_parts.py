@@ -144,6 +144,7 @@ def test_verdicts_are_measured(runs: Path) -> None:
         assert line["true_gain_db"] != 0
 
 
+@pytest.mark.slow
 def test_new_weights_are_timed(runs: Path) -> None:
     (line,) = measured("reweight", runs, "--reweighted adavsr-spatial-s --timings 1")
     assert line["weights"] == pytest.approx(0.52e6, rel=0.02)

@@ -140,6 +140,7 @@ def test_cases_that_fail_or_start_too_late_are_recorded(tmp_path: Path) -> None:
     assert gpu_tables.checks([one, two, three]).startswith("1 checks, 1 failed\nFAILED  two: ZeroDivisionError")
 
 
+@pytest.mark.slow
 def test_a_dry_run_checks_and_measures_every_kernel(tmp_path: Path) -> None:
     needs_compiler()
     assert gpu.main([str(tmp_path / "out"), "--dry-run", "--part", "kernels", "--quick"]) == 0

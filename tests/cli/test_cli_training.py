@@ -27,6 +27,7 @@ def test_a_command_without_pytorch_names_the_extra(short: Path, tmp_path: Path) 
     assert_one_clear_error(done, "torch", "stvsr[training]")
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_exported_and_upscales(short: Path, tmp_path: Path) -> None:
     run, bundle, clips = tmp_path / "run", tmp_path / "bundle", tmp_path / "clips"
     clips.mkdir()
@@ -40,6 +41,7 @@ def test_a_trained_network_is_exported_and_upscales(short: Path, tmp_path: Path)
     assert (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.slow
 def test_a_chain_of_two_untrained_networks_upscales(short: Path, tmp_path: Path) -> None:
     for name in ("adavsr-temporal-s", "adavsr-spatial-s"):
         done = stvsr("export", name, "--untrained", "-o", tmp_path / name)

@@ -15,9 +15,14 @@ from tests.support import cuda_cpu
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 SOURCES = sorted(launcher.HERE.glob("*.cu"))
 VARIANTS = [
-    pytest.param(source, defines, id=f"{source.stem}-{'-'.join(value for _, value in defines)}")
+    pytest.param(
+        source,
+        defines,
+        id=f"{source.stem}-{'-'.join(value for _, value in defines)}",
+        marks=pytest.mark.slow if source.stem in ("videoinr_decoder", "fourier_field") and number else (),
+    )
     for source in SOURCES
-    for defines in importlib.import_module(f"stvsr.kernels.{source.stem}").VARIANTS
+    for number, defines in enumerate(importlib.import_module(f"stvsr.kernels.{source.stem}").VARIANTS)
 ]
 _RESOURCES = re.compile(
     r"Compiling entry function '(?P<function>\w+)' for 'sm_(?P<architecture>\d+)a?'.*?"

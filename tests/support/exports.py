@@ -4,9 +4,11 @@ import atexit
 import functools
 import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from stvsr.engine.contract.bundle import Bundle
 from stvsr.export.exporter import export_bundle
 from stvsr.training.networks.base import Network
@@ -16,7 +18,13 @@ from tests.support.procedural import filled
 
 _PAIRS = ("fourier-s", "videoinr-s")  # they are shipped: tests/test_shipped.py
 SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name not in _PAIRS]
+QUICK = ("edvr-s", "dtsr-s", "adavsr-temporal-s", "adavsr-spatial-s")  # exported in less than ten seconds
 FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and entry.name != "videoinr"]
+
+
+def by_time(names: Iterable[str]) -> list[object]:
+    """Return names of networks as parameters, of which those that take long are slow."""
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @functools.cache

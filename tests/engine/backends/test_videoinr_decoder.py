@@ -55,7 +55,7 @@ def write_decoder(folder: Path, state: dict[str, np.ndarray], config: dict[str, 
     return Bundle.load(folder)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("official", [True, False])
 def test_the_session_agrees_with_the_network(gpu: FakeGpu, official: bool, precision: Any, tmp_path: Path) -> None:
     """With the weights of the graph and with replaced ones, at two times of the same features."""

@@ -20,15 +20,13 @@ from stvsr.training.adapt.video_resize import back_project_time
 from stvsr.training.networks.base import Network
 
 from tests.support import exports
-from tests.support.exports import FULL, SMALL
+from tests.support.exports import FULL, SMALL, by_time
 from tests.support.media import make_video, pan
 
 STANDARD = {"", "ai.onnx"}
 
 
-@pytest.fixture(
-    scope="module", params=[*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in FULL)], ids=str
-)
+@pytest.fixture(scope="module", params=by_time([*SMALL, *FULL]), ids=str)
 def exported(request: pytest.FixtureRequest) -> tuple[Network, Bundle]:
     return exports.exported(request.param)
 

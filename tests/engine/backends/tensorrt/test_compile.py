@@ -17,8 +17,6 @@ from stvsr.engine.contract.manifest import Engine
 from tests.support.exports import FULL, SMALL, exported
 from tests.support.toy_engines import SHAPES, files_in, write_unbuildable_toy
 
-SLOW = ("zsm-s", "tmnet-s", "stinet-s")  # exported and built in more than half a minute
-
 
 def test_engines_are_written_beside_their_graphs_and_recorded(rtx: ModuleType, toy: Bundle) -> None:
     graphs = files_in(toy.folder)
@@ -64,7 +62,9 @@ def test_the_shipped_network_builds(rtx: ModuleType, precision: Any, tmp_path: P
     assert engines[1].shapes["target_width"] == default_shapes(bundle.manifest)["target_width"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SMALL])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "adavsr-spatial-s" else pytest.mark.slow) for name in SMALL]
+)
 def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     bundle = Bundle.load(shutil.copytree(exported(name)[1].folder, tmp_path / name))
     sizes = {}
