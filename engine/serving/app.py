@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from ..backends.options import Backend
 from ..pipeline.executor import Executor, LocalExecutor
 from .job_routes import job_facts, job_routes
+from .other_sites import RefuseOtherSites
 from .page_routes import page_routes
 from .preview_routes import preview_routes
-from .problems import Problem
+from .problems import answer_errors
 from .server import Server
 from .settings import Settings
 from .status_routes import status_routes
@@ -39,7 +40,9 @@ def make_app(settings: Settings, backends: list[Backend], executor: Executor | N
     app = FastAPI(
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
-    app.add_exception_handler(Problem, lambda _, problem: problem.response())
+    answer_errors(app)
+    if settings.token is None:
+        app.add_middleware(RefuseOtherSites)
     for routes in (job_routes, preview_routes, upload_routes, status_routes, stream_routes):
         app.include_router(routes(server))
     app.include_router(page_routes())

@@ -1,6 +1,6 @@
 """The requests of clients: JSON options become an `UpscaleRequest`."""
 
-from fractions import Fraction
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -8,11 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..contract.bundle import named_bundles
 from ..contract.errors import RequestError
-from ..pipeline.quantities import read_rate
+from ..pipeline.quantities import read_factor
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 
 MODEL = Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)  # a bundle's name, or two with a + between
-_RATE = r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$"
+_NUMBER = Field(pattern=r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$")  # or a fraction
+_TIME = Field(pattern=r"^[\d:.]{1,20}$")  # seconds, or 1:02:03.5
+_MOST_TIMES = 64  # output frames for each input frame
+_NOT_OF_REQUESTS = {"width", "height", "container", "priority", "webhook"}
 _Options = TypeVar("_Options", bound=BaseModel)
 
 
@@ -24,8 +27,13 @@ class JobOptions(BaseModel):
     scale: Annotated[float, Field(gt=0, le=64)] | None = None
     width: Annotated[int, Field(ge=1, le=32768)] | None = None  # of the output, with `height`
     height: Annotated[int, Field(ge=1, le=32768)] | None = None
-    time_factor: Annotated[int, Field(ge=1, le=64)] | None = None
-    fps: Annotated[str, Field(pattern=_RATE)] | None = None  # of the output: a number or a fraction
+    size: Annotated[str, Field(pattern=r"^[\w:\-]{2,20}$")] | None = None  # 1280x720, 1920x-1 or 1080p
+    time_factor: Annotated[str, _NUMBER] | None = None
+    fps: Annotated[str, _NUMBER] | None = None  # of the output
+    start: Annotated[str, _TIME] | None = None  # of the part of the input that is upscaled
+    end: Annotated[str, _TIME] | None = None
+    frames: Annotated[int, Field(ge=1)] | None = None  # input frames at most
+    slowmo: Annotated[str, _NUMBER] | None = None  # how many times longer the output takes
     model: Annotated[str, MODEL] = DEFAULT_MODEL
     codec: Annotated[str, Field(pattern=r"^[\w\-]{1,40}$")] | None = None
     crf: Annotated[int, Field(ge=0, le=63)] | None = None
@@ -51,9 +59,7 @@ def validated(kind: type[_Options], values: Any) -> _Options:
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "the options"
-        problem = first["msg"][:1].lower() + first["msg"][1:]
-        raise RequestError(f"{name}: {problem}. Change it, or leave it out.") from error
+        raise RequestError(wrong_value(".".join(str(part) for part in first["loc"]), first)) from error
 
 
 def check_model(model: str) -> None:
@@ -67,30 +73,19 @@ def check_model(model: str) -> None:
 def make_request(options: JobOptions, source: str | Path, output: str | Path) -> UpscaleRequest:
     """Return the request of a job. Raises RequestError for a model that has no name on this server."""
     check_model(options.model)
-    if (options.width is None) != (options.height is None):
+    if (options.width is None) != (options.height is None) or (options.width and options.size):
         raise RequestError("A size has a width and a height: give both, or a scale.")
-    fields: dict[str, Any] = {
-        "scale": options.scale,
-        "size": None if options.width is None else (options.width, options.height),
-        "time_factor": options.time_factor,
-        "fps": None if options.fps is None else _rate(options.fps),
-        "model": options.model,
-        "codec": options.codec,
-        "crf": options.crf,
-        "scene_threshold": options.scene_threshold,
-        "deinterlace": options.deinterlace,
-        "field_rate": options.field_rate,
-        "on_damage": options.on_damage,
-        "dedup": options.dedup,
-        "tile": options.tile,
-    }
-    given = {name: value for name, value in fields.items() if value is not None}
+    given = options.model_dump(exclude=_NOT_OF_REQUESTS, exclude_none=True)
+    if options.width is not None:
+        given["size"] = (options.width, options.height)
+    for option, name in (("time_factor", "time factor"), ("slowmo", "slow motion")):
+        if option in given and read_factor(given[option], name) > _MOST_TIMES:
+            raise RequestError(f"The {name} is {given[option]}: at most {_MOST_TIMES} frames are made of one here.")
     # A result may be there already: of a worker that ended after it wrote it.
     return UpscaleRequest(input=source, output=output, overwrite=True, **given)
 
 
-def _rate(text: str) -> Fraction:
-    try:
-        return read_rate(text) if "/" not in text else Fraction(*(Fraction(part) for part in text.split("/")))
-    except ZeroDivisionError:
-        raise RequestError(f"fps: '{text}' divides by zero. Give a number or a fraction, as in 60000/1001.") from None
+def wrong_value(name: str, error: Mapping[str, Any]) -> str:
+    """Return the sentence of an error of Pydantic in a value that a client gave by a name."""
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{name or 'the options'}: {message}. Change it, or leave it out."

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import aclosing
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
@@ -171,10 +170,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) ->
 def _check_access(server: Server, websocket: WebSocket) -> None:
     if not server.settings.admits(websocket.headers.get("authorization")):
         raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
-    origin = websocket.headers.get("origin")
-    # Browsers open WebSockets for every page that asks, so without a token a page must be the server's own.
-    if server.settings.token is None and origin and urlsplit(origin).netloc != websocket.headers.get("host"):
-        raise Problem(403, "forbidden", "Pages of other servers cannot open streams here.")
 
 
 async def _stream(server: Server, websocket: WebSocket, options: FrameOptions) -> None:

@@ -17,6 +17,8 @@ from stvsr.engine.serving.app import make_app
 from stvsr.engine.serving.settings import Settings
 from stvsr.engine.serving.websocket import websocket_options
 
+LOCAL = "http://127.0.0.1"  # of clients in this process: servers without a token refuse other names
+
 
 def app_of(folder: Path, workers: int = 1, **settings: Any) -> FastAPI:
     """Return a server's application, with its jobs in `folder`/store."""

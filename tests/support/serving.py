@@ -25,7 +25,9 @@ PATCH = TUS | {"Content-Type": "application/offset+octet-stream"}
 @contextmanager
 def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[TestClient]:
     """Run a server in this process, with its jobs in `folder`/store, and yield a client."""
-    with TestClient(servers.app_of(folder, workers, **settings), client=("127.0.0.1", 1)) as client:
+    with TestClient(
+        servers.app_of(folder, workers, **settings), base_url=servers.LOCAL, client=("127.0.0.1", 1)
+    ) as client:
         yield client
 
 
@@ -42,8 +44,10 @@ def clip_of(folder: Path, frames: int = 7) -> bytes:
 
 
 def post(client: Any, video: bytes, headers: dict[str, str] | None = None, **options: Any) -> Any:
-    """Create a job by sending its video."""
-    return client.post("/v1/jobs", content=video, params={"model": "toy", "scale": 2, **options}, headers=headers)
+    """Create a job by sending its video; an option of None is left out."""
+    params = {"model": "toy", "scale": 2, **options}
+    given = {name: value for name, value in params.items() if value is not None}
+    return client.post("/v1/jobs", content=video, params=given, headers=headers)
 
 
 def begin_upload(client: Any, length: int, **headers: str) -> Any:

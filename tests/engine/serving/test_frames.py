@@ -24,7 +24,7 @@ from fastapi.testclient import TestClient
 from stvsr.engine.media.png import decode_png, encode_png, png_to_rgb, split_pngs
 
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.servers import app_of, wait_until, workers_of
+from tests.support.servers import LOCAL, app_of, wait_until, workers_of
 
 HALF = (Fraction(0), Fraction(1, 2))
 RAW: dict[str, Any] = {"format": "rgb24", "width": 32, "height": 24}
@@ -35,7 +35,7 @@ LIMIT = 1 << 20
 def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("server")
     app = app_of(folder, most_pixels=64 * 48, most_frames_bytes=LIMIT, most_streams=2, warm=("toy",))
-    with TestClient(app, client=("127.0.0.1", 1)) as opened:
+    with TestClient(app, base_url=LOCAL, client=("127.0.0.1", 1)) as opened:
         yield opened
 
 

@@ -24,6 +24,8 @@ pytest.importorskip("fsspec", reason="fsspec is not installed")
 from fastapi.testclient import TestClient
 from stvsr.engine.serving.app import make_app
 
+from tests.support.servers import LOCAL
+
 
 @pytest.fixture(params=["folder", "memory", pytest.param("s3", marks=pytest.mark.slow)])
 def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -63,7 +65,7 @@ def wait_until_ended(client: Any, identifier: str) -> dict[str, Any]:
 def test_files_of_jobs_are_where_the_workers_find_them(files: str, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "clip.mp4", pan(7)).read_bytes()
     app = make_app(Settings(tmp_path / "store", files=files), [], InlineExecutor(1))
-    with TestClient(app, client=("127.0.0.1", 1)) as client:
+    with TestClient(app, base_url=LOCAL, client=("127.0.0.1", 1)) as client:
         created = client.post("/v1/jobs", content=clip, params={"model": "toy", "scale": 2})
         identifier = created.json()["id"]
         done = wait_until_ended(client, identifier)
@@ -87,7 +89,7 @@ def test_a_store_that_fails_is_a_passing_problem(tmp_path: Path, monkeypatch: py
     def fail(*_: Any) -> None:
         raise OSError(5, "no connection to 10.0.0.1")
 
-    with TestClient(app, client=("127.0.0.1", 1)) as client, monkeypatch.context() as broken:
+    with TestClient(app, base_url=LOCAL, client=("127.0.0.1", 1)) as client, monkeypatch.context() as broken:
         broken.setattr(RemoteFolder, "put", fail)
         refused = client.post("/v1/jobs", content=clip, params={"model": "toy", "scale": 2})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
