@@ -12,6 +12,7 @@ from .cli_adaptation import adapt
 from .cli_batch import batch
 from .cli_bundles import compile_, install, models, pack
 from .cli_evaluation import evaluate
+from .cli_import import import_
 from .cli_info import info
 from .cli_serving import serve
 from .cli_training import export, train
@@ -105,3 +106,4 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in _COMMANDS:
     app.command()(_command)
 app.command("compile")(compile_)
+app.command("import")(import_)

@@ -69,7 +69,7 @@ def export_bundle(
         files: dict[Role, Path] = {graph.role: partial / graph.file for graph in graphs}
         flows = [flow.name for flow in network.flows]
         losses = measure_precisions(files, _examples(network, files.keys()), flows)
-        manifest = _manifest(entry, network, graphs, record, dict(scores or {}))
+        manifest = make_manifest(entry, network, graphs, record, dict(scores or {}))
         write_manifest(partial, manifest.model_copy(update={"precisions": losses}))
     return folder
 
@@ -243,7 +243,7 @@ def _write_graph(network: Network, trace: _Trace, folder: Path) -> Graph:
     onnx.checker.check_model(model)
     path = folder / f"{trace.role}.onnx"
     onnx.save_model(model, path)
-    return graph_entry(path, trace.role, _specs(model.graph.input), _specs(model.graph.output))
+    return graph_entry(path, trace.role, tensor_specs(model.graph.input), tensor_specs(model.graph.output))
 
 
 def _free_axes(network: Network, axes: Mapping[str, Axes]) -> tuple[dict[int, Any], ...]:
@@ -272,7 +272,7 @@ def _least_steps(network: Network) -> int:
     return max(2, -(-network.size.minimum // network.size.multiple_of))
 
 
-def _specs(values: Any) -> tuple[TensorSpec, ...]:
+def tensor_specs(values: Any) -> tuple[TensorSpec, ...]:
     """Return the manifest's description of a graph's inputs or outputs."""
     return tuple(
         TensorSpec(
@@ -284,9 +284,10 @@ def _specs(values: Any) -> tuple[TensorSpec, ...]:
     )
 
 
-def _manifest(
+def make_manifest(
     entry: NetworkEntry, network: Network, graphs: tuple[Graph, ...], training: dict[str, Any], scores: dict[str, Any]
 ) -> Manifest:
+    """Return the manifest of a network's graphs. Raises RequestError if the bundle format does not support it."""
     multiple = network.size.multiple_of
     try:
         return Manifest(

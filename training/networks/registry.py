@@ -11,6 +11,7 @@ from .dtsr import DTSR, DTSR_S, DeepTemporalSR
 from .edvr import EDVR, EDVR_L, EDVR_M, EDVR_S
 from .fourier_s import FourierS, FourierSConfig
 from .rbpn import RBPN, RBPN_S, RBPNConfig
+from .rife import RIFE, RIFE_4, RIFE_S
 from .stinet import STINET_S, STINet, STINetConfig
 from .tmnet import TMNET_S, TMNet, TMNetConfig
 from .toflow import TOFLOW, TOFLOW_S, TOFlow
@@ -38,6 +39,7 @@ _STINET = "Yue and Shi, STINet, 2022"
 _EDVR = "Wang et al., EDVR, 2019"
 _RBPN = "Haris et al., RBPN, CVPR 2019"
 _TOFLOW = "Xue et al., TOFlow, 2019"
+_RIFE = "Huang et al., RIFE, ECCV 2022"
 _DTSR = "Zuckerman et al., Across Scales & Across Dimensions, ECCV 2020"
 _ADAVSR = "Gupta et al., Ada-VSR, ACM MM 2021"
 _YOO_KIM = "Yoo and Kim 2021"  # tables of public weights, in their paper on self-supervised adaptation
@@ -65,6 +67,8 @@ NETWORKS = (
     NetworkEntry("rbpn", RBPN, RBPNConfig(), _RBPN, f"Vid4 27.15 / 0.8208 ({_YOO_KIM}, table 1)"),
     NetworkEntry("toflow-s", TOFlow, TOFLOW_S, _TOFLOW, licence=_OURS),
     NetworkEntry("toflow", TOFlow, TOFLOW, _TOFLOW, f"Vid4 25.86 / 0.7625 ({_YOO_KIM}, table 1)"),
+    NetworkEntry("rife-s", RIFE, RIFE_S, _RIFE, licence=_OURS),
+    NetworkEntry("rife", RIFE, RIFE_4, _RIFE),
     NetworkEntry("dtsr-s", DeepTemporalSR, DTSR_S, _DTSR, licence=_OURS),
     NetworkEntry(
         "dtsr",

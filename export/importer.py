@@ -1,0 +1,138 @@
+"""Import the weights of others as bundles: networks of one image that spandrel knows, RIFE, and ONNX files."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.contract.bundle import file_sha256
+from ..engine.contract.errors import ExportError, RequestError, StvsrError
+from ..engine.contract.manifest import LARGEST_PX
+from ..training.checkpoints import load_official, read_state_dict
+from ..training.networks.registry import NetworkEntry, find_network
+from ..training.networks.rife import RIFE, find_config
+from .exporter import export_bundle
+from .halo import measure_halo
+from .image_network import ImageNetwork, find_image_network, with_grid
+from .image_onnx import ONNX, OnnxOptions, import_onnx
+
+_UNKNOWN = "unknown"
+# Steps of size at which networks are traced, in this order: those that attend inside windows need multiples of them.
+_GRIDS = (1, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a file does not say about its network; None is found out, or unknown."""
+
+    licence: str | None = None  # of the weights
+    source: str | None = None  # where they come from, such as an address
+    halo_px: int | None = None  # for tiles; None: measured
+    flow_scale: float | None = None  # of RIFE
+    onnx: OnnxOptions = OnnxOptions()  # noqa: RUF009 - frozen
+
+
+def import_weights(path: Path, folder: Path, options: ImportOptions, overwrite: bool = False) -> list[str]:
+    """Write a bundle with the network of a file to `folder`, and return notes for the user.
+
+    The graphs are compared with the original at sizes that were not traced. Raises CheckpointError for a file that is
+    no checkpoint or of an unknown network, RequestError for a network that does not enlarge frames and for options
+    without an effect, BackendError if a package is missing, and ExportError if the graphs differ from the original.
+    """
+    notes = [
+        f"The {name} of the weights is recorded as '{_UNKNOWN}': pass --{name} to record it."
+        for name, value in (("licence", options.licence), ("source", options.source))
+        if value is None
+    ]
+    if options.halo_px is not None and not 0 <= options.halo_px <= LARGEST_PX:
+        raise RequestError(f"A halo of {options.halo_px} pixels is impossible: give 0 to {LARGEST_PX}.")
+    if path.suffix.lower() == ONNX:
+        _refuse({"--flow-scale": options.flow_scale}, "an ONNX file")
+        record = _record(path, options)
+        return notes + import_onnx(
+            path, folder, options.onnx, record, options.licence or _UNKNOWN, options.halo_px, overwrite
+        )
+    given = {"--scale": options.onnx.scale, "--range": options.onnx.range, "--layout": options.onnx.layout}
+    _refuse(given, "weights, which show them")
+    state = read_state_dict(path)
+    record = _record(path, options)
+    if (config := find_config(state)) is not None:
+        _refuse({"--halo": options.halo_px}, "RIFE, which sees whole frames")
+        entry = find_network("rife")
+        network = RIFE(replace(config, flow_scale=options.flow_scale or 1.0)).eval()
+        load_official(network, state)
+        export_bundle(_entry(replace(entry, config=network.config), options), network, folder, record, None, overwrite)
+        return notes
+    _refuse({"--flow-scale": options.flow_scale}, "a network of single images")
+    found, image_network = find_image_network(state, path)
+    notes += _export_image_network(_entry(found, options), image_network, folder, record, options.halo_px, overwrite)
+    return notes
+
+
+def _export_image_network(
+    entry: NetworkEntry,
+    network: ImageNetwork,
+    folder: Path,
+    record: dict[str, Any],
+    halo_px: int | None,
+    overwrite: bool,
+) -> list[str]:
+    """Export a network at the first grid of sizes at which it can be traced, and return notes."""
+    if halo_px is None:
+        network.halo_px = _measured_halo(network)
+    else:
+        network.halo_px = halo_px
+    failures: list[Exception] = []
+    for grid in _GRIDS:
+        tried = with_grid(network, grid)
+        if failures and tried.size == network.size:
+            continue
+        tried.halo_px = network.halo_px
+        try:
+            export_bundle(entry, tried, folder, record, None, overwrite)
+        except StvsrError:
+            raise
+        except Exception as error:  # the tracer raises almost any kind
+            failures.append(error)
+            continue
+        return (
+            []
+            if tried.halo_px is not None
+            else [
+                f"{entry.name} sees more of the frame than tiles can overlap by, so that frames are never cut:"
+                " large ones take much memory. Pass --halo PIXELS to cut them anyway."
+            ]
+        )
+    reason = (str(failures[0]).strip().splitlines() or [type(failures[0]).__name__])[0].rstrip(".:")
+    raise ExportError(
+        f"{entry.name} cannot be traced at sizes that are free ({reason}): export it to ONNX with its own program, and"
+        " import that file."
+    ) from failures[0]
+
+
+def _measured_halo(network: ImageNetwork) -> int | None:
+    with torch.no_grad(), suppress(RuntimeError):
+        return measure_halo(
+            lambda frames: network(torch.from_numpy(frames)[:, None])[:, 0].numpy(),
+            network.config.scale,
+            network.size.multiple_of,
+            network.size.minimum,
+        )
+    return None
+
+
+def _entry(entry: NetworkEntry, options: ImportOptions) -> NetworkEntry:
+    return replace(entry, licence=options.licence or _UNKNOWN)
+
+
+def _record(path: Path, options: ImportOptions) -> dict[str, Any]:
+    """Return the manifest's record of an imported file."""
+    return {"imported": {"file": path.name, "sha256": file_sha256(path), "source": options.source or _UNKNOWN}}
+
+
+def _refuse(options: dict[str, object], subject: str) -> None:
+    """Raise RequestError for options that were given and have no effect."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise RequestError(f"{' and '.join(given)} has no effect on {subject}: leave it out.")
