@@ -102,12 +102,17 @@ def _examples(network: Network, roles: Set[Role]) -> list[Example]:
             continue
         inputs["time"] = torch.tensor(times)
         examples += pair_examples(inputs, roles, scale, (int(scale), int(scale) + 1))
+    if network.window.frames == 1:  # may pad inside itself: sizes that are not multiples of its own windows
+        step, off = size_step(network), network.size.multiple_of
+        inputs = _example_inputs(network, 1, 3 * step + off, 4 * step - off, CHECKED_FRAMES)
+        examples.append(Example("network", inputs))
     return examples
 
 
 def size_step(network: Network) -> int:
-    """Return the unit of traced and checked sizes, in pixels."""
-    return -(-MIN_STEP_PX // network.size.multiple_of) * network.size.multiple_of
+    """Return the unit of traced and checked sizes, in pixels: two of it are enough for the network."""
+    least_px = max(MIN_STEP_PX, -(-network.size.minimum // 2))
+    return -(-least_px // network.size.multiple_of) * network.size.multiple_of
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from ..training.networks.registry import NetworkEntry
 
 _CHANNELS = 3
 _LEAST_PX = 2
+_MINIMA_PX = (8, 16, 32, 48, 64, 128)  # smallest sides that are tried, after the declared one
+_TRIED_PX = 48
 _AGREEMENT = 1e-4  # with spandrel's own call
 
 Call = Callable[[Any, Tensor], Tensor]
@@ -48,7 +50,7 @@ class ImageNetwork(Network):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(B, 1, 3, h, w)` in [0, 1] -> `(B, 1, 3, s * h, s * w)`, not clamped"""
-        return self.call(self.model, frames[:, 0]).unsqueeze(1)
+        return self.call(self.model, frames[:, 0].clone()).unsqueeze(1)  # some models write into their input
 
 
 def find_image_network(state: Mapping[str, Tensor], path: object) -> tuple[NetworkEntry, ImageNetwork]:
@@ -77,7 +79,9 @@ def find_image_network(state: Mapping[str, Tensor], path: object) -> tuple[Netwo
     config = ImageNetworkConfig(tuple(found.tags), found.scale)
     call: Call = getattr(found, "_call_fn", lambda model, image: model(image))  # `_try` compares it with spandrel's own
     network = ImageNetwork(found.model.cpu().float().eval(), call, config, size)
+    network.size = _accepted(network, path)
     _try(network, found, path)
+    _settle(network)
     name = found.architecture.id
     return NetworkEntry(name, lambda _: network, config, f"{found.architecture.name}, by spandrel"), network
 
@@ -119,10 +123,32 @@ def _check(spandrel: Any, found: Any, path: object) -> None:
         raise RequestError(f"{path} contains a {name} for square images alone: choose a network for any size.")
 
 
+def _settle(network: ImageNetwork) -> None:
+    """Keep the weights that SPAN computes anew from others in every run: PyTorch crashes where it traces that."""
+    for module in network.model.modules():
+        if callable(getattr(module, "update_params", None)):
+            module.update_params = lambda: None  # type: ignore[assignment]  # a method of one object
+
+
+@torch.no_grad()
+def _accepted(network: ImageNetwork, path: object) -> SizeConstraint:
+    """Return the sizes that a network accepts: from its declared minimum on, or from a larger one that it needs."""
+    for least in (network.size.minimum, *_MINIMA_PX):
+        side = network.size.padded(least)
+        try:
+            network(torch.full((1, 1, _CHANNELS, side, side), 0.5))
+        except RuntimeError as error:
+            failure = error
+            continue
+        return SizeConstraint(minimum=side, multiple_of=network.size.multiple_of)
+    reason = str(failure).splitlines()[0].rstrip(".")
+    raise RequestError(f"The network in {path} does not run on images ({reason}): choose another one.") from failure
+
+
 @torch.no_grad()
 def _try(network: ImageNetwork, found: Any, path: object) -> None:
     """Raise RequestError unless the network runs as spandrel runs it, and returns an image of the declared size."""
-    side = network.size.padded(32)
+    side = network.size.padded(_TRIED_PX)
     image = torch.rand(1, _CHANNELS, side, side, generator=torch.Generator().manual_seed(0))
     output = network(image[:, None])[:, 0]
     expected = (1, _CHANNELS, side * network.config.scale, side * network.config.scale)
@@ -133,5 +159,5 @@ def _try(network: ImageNetwork, found: Any, path: object) -> None:
         )
     if not torch.isfinite(output).all():
         raise RequestError(f"The network in {path} computes values that are not finite numbers: choose other weights.")
-    if float((output.clamp(0, 1) - found(image)).abs().max()) > _AGREEMENT:
+    if float((output.clamp(0, 1) - found(image.clone())).abs().max()) > _AGREEMENT:
         raise BackendError("This version of spandrel runs networks in another way than stvsr: install spandrel 0.4.")

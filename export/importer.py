@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..engine.contract.bundle import file_sha256
-from ..engine.contract.errors import ExportError, RequestError, StvsrError
+from ..engine.contract.errors import BackendError, ExportError, RequestError
 from ..engine.contract.manifest import LARGEST_PX
 from ..training.checkpoints import load_official, read_state_dict
 from ..training.networks.registry import NetworkEntry, find_network
@@ -92,9 +92,9 @@ def _export_image_network(
         tried.halo_px = network.halo_px
         try:
             export_bundle(entry, tried, folder, record, None, overwrite)
-        except StvsrError:
+        except (RequestError, BackendError):
             raise
-        except Exception as error:  # the tracer raises almost any kind
+        except Exception as error:  # the tracer raises almost any kind; graphs for some sizes alone fail or differ
             failures.append(error)
             continue
         return (
