@@ -13,6 +13,7 @@ from ..training.networks.base import Network
 from ..training.networks.registry import NetworkEntry
 
 _CHANNELS = 3
+_REASON = 160  # characters
 _LEAST_PX = 2
 _MINIMA_PX = (8, 16, 32, 48, 64, 128)  # smallest sides that are tried, after the declared one
 _TRIED_PX = 48
@@ -68,7 +69,7 @@ def find_image_network(state: Mapping[str, Tensor], path: object) -> tuple[Netwo
             " enlarges images, or export the network to ONNX."
         ) from error
     except Exception as error:  # the state dict of a known network with wrong shapes raises almost any kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+        reason = short_reason(error)
         raise CheckpointError(
             f"The weights in {path} look like those of a known network and do not fit it ({reason}): download the file"
             " again, or choose another one."
@@ -91,6 +92,12 @@ def with_grid(network: ImageNetwork, grid: int) -> ImageNetwork:
     return ImageNetwork(network.model, network.call, network.config, network.size, grid).eval()
 
 
+def short_reason(error: Exception) -> str:
+    """Return the start of the first line of an error, for a sentence about it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line[:_REASON].rstrip(" .:")
+
+
 def _spandrel() -> Any:
     try:
         import spandrel
@@ -99,7 +106,7 @@ def _spandrel() -> Any:
             f'Importing PyTorch weights needs {error.name}, which is not installed: pip install "stvsr[import]".'
         ) from error
     except (ImportError, RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = short_reason(error)
         raise BackendError(
             f"spandrel cannot be loaded ({reason}): install the torchvision that belongs to this PyTorch."
         ) from error
@@ -141,7 +148,7 @@ def _accepted(network: ImageNetwork, path: object) -> SizeConstraint:
             failure = error
             continue
         return SizeConstraint(minimum=side, multiple_of=network.size.multiple_of)
-    reason = str(failure).splitlines()[0].rstrip(".")
+    reason = short_reason(failure)
     raise RequestError(f"The network in {path} does not run on images ({reason}): choose another one.") from failure
 
 

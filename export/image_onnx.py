@@ -13,24 +13,26 @@ import torch
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
-from ..engine.backends.onnxruntime import OrtSession
+from ..engine.backends.onnxruntime import OrtSession, quiet_stderr
 from ..engine.contract.bundle import LARGEST_GRAPH, Bundle, graph_entry, new_bundle, write_manifest
-from ..engine.contract.errors import BackendError, CheckpointError, ExportError, RequestError
+from ..engine.contract.errors import CheckpointError, ExportError, RequestError, StvsrError
 from ..engine.contract.files import check_file
 from ..engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWindow
 from ..training.networks.base import Network
 from ..training.networks.registry import NetworkEntry
 from .exporter import OPSET, make_manifest, tensor_specs
 from .halo import measure_halo
+from .image_network import short_reason
 from .parity import TOLERANCE, Example
 from .precision import measure_precisions
 
 ONNX = ".onnx"
 LAYOUTS, RANGES = ("NCHW", "NHWC"), (1, 255)
 _CHANNELS = 3
+HALF_TOLERANCE = 2**-10  # a step of float16 near white: runtimes round at different places
 _STEPS = (1, 2, 4, 8, 16, 32, 64)  # sizes are tried as odd multiples of these
 _LEAST_PX = 32  # of the sides that are tried
-_CLEARLY = 2  # times smaller is the error of the right range
+_ALIKE = 0.1  # largest mean difference between an enlarged frame and one whose pixels are repeated
 _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
@@ -73,6 +75,7 @@ class _Wrapped(NamedTuple):
 
 
 def import_onnx(
+    original: onnx.ModelProto,
     path: Path,
     folder: Path,
     options: OnnxOptions,
@@ -81,17 +84,17 @@ def import_onnx(
     halo_px: int | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Write a bundle with the graph of an ONNX file to `folder`, and return notes for the user.
+    """Write a bundle with a graph of `read_onnx` to `folder`, and return notes for the user; `path` is its file.
 
-    Raises CheckpointError for a file that is no ONNX graph, RequestError for a graph that does not turn an image into
-    one of the same or a larger size and for options that do not fit it, and ExportError if the bundle's graph differs.
+    Raises RequestError for a graph that does not turn an image into one of the same or a larger size and for options
+    that do not fit it, and ExportError if the bundle's graph differs.
     """
     if options.range not in (None, *RANGES):
         raise RequestError(f"There is no range {options.range}: choose 1 or 255, the value of white.")
     if options.layout not in (None, *LAYOUTS):
         raise RequestError(f"There is no layout {options.layout}: choose {' or '.join(LAYOUTS)}.")
-    original = _read(path)
-    wrapped = _wrap_by_trial(original, options, path)
+    with quiet_stderr():  # ONNX Runtime writes about trials that fail
+        wrapped = _wrap_by_trial(original, options, path)
     network = OnnxNetwork(wrapped.config, wrapped.step)
     scale = wrapped.config.scale
     with new_bundle(folder, overwrite) as partial:
@@ -124,8 +127,11 @@ def import_onnx(
     return notes
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    """Read an ONNX file and check that it has one image as its input and one as its output."""
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file and check that it has one image as its input and one as its output.
+
+    Raises CheckpointError for a file that is no ONNX graph, and RequestError for other inputs and outputs.
+    """
     try:
         check_file(path.stat(), path, LARGEST_GRAPH)
         model = onnx.load(path)
@@ -157,7 +163,7 @@ def _wrap_by_trial(original: onnx.ModelProto, options: OnnxOptions, path: Path) 
     shape = original.graph.input[0].type.tensor_type.shape.dim
     declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in shape]
     layouts = [options.layout] if options.layout else _layouts(declared, path)
-    standard = _with_opset(original)
+    standard = _with_opset(_in_float32(original))
     reason = ""
     for layout, batch, step in product(layouts, ("batch", 1), _STEPS):
         try:
@@ -168,9 +174,11 @@ def _wrap_by_trial(original: onnx.ModelProto, options: OnnxOptions, path: Path) 
         except _TrialError as error:
             reason = reason or str(error)
             continue
-        if difference > TOLERANCE:
+        half = original.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+        allowed = HALF_TOLERANCE if half else TOLERANCE
+        if difference > allowed:
             raise ExportError(
-                f"The bundle's graph differs from {path} by {difference:.2e}, and at most {TOLERANCE:.1e} is allowed:"
+                f"The bundle's graph differs from {path} by {difference:.2e}, and at most {allowed:.1e} is allowed:"
                 " nothing was written."
             )
         return _Wrapped(model, OnnxConfig(scale, white, layout), step, difference)
@@ -186,14 +194,14 @@ class _TrialError(Exception):
 
 def _layouts(declared: list[int | None], path: Path) -> list[str]:
     """Return the layouts that fit the declared shape of the input."""
-    fitting = [layout for layout in LAYOUTS if declared[_channel_axis(layout)] in (None, _CHANNELS)]
-    exact = [layout for layout in fitting if declared[_channel_axis(layout)] == _CHANNELS]
+    exact = [layout for layout in LAYOUTS if declared[_channel_axis(layout)] == _CHANNELS]
+    fitting = exact or (list(LAYOUTS) if declared[1:] == [None] * 3 else [])
     if not fitting:
         raise RequestError(
             f"The input of {path} has the shape ({', '.join('free' if n is None else str(n) for n in declared)}),"
             f" without an axis of {_CHANNELS} channels: choose a network for RGB images."
         )
-    return exact or fitting
+    return fitting
 
 
 def _channel_axis(layout: str) -> int:
@@ -218,6 +226,23 @@ def _free(model: onnx.ModelProto, layout: str) -> onnx.ModelProto:
     return copied
 
 
+def _in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that computes in float32 what the model computes in float16: hosts choose their own precision."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    for value in (*copied.graph.input, *copied.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    constants = [attribute.t for node in copied.graph.node for attribute in node.attribute if attribute.HasField("t")]
+    for tensor in (*copied.graph.initializer, *constants):
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for node in copied.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+    return copied
+
+
 def _with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the model in the opset of all bundles, or unchanged where it cannot be converted."""
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
@@ -236,8 +261,8 @@ def _run(model: onnx.ModelProto, frames: np.ndarray, layout: str, white: int) ->
     try:
         with OrtSession(model.SerializeToString()) as session:
             output = np.asarray(session.run({source.name: np.ascontiguousarray(array)})[target.name], np.float32)
-    except (BackendError, RequestError) as error:
-        raise _TrialError(str(error).rstrip(".")) from error
+    except StvsrError as error:
+        raise _TrialError(short_reason(error)) from error
     output = output / np.float32(white)
     return output.transpose(0, 3, 1, 2) if layout == "NHWC" else output
 
@@ -259,20 +284,18 @@ def _found_scale(model: onnx.ModelProto, layout: str, step: int, options: OnnxOp
 
 
 def _found_range(model: onnx.ModelProto, layout: str, step: int, scale: int, path: Path) -> int:
-    """Return the range in which the output is most like the input.
+    """Return the first range in which the output is like the input.
 
-    Raises RequestError if the outputs differ and none is much closer.
+    A network for the range of 1 may well accept larger values too, but one for 255 sees almost black frames at 1.
+    Raises RequestError if the output is like the input in neither.
     """
     frame = _frame(*_sides(step))[:1]
     larger = frame.repeat(scale, 2).repeat(scale, 3)
-    outputs = {white: _run(_free(model, layout), frame, layout, white) for white in RANGES}
-    errors = {white: float(np.abs(output - larger).mean()) for white, output in outputs.items()}
-    best, other = sorted(RANGES, key=lambda white: (not np.isfinite(errors[white]), errors[white]))
-    if np.allclose(outputs[best], outputs[other], atol=TOLERANCE):
-        return RANGES[0]
-    if errors[best] * _CLEARLY > errors[other]:
-        raise RequestError(f"Trials do not show whether white is 1 or 255 in {path}: pass --range 1 or --range 255.")
-    return best
+    for white in RANGES:
+        difference = np.abs(_run(_free(model, layout), frame, layout, white) - larger).mean()
+        if difference < _ALIKE:  # not so if it is no number
+            return white
+    raise RequestError(f"Trials do not show whether white is 1 or 255 in {path}: pass --range 1 or --range 255.")
 
 
 def _wrapped(original: onnx.ModelProto, config: OnnxConfig, batch: str | int) -> onnx.ModelProto:
@@ -283,21 +306,17 @@ def _wrapped(original: onnx.ModelProto, config: OnnxConfig, batch: str | int) ->
         model = onnx.compose.add_prefix(model, "image/")
         graph = model.graph
     (source,), (target,) = graph.input, graph.output
-    s, half = config.scale, source.type.tensor_type.elem_type == TensorProto.FLOAT16
+    s = config.scale
     constants = {"stvsr/axis": np.array([1]), "stvsr/white": np.array(config.range, np.float32)}
     nodes = list(graph.node)
     before: list[tuple[str, list[str], dict[str, Any]]] = [("Squeeze", ["stvsr/axis"], {})]
     after: list[tuple[str, list[str], dict[str, Any]]] = []
-    if target.type.tensor_type.elem_type == TensorProto.FLOAT16:
-        after.append(("Cast", [], {"to": TensorProto.FLOAT}))
     if config.layout == "NHWC":
         before.append(("Transpose", [], {"perm": [0, 2, 3, 1]}))
         after.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
     if config.range != 1:
         before.append(("Mul", ["stvsr/white"], {}))
         after.append(("Div", ["stvsr/white"], {}))
-    if half:
-        before.append(("Cast", [], {"to": TensorProto.FLOAT16}))
     after.append(("Unsqueeze", ["stvsr/axis"], {}))
     new = [*_chain("frames", source.name, before, "stvsr/before"), *nodes]
     new += _chain(target.name, "upscaled", after, "stvsr/after")
@@ -343,8 +362,8 @@ def _difference(
             expected = np.concatenate([_run(original, frame[None], config.layout, config.range) for frame in frames])
             try:
                 actual = np.asarray(session.run({"frames": frames[:, None]})["upscaled"])[:, 0]
-            except (BackendError, RequestError) as error:
-                raise _TrialError(str(error).rstrip(".")) from error
+            except StvsrError as error:
+                raise _TrialError(short_reason(error)) from error
             if actual.shape != expected.shape or not np.isfinite(expected).all():
                 raise _TrialError("its values are not finite numbers, or its frames depend on each other")
             largest = max(largest, float(np.abs(actual - expected).max()))
@@ -356,8 +375,8 @@ def _difference(
 def _check_larger(session: OrtSession, size: tuple[int, int], scale: int) -> None:
     try:
         output = np.asarray(session.run({"frames": _frame(*size)[:1, None]})["upscaled"])
-    except (BackendError, RequestError) as error:
-        raise _TrialError(str(error).rstrip(".")) from error
+    except StvsrError as error:
+        raise _TrialError(short_reason(error)) from error
     if output.shape[-2:] != (size[0] * scale, size[1] * scale):
         raise _TrialError("its size is fixed")
 

@@ -15,12 +15,12 @@ from ..training.networks.registry import NetworkEntry, find_network
 from ..training.networks.rife import RIFE, find_config
 from .exporter import export_bundle
 from .halo import measure_halo
-from .image_network import ImageNetwork, find_image_network, with_grid
-from .image_onnx import ONNX, OnnxOptions, import_onnx
+from .image_network import ImageNetwork, find_image_network, short_reason, with_grid
+from .image_onnx import ONNX, OnnxOptions, import_onnx, read_onnx
 
 _UNKNOWN = "unknown"
 # Steps of size at which networks are traced, in this order: those that attend inside windows need multiples of them.
-_GRIDS = (1, 8, 16, 32, 64)
+_GRIDS = (1, 16, 64)
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ def import_weights(path: Path, folder: Path, options: ImportOptions, overwrite: 
         raise RequestError(f"A halo of {options.halo_px} pixels is impossible: give 0 to {LARGEST_PX}.")
     if path.suffix.lower() == ONNX:
         _refuse({"--flow-scale": options.flow_scale}, "an ONNX file")
+        graph = read_onnx(path)
         record = _record(path, options)
         return notes + import_onnx(
-            path, folder, options.onnx, record, options.licence or _UNKNOWN, options.halo_px, overwrite
+            graph, path, folder, options.onnx, record, options.licence or _UNKNOWN, options.halo_px, overwrite
         )
     given = {"--scale": options.onnx.scale, "--range": options.onnx.range, "--layout": options.onnx.layout}
     _refuse(given, "weights, which show them")
@@ -105,7 +106,7 @@ def _export_image_network(
                 " large ones take much memory. Pass --halo PIXELS to cut them anyway."
             ]
         )
-    reason = (str(failures[0]).strip().splitlines() or [type(failures[0]).__name__])[0].rstrip(".:")
+    reason = short_reason(failures[-1])
     raise ExportError(
         f"{entry.name} cannot be traced at sizes that are free ({reason}): export it to ONNX with its own program, and"
         " import that file."

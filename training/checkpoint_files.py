@@ -4,9 +4,11 @@ A file is checked before PyTorch reads it, so that a small one cannot ask for mu
 """
 
 import json
+import re
 import warnings
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from ..engine.contract.shortage import describe_shortage
 LARGEST_CHECKPOINT = 8 << 30  # bytes
 _LARGEST_RECORD = 64 << 20  # bytes of the pickle in an archive, which names the tensors
 _LONGEST_HEADER = 100 << 20  # bytes, that safetensors allows
+_NAMES_CODE = re.compile("unsupported (global|class)", re.IGNORECASE)  # in the errors of torch.load
 SAFETENSORS = ".safetensors"
 
 
@@ -47,6 +50,13 @@ def read_checkpoint(path: Path, device: str = "cpu") -> object:
     except Exception as error:  # damaged files raise almost any kind in torch.load
         if (shortage := describe_shortage(error)) is not None:
             raise BackendError(f"The checkpoint {path} cannot be loaded. {shortage}") from error
+        if isinstance(error, UnpicklingError) and _NAMES_CODE.search(str(error)):
+            raise CheckpointError(
+                f"The checkpoint {path} contains other objects than weights, which could run code: choose a file of"
+                " weights alone, such as .safetensors."
+            ) from error
+        if isinstance(error, UnpicklingError):
+            raise CheckpointError(f"{path} is no checkpoint of PyTorch: choose another file.") from error
         reason = (str(error).splitlines() or ["it ends too soon"])[0].rstrip(".")
         raise CheckpointError(f"The checkpoint {path} cannot be read ({reason}): copy or download it again.") from error
 

@@ -217,7 +217,7 @@ def cuda_is_offered() -> bool:
 def import_onnxruntime() -> ModuleType:
     """Import ONNX Runtime with its telemetry and its warnings off."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is imported
-    with _quiet_stderr():
+    with quiet_stderr():
         import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
     onnxruntime.set_default_logger_severity(_ERROR)
     return onnxruntime
@@ -301,7 +301,7 @@ def _describe(graph: str | Path | bytes) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Discard what native code writes to stderr: some GPU builds warn about missing devices when imported."""
     try:
         saved = os.dup(2)

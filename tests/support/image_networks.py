@@ -20,19 +20,6 @@ SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
     "SwiftSRGAN": ("SwiftSRGAN.Generator", 4, {"num_channels": 16, "num_blocks": 2}),
     "DITN": ("DITN_Real.DITN_Real", 2, {"dim": 12, "ITL_blocks": 1, "SAL_blocks": 1, "upscale": 2}),
     "MoESR": ("MoESR.MoESR", 2, {"scale": 2, "dim": 16, "n_blocks": 1, "n_block": 1, "upsample_dim": 16}),
-    "SwinIR": (
-        "SwinIR.SwinIR",
-        2,
-        {
-            "embed_dim": 12,
-            "depths": [2, 2],
-            "num_heads": [2, 2],
-            "window_size": 8,
-            "upscale": 2,
-            "upsampler": "pixelshuffle",
-            "img_size": 16,
-        },
-    ),
 }
 QUICK = ("Compact", "SPAN")
 

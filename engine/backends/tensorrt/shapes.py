@@ -24,15 +24,12 @@ def default_shapes(manifest: Manifest) -> dict[str, tuple[int, int, int]]:
     for name, usual in _USUAL_PX.items():
         smallest, largest = padded(1), padded(_LARGEST_PX)
         shapes[name] = (smallest, padded(usual), largest)
-        if isinstance(manifest.space, ContinuousSpace):
-            largest_target = int(manifest.space.maximum * largest)
-            shapes[f"target_{name}"] = (
-                _SMALLEST_TARGET_PX,
-                min(_USUAL_SCALE * padded(usual), largest_target),
-                largest_target,
-            )
-            largest_factor = int(manifest.space.maximum)
-            factor = (1, min(_USUAL_SCALE, largest_factor), largest_factor)
+        if manifest.window.kind == "pair":
+            space = manifest.space
+            most = space.maximum if isinstance(space, ContinuousSpace) else max(space.factors)
+            usual_target = int(min(_USUAL_SCALE, most) * padded(usual))
+            shapes[f"target_{name}"] = (_SMALLEST_TARGET_PX, usual_target, int(most * largest))
+            factor = (1, min(_USUAL_SCALE, int(most)), int(most))
             shapes[{"height": "factor_y", "width": "factor_x"}[name]] = factor
     return shapes
 
