@@ -173,7 +173,7 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
                     killed += _kill_a_worker(server, rng)
                 ended.set()
                 wrong = sum(result.result() for result in running)
-    settled = samples[len(samples) // 10 :]
+    steady = samples[len(samples) // 10 :]
     record(
         "serving",
         arguments.out,
@@ -185,11 +185,11 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
         jobs_done=sum(counts),
         jobs_wrong=wrong,
         workers_killed=killed,
-        server_mib_an_hour=round(slope([(at, own.memory_bytes) for at, own, _ in settled]) * 3600 / 2**20, 3),
-        server_mb=[round(own.memory_bytes / 1e6, 1) for _, own, _ in (settled[0], settled[-1])],
-        all_mb=[round(every.memory_bytes / 1e6, 1) for _, _, every in (settled[0], settled[-1])],
-        server_descriptors=[own.descriptors for _, own, _ in (settled[0], settled[-1])],
-        server_threads=[own.threads for _, own, _ in (settled[0], settled[-1])],
+        server_mib_an_hour=round(slope([(at, own.memory_bytes) for at, own, _ in steady]) * 3600 / 2**20, 3),
+        server_mb=[round(own.memory_bytes / 1e6, 1) for _, own, _ in (steady[0], steady[-1])],
+        all_mb=[round(every.memory_bytes / 1e6, 1) for _, _, every in (steady[0], steady[-1])],
+        server_descriptors=[own.descriptors for _, own, _ in (steady[0], steady[-1])],
+        server_threads=[own.threads for _, own, _ in (steady[0], steady[-1])],
     )
 
 
