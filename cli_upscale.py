@@ -23,8 +23,9 @@ from .cli_options import (
     record_options,
     refuse_without,
 )
+from .cli_progress import ProgressOptions, RunEvents
 from .engine.contract.errors import RequestError
-from .terminal import Terminal, err, headline, interruptible, note, out, plain, progress_bar
+from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -50,6 +51,7 @@ def upscale(
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
+    shown: ProgressOptions,
     output: Annotated[
         str | None,
         typer.Option(
@@ -74,12 +76,15 @@ def upscale(
     adapt_per: Annotated[
         str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
     ] = None,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Enlarge videos and raise their frame rate."""
+    from .engine.media.pipes import is_pipe
     from .engine.pipeline.request import UpscaleRequest
 
+    if as_json and output is not None and is_pipe(output):
+        answers.json_on = err  # stdout has the video
+    shown.begin()
     if adapt and resume:
         raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
     options = {
@@ -98,18 +103,20 @@ def upscale(
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
         if output is None:
             raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
-        run_queue(sources, output, options, WorkerOptions(), None, no_progress, as_json)
+        run_queue(sources, output, options, WorkerOptions(), None, shown.hides_bar or as_json, as_json)
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
-    _upscale_one(request, resume, (adapt_per or "video", adaptation) if adapt else None, no_progress, as_json)
+    shown.divert_native_lines()
+    adapted = (adapt_per or "video", adaptation) if adapt else None
+    _upscale_one(request, resume, adapted, shown.hides_bar or as_json, as_json)
 
 
 def _upscale_one(
     request: "UpscaleRequest",
     resume: bool,
     adaptation: tuple[str, AdaptOptions] | None,
-    no_progress: bool,
+    hides_bar: bool,
     as_json: bool,
 ) -> None:
     """Upscale one input, show the progress and print the report."""
@@ -119,21 +126,22 @@ def _upscale_one(
 
     name = plain(Path(request.input).name)
     to_pipe = request.output is not None and is_pipe(request.output)
+    events = RunEvents(request)
     kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
-    shown: list[str] = []
     with (
         interruptible("the output is not complete" if to_pipe else kept),
-        progress_bar(no_progress or as_json) as progress,
+        progress_bar(hides_bar) as progress,
         tempfile.TemporaryDirectory(prefix="stvsr-") if adaptation else nullcontext("") as folder,
     ):
         task = progress.add_task(name, total=None, note="")
-        show = _show_frames(progress, task, name)
+        show = _show_frames(progress, task, name, events)
 
         def warn(warning: str) -> None:
+            events.warn(warning)
             if not as_json:
-                shown.append(warning)
-                note(warning)
+                note(warning, event=False)
 
+        events.start("survey" if resume else "adapt" if adaptation else "upscale")
         if resume:
             report = upscale_resumable(request, show, on_warning=warn)
         else:
@@ -141,25 +149,34 @@ def _upscale_one(
             if adaptation is not None:
                 adapted = adapt_scenes(request, *adaptation, Path(folder), progress, task)
             report = run(request, show, adapted, on_warning=warn)
+    for warning in report.warnings:
+        if warning not in events.warned:
+            warn(warning)
+    events.finish(report)
     console = err if to_pipe else out
+    if console is err and answers.only_events:
+        return
     if as_json:
         console.print_json(json.dumps(report.as_dict()))
     else:
-        _print_report(report, console, shown)
+        _print_report(report, console)
 
 
-def _show_frames(progress: "RichProgress", task: "TaskID", name: str) -> Callable[["Progress"], None]:
-    """Return a function that shows a run's progress on a bar."""
+def _show_frames(
+    progress: "RichProgress", task: "TaskID", name: str, events: RunEvents
+) -> Callable[["Progress"], None]:
+    """Return a function that shows a run's progress on a bar, and sends its events."""
 
     def advance(done: "Progress") -> None:
         note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
         progress.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
+        events.advance(done.frames_in, done.total_in, done.cuts)
 
     return advance
 
 
-def _print_report(report: "Report", console: Terminal, shown: list[str]) -> None:
-    """Print a report, without the warnings that were shown before."""
+def _print_report(report: "Report", console: Terminal) -> None:
+    """Print a report, without its warnings."""
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
     how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
@@ -177,6 +194,3 @@ def _print_report(report: "Report", console: Terminal, shown: list[str]) -> None
         console.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
         if not record["kept"]:
             note(f"{scene}the original weights were used.")
-    for warning in report.warnings:
-        if warning not in shown:
-            note(warning)
