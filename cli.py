@@ -12,6 +12,7 @@ from . import __version__
 from .cli_adaptation import adapt
 from .cli_batch import batch
 from .cli_bundles import compile_, install, models, pack
+from .cli_compare import compare
 from .cli_evaluation import evaluate
 from .cli_info import info
 from .cli_serving import serve
@@ -118,7 +119,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(upscale, models, install, pack, info),
-    *(batch, serve, triton, adapt, export, train, evaluate),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate),
 )
 for _command in _COMMANDS:
     app.command()(_command)

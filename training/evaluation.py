@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.errors import RequestError, StvsrError
+from ..engine.contract.metrics import SSIM_PX, luma, psnr, ssim
 from .clips import read_clip
 from .compression import compress
-from .metrics import SSIM_PX, luma, psnr, ssim
 from .resize import imresize, to_uint8
 
 # (small frames (3, h, w) in [0, 1], factor in time, (H, W)) -> `factor` frames (3, H, W) in [0, 1] for each of them
