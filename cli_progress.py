@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +20,11 @@ from .terminal import answers, err
 if TYPE_CHECKING:
     from fractions import Fraction
 
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
     from .engine.pipeline.batch import Outcome
-    from .engine.pipeline.report import Report
+    from .engine.pipeline.report import Progress, Report
     from .engine.pipeline.request import UpscaleRequest
 
 _KINDS = ("bar", "json", "none")
@@ -114,6 +117,17 @@ class ProgressOptions:
 def _print_line(event: str, facts: dict[str, Any]) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     err.print(Text(json.dumps({"time": now, "event": event, **facts})), soft_wrap=True)
+
+
+def show_frames(bar: "RichProgress", task: "TaskID", name: str, events: "RunEvents") -> "Callable[[Progress], None]":
+    """Return a function that shows a run's progress on a bar, and sends its events."""
+
+    def advance(done: "Progress") -> None:
+        note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
+        bar.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
+        events.advance(done.frames_in, done.total_in, done.cuts)
+
+    return advance
 
 
 class RunEvents:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -23,15 +22,13 @@ from .cli_options import (
     record_options,
     refuse_without,
 )
-from .cli_progress import ProgressOptions, RunEvents
+from .cli_preview import write_preview
+from .cli_progress import ProgressOptions, RunEvents, show_frames
 from .engine.contract.errors import RequestError
 from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
-
-    from .engine.pipeline.report import Progress, Report
+    from .engine.pipeline.report import Report
     from .engine.pipeline.request import UpscaleRequest
 
 
@@ -72,6 +69,14 @@ def upscale(
             "--resume", help="Keep finished parts in .NAME.stvsr, from which the same command goes on if it is stopped."
         ),
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE",
+            help="Upscale only the five seconds with the most motion, into a page with the input beside the output.",
+            show_default="none",
+        ),
+    ] = None,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
     adapt_per: Annotated[
         str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
@@ -98,6 +103,15 @@ def upscale(
         raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
+    if preview is not None:
+        others = {"-o": output is not None, "--format": format is not None, "--resume": resume, "--adapt": adapt}
+        if taken := [name for name, given in others.items() if given]:
+            raise RequestError(f"--preview writes a page instead of the output: leave out {' and '.join(taken)}.")
+        if len(sources) > 1:
+            raise RequestError("--preview is of one input: name one.")
+        shown.divert_native_lines()
+        write_preview(UpscaleRequest(input=sources[0], **options), preview, shown.hides_bar or as_json, as_json)
+        return
     if is_queue(sources, output):
         if adapt or format is not None:
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
@@ -134,7 +148,7 @@ def _upscale_one(
         tempfile.TemporaryDirectory(prefix="stvsr-") if adaptation else nullcontext("") as folder,
     ):
         task = progress.add_task(name, total=None, note="")
-        show = _show_frames(progress, task, name, events)
+        show = show_frames(progress, task, name, events)
 
         def warn(warning: str) -> None:
             events.warn(warning)
@@ -160,19 +174,6 @@ def _upscale_one(
         console.print_json(json.dumps(report.as_dict()))
     else:
         _print_report(report, console)
-
-
-def _show_frames(
-    progress: "RichProgress", task: "TaskID", name: str, events: RunEvents
-) -> Callable[["Progress"], None]:
-    """Return a function that shows a run's progress on a bar, and sends its events."""
-
-    def advance(done: "Progress") -> None:
-        note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
-        progress.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
-        events.advance(done.frames_in, done.total_in, done.cuts)
-
-    return advance
 
 
 def _print_report(report: "Report", console: Terminal) -> None:

@@ -59,7 +59,7 @@ class ComparisonPage:
         if not 2 <= len(sides) <= 3:
             raise RequestError(f"A page compares two videos, or two with the truth, and not {len(sides)}.")
         self._layers = [_Layer(side) for side in sides]
-        self._rate = Fraction(rate).limit_denominator(1001)
+        self.rate = Fraction(rate).limit_denominator(1001)
         self._expected, self._title = max(1, min(frames, MOST_FRAMES)), title
         *others, last = sides
         self.scores = [Score(side.name, last.name) for side in others]
@@ -117,7 +117,7 @@ class ComparisonPage:
         self._lines = [int((number + 0.5) * height / lines) for number in range(lines)]
         for layer in self._layers:
             most = _CLIP_BYTES // len(self._layers)
-            layer.encoder = ClipEncoder(self._shown, self._rate, self._expected, most)
+            layer.encoder = ClipEncoder(self._shown, self.rate, self._expected, most)
 
     def _write(self, frames: Sequence[np.ndarray]) -> None:
         for layer, frame in zip(self._layers, frames, strict=True):
@@ -132,7 +132,7 @@ class ComparisonPage:
         data = {
             "kind": "picture" if is_picture else "video",
             "size": self._shown[::-1],
-            "rate": float(self._rate),
+            "rate": float(self.rate),
             "times": self._times,
             "lines": [] if is_picture else self._lines,
             "layers": layers,
@@ -186,7 +186,7 @@ class ComparisonPage:
         lines = [f"{_named(layer.side.name)} {html.escape(layer.side.detail)}" for layer in self._layers]
         count = len(self._times)
         scaled = "" if self._shown == self._size else f", shown at {self._shown[1]} × {self._shown[0]}"
-        many = "one picture" if count == 1 else f"{count} frames, {float(self._rate):.5g} a second"
+        many = "one picture" if count == 1 else f"{count} frames, {float(self.rate):.5g} a second"
         lines.append(f"Compared at {width} × {height}{scaled}: {many}.")
         return "".join(f"<p>{line}</p>" for line in lines)
 

@@ -2,43 +2,26 @@
 
 import base64
 import hashlib
-import io
-import json
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 from stvsr import RequestError
+from stvsr.engine.compare import motion
 from stvsr.engine.compare import page as page_module
 from stvsr.engine.compare.in_step import frames_in_step
+from stvsr.engine.compare.motion import liveliest
 from stvsr.engine.compare.page import ComparisonPage, Side
 from stvsr.engine.compare.scores import chart
 from stvsr.engine.contract.metrics import luma, psnr, ssim
 from stvsr.engine.media.reader import open_reader
 
-from tests.support.commands import Run, assert_one_clear_error, run_inside
-from tests.support.media import make_video, pan, write_png
+from tests.support.comparison import data_of, decoded, pictures, write_picture
+from tests.support.media import make_video, pan
 
 NAMES = ('a <b> & "c".mp4', "</script>.mp4", "truth.mp4")
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return run_inside(monkeypatch, capsys)
-
-
-def pictures(count: int, shape: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
-    """Return frames (h, w, 3) uint8 of an image that moves."""
-    return [np.ascontiguousarray(np.rint(255 * f).astype(np.uint8).transpose(1, 2, 0)) for f in pan(count, shape)]
-
-
-def write_picture(path: Path, rgb: np.ndarray) -> Path:
-    write_png(path, av.VideoFrame.from_ndarray(rgb, format="rgb24"))
-    return path
 
 
 def noisy(frames: list[np.ndarray], seed: int, strength: int = 20) -> list[np.ndarray]:
@@ -47,18 +30,6 @@ def noisy(frames: list[np.ndarray], seed: int, strength: int = 20) -> list[np.nd
         np.clip(f.astype(int) + random.integers(-strength, strength + 1, f.shape), 0, 255).astype(np.uint8)
         for f in frames
     ]
-
-
-def data_of(page: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
-    assert found is not None
-    data: dict[str, Any] = json.loads(found[1])
-    return data
-
-
-def decoded(content: bytes) -> list[np.ndarray]:
-    with av.open(io.BytesIO(content)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
 def write_page(path: Path, videos: list[list[np.ndarray]]) -> ComparisonPage:
@@ -168,48 +139,20 @@ def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(data["lines"]) * 40 * 160 <= 100_000
 
 
-def test_pictures_are_kept_without_loss(inside: Run, tmp_path: Path) -> None:
-    first, second = pictures(2, (33, 47))
-    paths = [write_picture(tmp_path / f"{name}.png", picture) for name, picture in (("a", first), ("b", second))]
-    done = inside("compare", *paths, "-o", tmp_path / "page.html", "--json")
-    assert done.returncode == 0, done.stderr
-    data = data_of(tmp_path / "page.html")
-    assert (data["kind"], data["size"]) == ("picture", [47, 33])
-    for layer, picture in zip(data["layers"], (first, second), strict=True):
-        assert layer["type"] == "image/png"
-        assert np.array_equal(decoded(base64.b64decode(layer["data"]))[0], picture)
-    answer = json.loads(done.stdout)
-    assert answer["bytes"] == (tmp_path / "page.html").stat().st_size
-    assert answer["scores"][0]["psnr_y_db"] == pytest.approx(psnr(luma(first), luma(second)), abs=1e-4)
-
-
-def test_a_part_of_videos_is_compared(inside: Run, tmp_path: Path) -> None:
-    clip = make_video(tmp_path / "clip.mp4", pan(12))
-    command = ("compare", clip, clip, clip, "-o", tmp_path / "page.html", "--start", "0.125", "--frames", "5")
-    done = inside(*command)
-    assert done.returncode == 0, done.stderr
-    assert "equal" in done.stdout
-    data = data_of(tmp_path / "page.html")
-    assert data["times"] == [n / 24 for n in range(5)]
-    assert len({layer["name"] for layer in data["layers"]}) == 1
-    shown = decoded(base64.b64decode(data["layers"][0]["data"]))[0]
-    with open_reader(clip) as reader:
-        frames = [np.abs(shown - 255 * frame.rgb.transpose(1, 2, 0)).mean() for frame in reader]
-    assert int(np.argmin(frames)) == 3
-    assert_one_clear_error(inside(*command), "page.html exists already", "--overwrite")
-
-
-def test_what_cannot_be_compared_is_refused(inside: Run, tmp_path: Path) -> None:
-    clip = make_video(tmp_path / "clip.mp4", pan(2))
-    for arguments, words in (
-        ((clip, "-o", "page.html"), ["Name two videos"]),
-        ((clip, clip, clip, clip, "-o", "page.html"), ["Name two videos"]),
-        ((clip, tmp_path / "none.mp4", "-o", tmp_path / "page.html"), ["none.mp4"]),
-        ((clip, clip, "-o", tmp_path / "page.mp4"), ["page.mp4", ".html"]),
-        ((clip, clip, "-o", tmp_path / "none" / "page.html"), ["none", "create it first"]),
-    ):
-        assert_one_clear_error(inside("compare", *arguments), *words)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4"]
+def test_a_page_without_frames_is_refused(tmp_path: Path) -> None:
     page = ComparisonPage([Side("a"), Side("b")], Fraction(25), 1, "x")
     with pytest.raises(RequestError, match="no frames"):
         page.write(tmp_path / "page.html")
+
+
+def test_the_liveliest_part_moves_and_has_no_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    still, other, moving = pan(1), [1 - frame for frame in pan(1)], pan(24)
+    cuts = [*still * 6, *other * 6] * 2  # in a second
+    clip = make_video(tmp_path / "clip.mp4", [*cuts, *still * 24, *moving, *still * 24])
+    with open_reader(clip) as reader:
+        assert liveliest(reader, Fraction(9)) == (0, Fraction(96, 24))
+        low, high = liveliest(reader, Fraction(1))
+        assert (abs(low - 2) <= Fraction(2, 24), high - low) == (True, 1)
+        monkeypatch.setattr(motion, "_WHOLE_S", 2)
+        low, high = liveliest(reader, Fraction(1))  # of some moments
+        assert (abs(low - 2) <= Fraction(12, 24), high - low) == (True, 1)
