@@ -91,13 +91,13 @@ def fill_page(
     progress: "Progress",
 ) -> "ComparisonPage":
     """Compare videos in step, and return the page with at most so many frames."""
-    from .engine.compare.in_step import fastest, frames_in_step
+    from .engine.compare.in_step import fastest, frames_in_step, largest
     from .engine.compare.page import ComparisonPage, Side
 
     driver = fastest(readers).info
     count = min(most, driver.frames or most)
     sides = [Side(name, _detail(reader)) for name, reader in zip(names, readers, strict=True)]
-    page = ComparisonPage(sides, driver.rate, count, title)
+    page = ComparisonPage(sides, driver.rate, count, title, largest(readers).sample_aspect_ratio)
     task = progress.add_task("compare", total=count, note="frames")
     for time, frames in frames_in_step(readers):
         page.add(time, frames)

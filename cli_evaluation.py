@@ -106,7 +106,7 @@ def evaluate(
                 protocol,
                 lambda clip: progress.update(task, description=plain(clip.name)),
                 lambda: progress.advance(task),
-                comparison and _add_to_page(comparison),
+                None if comparison is None else _add_to_page(comparison),
             )
     graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in bundles}
     scores = {"bundle": "+".join(graphs), "graphs_sha256": graphs, "device": ", ".join(devices), **scores}

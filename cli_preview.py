@@ -20,7 +20,9 @@ _SECONDS = 5
 def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_json: bool) -> None:
     """Upscale the seconds of a request's input in which most moves, and write a page of them."""
     from .engine.compare.page import MOST_FRAMES, check_page
+    from .engine.media.options import ReadOptions
     from .engine.media.pipes import is_pipe
+    from .engine.media.reader import open_reader
     from .engine.pipeline.run import open_input, upscale
 
     if is_pipe(request.input):
@@ -36,17 +38,19 @@ def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_jso
         part, title = _liveliest(request, name, Path(folder))
         events = RunEvents(part)
         events.start("upscale")
-        report = upscale(part, show_frames(bar, task, plain(name), events), on_warning=note)
+
+        def warn(warning: str) -> None:
+            events.warn(warning)
+            if not as_json:
+                note(warning, event=False)
+
+        report = upscale(part, show_frames(bar, task, plain(name), events), on_warning=warn)
         events.finish(report)
         bar.remove_task(task)
-        with open_input(part) as before, open_input(replace(request, input=report.output, **_WHOLE)) as after:
+        with open_input(part) as before, open_reader(report.output, options=ReadOptions("off")) as after:
             compared = fill_page([before, after], [name, report.bundle], f"Preview of {title}", MOST_FRAMES, bar)
         size = compared.write(page, overwrite=request.overwrite)
     print_page(compared, page, size, as_json)
-
-
-# The output of a run is read as it is.
-_WHOLE = {"start": None, "end": None, "frames": None, "slowmo": None, "input_fps": None, "deinterlace": "off"}
 
 
 def _liveliest(request: "UpscaleRequest", name: str, folder: Path) -> "tuple[UpscaleRequest, str]":

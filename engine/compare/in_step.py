@@ -10,14 +10,14 @@ from ..contract.resize import resized
 from ..media.alpha import AlphaReader
 from ..media.frame import Frame, FrameReader
 from ..media.orientation import turn_upright, upright_info
+from ..media.probe import VideoInfo
 
 _ROUNDING_S = Fraction(1, 500)  # by which containers round timestamps
 
 
-def size_of(readers: Sequence[FrameReader]) -> tuple[int, int]:
-    """Return the (height, width) of the largest frames, upright."""
-    sizes = [(info.height, info.width) for info in (upright_info(reader.info) for reader in readers)]
-    return max(sizes, key=lambda size: size[0] * size[1])
+def largest(readers: Sequence[FrameReader]) -> VideoInfo:
+    """Return the description of the video with the largest frames, upright."""
+    return max((upright_info(reader.info) for reader in readers), key=lambda info: info.width * info.height)
 
 
 def fastest(readers: Sequence[FrameReader]) -> FrameReader:
@@ -32,8 +32,8 @@ def frames_in_step(readers: Sequence[FrameReader]) -> Iterator[tuple[Fraction, l
     where the shortest video does; a picture lasts. Raises MediaError for a file that cannot be decoded, and
     RequestError if one of the videos has no frame.
     """
-    size, driver = size_of(readers), fastest(readers)
-    streams = [_Shown(reader, size) for reader in readers]
+    info, driver = largest(readers), fastest(readers)
+    streams = [_Shown(reader, (info.height, info.width)) for reader in readers]
     leading = streams[list(readers).index(driver)]
     while leading.advance():
         time = leading.start

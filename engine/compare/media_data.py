@@ -1,6 +1,7 @@
 """Videos and pictures in memory, small enough to be part of a page."""
 
 import io
+from collections.abc import Sequence
 from fractions import Fraction
 
 import av
@@ -60,7 +61,8 @@ def encode_picture(rgb: np.ndarray, quality: int | None) -> tuple[str, bytes]:  
     codec, pix_fmt = ("png", "rgb24") if quality is None else ("libwebp", "bgra")
     if codec not in av.codecs_available:
         codec, pix_fmt, quality = "png", "rgb24", None
-    encoder = VideoCodecContext.create(codec, "w")
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, VideoCodecContext)
     encoder.height, encoder.width = rgb.shape[:2]
     encoder.pix_fmt, encoder.time_base = pix_fmt, Fraction(1, 25)
     if quality is not None:
@@ -69,6 +71,15 @@ def encode_picture(rgb: np.ndarray, quality: int | None) -> tuple[str, bytes]:  
     frame.pts = 0
     packets = [*encoder.encode(frame), *encoder.encode(None)]
     return ("image/webp" if codec == "libwebp" else "image/png"), b"".join(map(bytes, packets))
+
+
+def encode_below(rgb: np.ndarray, most_bytes: int, qualities: Sequence[int | None]) -> tuple[str, bytes]:
+    """Return a picture as `encode_picture` does, of the first quality that makes it small enough, or of the last."""
+    for quality in qualities:
+        kind, content = encode_picture(rgb, quality)
+        if len(content) <= most_bytes:
+            break
+    return kind, content
 
 
 def _codec() -> tuple[str, str, str]:

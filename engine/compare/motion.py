@@ -24,17 +24,19 @@ def liveliest(reader: FrameReader, seconds: Fraction) -> tuple[Fraction, Fractio
     if duration is not None and duration <= seconds:
         return reader.info.start, reader.info.start + duration
     if duration is None or duration <= _WHOLE_S:
-        frames = takewhile(lambda frame: frame.pts < reader.info.start + _WHOLE_S, reader)
-        return _best_window(list(_changes(frames)), seconds)
+        return _best_window(list(_changes(_until(reader.info.start + _WHOLE_S, reader))), seconds)
     best, most = reader.info.start, -1.0
     for number in range(_SAMPLES):
         low = reader.info.start + (duration - seconds) * Fraction(2 * number + 1, 2 * _SAMPLES)
-        part = takewhile(lambda frame, end=low + _SAMPLE_S: frame.pts < end, reader.from_time(low))
-        changes = list(_changes(part))
+        changes = list(_changes(_until(low + _SAMPLE_S, reader.from_time(low))))
         motion = float(np.median([change for _, _, change in changes])) if changes else 0.0
         if motion > most and changes:
             best, most = changes[0][0], motion
     return best, best + seconds
+
+
+def _until(end: Fraction, frames: Iterable[Frame]) -> Iterator[Frame]:
+    return takewhile(lambda frame: frame.pts < end, frames)
 
 
 def _changes(frames: Iterable[Frame]) -> Iterator[tuple[Fraction, Fraction, float]]:

@@ -15,7 +15,7 @@ import numpy as np
 from ..contract.atomic import atomic_path
 from ..contract.errors import RequestError
 from ..contract.resize import resized
-from .media_data import ClipEncoder, encode_picture
+from .media_data import ClipEncoder, encode_below
 from .scores import Score, chart
 
 MOST_FRAMES = 300  # of a page
@@ -24,10 +24,11 @@ _CLIP_BYTES = 9 << 20  # of all videos together; base64 makes a third more of th
 _PROFILE_PX = 8 << 20  # pixels of the temporal profiles of a video
 _PROFILE_HEIGHT = 16000  # of all profiles of a video, one below the other; WebP ends at 16383
 _PROFILE_LINES = 64
-_PROFILE_QUALITY = 80
+_PROFILE_BYTES = 3 << 20  # of the profiles of all videos together
+_PROFILE_QUALITIES = (80, 50, 20)
 _CLIP_SIDE, _PICTURE_SIDE = 1920, 3840  # pixels of the longer side; larger frames are made smaller
-_PNG_BYTES = 5 << 20  # of a picture without loss
-_PICTURE_QUALITY = 95
+_PICTURE_BYTES = 12 << 20  # of all pictures together
+_PICTURE_QUALITIES = (None, 95, 80, 50)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,17 @@ class ComparisonPage:
     sides: the videos; scores are against the last of three, which is the truth, or of one against the other.
     rate: frames a second at which the page plays.
     frames: how many frames will come at most; more than `MOST_FRAMES` are too many.
+    pixel_aspect: width of a pixel by its height.
     """
 
-    def __init__(self, sides: Sequence[Side], rate: Fraction, frames: int, title: str) -> None:
+    def __init__(
+        self, sides: Sequence[Side], rate: Fraction, frames: int, title: str, pixel_aspect: Fraction = Fraction(1)
+    ) -> None:
         if not 2 <= len(sides) <= 3:
             raise RequestError(f"A page compares two videos, or two with the truth, and not {len(sides)}.")
         self._layers = [_Layer(side) for side in sides]
         self.rate = Fraction(rate).limit_denominator(1001)
-        self._expected, self._title = max(1, min(frames, MOST_FRAMES)), title
+        self._expected, self._title, self._pixel_aspect = max(1, min(frames, MOST_FRAMES)), title, pixel_aspect
         *others, last = sides
         self.scores = [Score(side.name, last.name) for side in others]
         self._times: list[float] = []
@@ -132,6 +136,7 @@ class ComparisonPage:
         data = {
             "kind": "picture" if is_picture else "video",
             "size": self._shown[::-1],
+            "aspect": float(self._pixel_aspect) * self._shown[1] / self._shown[0],
             "rate": float(self.rate),
             "times": self._times,
             "lines": [] if is_picture else self._lines,
@@ -158,9 +163,7 @@ class ComparisonPage:
         layers = []
         for layer, frame in zip(self._layers, self._first, strict=True):
             shown = _scaled(frame, self._shown)
-            kind, content = encode_picture(shown, None)
-            if len(content) > _PNG_BYTES:
-                kind, content = encode_picture(shown, _PICTURE_QUALITY)
+            kind, content = encode_below(shown, _PICTURE_BYTES // len(self._layers), _PICTURE_QUALITIES)
             layers.append({"name": layer.side.name, "type": kind, "data": _base64(content)})
         return layers
 
@@ -170,7 +173,8 @@ class ComparisonPage:
             assert layer.encoder is not None
             content = layer.encoder.finish()
             profiles = np.stack(layer.lines, axis=1)  # (K, N, W, 3)
-            kind, sheet = encode_picture(profiles.reshape(-1, *profiles.shape[2:]), _PROFILE_QUALITY)
+            most = _PROFILE_BYTES // len(self._layers)
+            kind, sheet = encode_below(profiles.reshape(-1, *profiles.shape[2:]), most, _PROFILE_QUALITIES)
             layers.append(
                 {
                     "name": layer.side.name,

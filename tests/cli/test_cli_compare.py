@@ -2,16 +2,18 @@
 
 import base64
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stvsr.engine.contract.metrics import luma, psnr
+from stvsr.engine.contract.resize import resized
 from stvsr.engine.media.reader import open_reader
 
 from tests.support.commands import Run, assert_one_clear_error, run_inside
 from tests.support.comparison import data_of, decoded, pictures, write_picture
-from tests.support.media import make_video, pan
+from tests.support.media import make_clip, make_video, pan
 
 
 @pytest.fixture
@@ -120,3 +122,18 @@ def test_a_preview_refuses_what_it_has_no_use_for(
     assert_one_clear_error(inside("upscale", short, *arguments, "--preview", tmp_path / "page.html"), word)
     assert_one_clear_error(inside("upscale", "-", "--preview", tmp_path / "page.html"), "pipe")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_are_shown_upright_and_in_their_proportions(inside: Run, tmp_path: Path) -> None:
+    turned = make_clip(tmp_path / "turned.mp4", count=3, size=(64, 48), rotation=(90, False))
+    wide = make_clip(tmp_path / "wide.mp4", count=3, size=(64, 96), aspect=Fraction(3, 2))
+    done = inside("compare", turned, wide, "-o", tmp_path / "page.html")
+    assert done.returncode == 0, done.stderr
+    data = data_of(tmp_path / "page.html")
+    assert (data["size"], data["aspect"]) == ([64, 96], 1.0)
+    with open_reader(turned) as reader:
+        first = next(iter(reader)).rgb
+    shown = decoded(base64.b64decode(data["layers"][0]["data"]))[0]
+    upright = [255 * resized(np.rot90(first, turns, (1, 2)), (96, 64)).transpose(1, 2, 0) for turns in (1, 3)]
+    errors = [np.abs(shown - frame).mean() for frame in upright]
+    assert errors[0] < errors[1] / 4

@@ -30,5 +30,5 @@ def data_of(page: Path) -> dict[str, Any]:
 
 
 def decoded(content: bytes) -> list[np.ndarray]:
-    with av.open(io.BytesIO(content)) as container:
+    with av.open(io.BytesIO(content), "r") as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -42,7 +42,8 @@ function show() {
   const difference = document.querySelector("input[name=view]:checked").value === "difference";
   layers.forEach(({ pane, content }, number) => {
     const isRight = number === view.right && view.right !== view.left;
-    pane.hidden = number !== view.left && !isRight;
+    const isAlone = view.right === view.left;
+    pane.hidden = (number !== view.left && !isRight) || (difference && isAlone); // no difference is black
     pane.style.zIndex = isRight ? 1 : 0;
     pane.style.clipPath = isRight && !difference ? `inset(0 0 0 ${view.border}%)` : "none";
     pane.classList.toggle("difference", isRight && difference);
@@ -268,8 +269,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-stage.style.aspectRatio = `${width} / ${height}`;
-stage.style.maxWidth = `calc(85vh * ${width / height})`;
+stage.style.aspectRatio = data.aspect;
+stage.style.maxWidth = `calc(85vh * ${data.aspect})`;
 new ResizeObserver(() => moveTo(view.x, view.y)).observe(stage);
 if (isVideo) {
   $("player").hidden = $("profile").hidden = false;

@@ -129,6 +129,7 @@ def test_equal_frames_and_small_ones_are_named(tmp_path: Path) -> None:
 def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_module, "_CLIP_BYTES", 200_000)
     monkeypatch.setattr(page_module, "_PROFILE_PX", 100_000)
+    monkeypatch.setattr(page_module, "_PROFILE_BYTES", 60_000)
     monkeypatch.setattr(page_module, "_CLIP_SIDE", 160)
     random = np.random.default_rng(0)
     noise = [random.integers(0, 256, (120, 320, 3), np.uint8) for _ in range(40)]
@@ -137,6 +138,12 @@ def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert data["size"] == [160, 60]
     assert sum(len(base64.b64decode(layer["data"])) for layer in data["layers"]) < 1.1 * 200_000
     assert len(data["lines"]) * 40 * 160 <= 100_000
+    assert sum(len(layer["profiles"]) for layer in data["layers"]) < 60_000 * 4 / 3 + 100
+    monkeypatch.setattr(page_module, "_PICTURE_BYTES", 60_000)
+    write_page(tmp_path / "picture.html", [noise[:1], noise[:1]])
+    layers = data_of(tmp_path / "picture.html")["layers"]
+    assert [layer["type"] for layer in layers] == ["image/webp"] * 2
+    assert sum(len(base64.b64decode(layer["data"])) for layer in layers) <= 60_000
 
 
 def test_a_page_without_frames_is_refused(tmp_path: Path) -> None:
