@@ -13,6 +13,7 @@ from .cli_adaptation import adapt
 from .cli_batch import batch
 from .cli_bundles import compile_, install, models, pack
 from .cli_compare import compare
+from .cli_config import COMMANDS, ConfiguredCommand, config, configure
 from .cli_evaluation import evaluate
 from .cli_info import info
 from .cli_serving import serve
@@ -110,17 +111,19 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Upscale video in space and time."""
+    configure(ctx)
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(upscale, models, install, pack, info),
-    *(batch, compare, serve, triton, adapt, export, train, evaluate),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate, config),
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(cls=ConfiguredCommand if _command.__name__ in COMMANDS else None)(_command)
 app.command("compile")(compile_)

@@ -8,6 +8,7 @@ import av
 import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 
@@ -30,7 +31,9 @@ class ClipEncoder:
             options |= {"preset": "fast", "bf": "0"}
         else:
             options |= {"deadline": "good", "cpu-used": "5", "b": str(bits_per_s)}
-        self._stream = self._container.add_stream(codec, rate=rate, options=options)
+        stream = self._container.add_stream(codec, rate=rate, options=options)
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.height, self._stream.width = size
         self._stream.pix_fmt = "yuv420p"
         context = self._stream.codec_context
