@@ -69,8 +69,8 @@ def expected(models: Path, frames: list[np.ndarray], times: tuple[Fraction, ...]
 def test_a_job_that_waits_for_long_is_no_lost_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stvsr.engine.serving.server._SILENCE_S", 0.2)
     before = set(workers_of(os.getpid()))
-    with serving(tmp_path) as url, Client(url, timeout_s=1, patience_s=0.5) as client:
-        job = client.create(clip_of(tmp_path), model="toy", scale=2)
+    with serving(tmp_path) as url, Client(url) as sender, Client(url, timeout_s=2, patience_s=0.5) as client:
+        job = sender.create(clip_of(tmp_path), model="toy", scale=2)
         workers = set(workers_of(os.getpid())) - before
         assert workers
 
@@ -79,7 +79,7 @@ def test_a_job_that_waits_for_long_is_no_lost_connection(tmp_path: Path, monkeyp
                 os.kill(process, number)
 
         send(signal.SIGSTOP)
-        timer = threading.Timer(3, send, [signal.SIGCONT])
+        timer = threading.Timer(5, send, [signal.SIGCONT])
         timer.start()
         try:
             assert client.wait(job.id).state == "done"
