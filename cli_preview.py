@@ -36,7 +36,7 @@ def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_jso
     ):
         task = bar.add_task(plain(name), total=None, note="looking for motion")
         part, title = _liveliest(request, name, Path(folder))
-        events = RunEvents(part)
+        events = RunEvents(replace(part, output=page))
         events.start("upscale")
 
         def warn(warning: str) -> None:
@@ -45,11 +45,11 @@ def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_jso
                 note(warning, event=False)
 
         report = upscale(part, show_frames(bar, task, plain(name), events), on_warning=warn)
-        events.finish(report)
         bar.remove_task(task)
         with open_input(part) as before, open_reader(report.output, options=ReadOptions("off")) as after:
             compared = fill_page([before, after], [name, report.bundle], f"Preview of {title}", MOST_FRAMES, bar)
         size = compared.write(page, overwrite=request.overwrite)
+        events.finish(report, str(page))
     print_page(compared, page, size, as_json)
 
 

@@ -94,8 +94,26 @@ def test_a_preview_is_of_the_part_that_moves(inside: Run, toy: Path, tmp_path: P
     changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(first, first[13:], strict=False)]
     assert np.median(changes) > 1, "it moves"
     assert_one_clear_error(inside("upscale", clip, *options), "page.html exists already")
-    slow = inside("upscale", clip, *options, "--overwrite", "--slowmo", "2", "--start", "0.5", "--frames", "6")
+    slow = inside(
+        "upscale",
+        clip,
+        *options,
+        "--overwrite",
+        "--slowmo",
+        "2",
+        "--start",
+        "0.5",
+        "--frames",
+        "6",
+        "--progress",
+        "json",
+    )
     assert slow.returncode == 0, slow.stderr
+    events = [json.loads(line) for line in slow.stderr.splitlines()]
+    assert [(event["event"], event["output"]) for event in (events[0], events[-1])] == [
+        ("started", str(page)),
+        ("finished", str(page)),
+    ]
     assert len(data_of(page)["times"]) == 12
 
 
