@@ -25,6 +25,8 @@ from .engine.contract.interrupts import received
 from .engine.contract.shortage import describe_shortage
 from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
 
+_ENDED = "Interrupted: the command did not end."
+
 
 class _Commands(TyperGroup):
     """The commands; a signal in one that says nothing else ends with a sentence and the exit code 128 + the signal."""
@@ -41,7 +43,6 @@ class _Commands(TyperGroup):
             raise
 
 
-_ENDED = "Interrupted: the command did not end."
 app = typer.Typer(
     cls=_Commands,
     help="Upscale video in space and time.",
@@ -125,5 +126,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(batch, compare, serve, triton, adapt, export, train, evaluate, config),
 )
 for _command in _COMMANDS:
-    app.command(cls=ConfiguredCommand if _command.__name__ in COMMANDS else None)(_command)
+    if _command.__name__ in COMMANDS:
+        _sources = f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
+        app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
+    else:
+        app.command()(_command)
 app.command("compile")(compile_)

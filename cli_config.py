@@ -1,6 +1,6 @@
 """Options of `upscale`, `batch` and `serve` from files and from the environment, and the command that prints them.
 
-The command line comes before the environment, that before ./stvsr.toml, and that before the user's file.
+The order is: the command line, the environment, ./stvsr.toml, the user's stvsr.toml, the default.
 """
 
 import difflib
@@ -23,8 +23,12 @@ _NAME = "stvsr.toml"
 _MOST_BYTES = 1 << 20
 # Parameters that are of one call alone.
 _NOT_CONFIGURED = frozenset({"help", "output", "folder", "preview", "as_json"})
-# Parameters that exclude each other: one from a nearer source takes the effect of the others.
-_EXCLUSIVE = (("scale", "size"), ("factor", "fps"), ("progress", "no_progress"))
+# Parameters that exclude each other, with their defaults: one from a nearer source resets the others.
+_EXCLUSIVE: tuple[dict[str, Any], ...] = (
+    {"scale": None, "size": None},
+    {"factor": None, "fps": None},
+    {"progress": "bar", "no_progress": False},
+)
 _RANKS = {"COMMANDLINE": 3, "ENVIRONMENT": 2, "DEFAULT_MAP": 0}  # a value of ./stvsr.toml has 1
 
 
@@ -50,12 +54,11 @@ class ConfiguredCommand(TyperCommand):
             if origin is None or not hasattr(error, "format_message"):
                 raise
             raise RequestError(f"{origin}: {error.format_message()}".rstrip(".") + ".") from error
-        parameters = {parameter.name: parameter for parameter in self.params}
-        for names in _EXCLUSIVE:
-            ranks = {name: _rank(ctx, name) for name in names if name in parameters}
+        for defaults in _EXCLUSIVE:
+            ranks = {name: _rank(ctx, name) for name in defaults if name in ctx.params}
             for name, rank in ranks.items():
                 if 0 <= rank < max(ranks.values()):
-                    ctx.params[name] = parameters[name].default
+                    ctx.params[name] = defaults[name]
         return rest
 
 
