@@ -1,7 +1,5 @@
 """Import an ONNX file from one image to one image: wrap its graph into that of a bundle, and compare both."""
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper, version_converter
+from onnx import TensorProto
 
 from ..engine.backends.onnxruntime import OrtSession, quiet_stderr
 from ..engine.contract.bundle import LARGEST_GRAPH, Bundle, graph_entry, new_bundle, write_manifest
@@ -20,15 +18,15 @@ from ..engine.contract.files import check_file
 from ..engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWindow
 from ..training.networks.base import Network
 from ..training.networks.registry import NetworkEntry
-from .exporter import OPSET, make_manifest, tensor_specs
+from .exporter import make_manifest, tensor_specs
 from .halo import measure_halo
 from .image_network import short_reason
+from .onnx_wrapping import CHANNELS, OnnxConfig, in_float32, with_free_sizes, with_opset, wrapped_graph
 from .parity import TOLERANCE, Example
 from .precision import measure_precisions
 
 ONNX = ".onnx"
 LAYOUTS, RANGES = ("NCHW", "NHWC"), (1, 255)
-_CHANNELS = 3
 HALF_TOLERANCE = 2**-10  # a step of float16 near white: runtimes round at different places
 _STEPS = (1, 2, 4, 8, 16, 32, 64)  # sizes are tried as odd multiples of these
 _LEAST_PX = 32  # of the sides that are tried
@@ -43,15 +41,6 @@ class OnnxOptions:
     scale: int | None = None
     range: int | None = None  # the value of white: one of RANGES
     layout: str | None = None  # one of LAYOUTS
-
-
-@dataclass(frozen=True)
-class OnnxConfig:
-    """What was found out about a network, for the manifest."""
-
-    scale: int
-    range: int
-    layout: str
 
 
 class OnnxNetwork(Network):
@@ -163,13 +152,14 @@ def _wrap_by_trial(original: onnx.ModelProto, options: OnnxOptions, path: Path) 
     shape = original.graph.input[0].type.tensor_type.shape.dim
     declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in shape]
     layouts = [options.layout] if options.layout else _layouts(declared, path)
-    standard = _with_opset(_in_float32(original))
+    standard = with_opset(in_float32(original))
     reason = ""
-    for layout, batch, step in product(layouts, ("batch", 1), _STEPS):
+    batches: tuple[str | int, ...] = ("batch", 1)
+    for layout, batch, step in product(layouts, batches, _STEPS):
         try:
             scale = _found_scale(standard, layout, step, options, path)
             white = options.range or _found_range(standard, layout, step, scale, path)
-            model = _wrapped(standard, OnnxConfig(scale, white, layout), batch)
+            model = wrapped_graph(standard, OnnxConfig(scale, white, layout), batch)
             difference = _difference(original, model, OnnxConfig(scale, white, layout), step, declared, batch)
         except _TrialError as error:
             reason = reason or str(error)
@@ -194,62 +184,18 @@ class _TrialError(Exception):
 
 def _layouts(declared: list[int | None], path: Path) -> list[str]:
     """Return the layouts that fit the declared shape of the input."""
-    exact = [layout for layout in LAYOUTS if declared[_channel_axis(layout)] == _CHANNELS]
+    exact = [layout for layout in LAYOUTS if declared[_channel_axis(layout)] == CHANNELS]
     fitting = exact or (list(LAYOUTS) if declared[1:] == [None] * 3 else [])
     if not fitting:
         raise RequestError(
             f"The input of {path} has the shape ({', '.join('free' if n is None else str(n) for n in declared)}),"
-            f" without an axis of {_CHANNELS} channels: choose a network for RGB images."
+            f" without an axis of {CHANNELS} channels: choose a network for RGB images."
         )
     return fitting
 
 
 def _channel_axis(layout: str) -> int:
     return layout.index("C")
-
-
-def _free(model: onnx.ModelProto, layout: str) -> onnx.ModelProto:
-    """Return a copy whose batch, height and width are free."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    del copied.graph.value_info[:]
-    names = {"N": "batch", "H": "height", "W": "width"}
-    for value in copied.graph.input:
-        for dim, axis in zip(value.type.tensor_type.shape.dim, layout, strict=True):
-            if axis in names:
-                dim.dim_param = names[axis]
-            else:
-                dim.dim_value = _CHANNELS
-    for value in copied.graph.output:
-        for number, dim in enumerate(value.type.tensor_type.shape.dim):
-            dim.dim_param = f"output_{number}"
-    return copied
-
-
-def _in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy that computes in float32 what the model computes in float16: hosts choose their own precision."""
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    for value in (*copied.graph.input, *copied.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.FLOAT
-    constants = [attribute.t for node in copied.graph.node for attribute in node.attribute if attribute.HasField("t")]
-    for tensor in (*copied.graph.initializer, *constants):
-        if tensor.data_type == TensorProto.FLOAT16:
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
-    for node in copied.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
-                attribute.i = TensorProto.FLOAT
-    return copied
-
-
-def _with_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model in the opset of all bundles, or unchanged where it cannot be converted."""
-    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OPSET)
-    if version < OPSET:
-        with suppress(Exception):  # the converter raises almost any kind
-            return version_converter.convert_version(model, OPSET)
-    return model
 
 
 def _run(model: onnx.ModelProto, frames: np.ndarray, layout: str, white: int) -> np.ndarray:
@@ -270,11 +216,11 @@ def _run(model: onnx.ModelProto, frames: np.ndarray, layout: str, white: int) ->
 def _found_scale(model: onnx.ModelProto, layout: str, step: int, options: OnnxOptions, path: Path) -> int:
     """Return the factor between the sizes of the output and of the input."""
     h, w = _sides(step)
-    output = _run(_free(model, layout), _frame(h, w)[:1], layout, options.range or 1)
+    output = _run(with_free_sizes(model, layout), _frame(h, w)[:1], layout, options.range or 1)
     _, channels, H, W = output.shape
-    if channels != _CHANNELS:
+    if channels != CHANNELS:
         raise RequestError(
-            f"{path} makes images of {channels} channels, and frames have {_CHANNELS}: choose another one."
+            f"{path} makes images of {channels} channels, and frames have {CHANNELS}: choose another one."
         )
     if H % h or W % w or H // h != W // w:
         raise _TrialError(f"it makes {W}x{H} of {w}x{h}")
@@ -292,55 +238,10 @@ def _found_range(model: onnx.ModelProto, layout: str, step: int, scale: int, pat
     frame = _frame(*_sides(step))[:1]
     larger = frame.repeat(scale, 2).repeat(scale, 3)
     for white in RANGES:
-        difference = np.abs(_run(_free(model, layout), frame, layout, white) - larger).mean()
+        difference = np.abs(_run(with_free_sizes(model, layout), frame, layout, white) - larger).mean()
         if difference < _ALIKE:  # not so if it is no number
             return white
     raise RequestError(f"Trials do not show whether white is 1 or 255 in {path}: pass --range 1 or --range 255.")
-
-
-def _wrapped(original: onnx.ModelProto, config: OnnxConfig, batch: str | int) -> onnx.ModelProto:
-    """Return the graph `network` of a bundle around an original graph."""
-    model = _free(original, config.layout)
-    graph = model.graph
-    if {"frames", "upscaled"} & {name for node in graph.node for name in (*node.input, *node.output)}:
-        model = onnx.compose.add_prefix(model, "image/")
-        graph = model.graph
-    (source,), (target,) = graph.input, graph.output
-    s = config.scale
-    constants = {"stvsr/axis": np.array([1]), "stvsr/white": np.array(config.range, np.float32)}
-    nodes = list(graph.node)
-    before: list[tuple[str, list[str], dict[str, Any]]] = [("Squeeze", ["stvsr/axis"], {})]
-    after: list[tuple[str, list[str], dict[str, Any]]] = []
-    if config.layout == "NHWC":
-        before.append(("Transpose", [], {"perm": [0, 2, 3, 1]}))
-        after.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
-    if config.range != 1:
-        before.append(("Mul", ["stvsr/white"], {}))
-        after.append(("Div", ["stvsr/white"], {}))
-    after.append(("Unsqueeze", ["stvsr/axis"], {}))
-    new = [*_chain("frames", source.name, before, "stvsr/before"), *nodes]
-    new += _chain(target.name, "upscaled", after, "stvsr/after")
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(new)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    size = [f"{s}*{axis}" if s > 1 else axis for axis in ("height", "width")]
-    shape: list[str | int] = [batch, 1, _CHANNELS, "height", "width"]
-    graph.input.append(helper.make_tensor_value_info("frames", TensorProto.FLOAT, shape))
-    graph.output.append(helper.make_tensor_value_info("upscaled", TensorProto.FLOAT, [*shape[:3], *size]))
-    graph.name, graph.doc_string, model.doc_string = "stvsr", "", ""
-    for node in graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    del model.metadata_props[:], graph.metadata_props[:]
-    return model
-
-
-def _chain(start: str, end: str, steps: list[tuple[str, list[str], dict[str, Any]]], prefix: str) -> Iterator[Any]:
-    """Yield nodes that lead from one tensor to another, each an operator with further inputs and attributes."""
-    for number, (operator, inputs, attributes) in enumerate(steps):
-        output = end if number == len(steps) - 1 else f"{prefix}_{number}"
-        yield helper.make_node(operator, [start, *inputs], [output], **attributes)
-        start = output
 
 
 def _difference(

@@ -1,5 +1,6 @@
 """Import the weights of others as bundles: networks of one image that spandrel knows, RIFE, and ONNX files."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +134,7 @@ def _record(path: Path, options: ImportOptions) -> dict[str, Any]:
     return {"imported": {"file": path.name, "sha256": file_sha256(path), "source": options.source or _UNKNOWN}}
 
 
-def _refuse(options: dict[str, object], subject: str) -> None:
+def _refuse(options: Mapping[str, object], subject: str) -> None:
     """Raise RequestError for options that were given and have no effect."""
     if given := [name for name, value in options.items() if value is not None]:
         raise RequestError(f"{' and '.join(given)} has no effect on {subject}: leave it out.")

@@ -225,7 +225,7 @@ def node_graph(path: Path, shape: list[Any], nodes: list[Any], weights: list[Any
 def test_graphs_that_are_no_image_networks_are_refused(tmp_path: Path) -> None:
     free = ["n", 3, "h", "w"]
     shape = numpy_helper.from_array(np.array([1, 3, 64, 20]), "shape")
-    cases = [
+    cases: list[tuple[list[Any], list[Any], list[Any], str]] = [
         (free, [helper.make_node("ReduceMean", ["frames"], ["out"], axes=[1])], [], "makes images of 1 channels"),
         (["n", 1, "h", "w"], [helper.make_node("Relu", ["frames"], ["out"])], [], "without an axis of 3 channels"),
         ([1, 3, 32, 40], [helper.make_node("Reshape", ["frames", "shape"], ["out"])], [shape], "does not run as"),

