@@ -1,6 +1,8 @@
-"""Measure how far the surroundings of a pixel affect it: the halo that tiles need around their cores."""
+"""Measure how frames can be cut into tiles: how far a pixel's surroundings affect it, and on which grid."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,27 +10,47 @@ Upscale = Callable[[np.ndarray], np.ndarray]  # frames (B, 3, h, w) in [0, 1] ->
 
 HALOS_PX = (8, 16, 32, 48, 64)  # tried in this order
 TOLERANCE = 1 / 1024  # of the value range: a quarter of a step of 8 bits
+_GRID_PX = 16  # no network works on a coarser grid without stating it
 _CORE_PX = 16  # side of the part that is compared
 
 
-def measure_halo(upscale: Upscale, scale: int, multiple_of: int = 1, minimum: int = 1) -> int | None:
-    """Return the smallest halo, in input pixels, with which a tile's core equals that of a larger frame.
+class Tiling(NamedTuple):
+    """How frames can be cut into tiles."""
 
-    Frames of noise with edges are enlarged whole, and as tiles with the core and the halo alone. Returns None if no
-    halo of `HALOS_PX` is enough: what lies far away counts, as in networks that average over the frame.
+    halo_px: int | None  # around a core; None: not at all
+    step_px: int  # origins of tiles are multiples of it
+
+
+def measure_tiling(upscale: Upscale, scale: int, multiple_of: int = 1, minimum: int = 1) -> Tiling:
+    """Return the smallest halo and step, in input pixels, with which a tile's core equals that of a larger frame.
+
+    Frames of noise with edges are enlarged whole, and as tiles with the core and the halo alone. No halo of `HALOS_PX`
+    is enough if what lies far away counts, as in networks that average over the frame. A step of more than
+    `multiple_of` is needed by networks that work on a grid of their own inside.
     """
-    for tried in HALOS_PX:
-        halo = -(-tried // multiple_of) * multiple_of
-        core = -(-max(_CORE_PX, minimum - 2 * halo) // multiple_of) * multiple_of
-        side = core + 4 * halo
-        frames = _noise(side)
-        whole = upscale(frames)
-        tile = upscale(np.ascontiguousarray(frames[..., halo:-halo, halo:-halo]))
-        first = _part(whole, 2 * halo * scale, core * scale)
+
+    def agrees(halo: int, origin: int) -> bool:
+        core = _up(max(_CORE_PX, minimum - 2 * halo), multiple_of)
+        frames = _noise(core + 2 * halo + 2 * origin)
+        whole = upscale(frames.copy())
+        tile = upscale(np.ascontiguousarray(frames[..., origin:-origin, origin:-origin]))
+        first = _part(whole, (origin + halo) * scale, core * scale)
         second = _part(tile, halo * scale, core * scale)
-        if np.abs(np.clip(first, 0, 1) - np.clip(second, 0, 1)).max() <= TOLERANCE:
-            return halo
-    return None
+        return bool(np.abs(np.clip(first, 0, 1) - np.clip(second, 0, 1)).max() <= TOLERANCE)
+
+    coarse = math.lcm(multiple_of, _GRID_PX)
+    for tried in HALOS_PX:
+        halo = _up(tried, multiple_of)
+        if not agrees(halo, _up(halo, coarse)):
+            continue
+        steps = [step for k in (1, 2, 4, 8) if coarse % (step := k * multiple_of) == 0 and step < coarse]
+        step = next((step for step in steps if agrees(_up(halo, step), _up(halo, coarse) + step)), coarse)
+        return Tiling(_up(halo, step), step)
+    return Tiling(None, multiple_of)
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
 
 
 def _part(frames: np.ndarray, start: int, side: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Networks of a single image, by others: found by `spandrel` from the names and shapes of their weights."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,7 @@ class ImageNetwork(Network):
         self.call = call
         self.window = SlidingWindow(frames=1, padding="replicate")
         self.space = FixedFactors(factors=(config.scale,))
-        step = size.multiple_of if grid % size.multiple_of else max(grid, size.multiple_of)
-        self.size = SizeConstraint(minimum=size.minimum, multiple_of=step)
+        self.size = SizeConstraint(minimum=size.minimum, multiple_of=math.lcm(grid, size.multiple_of))
 
     def forward(self, frames: Tensor) -> Tensor:
         """`(B, 1, 3, h, w)` in [0, 1] -> `(B, 1, 3, s * h, s * w)`, not clamped"""

