@@ -92,19 +92,17 @@ def _export_image_network(
         tried.halo_px = tiling.halo_px
         try:
             export_bundle(entry, tried, folder, record, None, overwrite)
-        except (RequestError, BackendError):
+        except (RequestError, BackendError, OSError, MemoryError):
             raise
         except Exception as error:  # the tracer raises almost any kind; graphs for some sizes alone fail or differ
             failures.append(error)
             continue
-        return (
-            []
-            if tried.halo_px is not None
-            else [
-                f"{entry.name} sees more of the frame than tiles can overlap by, so that frames are never cut:"
-                " large ones take much memory. Pass --halo PIXELS to cut them anyway."
-            ]
-        )
+        if tried.halo_px is not None:
+            return []
+        return [
+            f"{entry.name} sees more of the frame than tiles can overlap by, so that frames are never cut: large ones"
+            " take much memory. Pass --halo PIXELS to cut them anyway."
+        ]
     reason = short_reason(failures[-1])
     raise ExportError(
         f"{entry.name} cannot be traced at sizes that are free ({reason}): export it to ONNX with its own program, and"
