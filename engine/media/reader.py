@@ -23,6 +23,7 @@ from .fields import choose_fields
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import is_images
 from .images import open_images
+from .lost_bytes import ends_within_packet
 from .options import ReadOptions
 from .packets import Joint, SourcePackets
 from .part import Part, PartReader
@@ -61,6 +62,7 @@ class VideoReader(FrameReader):
             close_pipe(path)
             raise
         self.info = self._fields.info
+        self._ends_within_packet = self._stored.container == "mpegts" and ends_within_packet(path)
         self._container: InputContainer | None = None
         self._decoder: StreamDecoder | None = None
         self._log = RepairLog()
@@ -73,6 +75,11 @@ class VideoReader(FrameReader):
         lost = 0 if self._decoder is None else self._decoder.lost_at_joints
         if lost:
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
+        if self._ends_within_packet or (self._decoder is not None and self._decoder.is_broken_off):
+            warnings.append(
+                f"{self.path} ends within a packet, as a recording or a copy that was broken off: its last frames may"
+                " be missing."
+            )
         return [*warnings, *repair_sentences(self.repairs)]
 
     @property
