@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from .damage import Action, OnDamage, RepairLog
 from .decoders import decoder_of
+from .decoding_order import DecodingOrder, is_reordered
 from .ends import declared_end, holds_another_file, indexed_end, unread_frames
 from .lost_bytes import LostBytes, PacketPlaces
 from .packets import SourcePackets
@@ -73,6 +74,7 @@ class StreamDecoder:
         self._least_gap: int | None = None  # ticks between two frames
         self._is_traced = False  # frames refer to a damaged one
         self._decoder = decoder_of(stream)
+        self._order = DecodingOrder() if is_reordered(stream) else None
         self._is_exact = stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
@@ -206,6 +208,8 @@ class StreamDecoder:
             # A packet without data repeats a frame, which then lasts longer; without a time it ends the stream.
             if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
                 self._places.add(packet)
+                if self._order is not None:
+                    self._order.add(packet)
                 yield packet
 
     def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
@@ -213,11 +217,16 @@ class StreamDecoder:
         try:
             frames = self._decoder.decode(packet if packet is not None and packet.size else None)
         except av.error.FFmpegError as error:
+            if self._order is not None and packet is not None:
+                self._order.drop(packet)
             if self._first is None:
                 return []
             self._note(error)
             self._has_gap = not self._is_exact
             frames = []
+        if self._order is not None:
+            for frame in frames:
+                self._order.set_time(frame)
         if self._error is not None and self._on_damage == "stop":
             self._packets_since_error += 1
             if not self._is_exact or self._packets_since_error > _MOST_SUSPECTS:

@@ -19,9 +19,10 @@ _Places = Iterator[tuple[int, bool]]  # how far the file has been read, in bytes
 
 _CLUSTER = 0x1F43B675
 _SEGMENT = 0x18538067
+_TRACKS, _TRACK, _TRACK_NUMBER, _BLOCK = 0x1654AE6B, 0xAE, 0xD7, 0xA3
 # Elements of Matroska: the header, those of a segment, and those of a cluster, in which frames are.
-_OUTER = {0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
-_INNER = {0xEC, 0xBF, 0xE7, 0xAB, 0xA7, 0x5854, 0xA3, 0xA0, 0xAF}
+_OUTER = {0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, _TRACKS, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367}
+_INNER = {0xEC, 0xBF, 0xE7, 0xAB, 0xA7, 0x5854, _BLOCK, 0xA0, 0xAF}
 _SEARCH = 1 << 16  # bytes
 _AVI_CHUNKS = re.compile(rb"\d\d[a-z0-9]{2}|ix\d\d|idx1|JUNK|JUNQ|LIST")
 _FLV_TAGS = {8, 9, 18}  # audio, video and data
@@ -119,13 +120,20 @@ def ends_within_packet(path: str | Path) -> bool:
 def _matroska(file: BinaryIO) -> _Places:
     size = os.fstat(file.fileno()).st_size
     position, end = 0, None  # end of the cluster, if its size is stated
+    tracks: set[int] = set()
     while position < size:
         file.seek(position)
-        kind, length, header = _element(file.read(12))
+        head = file.read(16)
+        kind, length, header = _element(head)
         is_outer = kind in _OUTER or kind == _CLUSTER
         is_sound = is_outer or kind in _INNER
         if end is not None and (position > end or (is_outer and position != end)):
             is_sound = False  # the cluster before is longer or shorter than it says
+        if kind == _TRACKS and length is not None and length <= _SEARCH:
+            file.seek(position + header)
+            tracks = set(_track_numbers(file.read(length)))
+        if kind == _BLOCK and tracks and len(head) > header and head[header] & 0x80:
+            is_sound = is_sound and head[header] & 0x7F in tracks
         if kind == _CLUSTER:
             end = None if length is None else position + header + length
         elif is_outer:
@@ -152,6 +160,17 @@ def _element(head: bytes) -> tuple[int, int | None, int]:
     most = (1 << 7 * length_bytes) - 1
     length = int.from_bytes(head[kind_bytes : kind_bytes + length_bytes]) & most
     return int.from_bytes(head[:kind_bytes]), None if length == most else length, kind_bytes + length_bytes
+
+
+def _track_numbers(content: bytes) -> Iterator[int]:
+    """Yield the numbers of the tracks that an element lists."""
+    position = 0
+    while position < len(content):
+        kind, length, header = _element(content[position : position + 16])
+        position += header
+        if kind == _TRACK_NUMBER:
+            yield int.from_bytes(content[position : position + (length or 0)])
+        position += 0 if kind == _TRACK else length or 0
 
 
 def _find(file: BinaryIO, pattern: bytes, position: int) -> int:

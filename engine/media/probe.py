@@ -20,6 +20,7 @@ from ..contract.video_file import open_arguments
 from .boxes import top_level_boxes
 from .color import to_rgba
 from .decoders import decoder_of
+from .decoding_order import is_reordered
 from .hdr import HdrMetadata, read_hdr
 from .packets import clock_origin
 from .pipes import input_name, is_pipe, pipe_view
@@ -271,6 +272,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: str | Pat
     decoder = decoder_of(stream)
     try:
         for packet in container.demux(stream):
+            if is_reordered(stream):
+                packet.pts = packet.dts
             try:
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..contract.errors import MediaError
 from .color import to_rgb, to_rgba
 from .damage import Repair, RepairLog, repair_sentences
 from .decode import StreamDecoder
+from .decoding_order import is_reordered
 from .deinterlace import Timed
 from .fields import choose_fields
 from .frame import Frame, FrameReader, checked_rate
@@ -119,7 +121,7 @@ class VideoReader(FrameReader):
 
         If the time cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if self.input_fps is None and not self._changes_clock_before(low) else ():
+        for earlier_s in _EARLIER_S if self._is_seekable and not self._changes_clock_before(low) else ():
             frames = self._from_keyframe(low, low - earlier_s, is_checked=True)
             if (first := next(frames, None)) is not None:
                 yield from chain([first], frames)
@@ -133,7 +135,7 @@ class VideoReader(FrameReader):
 
         If the part cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if seek and self.input_fps is None else ():
+        for earlier_s in _EARLIER_S if seek and self._is_seekable else ():
             frames = self._from_keyframe(low, low - earlier_s)
             first = next(frames, None)
             if first is not None and first.pts == low:
@@ -145,6 +147,15 @@ class VideoReader(FrameReader):
             if low - earlier_s <= self.info.start:
                 break
         yield from super().between(low, high)
+
+    @cached_property
+    def _is_seekable(self) -> bool:
+        """Whether the time of a frame can be known without those before it."""
+        if self.input_fps is not None:
+            return False
+        container, stream = open_video(self.path)
+        with container:
+            return not is_reordered(stream)
 
     def _close_container(self) -> None:
         if self._container is not None:
