@@ -99,10 +99,7 @@ class StreamDecoder:
         if self._is_part:
             return
         if holds_another_file(self._info, self._packets_stop):
-            raise MediaError(
-                f"{self._info.path} holds another file after {float(self._end):.3f} s, which cannot be read: join the"
-                " original files by 'ffmpeg -f concat' instead."
-            )
+            raise self._joined()
         self._check_index()
 
     def _begins_again(self, packet: Packet) -> bool:
@@ -349,7 +346,15 @@ class StreamDecoder:
         """The usual duration of a frame in ticks."""
         return max(1, round(1 / (self._info.rate * self._time_base)))
 
+    def _joined(self) -> MediaError:
+        return MediaError(
+            f"{self._info.path} holds another file after {float(self._end):.3f} s, which cannot be read: join the"
+            " original files by 'ffmpeg -f concat' instead."
+        )
+
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
+        if isinstance(error, av.error.FFmpegError) and holds_another_file(self._info, self._packets_stop):
+            return self._joined()
         reason = f" ({_reason(error)})" if error is not None else ""
         time = (ticks or 0) * self._time_base
         advice = "copy it again, cut it before that time, or go on by --on-damage repeat"

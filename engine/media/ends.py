@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import av
@@ -17,9 +18,14 @@ from .probe import VideoInfo, tagged_duration
 _STREAM_TOLERANCE_S = Fraction(1, 100)  # rounding of a stream's declared duration, beside half a frame
 _CONTAINER_TOLERANCE_S = Fraction(1, 2)  # of a container's declared duration, beside two frames
 
-# The first bytes of formats in which FFmpeg ends at the header of a second file.
-_HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
-_MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
+# The first bytes of formats in which FFmpeg ends, or fails, at the header of a second file.
+_HEADERS = {
+    "flv": rb"FLV\x01.\0\0\0\x09",
+    "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c",
+    "nut": rb"nut/multimedia container\0",
+    "ogg": rb"OggS\0\x02",
+}
+_OGG_PAGE = rb"OggS\0[\0\x01\x04\x05]"  # one that is not the first of a stream
 
 
 @dataclass(frozen=True)
@@ -65,10 +71,17 @@ def unread_frames(info: VideoInfo, stream: VideoStream, packets: int) -> int:
 
 
 def holds_another_file(info: VideoInfo, position: int) -> bool:
-    """Return whether another file begins after the last packet, which ends at a position in bytes."""
+    """Return whether another file begins in a file, after the packets up to a position in bytes.
+
+    NUT and Ogg, whose second file FFmpeg begins to read, are searched from their own header on.
+    """
     header = _HEADERS.get(info.container)
     if header is None or is_pipe(info.path):
         return False
-    with Path(info.path).open("rb") as file:
-        file.seek(position)
-        return re.search(header, file.read(_MAX_TAIL_BYTES), re.DOTALL) is not None
+    with Path(info.path).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        if info.container == "ogg":
+            page = re.search(_OGG_PAGE, data, re.DOTALL)
+            position = len(data) if page is None else page.start()
+        elif info.container == "nut":
+            position = 1
+        return re.compile(header, re.DOTALL).search(data, position) is not None

@@ -11,6 +11,7 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError
 from .damage import Repair
 from .packets import Joint
+from .pipes import input_name
 from .probe import VideoInfo
 
 _MOST_JOINTS = 5  # that a warning lists
@@ -47,11 +48,11 @@ class FrameReader(Closing):
         """Sentences on what an iteration has changed so far."""
         if not self.joints:
             return []
-        first = self.joints[0]
+        first, name = self.joints[0], input_name(self.path).replace("The standard", "the standard")
         times = ", ".join(f"{float(joint.time):.3f}" for joint in self.joints[:_MOST_JOINTS])
         more = f" and {len(self.joints) - _MOST_JOINTS} more times" if len(self.joints) > _MOST_JOINTS else ""
         return [
-            f"The clock of {self.path} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
+            f"The clock of {name} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
             f" recordings are joined: the output goes on there, at {times} s{more}."
         ]
 
