@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from .boxes import has_cut_index
 from .color import to_rgb, to_rgba
 from .damage import Repair, RepairLog, repair_sentences
 from .decode import StreamDecoder
@@ -64,6 +65,8 @@ class VideoReader(FrameReader):
             close_pipe(path)
             raise
         self.info = self._fields.info
+        is_file = self.path.is_file()
+        self._has_cut_index = self._stored.container.startswith("mov") and is_file and has_cut_index(self.path)
         self._ends_within_packet = self._stored.container == "mpegts" and ends_within_packet(path)
         self._container: InputContainer | None = None
         self._decoder: StreamDecoder | None = None
@@ -77,6 +80,10 @@ class VideoReader(FrameReader):
         lost = 0 if self._decoder is None else self._decoder.lost_at_joints
         if lost:
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
+        if self._has_cut_index:
+            warnings.append(
+                f"The index of {self.path} is cut: streams that it lists last, such as sound, and metadata may be missing."
+            )
         if self._ends_within_packet or (self._decoder is not None and self._decoder.is_broken_off):
             warnings.append(
                 f"{self.path} ends within a packet, as a recording or a copy that was broken off: its last frames may"
