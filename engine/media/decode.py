@@ -353,7 +353,7 @@ class StreamDecoder:
         )
 
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
-        if isinstance(error, av.error.FFmpegError) and holds_another_file(self._info, self._packets_stop):
+        if holds_another_file(self._info, self._packets_stop):
             return self._joined()
         reason = f" ({_reason(error)})" if error is not None else ""
         time = (ticks or 0) * self._time_base

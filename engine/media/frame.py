@@ -44,6 +44,11 @@ class FrameReader(Closing):
         return ()
 
     @property
+    def is_seekable(self) -> bool:
+        """Whether a part can be found by its times, as far as an iteration has come; else the file is read up to it."""
+        return not self.joints
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences on what an iteration has changed so far."""
         if not self.joints:
@@ -103,6 +108,11 @@ class WrappedReader(FrameReader):
     def joints(self) -> Sequence[Joint]:
         """Changes of the file's clock that the other reader has found so far."""
         return self._reader.joints
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether the other reader finds a part by its times."""
+        return self._reader.is_seekable
 
     def close(self) -> None:
         """Close the other reader."""

@@ -82,7 +82,8 @@ class VideoReader(FrameReader):
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
         if self._has_cut_index:
             warnings.append(
-                f"The index of {self.path} is cut: streams that it lists last, such as sound, and metadata may be missing."
+                f"The index of {self.path} is cut: streams that it lists last, such as sound, and metadata may be"
+                " missing."
             )
         if self._ends_within_packet or (self._decoder is not None and self._decoder.is_broken_off):
             warnings.append(
@@ -128,7 +129,7 @@ class VideoReader(FrameReader):
 
         If the time cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if self._is_seekable and not self._changes_clock_before(low) else ():
+        for earlier_s in _EARLIER_S if self._has_own_times and not self._changes_clock_before(low) else ():
             frames = self._from_keyframe(low, low - earlier_s, is_checked=True)
             if (first := next(frames, None)) is not None:
                 yield from chain([first], frames)
@@ -142,7 +143,7 @@ class VideoReader(FrameReader):
 
         If the part cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if seek and self._is_seekable else ():
+        for earlier_s in _EARLIER_S if seek and self._has_own_times else ():
             frames = self._from_keyframe(low, low - earlier_s)
             first = next(frames, None)
             if first is not None and first.pts == low:
@@ -155,8 +156,13 @@ class VideoReader(FrameReader):
                 break
         yield from super().between(low, high)
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether a part can be found by its times; see `FrameReader.is_seekable`."""
+        return super().is_seekable and self._has_own_times
+
     @cached_property
-    def _is_seekable(self) -> bool:
+    def _has_own_times(self) -> bool:
         """Whether the time of a frame can be known without those before it."""
         if self.input_fps is not None:
             return False

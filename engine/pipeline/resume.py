@@ -335,7 +335,11 @@ class _SegmentedRun(Run):
     @property
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
-        return [*self._survey.warnings, *self._chains.warnings]
+        slow = (
+            "The parts of this video cannot be found by their times: its beginning is decoded again for each segment,"
+            " which takes the longer the longer the video is. Remux it to avoid that."
+        )
+        return [*self._survey.warnings, *([] if self._survey.seekable else [slow]), *self._chains.warnings]
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment
