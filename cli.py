@@ -1,6 +1,7 @@
 """The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
 
 import errno
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from . import __version__
 from .cli_adaptation import adapt
 from .cli_batch import batch
 from .cli_bundles import compile_, install, models, pack
+from .cli_compare import compare
+from .cli_config import COMMANDS, ConfiguredCommand, config, configure
 from .cli_evaluation import evaluate
 from .cli_info import info
 from .cli_serving import serve
@@ -20,7 +23,9 @@ from .cli_upscale import upscale
 from .engine.contract.errors import StvsrError
 from .engine.contract.interrupts import received
 from .engine.contract.shortage import describe_shortage
-from .terminal import err, fail, interrupt_number, out, protect_streams
+from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
+
+_ENDED = "Interrupted: the command did not end."
 
 
 class _Commands(TyperGroup):
@@ -30,12 +35,20 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            err.print("Interrupted: the command did not end.")
-            raise typer.Exit(128 + interrupt_number(interrupt)) from None
+            raise typer.Exit(interrupted(_ENDED, interrupt_number(interrupt))) from None
+        except Exception as error:
+            # Typer prints it; the class is Click's, and newer versions of Typer have one of their own.
+            if isinstance(code := getattr(error, "exit_code", None), int) and hasattr(error, "format_message"):
+                answers.fail("usage", error.format_message(), code)
+            raise
 
 
 app = typer.Typer(
-    cls=_Commands, help="Upscale video in space and time.", no_args_is_help=True, pretty_exceptions_enable=False
+    cls=_Commands,
+    help="Upscale video in space and time.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong options, 128 + the signal that ended it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 
 # Faults of the environment, not of this program: full or read-only disks, missing permissions, too many files, names.
@@ -57,30 +70,38 @@ _ENVIRONMENT = {
 
 
 def main() -> None:
-    """Run the command line. An error that the user can mend is one line on stderr, with exit code 1."""
+    """Run the command line. An error that the user can mend is one line on stderr, with exit code 1.
+
+    With --json it is an object on stdout, too.
+    """
     protect_streams()
+    quiet_encoders()
+    answers.begin(errors_as_json="--json" in sys.argv)
     try:
         _run()
     except BaseException as error:
         number = received()
         code = error.code if isinstance(error, SystemExit) else None
-        if number is None or code == 0 or code == 128 + number:
-            raise
-        err.print("Interrupted: the command did not end.")  # whatever the interrupt became on its way
-        raise SystemExit(128 + number) from None
+        if number is not None and code not in (0, 128 + number):
+            raise SystemExit(interrupted(_ENDED, number)) from None  # whatever the interrupt became on its way
+        if isinstance(error, Exception):
+            answers.fail("internal", f"{type(error).__name__}: {error}", 1)
+        raise
+    finally:
+        answers.opened.close()
 
 
 def _run() -> None:
     try:
         app()
     except StvsrError as error:
-        fail(error)
+        fail(error, error.code)
     except Exception as error:
         if (shortage := describe_shortage(error)) is not None:
-            fail(shortage)
+            fail(shortage, "shortage")
         if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
             raise
-        fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.")
+        fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "environment")
 
 
 def _version(requested: bool) -> None:
@@ -91,17 +112,23 @@ def _version(requested: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Upscale video in space and time."""
+    configure(ctx)
 
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(upscale, models, install, pack, info),
-    *(batch, serve, triton, adapt, export, train, evaluate),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate, config),
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    if _command.__name__ in COMMANDS:
+        _sources = f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
+        app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
+    else:
+        app.command()(_command)
 app.command("compile")(compile_)

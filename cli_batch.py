@@ -17,8 +17,9 @@ from .cli_options import (
     WorkerOptions,
     record_options,
 )
+from .cli_progress import ProgressOptions, RunEvents
 from .engine.contract.errors import MediaError, RequestError
-from .terminal import complain, interruptible, note, out, plain, progress_bar
+from .terminal import answers, complain, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from .engine.backends.options import Backend
@@ -47,6 +48,7 @@ def batch(
     encoder: EncoderOptions,
     backend: BackendOptions,
     worker: WorkerOptions,
+    shown: ProgressOptions,
     store: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +57,6 @@ def batch(
             show_default="beside each output",
         ),
     ] = None,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
     """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
@@ -66,7 +67,8 @@ def batch(
         **frames.values(),
         **part.values(),
     }
-    run_queue(sources, folder, options, worker, store, no_progress, as_json)
+    shown.begin()
+    run_queue(sources, folder, options, worker, store, shown.hides_bar or as_json, as_json)
 
 
 def is_queue(sources: list[str], output: str | None) -> bool:
@@ -89,7 +91,7 @@ def run_queue(
     options: dict[str, Any],
     worker: WorkerOptions,
     store: str | None,
-    no_progress: bool,
+    hides_bar: bool,
     as_json: bool,
 ) -> None:
     """Upscale inputs with the same options of an `UpscaleRequest` into a folder, and print their outcomes.
@@ -117,15 +119,18 @@ def run_queue(
     requests = [request for request in every if not is_finished(request)]
     with (
         interruptible("finished videos and parts were kept: give the same command again"),
-        progress_bar(no_progress or as_json) as progress,
+        progress_bar(hides_bar) as progress,
     ):
         tasks = [progress.add_task(plain(Path(r.input).name), total=None, note="", visible=False) for r in requests]
+        events = [RunEvents(request) for request in requests]
 
         def advance(number: int, done: int, total: int | None) -> None:
             progress.update(tasks[number], completed=done, total=total, visible=True)
+            events[number].advance(done, total)
 
         def finish(number: int, outcome: "Outcome") -> None:
             progress.update(tasks[number], visible=False)
+            events[number].end(outcome)
 
         outcomes: list[Outcome] = []
         if requests:
@@ -240,6 +245,7 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
                 "input": str(outcome.request.input),
                 "output": str(outcome.request.output),
                 "error": outcome.error,
+                "code": outcome.code,
                 "report": None if outcome.report is None else outcome.report.as_dict(),
             }
             for outcome in outcomes
@@ -255,8 +261,8 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         out.print(table)
     if finished:
         out.print(f"{finished} finished before.")
-    for outcome in outcomes:
+    for outcome in () if answers.only_events else outcomes:
         if outcome.error is not None:
             complain(f"{outcome.request.input}: {outcome.error}")
         for warning in outcome.report.warnings if outcome.report else ():
-            note(f"{outcome.request.input}: {warning}")
+            note(f"{outcome.request.input}: {warning}", event=False)

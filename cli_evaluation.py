@@ -1,7 +1,7 @@
 """The command that measures a bundle on clips: `evaluate`."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .engine.backends.options import Backend
+    from .engine.compare.page import ComparisonPage
     from .engine.contract.bundle import Bundle
-    from .training.evaluation import UpscaleClip
+    from .training.evaluation import OnFrames, UpscaleClip
 
 _WHEN = {"at": "at input times", "between": "between input times"}
 
@@ -31,6 +32,14 @@ def evaluate(
     backend: BackendOptions,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write the scores to this JSON file.", show_default="none")
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE",
+            help="Write a page that compares bicubic resizing, the bundle and the clip; of one clip.",
+            show_default="none",
+        ),
     ] = None,
     scale: Annotated[
         int | None,
@@ -63,11 +72,14 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Measure a bundle on clips: PSNR (dB) and SSIM on luma, at input times and between, beside bicubic."""
+    from .engine.compare.page import check_page
     from .engine.contract.bundle import find_bundles
     from .engine.pipeline.plan import check_flow, default_factor, default_scale
 
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} for the scores does not exist: create it first.")
+    if page is not None:
+        check_page(page, overwrite=True)
     record, bundles = backend.record(), find_bundles(bundle)
     check_flow(bundles, flow)
     with training_extra():
@@ -84,6 +96,9 @@ def evaluate(
         )
         with progress_bar(no_progress) as progress:
             found = find_clips(*clips)
+            if page is not None and len(found) != 1:
+                raise RequestError(f"--page is of one clip, and {len(found)} were found: name one.")
+            comparison = None if page is None else _begin_page(found[0], bundle)
             task = progress.add_task("", total=None, note="frames")
             scores = run(
                 found,
@@ -91,11 +106,14 @@ def evaluate(
                 protocol,
                 lambda clip: progress.update(task, description=plain(clip.name)),
                 lambda: progress.advance(task),
+                None if comparison is None else _add_to_page(comparison),
             )
     graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in bundles}
     scores = {"bundle": "+".join(graphs), "graphs_sha256": graphs, "device": ", ".join(devices), **scores}
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
+    if page is not None and comparison is not None:
+        comparison.write(page, overwrite=True)
     if as_json:
         out.print_json(json.dumps(scores))
     else:
@@ -125,6 +143,27 @@ def upscale_clip(
                 yield to_float(frame)
 
     return upscale
+
+
+def _begin_page(clip: Path, bundle: str) -> "ComparisonPage":
+    """Return the page on which the frames of a clip will be."""
+    from .engine.compare.page import MOST_FRAMES, ComparisonPage, Side
+    from .engine.media.reader import describe
+
+    rate = Fraction(25) if clip.is_dir() else Fraction(describe(clip)["rate"])
+    sides = [Side("bicubic", "blended in time"), Side(bundle), Side(clip.name, "the truth")]
+    return ComparisonPage(sides, rate, MOST_FRAMES, f"Evaluation of {bundle} on {clip.name}")
+
+
+def _add_to_page(page: "ComparisonPage") -> "OnFrames":
+    """Return a function that adds judged frames to a page, as many as it takes."""
+
+    def add(index: int, frames: "Sequence[np.ndarray]") -> None:
+        if not page.is_full:
+            network, blended, _, truth = frames
+            page.add(index / page.rate, (blended, network, truth))
+
+    return add
 
 
 def _print_scores(scores: dict[str, Any]) -> None:

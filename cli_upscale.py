@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -23,14 +22,13 @@ from .cli_options import (
     record_options,
     refuse_without,
 )
+from .cli_preview import write_preview
+from .cli_progress import ProgressOptions, RunEvents, show_frames
 from .engine.contract.errors import RequestError
-from .terminal import Terminal, err, headline, interruptible, note, out, plain, progress_bar
+from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
-
-    from .engine.pipeline.report import Progress, Report
+    from .engine.pipeline.report import Report
     from .engine.pipeline.request import UpscaleRequest
 
 
@@ -50,6 +48,7 @@ def upscale(
     encoder: EncoderOptions,
     backend: BackendOptions,
     adaptation: AdaptOptions,
+    shown: ProgressOptions,
     output: Annotated[
         str | None,
         typer.Option(
@@ -70,16 +69,27 @@ def upscale(
             "--resume", help="Keep finished parts in .NAME.stvsr, from which the same command goes on if it is stopped."
         ),
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PAGE",
+            help="Upscale only the five seconds with the most motion, into a page with the input beside the output.",
+            show_default="none",
+        ),
+    ] = None,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
     adapt_per: Annotated[
         str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
     ] = None,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Enlarge videos and raise their frame rate."""
+    from .engine.media.pipes import is_pipe
     from .engine.pipeline.request import UpscaleRequest
 
+    if as_json and output is not None and is_pipe(output):
+        answers.json_on = err  # stdout has the video
+    shown.begin()
     if adapt and resume:
         raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
     options = {
@@ -93,23 +103,34 @@ def upscale(
         raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
         refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
+    if preview is not None:
+        others = {"-o": output is not None, "--format": format is not None, "--resume": resume, "--adapt": adapt}
+        if taken := [name for name, given in others.items() if given]:
+            raise RequestError(f"--preview writes a page instead of the output: leave out {' and '.join(taken)}.")
+        if len(sources) > 1:
+            raise RequestError("--preview is of one input: name one.")
+        shown.divert_native_lines()
+        write_preview(UpscaleRequest(input=sources[0], **options), preview, shown.hides_bar or as_json, as_json)
+        return
     if is_queue(sources, output):
         if adapt or format is not None:
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
         if output is None:
             raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
-        run_queue(sources, output, options, WorkerOptions(), None, no_progress, as_json)
+        run_queue(sources, output, options, WorkerOptions(), None, shown.hides_bar or as_json, as_json)
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
-    _upscale_one(request, resume, (adapt_per or "video", adaptation) if adapt else None, no_progress, as_json)
+    shown.divert_native_lines()
+    adapted = (adapt_per or "video", adaptation) if adapt else None
+    _upscale_one(request, resume, adapted, shown.hides_bar or as_json, as_json)
 
 
 def _upscale_one(
     request: "UpscaleRequest",
     resume: bool,
     adaptation: tuple[str, AdaptOptions] | None,
-    no_progress: bool,
+    hides_bar: bool,
     as_json: bool,
 ) -> None:
     """Upscale one input, show the progress and print the report."""
@@ -119,21 +140,22 @@ def _upscale_one(
 
     name = plain(Path(request.input).name)
     to_pipe = request.output is not None and is_pipe(request.output)
+    events = RunEvents(request)
     kept = "finished parts were kept: give the same command again" if resume else "nothing was written"
-    shown: list[str] = []
     with (
         interruptible("the output is not complete" if to_pipe else kept),
-        progress_bar(no_progress or as_json) as progress,
+        progress_bar(hides_bar) as progress,
         tempfile.TemporaryDirectory(prefix="stvsr-") if adaptation else nullcontext("") as folder,
     ):
         task = progress.add_task(name, total=None, note="")
-        show = _show_frames(progress, task, name)
+        show = show_frames(progress, task, name, events)
 
         def warn(warning: str) -> None:
+            events.warn(warning)
             if not as_json:
-                shown.append(warning)
-                note(warning)
+                note(warning, event=False)
 
+        events.start("survey" if resume else "adapt" if adaptation else "upscale")
         if resume:
             report = upscale_resumable(request, show, on_warning=warn)
         else:
@@ -141,25 +163,21 @@ def _upscale_one(
             if adaptation is not None:
                 adapted = adapt_scenes(request, *adaptation, Path(folder), progress, task)
             report = run(request, show, adapted, on_warning=warn)
+    for warning in report.warnings:
+        if warning not in events.warned:
+            warn(warning)
+    events.finish(report)
     console = err if to_pipe else out
+    if console is err and answers.only_events:
+        return
     if as_json:
         console.print_json(json.dumps(report.as_dict()))
     else:
-        _print_report(report, console, shown)
+        _print_report(report, console)
 
 
-def _show_frames(progress: "RichProgress", task: "TaskID", name: str) -> Callable[["Progress"], None]:
-    """Return a function that shows a run's progress on a bar."""
-
-    def advance(done: "Progress") -> None:
-        note = f"{done.frames_out / max(done.seconds, 1e-9):.1f} frames/s out"
-        progress.update(task, description=name, completed=done.frames_in, total=done.total_in, note=note)
-
-    return advance
-
-
-def _print_report(report: "Report", console: Terminal, shown: list[str]) -> None:
-    """Print a report, without the warnings that were shown before."""
+def _print_report(report: "Report", console: Terminal) -> None:
+    """Print a report, without its warnings."""
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
     cuts = f", {len(report.cuts_s)} scene cut{'s' * (len(report.cuts_s) != 1)}" if report.cuts_s else ""
     how = "" if report.device == "cpu" else f" ({report.backend}, {report.precision})"
@@ -177,6 +195,3 @@ def _print_report(report: "Report", console: Terminal, shown: list[str]) -> None
         console.print(f"  {scene}{plain(record['reason'])} {record['seconds']:.1f} s.", soft_wrap=True)
         if not record["kept"]:
             note(f"{scene}the original weights were used.")
-    for warning in report.warnings:
-        if warning not in shown:
-            note(warning)

@@ -2,11 +2,12 @@
 
 import errno
 import io
+import json
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import typer
@@ -72,25 +73,88 @@ def protect_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def quiet_encoders() -> None:
+    """Let SVT-AV1, which has no other way, write errors alone to stderr, unless the user has chosen otherwise."""
+    os.environ.setdefault("SVT_LOG", "1")
+
+
+class Answers:
+    """Answers to programs: events of a run, and errors as JSON. `main` begins and ends them.
+
+    json_on: the console that gets an error as JSON; None: people read it.
+    sinks: functions that receive each event, by its name and facts.
+    only_events: standard error has events and nothing else.
+    native_lines_diverted: native code does not write to standard error.
+    opened: what is closed when the command has ended.
+    """
+
+    def __init__(self) -> None:
+        self.begin(errors_as_json=False)
+
+    def begin(self, *, errors_as_json: bool) -> None:
+        """Forget what another command has set."""
+        self.json_on: Terminal | None = out if errors_as_json else None
+        self.sinks: list[Callable[[str, dict[str, Any]], None]] = []
+        self.only_events = self.native_lines_diverted = False
+        self.opened = ExitStack()
+        self._failed = False
+
+    def emit(self, event: str, **facts: Any) -> None:
+        """Send an event to every sink."""
+        for sink in self.sinks:
+            sink(event, facts)
+
+    def fail(self, code: str, sentence: str, exit_code: int) -> None:
+        """Answer the first error: by the event `failed`, and as JSON where a command has been asked for JSON."""
+        if self._failed:
+            return
+        self._failed = True
+        error = {"code": code, "message": sentence}
+        self.emit("failed", error=error, exit_code=exit_code)
+        if self.json_on is not None and not (self.json_on is err and self.only_events):
+            self.json_on.print_json(json.dumps({"error": error}))
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Return whether standard error is for people: it has neither events nor JSON."""
+        return not self.only_events and self.json_on is not err
+
+
+answers = Answers()
+
+
 def headline(text: object, rest: str = "", on: Terminal = out) -> None:
     """Print a line that starts with a bold text."""
     on.print(Text.assemble((plain(text), "bold"), rest), soft_wrap=True)
 
 
-def note(sentence: object) -> None:
-    """Print a note on stderr."""
-    err.print(Text.assemble(("Note:", "yellow"), f" {plain(sentence)}"), soft_wrap=True)
+def note(sentence: object, *, event: bool = True) -> None:
+    """Print a note on stderr; it is an event, too, unless that was sent before."""
+    if event:
+        answers.emit("warning", message=str(sentence))
+    if not answers.only_events:
+        err.print(Text.assemble(("Note:", "yellow"), f" {plain(sentence)}"), soft_wrap=True)
 
 
 def complain(sentence: object) -> None:
-    """Print an error on stderr."""
-    err.print(Text.assemble(("Error:", "bold red"), f" {plain(sentence)}"), soft_wrap=True)
+    """Print an error on stderr, unless programs read it."""
+    if answers.reads_sentences:
+        err.print(Text.assemble(("Error:", "bold red"), f" {plain(sentence)}"), soft_wrap=True)
 
 
-def fail(sentence: object) -> NoReturn:
-    """Print an error and exit with code 1."""
+def fail(sentence: object, code: str) -> NoReturn:
+    """Print an error of a kind, and exit with code 1."""
     complain(sentence)
+    answers.fail(code, str(sentence), 1)
     sys.exit(1)
+
+
+def interrupted(sentence: str, number: int) -> int:
+    """Print a sentence about an interrupt by a signal, and return the exit code."""
+    if answers.reads_sentences:
+        err.print(sentence, soft_wrap=True)
+    answers.fail("interrupted", sentence, 128 + number)
+    return 128 + number
 
 
 @contextmanager
@@ -99,8 +163,7 @@ def interruptible(consequence: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        err.print(f"Interrupted: {consequence}.", soft_wrap=True)
-        raise typer.Exit(128 + interrupt_number(interrupt)) from None
+        raise typer.Exit(interrupted(f"Interrupted: {consequence}.", interrupt_number(interrupt))) from None
 
 
 def interrupt_number(interrupt: KeyboardInterrupt) -> int:

@@ -69,8 +69,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_room_has_a_page() -> None:
-    rooms = (
-        "engine engine/backends engine/backends/tensorrt engine/contract engine/media engine/pipeline export kernels"
-    )
-    for room in f"{rooms} training training/adapt training/networks benchmarks engine/cpp".split():
+    rooms = "backends backends/tensorrt compare contract cpp media pipeline serving"
+    others = "engine export kernels training training/adapt training/networks benchmarks"
+    for room in [*others.split(), *(f"engine/{room}" for room in rooms.split())]:
         assert (ROOT / room / "README.md").is_file(), room

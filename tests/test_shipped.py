@@ -11,6 +11,7 @@ import torch
 from stvsr import Backend, Bundle, Upscaler, one_scene
 from stvsr.engine.backends.onnxruntime import open_session
 from stvsr.engine.contract.bundle import shipped_bundles
+from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.pipeline.plan import default_factor
 from stvsr.engine.pipeline.request import DEFAULT_MODEL
@@ -19,7 +20,6 @@ from stvsr.export.bundle_network import check_parity, load_network
 from stvsr.training.checkpoints import load_official
 from stvsr.training.clips import read_clip
 from stvsr.training.evaluation import Protocol, evaluate
-from stvsr.training.metrics import luma, psnr
 from stvsr.training.networks.registry import NETWORKS, find_network
 from stvsr.training.resize import imresize, to_uint8
 

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.errors import RequestError, StvsrError
+from ..engine.contract.metrics import SSIM_PX, luma, psnr, ssim
 from .clips import read_clip
 from .compression import compress
-from .metrics import SSIM_PX, luma, psnr, ssim
 from .resize import imresize, to_uint8
 
 # (small frames (3, h, w) in [0, 1], factor in time, (H, W)) -> `factor` frames (3, H, W) in [0, 1] for each of them
 UpscaleClip = Callable[[Iterable[NDArray[np.float32]], int, tuple[int, int]], Iterable[NDArray[np.floating]]]
+# (frame index, the methods' frames and the truth, each (H, W, 3) in 0 to 255), after every judged frame
+OnFrames = Callable[[int, Sequence[NDArray[np.uint8]]], None]
 METHODS = ("stvsr", "bicubic+blend", "bicubic+repeat")
 
 
@@ -28,9 +30,9 @@ class Score:
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
 
-    def add(self, actual: NDArray[np.floating], truth: NDArray[np.uint8]) -> None:
-        """Compare one frame, (H, W, 3) in [0, 1], with the truth, after rounding it to 8 bits."""
-        a, b = luma(to_uint8(actual)), luma(truth)
+    def add(self, actual: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
+        """Compare one frame, (H, W, 3) in 0 to 255, with the truth."""
+        a, b = luma(actual), luma(truth)
         self.psnr_db.append(psnr(a, b))
         self.ssim.append(ssim(a, b))
 
@@ -63,12 +65,14 @@ def evaluate(
     protocol: Protocol,
     on_clip: Callable[[Path], None] | None = None,
     on_frame: Callable[[], None] | None = None,
+    on_frames: OnFrames | None = None,
 ) -> dict[str, Any]:
     """Return the scores of every clip, their mean in which all clips weigh the same, and the gain over bicubic+blend.
 
     A clip that is damaged, too short or too small does not end the list: its error is under `errors`, by the clip's
-    name. Clips with the same file name are named by their paths. `on_clip` is called before every clip, and `on_frame`
-    after every judged frame. Raises the error of the first clip (MediaError, RequestError) if no clip can be judged.
+    name. Clips with the same file name are named by their paths. `on_clip` is called before every clip, and after every
+    judged frame `on_frame`, and `on_frames` with its pictures. Raises the error of the first clip (MediaError,
+    RequestError) if no clip can be judged.
     """
     per_clip, errors = {}, {}
     stems = Counter(clip.stem for clip in clips)
@@ -77,7 +81,7 @@ def evaluate(
             on_clip(clip)
         name = clip.stem if stems[clip.stem] == 1 else str(clip)
         try:
-            per_clip[name] = evaluate_clip(clip, upscale, protocol, on_frame)
+            per_clip[name] = evaluate_clip(clip, upscale, protocol, on_frame, on_frames)
         except StvsrError as error:
             errors[name] = error
     if errors and not per_clip:
@@ -99,7 +103,11 @@ def evaluate(
 
 
 def evaluate_clip(
-    clip: Path, upscale: UpscaleClip, protocol: Protocol, on_frame: Callable[[], None] | None = None
+    clip: Path,
+    upscale: UpscaleClip,
+    protocol: Protocol,
+    on_frame: Callable[[], None] | None = None,
+    on_frames: OnFrames | None = None,
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Return the scores of one clip: `{"at" | "between": {method: means}}`. Raises as `evaluate` does."""
     scores = {when: {method: Score() for method in METHODS} for when in ("at", "between")}
@@ -115,8 +123,11 @@ def evaluate_clip(
             if truth is None:
                 continue
             when = scores["between" if index % protocol.factor or protocol.exposure else "at"]
-            for method, output in zip(METHODS, (np.moveaxis(frame, 0, -1), *bicubic), strict=True):
+            outputs = [to_uint8(output) for output in (np.moveaxis(frame, 0, -1), *bicubic)]
+            for method, output in zip(METHODS, outputs, strict=True):
                 when[method].add(output, truth)
+            if on_frames:
+                on_frames(index, [*outputs, truth])
             if on_frame:
                 on_frame()
     required = "between" if protocol.factor > 1 else "at"

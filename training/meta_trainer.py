@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from ..engine.contract.errors import RequestError
 from ..engine.contract.manifest import FixedFactors, RunWindow
+from ..engine.contract.metrics import luma, psnr
 from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
 from .checkpoints import load_weights, random_weights, read_run
 from .data import ClipSampler, Sampling
 from .large_scale import Clips, ModuleTrainer
 from .meta import make_sample, meta_gradient, random_task
-from .metrics import luma, psnr
 from .networks.base import Network
 from .networks.cascade import AdaVSR, weights_of
 from .networks.registry import NetworkEntry

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from ..engine.contract.manifest import ContinuousTime, FixedFactors
+from ..engine.contract.metrics import luma, psnr
 from .data import Flow, input_frames, network_inputs, target_frames, truth_offsets
 from .inference import run_network
-from .metrics import luma, psnr
 from .networks.base import Network
 from .resize import downscale, to_uint8
 

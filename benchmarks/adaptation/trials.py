@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stvsr import AdaptationError
+from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.training.adapt.blur import kernel_moments
 from stvsr.training.adapt.pseudo import Degrade
 from stvsr.training.checkpoints import load_weights
 from stvsr.training.clips import cached_clip
-from stvsr.training.metrics import luma, psnr
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.registry import find_network
 from stvsr.training.resize import to_uint8

@@ -16,43 +16,66 @@ StvsrError
 
 
 class StvsrError(Exception):
-    """Base class of errors that a user can fix; the command line prints one as a single line and exits with 1."""
+    """Base class of errors that a user can fix; the command line prints one as a single line and exits with 1.
+
+    code: the kind of the error, for programs; it stays the same when the sentence changes.
+    """
+
+    code = "error"
 
 
 class MediaError(StvsrError):
     """A video or image folder cannot be read or written."""
 
+    code = "media"
+
 
 class BundleError(StvsrError):
     """A bundle is missing, damaged, changed or of an unknown format."""
+
+    code = "bundle"
 
 
 class BackendError(StvsrError):
     """A requested backend or device is not available."""
 
+    code = "backend"
+
 
 class DeviceMemoryError(BackendError):
     """The memory of a device is too small for the work."""
+
+    code = "device-memory"
 
 
 class NonFiniteError(BackendError):
     """A network computed NaN or infinity."""
 
+    code = "non-finite"
+
 
 class RequestError(StvsrError):
     """The bundle or the video does not support the requested scale, rate, size or option."""
+
+    code = "request"
 
 
 class ExportError(StvsrError):
     """An exported graph and its network compute different results."""
 
+    code = "export"
+
 
 class CheckpointError(StvsrError):
     """A checkpoint does not hold the weights of the network that reads it."""
 
+    code = "checkpoint"
+
 
 class CancelledError(StvsrError):
     """A run was cancelled by its caller."""
+
+    code = "cancelled"
 
 
 class ServerError(StvsrError):
@@ -72,3 +95,5 @@ class ServerError(StvsrError):
 
 class AdaptationError(StvsrError):
     """A clip or a network cannot be adapted to, or an adaptation diverged."""
+
+    code = "adaptation"

@@ -12,16 +12,18 @@ from ..backends.options import Backend, cpu_threads, parse_device
 from .executor import ENDED, LOST, PROGRESS, Executor, LocalExecutor, Message, TaskWorker
 from .report import Report
 from .request import UpscaleRequest
+from .tasks import Failure
 from .video_tasks import VideoTasks
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one video of a batch: a report, or the sentence of an error."""
+    """The result of one video of a batch: a report, or the sentence and the code of an error."""
 
     request: UpscaleRequest
     report: Report | None = None
     error: str | None = None
+    code: str | None = None
 
 
 # Called with the number of a video in the batch, and its input frames: those that are finished, and all.
@@ -107,19 +109,20 @@ class _Batch:
             if kind in (ENDED, LOST):
                 error = video.give_back(task, value if kind == ENDED else None)
                 if error is not None:
-                    self._end(task.video, error=error)
+                    self._end(task.video, failure=Failure("worker-died", error))
             elif kind == "failed":
-                self._end(task.video, error=value)
+                self._end(task.video, failure=value)
             elif kind in ("join", "whole"):
                 self._end(task.video, report=value)
             else:
                 video.finish(task, value)
-        if self._on_progress and video.frames_total is not None:
+        if self._on_progress and video.frames_total is not None and task.video not in self._outcomes:
             started = sum(frames for (name, _), frames in self._under_way.items() if name == task.video)
             self._on_progress(int(task.video), video.frames_done + started, video.frames_total)
 
-    def _end(self, name: str, *, report: Report | None = None, error: str | None = None) -> None:
-        outcome = Outcome(self._requests[int(name)], report, error)
+    def _end(self, name: str, *, report: Report | None = None, failure: Failure | None = None) -> None:
+        code, error = failure or (None, None)
+        outcome = Outcome(self._requests[int(name)], report, error, code)
         self._outcomes[name] = outcome
         if self._on_outcome:
             self._on_outcome(int(name), outcome)

@@ -1,7 +1,9 @@
 """Progress and report of a run, and the adaptation that it was given."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ class Progress:
     frames_out: int  # frames written
     total_in: int | None  # None: the container does not state it
     seconds: float
+    cuts: Sequence[Fraction] = ()  # timestamps of the first frames of new scenes that were found so far
 
 
 @dataclass(frozen=True)

@@ -366,5 +366,5 @@ class Run:
     def _report_progress(self) -> None:
         if self._on_progress is not None:
             self._on_progress(
-                Progress(self.frames_in, self.frames_out, self._total_in, time.perf_counter() - self._began)
+                Progress(self.frames_in, self.frames_out, self._total_in, time.perf_counter() - self._began, self.cuts)
             )

@@ -34,6 +34,13 @@ class Task(NamedTuple):
     store: str | None = None  # folder of the unfinished parts; None: beside the output
 
 
+class Failure(NamedTuple):
+    """The error by which a task has failed."""
+
+    code: str  # of its class
+    sentence: str
+
+
 Send = Callable[[tuple[str, Any]], None]
 
 
@@ -73,14 +80,14 @@ class TaskRunner(Closing):
         """Do a task, and send messages (kind, value) about it.
 
         The last one is "survey" with the outline of the video and the numbers of the segments that are finished,
-        "segment" with the number of the segment, "join" and "whole" with the Report, or "failed" with the sentence of
-        an error. Before it, PROGRESS has the number of input frames of a segment that are finished.
+        "segment" with the number of the segment, "join" and "whole" with the Report, or "failed" with a Failure.
+        Before it, PROGRESS has the number of input frames of a segment that are finished.
         """
         try:
             answer = self._do(task, send)
         except StvsrError as error:
             self._drop(task.video)
-            send(("failed", str(error)))
+            send(("failed", Failure(error.code, str(error))))
         else:
             if task.kind == "join":
                 self._drop(task.video)

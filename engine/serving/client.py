@@ -94,8 +94,6 @@ class Client(Closing):
         video = Path(video)
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         values = query_of(options)
-        if "size" in values:
-            values["width"], values["height"] = values.pop("size").split("x")
         size = size_of(video)
         if size > LARGE_BYTES and takes_parts(self._connection):
             content = json.dumps({"upload": upload(self._connection, video), **values}).encode()

@@ -27,7 +27,7 @@ from ..pipeline.remote_executor import (
     TaskEndedWorkerError,
     WorkerLostError,
 )
-from ..pipeline.tasks import Task
+from ..pipeline.tasks import Failure, Task
 from .app import make_app
 from .logs import log_to_stderr
 from .scheduler import DRAIN_S
@@ -184,7 +184,7 @@ class _Replica(RemoteRunner):
         try:
             model = _fingerprint(str(task.request.model))
         except StvsrError as error:
-            yield "failed", str(error)
+            yield "failed", Failure(error.code, str(error))
             return
         self._response = self._handle.options(stream=True, multiplexed_model_id=model).run.remote(task)
         try:

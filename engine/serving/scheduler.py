@@ -143,7 +143,7 @@ class Scheduler:
                 self._fail(job, "worker-died", error)
         elif kind == "failed":
             active.tasks.abandon()
-            self._fail(job, "failed", value.replace(str(task.request.input), "the video"))
+            self._fail(job, "failed", value.sentence.replace(str(task.request.input), "the video"))
         else:
             if kind == "survey":
                 self._jobs.keep_outline(job.id, value[0])

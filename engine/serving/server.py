@@ -28,6 +28,7 @@ from .uploads import UploadStore, check_space, receive
 from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
+_SILENCE_S = 15.0  # at most, so that neither clients nor proxies take a job that waits for a lost connection
 _MOST_JSON_BYTES = 1 << 16  # of options
 
 
@@ -106,8 +107,9 @@ class Server:
         return job
 
     async def events(self, identifier: str) -> AsyncIterator[str]:
-        """Yield server-sent events: "progress" whenever a number changes, and the last state."""
+        """Yield server-sent events: "progress" whenever a number changes, comments in between, and the last state."""
         last: dict[str, Any] = {}
+        sent = time.monotonic()
         while (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
             names = ("state", "frames_done", "frames_total", "segments_done", "segments_total")
             facts = {name: getattr(job, name) for name in names}
@@ -115,7 +117,10 @@ class Server:
                 event = job.state if job.ended else "progress"
                 data = {**facts, "error": job.error} if job.ended else facts
                 yield f"event: {event}\ndata: {json.dumps(data)}\n\n"
-                last = facts
+                last, sent = facts, time.monotonic()
+            elif time.monotonic() - sent > _SILENCE_S:
+                yield ": waiting\n\n"
+                sent = time.monotonic()
             if job.ended:
                 return
             await asyncio.sleep(_EVENT_S)

@@ -61,7 +61,7 @@ def test_every_option_states_its_default(callback: Any) -> None:
     hints = get_type_hints(callback, include_extras=True)
     checked = 0
     for parameter in inspect.signature(callback).parameters.values():
-        option = hints[parameter.name].__metadata__[0]
+        option = getattr(hints[parameter.name], "__metadata__", [None])[0]  # the context of a command has none
         if not isinstance(option, typer.models.OptionInfo):
             continue
         # Within Annotated, typer stores the first name of an option as its default.

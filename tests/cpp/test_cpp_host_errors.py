@@ -66,25 +66,23 @@ def test_unsupported_time_factors_are_refused(programs: Programs, toys: dict[str
     assert error == "Bundle 'toy-doubled' doubles the frame rate: use --factor 2, or another bundle.\n"
 
 
-def test_coarse_above_1_is_refused(programs: Programs, toys: dict[str, Path], tmp_path: Path) -> None:
-    """A `coarse` of 1 changes nothing: frames are not back-projected."""
-    without = toys["doubled 4+2"] / "engines"
-    bundle = Path(shutil.copytree(without, tmp_path / "bundle"))
+@pytest.mark.parametrize("coarse", [1, 2])
+def test_back_projection_is_refused(programs: Programs, toys: dict[str, Path], tmp_path: Path, coarse: int) -> None:
+    """A `coarse` of 1 back-projects in time."""
+    bundle = Path(shutil.copytree(toys["doubled 4+2"] / "engines", tmp_path / "bundle"))
     path = bundle / "manifest.json"
     manifest = json.loads(path.read_text())
-
-    manifest["window"]["coarse"] = 1
-    path.write_text(json.dumps(manifest))
-    frames = random_clip(2, (4, 6), "rgb24").tobytes()
-    actual, expected = (run(programs.upscale, folder, "--size", "6x4", data=frames) for folder in (bundle, without))
-    assert actual.returncode == 0, actual.stderr
-    assert actual.stdout == expected.stdout != b""
-
-    manifest["window"]["coarse"] = 2
+    manifest["window"]["coarse"] = coarse
     manifest["space"] = {"kind": "fixed", "factors": [1]}
     path.write_text(json.dumps(manifest))
-    message = "Bundle 'toy-doubled' needs frames downscaled by 2, which the C++ upscaler does not do"
+    message = "The frames of bundle 'toy-doubled' are back-projected, which the C++ upscaler does not do"
     assert error_of(programs, bundle).startswith(message)
+
+
+def test_controls_in_names_are_shown_as_escapes(programs: Programs, tmp_path: Path) -> None:
+    name = "a\x1b[31mb\x7fc\u009b\u0085\u00e9\u00a0d"
+    error = error_of(programs, tmp_path / name)
+    assert "a\\x1b[31mb\\x7fc\\x9b\\x85\u00e9\u00a0d" in error
 
 
 def test_truncated_input_is_reported(programs: Programs, toys: dict[str, Path]) -> None:

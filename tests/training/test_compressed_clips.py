@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract.metrics import psnr
 from stvsr.training.clips import cached_clip
 from stvsr.training.compressed_clips import (
     CRFS,
@@ -14,7 +15,6 @@ from stvsr.training.compressed_clips import (
 )
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.device_data import DeviceClips, DeviceSampler
-from stvsr.training.metrics import psnr
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.videoinr_s import VideoINRS
 from stvsr.training.resize import downscale

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from stvsr.engine.contract.metrics import psnr
 from stvsr.training.clips import read_clip
 from stvsr.training.compression import Codec, compress
-from stvsr.training.metrics import psnr
 
 from tests.support.paths import SAMPLE
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError, RequestError
+from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.training.clips import read_clip
 from stvsr.training.evaluation import Protocol, evaluate
-from stvsr.training.metrics import luma, psnr
 from stvsr.training.resize import imresize, to_uint8
 
 from tests.support.media import write_images

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from stvsr.engine.contract.metrics import luma, psnr, ssim
 from stvsr.engine.contract.resize import resize_matrix
-from stvsr.training.metrics import luma, psnr, ssim
 from stvsr.training.resize import imresize, to_uint8
 
 from tests.support.paths import ORACLES

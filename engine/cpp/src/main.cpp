@@ -167,15 +167,18 @@ void upscale(const Arguments& arguments) {
 // Return a text with the characters that control a terminal shown as escapes.
 std::string plain(const std::string& text) {
     std::string shown;
-    for (const char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte >= 0x20 && byte != 0x7F) {
-            shown += c;
-        } else {
-            char escape[5];
-            std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned>(byte));
-            shown += escape;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        auto byte = static_cast<unsigned char>(text[i]);
+        // In UTF-8 the controls U+0080 to U+009F have two bytes.
+        const bool is_c1 = byte == 0xC2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) - 0x80u < 0x20u;
+        if (byte >= 0x20 && byte != 0x7F && !is_c1) {
+            shown += text[i];
+            continue;
         }
+        if (is_c1) byte = static_cast<unsigned char>(text[++i]);
+        char escape[5];
+        std::snprintf(escape, sizeof escape, "\\x%02x", static_cast<unsigned>(byte));
+        shown += escape;
     }
     return shown;
 }

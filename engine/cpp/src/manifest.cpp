@@ -207,7 +207,7 @@ void check_consistent(const Manifest& manifest) {
             }
         }
     }
-    if (const std::int64_t coarse = window.coarse; coarse > 1) {
+    if (const std::int64_t coarse = window.coarse; coarse != 0) {
         if ((coarse & (coarse - 1)) != 0) {
             throw InvalidField{"", "the window's 'coarse' is a power of two (1, 2, 4, ...), not " + std::to_string(coarse)};
         }

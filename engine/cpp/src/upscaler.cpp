@@ -58,10 +58,10 @@ Upscaler::Upscaler(Bundle bundle, const Options& options) {
                            "' takes optical flow, which the C++ upscaler does not compute: use another bundle, or pass"
                            " your own flows to a Session.");
     }
-    if (bundle.manifest.window.coarse > 1) {
-        throw RequestError("Bundle '" + bundle.manifest.name + "' needs frames downscaled by " +
-                           std::to_string(bundle.manifest.window.coarse) +
-                           ", which the C++ upscaler does not do: use another bundle, or the command stvsr upscale.");
+    if (bundle.manifest.window.coarse != 0) {
+        throw RequestError("The frames of bundle '" + bundle.manifest.name +
+                           "' are back-projected, which the C++ upscaler does not do: use another bundle, or the command"
+                           " stvsr upscale.");
     }
     local_target(options.device);  // throws if there is no such device
     check(cudaSetDevice(options.device), "use device " + std::to_string(options.device));

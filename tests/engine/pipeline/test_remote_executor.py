@@ -180,7 +180,8 @@ def test_a_streamed_runner_yields_the_messages_of_a_task(clip: Path, toy: Path, 
     assert (kind, report.frames_out) == ("join", 14)
     (failed,) = runner.run(Task("other", "survey", UpscaleRequest(input="none.mp4", output=tmp_path / "b.mp4")))
     assert failed[0] == "failed"
-    assert "none.mp4" in failed[1]
+    assert failed[1].code == "media"
+    assert "none.mp4" in failed[1].sentence
     with pytest.raises(AttributeError):  # a bug is no message
         list(runner.run("no task"))  # type: ignore[arg-type]
     runner.close()

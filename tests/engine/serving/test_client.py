@@ -1,6 +1,8 @@
 """The client: jobs, frames and streams of a server, interruptions, and errors in the server's words."""
 
 import itertools
+import os
+import signal
 import sys
 import threading
 import time
@@ -25,7 +27,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from stvsr.engine.serving import client_upload
 
-from tests.support.servers import listening, serving, wait_until
+from tests.support.servers import listening, serving, wait_until, workers_of
 
 TOKEN = "a-token-of-some-length"
 
@@ -61,6 +63,29 @@ def expected(models: Path, frames: list[np.ndarray], times: tuple[Fraction, ...]
 
 
 # --- jobs ---
+
+
+@pytest.mark.usefixtures("models")
+def test_a_job_that_waits_for_long_is_no_lost_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stvsr.engine.serving.server._SILENCE_S", 0.2)
+    before = set(workers_of(os.getpid()))
+    with serving(tmp_path) as url, Client(url) as sender, Client(url, timeout_s=2, patience_s=0.5) as client:
+        job = sender.create(clip_of(tmp_path), model="toy", scale=2)
+        workers = set(workers_of(os.getpid())) - before
+        assert workers
+
+        def send(number: int) -> None:
+            for process in workers:
+                os.kill(process, number)
+
+        send(signal.SIGSTOP)
+        timer = threading.Timer(5, send, [signal.SIGCONT])
+        timer.start()
+        try:
+            assert client.wait(job.id).state == "done"
+        finally:
+            timer.cancel()
+            send(signal.SIGCONT)
 
 
 def test_a_video_is_upscaled(client: Client, tmp_path: Path) -> None:
@@ -273,7 +298,7 @@ def test_large_videos_are_uploaded_in_parts(tmp_path: Path, monkeypatch: pytest.
     with listening(app) as url, Client(url) as client:
         assert client.create(video, key="once", scale=2, size=(64, 48)).state == "queued"
     assert bytes(stored) == video.read_bytes()
-    assert jobs == [({"upload": "the-upload", "scale": "2", "width": "64", "height": "48"}, "once")]
+    assert jobs == [({"upload": "the-upload", "scale": "2", "size": "64x48"}, "once")]
     assert requests == ["PATCH", "PATCH", "HEAD", "PATCH", "HEAD", "PATCH"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from stvsr import UpscaleRequest
 from stvsr.engine.pipeline import remote_executor
 from stvsr.engine.pipeline.remote_executor import RemoteExecutor, TaskEndedWorkerError, WorkerLostError
-from stvsr.engine.pipeline.tasks import PROGRESS
+from stvsr.engine.pipeline.tasks import PROGRESS, Failure
 from stvsr.engine.serving.jobs import Job, JobStore
 from stvsr.engine.serving.scheduler import Scheduler
 
@@ -55,7 +55,7 @@ def test_progress_is_stored_and_failures_are_logged(jobs: JobStore, caplog: pyte
         runner.script.put((PROGRESS, 20))
         runner.script.put(("segment", 0))
         wait_for(jobs, identifier, frames_done=48, segments_done=1)
-        runner.script.put(("failed", f"{jobs.input_of(identifier)} is damaged."))
+        runner.script.put(("failed", Failure("media", f"{jobs.input_of(identifier)} is damaged.")))
         failed = wait_for(jobs, identifier, state="failed")
     assert failed.error == {"code": "failed", "message": "the video is damaged."}
     assert [frames for frames, _ in segments] == [48]

@@ -36,7 +36,7 @@ struct Window {
     std::int64_t frames = 2;
     std::string padding;       // of a sliding window: "replicate", "reflection" or "reflection_circle"
     std::int64_t overlap = 0;  // of a doubled sequence, in frames
-    std::int64_t coarse = 1;   // of a doubled sequence: the factor by which input frames are downscaled
+    std::int64_t coarse = 0;   // of a doubled sequence that is back-projected: the factor by which input frames shrink
 };
 
 // An input of a graph that takes optical flows, (B, pairs, 2, h, w): (dx, dy) in input pixels for each (from, to).

@@ -37,8 +37,8 @@ public:
     };
 
     // Open the bundle's engines. Throws BundleError or BackendError if an engine is missing or cannot be opened, and
-    // RequestError for a network that takes optical flow (compute the flow and run its Session instead) or that needs
-    // downscaled input (a `coarse` above 1). Frames of a doubled sequence are not back-projected.
+    // RequestError for a network that takes optical flow (compute the flow and run its Session instead) or whose frames
+    // are back-projected (a window with `coarse`).
     explicit Upscaler(Bundle bundle) : Upscaler(std::move(bundle), Options{}) {}
     Upscaler(Bundle bundle, const Options& options);
     ~Upscaler();

@@ -75,7 +75,10 @@ def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fourier-s", "videoinr-s", *SMALL, "videoinr", *FULL])
+@pytest.mark.parametrize(
+    "name",
+    ["fourier-s", *(pytest.param(name, marks=pytest.mark.long) for name in ("videoinr-s", *SMALL, "videoinr", *FULL))],
+)
 def test_every_network_builds_for_every_default_target(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     """In both precisions and with free sizes, so that a graph that no longer builds is found."""
     parent = find_bundle(name) if name in ("fourier-s", "videoinr-s") else exported(name)[1]

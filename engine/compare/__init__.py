@@ -1,0 +1,1 @@
+"""Comparison of videos and pictures on one page."""
