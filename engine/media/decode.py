@@ -14,7 +14,7 @@ from .damage import Action, OnDamage, RepairLog
 from .decoders import decoder_of
 from .decoding_order import DecodingOrder, is_reordered
 from .ends import declared_end, holds_another_file, indexed_end, unread_frames
-from .lost_bytes import LostBytes, PacketPlaces
+from .lost_bytes import LostBytes, PacketPositions
 from .packets import SourcePackets
 from .probe import VideoInfo
 
@@ -60,7 +60,7 @@ class StreamDecoder:
         self._latest: int | None = None  # timestamp of the latest frame, or of what was repeated for it
         self._packet_count = 0  # packets of this stream that contain data
         self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
-        self._places = PacketPlaces(LostBytes(info.path, info.container, stream.id))
+        self._positions = PacketPositions(LostBytes(info.path, info.container, stream.id))
         self._key_frames: set[int] = set()  # timestamps of packets before the first frame that refer to no others
         self._packets_stop = 0  # bytes of the file up to the end of the last packet
         self._good: av.VideoFrame | None = None  # the latest frame that is not damaged
@@ -144,7 +144,7 @@ class StreamDecoder:
         if declared is not None and declared.is_of_all:
             end = max(end, self._packets_end)
         is_early = declared is None or end < declared.time - 1 / self._info.rate / 2
-        is_damaged = is_early and self._places.are_damaged_after()
+        is_damaged = is_early and self._positions.are_damaged_after()
         if declared is None:
             self.is_broken_off = is_damaged
         elif is_early and (is_damaged or end < declared.time - declared.tolerance):
@@ -204,7 +204,7 @@ class StreamDecoder:
                 self._packets_end = max(self._packets_end, end)
             # A packet without data repeats a frame, which then lasts longer; without a time it ends the stream.
             if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
-                self._places.add(packet)
+                self._positions.add(packet)
                 if self._order is not None:
                     self._order.add(packet)
                 yield packet
@@ -303,7 +303,7 @@ class StreamDecoder:
         low, high = self._latest * self._time_base - _CORRECTION_S, before * self._time_base + _CORRECTION_S
         if any(low <= joint.time <= high for joint in self.source.joints):
             return False  # at a joint the picture begins when the sound does
-        return self._places.are_damaged(self._latest, int(before))
+        return self._positions.are_damaged(self._latest, int(before))
 
     def _gap(self, before: float) -> list[int]:
         """Return the timestamps of the frames that fit between the latest one and a timestamp."""

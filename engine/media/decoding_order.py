@@ -16,7 +16,7 @@ def is_reordered(stream: VideoStream) -> bool:
 
 
 class DecodingOrder:
-    """Gives the frames of such a file their times: the decoder returns them in the order in which they are shown."""
+    """The times of the frames of such a file, which the decoder returns in the order in which they are shown."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []  # a heap of the times that no frame has yet

@@ -45,7 +45,7 @@ class FrameReader(Closing):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether a part can be found by its times, as far as an iteration has come; else the file is read up to it."""
+        """True if a part is found by its times, as far as an iteration has come; else the file is read up to it."""
         return not self.joints
 
     @property
@@ -111,7 +111,7 @@ class WrappedReader(FrameReader):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether the other reader finds a part by its times."""
+        """True if the other reader finds a part by its times."""
         return self._reader.is_seekable
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Find the places of a file at which bytes are missing or overwritten: Matroska, FLV, AVI and MPEG-TS.
+"""Find the positions of a file at which bytes are missing or overwritten: Matroska, FLV, AVI and MPEG-TS.
 
 FFmpeg searches for the next intact packet there, without a word. Frames that lack at such a place are lost; frames that
 lack elsewhere were never there, as in a video of variable rate.
@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from av.packet import Packet
 
-_Places = Iterator[tuple[int, bool]]  # how far the file has been read, in bytes, and whether it is damaged there
+_Positions = Iterator[tuple[int, bool]]  # how far the file has been read, in bytes, and whether it is damaged there
 
 _CLUSTER = 0x1F43B675
 _SEGMENT = 0x18538067
@@ -37,21 +37,21 @@ _REORDERED = 16  # packets that may be stored before others and shown after them
 
 
 class LostBytes:
-    """The damaged places of a file, which is read only as far as is asked for.
+    """The damaged positions of a file, which is read only as far as is asked for.
 
     `container` is FFmpeg's name of the format, and `stream_id` the number of the video in it. Other formats, and what
-    is not a file, have no known places.
+    is not a file, have no known positions.
     """
 
     def __init__(self, path: str | Path, container: str, stream_id: int = 0) -> None:
-        read: Callable[[BinaryIO], _Places] | None = {
+        read: Callable[[BinaryIO], _Positions] | None = {
             "matroska,webm": _matroska,
             "flv": _flv,
             "avi": _avi,
             "mpegts": lambda file: _mpegts(file, stream_id),
         }.get(container)
         self._path, self._read = Path(path), read
-        self._places: _Places | None = None
+        self._positions: _Positions | None = None
         self._position = 0
         self._damaged: list[int] = []
 
@@ -59,21 +59,21 @@ class LostBytes:
         """Return whether the file is damaged between two positions in bytes; infinity is its end."""
         if self._read is None or not self._path.is_file():
             return False
-        if self._places is None:
-            self._places = self._all()
-        while self._position <= high and (place := next(self._places, None)) is not None:
-            self._position = place[0]
-            if place[1]:
-                self._damaged.append(place[0])
-        return any(low <= place <= high for place in self._damaged)
+        if self._positions is None:
+            self._positions = self._all()
+        while self._position <= high and (found := next(self._positions, None)) is not None:
+            self._position = found[0]
+            if found[1]:
+                self._damaged.append(found[0])
+        return any(low <= position <= high for position in self._damaged)
 
-    def _all(self) -> _Places:
+    def _all(self) -> _Positions:
         assert self._read is not None
         with self._path.open("rb") as file:
             yield from self._read(file)
 
 
-class PacketPlaces:
+class PacketPositions:
     """The positions of the latest packets of a stream, by which a gap between its frames shows itself as damage."""
 
     def __init__(self, lost: LostBytes) -> None:
@@ -117,7 +117,7 @@ def ends_within_packet(path: str | Path) -> bool:
     return found is not None and (size - found[0] + (4 if found[1] == 192 else 0)) % found[1] != 0
 
 
-def _matroska(file: BinaryIO) -> _Places:
+def _matroska(file: BinaryIO) -> _Positions:
     size = os.fstat(file.fileno()).st_size
     position, end = 0, None  # end of the cluster, if its size is stated
     tracks: set[int] = set()
@@ -185,7 +185,7 @@ def _find(file: BinaryIO, pattern: bytes, position: int) -> int:
     return position
 
 
-def _flv(file: BinaryIO) -> _Places:
+def _flv(file: BinaryIO) -> _Positions:
     size = os.fstat(file.fileno()).st_size
     position = int.from_bytes(file.read(9)[5:]) + 4
     states_lengths = False  # each tag is followed by its length, which some programs write wrong
@@ -205,7 +205,7 @@ def _flv(file: BinaryIO) -> _Places:
     yield size, position < size
 
 
-def _avi(file: BinaryIO) -> _Places:
+def _avi(file: BinaryIO) -> _Positions:
     size = os.fstat(file.fileno()).st_size
     position = 0
     while position + 8 <= size:
@@ -221,7 +221,7 @@ def _avi(file: BinaryIO) -> _Places:
     yield size, False
 
 
-def _mpegts(file: BinaryIO, stream_id: int) -> _Places:
+def _mpegts(file: BinaryIO, stream_id: int) -> _Positions:
     position = 0
     before = np.zeros((0, 2), np.int32)  # the counter of the latest packet of the stream
     while True:

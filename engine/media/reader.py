@@ -158,12 +158,12 @@ class VideoReader(FrameReader):
 
     @property
     def is_seekable(self) -> bool:
-        """Whether a part can be found by its times; see `FrameReader.is_seekable`."""
+        """True if a part is found by its times; see `FrameReader.is_seekable`."""
         return super().is_seekable and self._has_own_times
 
     @cached_property
     def _has_own_times(self) -> bool:
-        """Whether the time of a frame can be known without those before it."""
+        """True if the time of a frame is known without those before it."""
         if self.input_fps is not None:
             return False
         container, stream = open_video(self.path)
