@@ -10,7 +10,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """What some processes use."""
+    """Processor time, memory, descriptors and threads of some processes."""
 
     cpu_s: float  # with that of their children that have ended
     memory_bytes: int  # PSS: memory that processes share counts in equal parts

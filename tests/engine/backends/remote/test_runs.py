@@ -145,12 +145,12 @@ def video_frames(path: Path) -> list[np.ndarray]:
 def test_a_clip_equals_the_local_one(serve: Serve, pair: Bundle, tmp_path: Path) -> None:
     server, clip = serve(pair), make_video(tmp_path / "clip.mp4", pan(5))
     options: dict[str, Any] = {"codec": "libx264", "crf": 0, "scale": 2, "model": pair.folder, "input": clip}
-    upscale(UpscaleRequest(**options, output=tmp_path / "local.mp4", backend=LOCAL))
+    local = upscale(UpscaleRequest(**options, output=tmp_path / "local.mp4", backend=LOCAL))
     runs: tuple[Callable[[UpscaleRequest], Report], ...] = (upscale, upscale_resumable)
     for number, run in enumerate(runs):
         output = tmp_path / f"remote{number}.mp4"
         report = run(UpscaleRequest(**options, output=output, backend=remote(server)))
-        assert (report.device, report.backend, report.warnings) == (server.url, "remote", ())
+        assert (report.device, report.backend, report.warnings) == (server.url, "remote", local.warnings)
         np.testing.assert_array_equal(video_frames(output), video_frames(tmp_path / "local.mp4"))
 
 
