@@ -82,7 +82,7 @@ class VideoReader(FrameReader):
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
         if self._has_cut_index:
             warnings.append(
-                f"The index of {self.path} is cut: streams that it lists last, such as sound, and metadata may be"
+                f"The index of {self.path} is cut: streams that it lists last, such as audio, and metadata may be"
                 " missing."
             )
         if self._ends_within_packet or (self._decoder is not None and self._decoder.is_broken_off):

@@ -149,4 +149,4 @@ def test_a_cut_index_is_named(tmp_path: Path) -> None:
     cut.write_bytes(whole.read_bytes()[:-40])
     with open_reader(cut) as reader:
         assert len(list(reader)) == 8
-        assert any("index" in sentence and "sound" in sentence for sentence in reader.warnings)
+        assert any("index" in sentence and "audio" in sentence for sentence in reader.warnings)
