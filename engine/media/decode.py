@@ -1,10 +1,8 @@
 """Decode a video stream in presentation order, and detect damage and missing frames."""
 
 import math
-import re
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import av
 from av.container import InputContainer
@@ -14,22 +12,19 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from .damage import Action, OnDamage, RepairLog
 from .decoders import decoder_of
+from .decoding_order import DecodingOrder, is_reordered
+from .ends import declared_end, holds_another_file, indexed_end, unread_frames
+from .lost_bytes import LostBytes, PacketPositions
 from .packets import SourcePackets
-from .pipes import is_pipe
-from .probe import VideoInfo, tagged_duration
+from .probe import VideoInfo
 
 # Codecs in which every packet decodes to one frame, so that a missing frame means damage.
 _ONE_FRAME_PER_PACKET = {"h264", "hevc", "vp9", "av1", "mjpeg", "png", "prores", "dnxhd", "ffv1"}
 _UNBOUNDED = {"mpegts", "mpeg", "h264", "hevc"}  # formats whose packets FFmpeg finds by what they contain
-# The first bytes of formats in which FFmpeg ends at the header of a second file.
-_HEADERS = {"flv": rb"FLV\x01.\0\0\0\x09", "asf": rb"0\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"}
-_MAX_TAIL_BYTES = 1 << 20  # in which that header is looked for
 _JOINT_S = 2  # seconds around a joint in which it may be the reason for a damage
 _CORRECTION_S = Fraction(1, 4)  # seconds; by less a clock may also change within one recording
 _MOST_SUSPECTS = 64  # packets after an error by which a frame that is missing must have shown itself
 _CORRUPT_S = 1  # seconds after an incomplete packet in which others may be missing
-_STREAM_TOLERANCE_S = Fraction(1, 100)  # rounding of a stream's declared duration, beside half a frame
-_CONTAINER_TOLERANCE_S = Fraction(1, 2)  # of a container's declared duration, beside two frames
 
 
 class StreamDecoder:
@@ -55,6 +50,7 @@ class StreamDecoder:
         self._container, self._stream, self._info = container, stream, info
         self._on_damage, self._log = on_damage, RepairLog() if log is None else log
         self.source = SourcePackets(container, stream, self._goes_on)
+        self.is_broken_off = False  # the file ends with damage, and declares no end
         self.lost_at_joints = 0  # frames that need others from before the recording began
         self._shift = self.source.video_shift
         self._time_base = stream.time_base or info.time_base
@@ -64,6 +60,8 @@ class StreamDecoder:
         self._latest: int | None = None  # timestamp of the latest frame, or of what was repeated for it
         self._packet_count = 0  # packets of this stream that contain data
         self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
+        self._positions = PacketPositions(LostBytes(info.path, info.container, stream.id))
+        self._key_frames: set[int] = set()  # timestamps of packets before the first frame that refer to no others
         self._packets_stop = 0  # bytes of the file up to the end of the last packet
         self._good: av.VideoFrame | None = None  # the latest frame that is not damaged
         self._good_ticks: int | None = None  # its timestamp
@@ -76,6 +74,7 @@ class StreamDecoder:
         self._least_gap: int | None = None  # ticks between two frames
         self._is_traced = False  # frames refer to a damaged one
         self._decoder = decoder_of(stream)
+        self._order = DecodingOrder() if is_reordered(stream) else None
         self._is_exact = stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
@@ -90,6 +89,8 @@ class StreamDecoder:
             is_shown = not packet.is_discard or bool(self.source.joints)
             if self._is_exact and packet.size and packet.pts is not None and is_shown:
                 self._pending.add(packet.pts)
+                if self._first is None and packet.is_keyframe and not packet.is_corrupt:
+                    self._key_frames.add(packet.pts)
             for frame in self._decode(packet):
                 yield from self._checked(frame)
         if self._first is None and self.source.joints:
@@ -97,11 +98,9 @@ class StreamDecoder:
         yield from self._missing()
         if self._is_part:
             return
-        self._check_rest()
-        if self._info.container.startswith("mov") and self._packet_count < len(self._stream.index_entries):
-            start, duration = self._stream.start_time or 0, self._stream.duration or 0
-            declared = (start + duration) * self._time_base - self._info.origin
-            self._end_early(self._damaged(self._last_end), (self._last_end or 0) * self._time_base, declared)
+        if holds_another_file(self._info, self._packets_stop):
+            raise self._joined()
+        self._check_index()
 
     def _begins_again(self, packet: Packet) -> bool:
         """Return whether another recording begins at a packet, which does not refer to frames before it."""
@@ -123,47 +122,62 @@ class StreamDecoder:
 
     def check_part_end(self) -> None:
         """Raise MediaError if a part that goes on to the end of the file ends before it; call it after iterating."""
-        if not self._info.container.startswith("mov") or not self._stream.frames or self._stream.duration is None:
+        if (declared := indexed_end(self._info, self._stream)) is None:
             self.check_declared_end()
-            return
-        start = self._stream.start_time or 0
-        declared = (start + self._stream.duration) * self._time_base - self._info.origin
-        end = (self._last_end or 0) * self._time_base
-        if end < declared - 1 / self._info.rate - _STREAM_TOLERANCE_S:
-            self._end_early(self._damaged(self._last_end), end, declared)
+        elif self._end < declared.time - declared.tolerance:
+            self._end_early(self._damaged(self._last_end), self._end, declared.time)
 
     def check_declared_end(self) -> None:
         """Raise MediaError if the decoded frames end before the end that the file declares.
 
         Call it after the iteration, for files without an index of all frames.
         """
-        if self.source.joints:
+        if self.source.joints or self._last_end is None:
             return  # the declared end is on another clock
-        declared = tagged_duration(self._stream)
-        end = (self._last_end or 0) * self._time_base
-        tolerance = 1 / self._info.rate / 2 + _STREAM_TOLERANCE_S
-        if declared is None and self._container.duration is not None:
-            # In a fragmented file FFmpeg's duration may be the end on the file's clock.
-            start = 0 if self._info.fragmented else self._container.start_time or 0
-            declared = Fraction(start + self._container.duration, av.time_base)
+        if lost := unread_frames(self._info, self._stream, self._packet_count):
+            reason = f"{lost} of its {self._stream.frames} frames are missing"
+            advice = "copy it again, or go on without them by --on-damage skip"
+            error = MediaError(f"{self._info.path} is damaged ({reason}): {advice}.")
+            self._end_early(error, self._end, self._end + lost / self._info.rate, reason)
+            return
+        declared, end = declared_end(self._info, self._container, self._stream), self._end
+        if declared is not None and declared.is_of_all:
             end = max(end, self._packets_end)
-            tolerance = 2 / self._info.rate + _CONTAINER_TOLERANCE_S
-        if declared is not None:
-            declared -= self._info.origin
-        if declared is not None and self._last_end is not None and end < declared - tolerance:
+        is_early = declared is None or end < declared.time - 1 / self._info.rate / 2
+        is_damaged = is_early and self._positions.are_damaged_after()
+        if declared is None:
+            self.is_broken_off = is_damaged
+        elif is_early and (is_damaged or end < declared.time - declared.tolerance):
             error = MediaError(
-                f"{self._info.path} is cut short: it ends at {float(end):.3f} s, but declares {float(declared):.3f} s;"
-                " copy it again, or go on without the rest by --on-damage skip."
+                f"{self._info.path} is cut short: it ends at {float(end):.3f} s, but declares"
+                f" {float(declared.time):.3f} s; copy it again, or go on without the rest by --on-damage skip."
             )
-            self._end_early(error, end, declared)
+            self._end_early(error, end, declared.time)
 
-    def _end_early(self, error: MediaError, end: Fraction, declared: Fraction) -> None:
+    @property
+    def _end(self) -> Fraction:
+        """The end of the latest frame, in seconds."""
+        return (self._last_end or 0) * self._time_base
+
+    def _check_index(self) -> None:
+        """Raise MediaError if an MP4 file has fewer frames than its index lists or declares."""
+        if not self._info.container.startswith("mov"):
+            return
+        declared, listed = indexed_end(self._info, self._stream), len(self._stream.index_entries)
+        is_early = declared is not None and self._end < declared.time - declared.tolerance
+        is_cut = is_early and not self._info.fragmented and listed < self._stream.frames
+        if self._packet_count < listed or is_cut:
+            self._end_early(self._damaged(self._last_end), self._end, declared.time if declared else self._end)
+
+    def _end_early(
+        self, error: MediaError, end: Fraction, declared: Fraction, reason: str = "the file is cut short"
+    ) -> None:
         """Raise an error because the video ends before its declared end, in seconds, or log what is missing."""
         if self._on_damage == "stop":
             raise error
         lost = round((declared - end) * self._info.rate)
         if lost > 0:
-            self._log.add("video", end, declared, "missing", "the file is cut short", lost)
+            self._log.add("video", end, declared, "missing", reason, lost)
 
     def _goes_on(self, error: av.error.FFmpegError) -> bool:
         """Take an error of reading the file, and return whether reading goes on after it."""
@@ -190,6 +204,9 @@ class StreamDecoder:
                 self._packets_end = max(self._packets_end, end)
             # A packet without data repeats a frame, which then lasts longer; without a time it ends the stream.
             if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
+                self._positions.add(packet)
+                if self._order is not None:
+                    self._order.add(packet)
                 yield packet
 
     def _decode(self, packet: Packet | None) -> list[av.VideoFrame]:
@@ -197,11 +214,16 @@ class StreamDecoder:
         try:
             frames = self._decoder.decode(packet if packet is not None and packet.size else None)
         except av.error.FFmpegError as error:
+            if self._order is not None and packet is not None:
+                self._order.drop(packet)
             if self._first is None:
                 return []
             self._note(error)
             self._has_gap = not self._is_exact
             frames = []
+        if self._order is not None:
+            for frame in frames:
+                self._order.set_time(frame)
         if self._error is not None and self._on_damage == "stop":
             self._packets_since_error += 1
             if not self._is_exact or self._packets_since_error > _MOST_SUSPECTS:
@@ -217,6 +239,7 @@ class StreamDecoder:
     def _checked(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Yield what is shown for the frames that are missing before a frame, and the frame unless it is damaged."""
         if self._first is None:
+            self._check_beginning(frame.pts)
             self._first = frame.pts
             if self.source.joints and frame.pts is not None:
                 self.lost_at_joints += len([pts for pts in self._pending if pts < frame.pts])
@@ -242,13 +265,25 @@ class StreamDecoder:
         self._good, self._good_ticks = frame, frame.pts
         yield frame
 
+    def _check_beginning(self, first: int | None) -> None:
+        """Raise MediaError, or log it, if keyframes before the first frame cannot be decoded."""
+        if first is None or self._is_part or self.source.joints or self._info.container in _UNBOUNDED:
+            return
+        lost = sorted(pts for pts in self._key_frames & self._pending if pts < first)
+        if lost and self._on_damage == "stop":
+            raise self._damaged(lost[0], self._error) from self._error
+        for ticks in lost:
+            time = ticks * self._time_base
+            self._log.add("video", time, time + self._period * self._time_base, "left out", "it cannot be decoded")
+
     def _missing(self, before: float = math.inf) -> Iterator[av.VideoFrame]:
         """Yield what is shown for frames after the first one and before this timestamp that are missing."""
         if self._first is None:
             return
         missing = sorted(pts for pts in self._pending if self._first < pts < before)
         self._pending.difference_update(missing)
-        if self._has_gap or (self._on_damage != "stop" and self._may_swallow(before)):
+        may_swallow = self._on_damage != "stop" and self._may_swallow(before)
+        if self._has_gap or may_swallow or self._lacks_bytes(before):
             missing = sorted({*missing, *(t for t in self._gap(before) if not self._is_near(t, missing))})
         self._has_gap = False
         if self._are_second_fields(missing, before):
@@ -260,6 +295,15 @@ class StreamDecoder:
         """Return whether damage may have swallowed packets before a timestamp, without a word from FFmpeg."""
         is_near = self._is_traced or before <= self._corrupt_until
         return self._info.variable_rate is False or (is_near and self._info.container in _UNBOUNDED)
+
+    def _lacks_bytes(self, before: float) -> bool:
+        """Return whether the file is damaged where frames are missing before a timestamp."""
+        if self._latest is None or not self._gap(before):
+            return False
+        low, high = self._latest * self._time_base - _CORRECTION_S, before * self._time_base + _CORRECTION_S
+        if any(low <= joint.time <= high for joint in self.source.joints):
+            return False  # at a joint the picture begins when the sound does
+        return self._positions.are_damaged(self._latest, int(before))
 
     def _gap(self, before: float) -> list[int]:
         """Return the timestamps of the frames that fit between the latest one and a timestamp."""
@@ -302,21 +346,15 @@ class StreamDecoder:
         """The usual duration of a frame in ticks."""
         return max(1, round(1 / (self._info.rate * self._time_base)))
 
-    def _check_rest(self) -> None:
-        """Raise MediaError if another file begins after the last packet, at which FFmpeg has stopped."""
-        header = _HEADERS.get(self._info.container)
-        if header is None or is_pipe(self._info.path):
-            return
-        with Path(self._info.path).open("rb") as file:
-            file.seek(self._packets_stop)
-            if re.search(header, file.read(_MAX_TAIL_BYTES), re.DOTALL):
-                end = float((self._last_end or 0) * self._time_base)
-                raise MediaError(
-                    f"{self._info.path} holds another file after {end:.3f} s, which cannot be read: join the original"
-                    " files by 'ffmpeg -f concat' instead."
-                )
+    def _joined(self) -> MediaError:
+        return MediaError(
+            f"{self._info.path} holds another file after {float(self._end):.3f} s, which cannot be read: join the"
+            " original files by 'ffmpeg -f concat' instead."
+        )
 
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
+        if holds_another_file(self._info, self._packets_stop):
+            return self._joined()
         reason = f" ({_reason(error)})" if error is not None else ""
         time = (ticks or 0) * self._time_base
         advice = "copy it again, cut it before that time, or go on by --on-damage repeat"

@@ -11,6 +11,7 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError
 from .damage import Repair
 from .packets import Joint
+from .pipes import input_name
 from .probe import VideoInfo
 
 _MOST_JOINTS = 5  # that a warning lists
@@ -43,15 +44,20 @@ class FrameReader(Closing):
         return ()
 
     @property
+    def is_seekable(self) -> bool:
+        """True if a part is found by its times, as far as an iteration has come; else the file is read up to it."""
+        return not self.joints
+
+    @property
     def warnings(self) -> list[str]:
         """Sentences on what an iteration has changed so far."""
         if not self.joints:
             return []
-        first = self.joints[0]
+        first, name = self.joints[0], input_name(self.path).replace("The standard", "the standard")
         times = ", ".join(f"{float(joint.time):.3f}" for joint in self.joints[:_MOST_JOINTS])
         more = f" and {len(self.joints) - _MOST_JOINTS} more times" if len(self.joints) > _MOST_JOINTS else ""
         return [
-            f"The clock of {self.path} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
+            f"The clock of {name} changes from {float(first.before):.3f} s to {float(first.after):.3f} s, as where"
             f" recordings are joined: the output goes on there, at {times} s{more}."
         ]
 
@@ -102,6 +108,11 @@ class WrappedReader(FrameReader):
     def joints(self) -> Sequence[Joint]:
         """Changes of the file's clock that the other reader has found so far."""
         return self._reader.joints
+
+    @property
+    def is_seekable(self) -> bool:
+        """True if the other reader finds a part by its times."""
+        return self._reader.is_seekable
 
     def close(self) -> None:
         """Close the other reader."""

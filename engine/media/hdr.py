@@ -9,6 +9,7 @@ from typing import Any
 import av
 from av.sidedata.sidedata import Type as SideDataType
 
+from .side_data import side_data
 from .tags import HLG, PQ, ColorTags
 
 _Point = tuple[Fraction, Fraction]  # x and y of CIE 1931
@@ -44,11 +45,11 @@ class HdrMetadata:
 
 def read_hdr(frame: av.VideoFrame) -> HdrMetadata | None:
     """Return the HDR metadata of a decoded frame, or None if it has none."""
-    side_data: Mapping[Any, Any] = frame.side_data
-    primaries, luminance = _mastering_display(side_data.get(SideDataType.MASTERING_DISPLAY_METADATA))
-    light = side_data.get(SideDataType.CONTENT_LIGHT_LEVEL)
+    data = side_data(frame)
+    primaries, luminance = _mastering_display(data.get(SideDataType.MASTERING_DISPLAY_METADATA))
+    light = data.get(SideDataType.CONTENT_LIGHT_LEVEL)
     content_light = None if light is None else struct.unpack("=II", bytes(light)[:8])
-    dynamic = tuple(dict.fromkeys(name for kind, name in _DYNAMIC.items() if side_data.get(kind) is not None))
+    dynamic = tuple(dict.fromkeys(name for kind, name in _DYNAMIC.items() if data.get(kind) is not None))
     if primaries is None and luminance is None and content_light is None and not dynamic:
         return None
     return HdrMetadata(primaries, luminance, content_light, dynamic)

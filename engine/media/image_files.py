@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ..contract.errors import MediaError
+from .image_kinds import is_animated_png
 
 # By suffix, FFmpeg's decoder.
 IMAGE_CODECS = {
@@ -72,9 +73,12 @@ def read_pattern(path: str | Path) -> Pattern | None:
 
 
 def is_images(path: str | Path) -> bool:
-    """Return whether a path means image files: a folder, a pattern, or a file with the suffix of an image."""
+    """Return whether a path means image files: a folder, a pattern, or a file with the suffix of an image.
+
+    An animated PNG is a video, also by the name .png.
+    """
     path = Path(path)
-    return path.is_dir() or path.suffix.lower() in IMAGE_CODECS
+    return path.is_dir() or (path.suffix.lower() in IMAGE_CODECS and not is_animated_png(path))
 
 
 def folder_images(folder: Path) -> list[Path]:

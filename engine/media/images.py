@@ -14,8 +14,10 @@ from ..contract.files import read_file
 from .color import to_rgba
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import IMAGE_CODECS, find_images, is_images, read_pattern
+from .image_kinds import has_more_pages, image_codec, tiff_fault
+from .orientation import turn_upright
 from .pixel_format import has_alpha, video_format
-from .probe import VideoInfo
+from .probe import VideoInfo, display_matrix
 from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, Coding, ColorTags
 
 SINGLE_RATE = Fraction(25)  # frames per second, of a single image, which needs no rate
@@ -42,7 +44,7 @@ class ImageReader(FrameReader):
         self.path = Path(path)
         rate = checked_rate(rate)
         found = find_images(path)
-        self.files, self._found_warnings = found.files, found.warnings
+        self.files, self._found_warnings = found.files, list(found.warnings)
         heads = [image_head(file) for file in self.files]
         for file, head in zip(self.files, heads, strict=True):
             if (head.width, head.height) != (heads[0].width, heads[0].height):
@@ -51,12 +53,14 @@ class ImageReader(FrameReader):
                     " resize the images to one size."
                 )
         first = read_image(self.files[0])
+        if has_more_pages(_read(self.files[0])):
+            self._found_warnings.append(f"{self.files[0]} holds several pages, of which the first is read alone.")
         formats = {head.pix_fmt for head in heads}
         size = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
         self.info = VideoInfo(
             path=str(path),
             container="images",
-            codec=IMAGE_CODECS[self.files[0].suffix.lower()],
+            codec=_codec(self.files[0], _read(self.files[0], _HEAD_BYTES)),
             pix_fmt=first.format.name,
             bit_depth=max(component.bits for name in formats for component in video_format(name).components),
             width=size[0],
@@ -77,7 +81,7 @@ class ImageReader(FrameReader):
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences on images that are missing."""
+        """Sentences on images that are missing, and on pages that are not read."""
         return list(self._found_warnings)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -125,7 +129,7 @@ def image_head(file: Path) -> ImageHead:
     """Return what an image file states about itself. Raises MediaError if it cannot be read."""
     for size in (_HEAD_BYTES, None):
         data = _read(file, size)
-        decoder = _decoder(IMAGE_CODECS[file.suffix.lower()])
+        decoder = _decoder(_codec(file, data))
         decoder.skip_frame = "ALL"  # decode the header alone
         with suppress(av.error.FFmpegError):  # the rest is missing
             decoder.decode(av.Packet(data))
@@ -137,11 +141,14 @@ def image_head(file: Path) -> ImageHead:
 
 def read_image(file: Path) -> av.VideoFrame:
     """Decode an image file. Raises MediaError if it cannot be read."""
-    return decode_image(_read(file), IMAGE_CODECS[file.suffix.lower()], str(file))
+    data = _read(file)
+    return decode_image(data, _codec(file, data), str(file))
 
 
 def decode_image(data: bytes, codec: str, name: str) -> av.VideoFrame:
     """Decode one image with a decoder of FFmpeg; `name` is its name in errors. Raises MediaError."""
+    if fault := tiff_fault(data):
+        raise MediaError(f"{name} cannot be read ({fault}): export it without compression, or by LZW or ZIP.")
     try:
         images = _decoder(codec).decode(av.Packet(data))
     except av.error.FFmpegError as error:
@@ -151,6 +158,11 @@ def decode_image(data: bytes, codec: str, name: str) -> av.VideoFrame:
     if not images:
         raise MediaError(f"{name} contains no image: export or copy it again.")
     return images[0]
+
+
+def _codec(file: Path, data: bytes) -> str:
+    """Return the decoder of an image by its content, or else by its name."""
+    return image_codec(data) or IMAGE_CODECS[file.suffix.lower()]
 
 
 def _read(file: Path, head_bytes: int | None = None) -> bytes:
@@ -171,8 +183,6 @@ def _upright(image: av.VideoFrame) -> tuple[np.ndarray, np.ndarray | None]:
     """Return an image as RGB and alpha, turned by its orientation."""
     # RGB ignores the matrix; images of YUV are BT.601, and of the full range unless they state another.
     rgb, alpha = to_rgba(image, Coding(SMPTE170M, full_range=image.color_range != LIMITED_RANGE))
-    turns = round(image.rotation / 90)
-    if turns % 4 == 0:
+    if (matrix := display_matrix(image)) is None:
         return rgb, alpha
-    upright = np.ascontiguousarray(np.rot90(rgb, turns, (1, 2)))
-    return upright, None if alpha is None else np.ascontiguousarray(np.rot90(alpha, turns))
+    return turn_upright(rgb, matrix), None if alpha is None else turn_upright(alpha[None], matrix)[0]

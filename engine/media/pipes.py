@@ -10,6 +10,7 @@ import select
 import stat
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from ..contract.errors import MediaError
 
 _CHUNK = 1 << 20  # bytes of one read
 _WAKE_S = 0.5  # after which a wait for bytes looks for an interrupt
+_OTHER_END_S = 20  # seconds within which another program must open a named pipe
+_RETRY_S = 0.05
 STANDARD = "-"  # the name of the standard input or output
 
 
@@ -42,13 +45,59 @@ def input_name(path: str | Path) -> str:
     return "The standard input" if str(path) == STANDARD else str(path)
 
 
+def _open_input(path: str | Path) -> tuple[int, bytes]:
+    """Open a pipe, and return it with its first bytes. Raises OSError, and MediaError if no program writes into it."""
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        return os.open(path, os.O_RDONLY), b""
+    file, head = os.open(path, os.O_RDONLY | os.O_NONBLOCK), b""
+    try:
+        for _ in _tries(path, "writes into"):
+            with suppress(BlockingIOError):
+                if not (head := os.read(file, _CHUNK)):
+                    continue
+            os.set_blocking(file, True)
+            return file, head
+        raise AssertionError
+    except BaseException:
+        os.close(file)
+        raise
+
+
+def _open_output(path: str | Path) -> int:
+    """Open a pipe for writing. Raises OSError, and MediaError if no program reads it."""
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        return os.open(path, os.O_WRONLY)
+    for _ in _tries(path, "reads"):
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # no program reads it yet
+                raise
+        else:
+            os.set_blocking(file, True)
+            return file
+    raise AssertionError
+
+
+def _tries(path: str | Path, does: str) -> Iterator[None]:
+    """Yield while another program may still open the other end of a pipe, and raise MediaError after that."""
+    for _ in range(round(_OTHER_END_S / _RETRY_S)):
+        yield
+        time.sleep(_RETRY_S)
+    raise MediaError(f"{path} is a pipe, and no program {does} it: start that program within {_OTHER_END_S} s.")
+
+
 class PipeInput(Closing):
     """A pipe that is read once, whose bytes several views share. Raises MediaError if it cannot be opened."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = input_name(path)
         try:
-            self._file = os.dup(sys.stdin.fileno()) if str(path) == STANDARD else os.open(path, os.O_RDONLY)
+            head = b""
+            if str(path) == STANDARD:
+                self._file = os.dup(sys.stdin.fileno())
+            else:
+                self._file, head = _open_input(path)
         except OSError as error:
             raise MediaError(f"{self.name} cannot be read ({error.strerror or error}): check the path.") from error
         if os.isatty(self._file):
@@ -56,9 +105,9 @@ class PipeInput(Closing):
             raise MediaError(f"{self.name} is a terminal: pipe a video into it, or name a file.")
         self._data = threading.Lock()  # guards the fields below
         self._waiting = threading.Lock()  # held by the reader that waits for new bytes
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes] = deque([head] if head else [])
         self._first = 0  # position of the first byte that is kept
-        self._end = 0  # position after the last byte that was read
+        self._end = len(head)  # position after the last byte that was read
         self._ended = False
         self._keeps_all = True
         self._views: WeakSet[PipeView] = WeakSet()  # a view lives as long as the container that reads it
@@ -183,7 +232,7 @@ class PipeOutput:
     def __init__(self, path: str | Path) -> None:
         self._name = "The standard output" if str(path) == STANDARD else str(path)
         with self.media_errors():
-            self._file = os.dup(sys.stdout.fileno()) if str(path) == STANDARD else os.open(path, os.O_WRONLY)
+            self._file = os.dup(sys.stdout.fileno()) if str(path) == STANDARD else _open_output(path)
         if os.isatty(self._file):
             self.discard()
             raise MediaError(f"{self._name} is a terminal: pipe it into a program, or write a file.")

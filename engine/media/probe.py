@@ -20,10 +20,12 @@ from ..contract.video_file import open_arguments
 from .boxes import top_level_boxes
 from .color import to_rgba
 from .decoders import decoder_of
+from .decoding_order import is_reordered
 from .hdr import HdrMetadata, read_hdr
 from .packets import clock_origin
 from .pipes import input_name, is_pipe, pipe_view
 from .pixel_format import has_alpha
+from .side_data import side_data
 from .structure import check_structure
 from .tags import ColorTags, coding_of
 from .time_map import TimeMap
@@ -122,7 +124,7 @@ def probe(path: str | Path) -> VideoInfo:
             height=frame.height,
             sample_aspect_ratio=Fraction(stream.sample_aspect_ratio or 1),
             rotation=frame.rotation,
-            display_matrix=_display_matrix(frame),
+            display_matrix=display_matrix(frame),
             interlaced=frame.interlaced_frame,
             color=ColorTags(frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range),
             rate=_rate(stream, (frame.duration or 0) * time_base),
@@ -271,6 +273,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: str | Pat
     decoder = decoder_of(stream)
     try:
         for packet in container.demux(stream):
+            if is_reordered(stream):
+                packet.pts = packet.dts
             try:
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame
@@ -295,9 +299,9 @@ def _may_be_transparent(frame: av.VideoFrame) -> bool:
     return alpha is not None and bool(alpha.min() < 1)
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    side_data: Mapping[Any, Any] = frame.side_data
-    matrix = side_data.get(SideDataType.DISPLAYMATRIX)
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """Return the 9 numbers by which a frame is turned and mirrored when it is shown, or None."""
+    matrix = side_data(frame).get(SideDataType.DISPLAYMATRIX)
     return None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
 
 

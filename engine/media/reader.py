@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from .boxes import has_cut_index
 from .color import to_rgb, to_rgba
 from .damage import Repair, RepairLog, repair_sentences
 from .decode import StreamDecoder
+from .decoding_order import is_reordered
 from .deinterlace import Timed
 from .fields import choose_fields
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import is_images
 from .images import open_images
+from .lost_bytes import ends_within_packet
 from .options import ReadOptions
 from .packets import Joint, SourcePackets
 from .part import Part, PartReader
@@ -61,6 +65,9 @@ class VideoReader(FrameReader):
             close_pipe(path)
             raise
         self.info = self._fields.info
+        is_file = self.path.is_file()
+        self._has_cut_index = self._stored.container.startswith("mov") and is_file and has_cut_index(self.path)
+        self._ends_within_packet = self._stored.container == "mpegts" and ends_within_packet(path)
         self._container: InputContainer | None = None
         self._decoder: StreamDecoder | None = None
         self._log = RepairLog()
@@ -73,6 +80,16 @@ class VideoReader(FrameReader):
         lost = 0 if self._decoder is None else self._decoder.lost_at_joints
         if lost:
             warnings.append(f"{lost} frames after a joint need others that are not there, and were left out.")
+        if self._has_cut_index:
+            warnings.append(
+                f"The index of {self.path} is cut: streams that it lists last, such as audio, and metadata may be"
+                " missing."
+            )
+        if self._ends_within_packet or (self._decoder is not None and self._decoder.is_broken_off):
+            warnings.append(
+                f"{self.path} ends within a packet, as a recording or a copy that was broken off: its last frames may"
+                " be missing."
+            )
         return [*warnings, *repair_sentences(self.repairs)]
 
     @property
@@ -112,7 +129,7 @@ class VideoReader(FrameReader):
 
         If the time cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if self.input_fps is None and not self._changes_clock_before(low) else ():
+        for earlier_s in _EARLIER_S if self._has_own_times and not self._changes_clock_before(low) else ():
             frames = self._from_keyframe(low, low - earlier_s, is_checked=True)
             if (first := next(frames, None)) is not None:
                 yield from chain([first], frames)
@@ -126,7 +143,7 @@ class VideoReader(FrameReader):
 
         If the part cannot be found from there, the file is read from its beginning.
         """
-        for earlier_s in _EARLIER_S if seek and self.input_fps is None else ():
+        for earlier_s in _EARLIER_S if seek and self._has_own_times else ():
             frames = self._from_keyframe(low, low - earlier_s)
             first = next(frames, None)
             if first is not None and first.pts == low:
@@ -138,6 +155,20 @@ class VideoReader(FrameReader):
             if low - earlier_s <= self.info.start:
                 break
         yield from super().between(low, high)
+
+    @property
+    def is_seekable(self) -> bool:
+        """True if a part is found by its times; see `FrameReader.is_seekable`."""
+        return super().is_seekable and self._has_own_times
+
+    @cached_property
+    def _has_own_times(self) -> bool:
+        """True if the time of a frame is known without those before it."""
+        if self.input_fps is not None:
+            return False
+        container, stream = open_video(self.path)
+        with container:
+            return not is_reordered(stream)
 
     def _close_container(self) -> None:
         if self._container is not None:

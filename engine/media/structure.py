@@ -1,4 +1,4 @@
-"""Find damage that FFmpeg passes over without a word, in files whose frames have no checksums: GIF and YUV4MPEG2."""
+"""Find damage that FFmpeg passes over, or names wrong, in simple formats: GIF, IVF and YUV4MPEG2."""
 
 import os
 import re
@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from ..contract.errors import MediaError
 
+_ANOTHER = "holds another file"
 _LONGEST_LINE = 1024  # bytes, of a header of YUV4MPEG2
 # Chroma sampling and depth of YUV4MPEG2, without what follows ("420jpeg", "422p10"), and planes for each pixel.
 _SAMPLING = re.compile(rb"(420|422|444alpha|444|411|mono)[a-z0-9]*?(?:p(9|10|12|14|16)|(9|10|12|16))?")
@@ -18,11 +19,15 @@ def check_structure(path: Path, container: str) -> None:
 
     `container` is FFmpeg's name of the format; files in other formats are not read.
     """
-    check = {"gif": _gif_fault, "yuv4mpegpipe": _y4m_fault}.get(container)
+    check = {"gif": _gif_fault, "ivf": _ivf_fault, "yuv4mpegpipe": _y4m_fault}.get(container)
     if check is None or not path.is_file():
         return
     with path.open("rb") as file:
         fault = check(file)
+    if fault.startswith(_ANOTHER):
+        raise MediaError(
+            f"{path} {fault}, which cannot be read: join the original files by 'ffmpeg -f concat' instead."
+        )
     if fault:
         raise MediaError(f"{path} is damaged ({fault}): copy or record it again.")
 
@@ -60,15 +65,36 @@ def _skip_colors(file: BinaryIO, flags: bytes) -> None:
 
 def _y4m_fault(file: BinaryIO) -> str:
     """Return what is wrong with the frames of YUV4MPEG2, or nothing."""
-    frame_bytes = _y4m_frame_bytes(file.readline(_LONGEST_LINE))
+    header = file.readline(_LONGEST_LINE)
+    frame_bytes = _y4m_frame_bytes(header)
     size = os.fstat(file.fileno()).st_size
     number = 0
     while frame_bytes and (line := file.readline(_LONGEST_LINE)):
+        if line.startswith(b"YUV4MPEG2 "):
+            return f"{_ANOTHER} after frame {number}{_at(number, header)}"
         if not line.startswith(b"FRAME"):
             return f"frame {number + 1} does not begin where frame {number} ends"
         if file.tell() + frame_bytes > size:
             return f"it ends within frame {number + 1}"
         file.seek(frame_bytes, os.SEEK_CUR)
+        number += 1
+    return ""
+
+
+def _at(number: int, header: bytes) -> str:
+    """Return the time of a frame of YUV4MPEG2 in words, if the header has a rate."""
+    rate = re.search(rb" F([1-9]\d*):([1-9]\d*)", header)
+    return f", at {number * int(rate[2]) / int(rate[1]):.3f} s" if rate else ""
+
+
+def _ivf_fault(file: BinaryIO) -> str:
+    """Return what is wrong with the frames of IVF, or nothing; an end within a frame is found when it is read."""
+    file.seek(int.from_bytes(file.read(8)[6:], "little"))
+    number = 0
+    while len(head := file.read(12)) == 12:
+        if head.startswith(b"DKIF"):
+            return f"{_ANOTHER} after frame {number}"
+        file.seek(int.from_bytes(head[:4], "little"), os.SEEK_CUR)
         number += 1
     return ""
 

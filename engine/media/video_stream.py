@@ -24,6 +24,8 @@ from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Cod
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
 _FLICK = Fraction(1, 705_600_000)  # seconds; so short that rounding timestamps to it does not matter
+_LARGEST_TIMESCALES = {"mpeg4": 65535, "h263p": 65535}  # by FFmpeg's name of the codec
+_FIXED_RATES = ("mpeg1video", "mpeg2video")
 _USUAL_DELAY = 64  # frames from the decoding of one to its presentation, at most
 _MAX_ASPECT_TERM = 1000  # of the numerator and denominator of a pixel aspect
 
@@ -170,6 +172,15 @@ class EncodedStream:
         try:
             context.open()
         except av.error.FFmpegError as error:
+            if (limit := _LARGEST_TIMESCALES.get(context.codec.canonical_name, _MAX_INT)) < self._time_base.denominator:
+                raise MediaError(
+                    f"{self._codec} counts at most {limit} units of time a second, and the video has"
+                    f" {self._time_base.denominator}: choose another codec, such as libx264, or .mkv."
+                ) from error
+            if context.codec.canonical_name in _FIXED_RATES:
+                raise MediaError(
+                    f"{self._codec} stores no times, and only some frame rates: choose another codec, such as libx264."
+                ) from error
             raise MediaError(
                 f"{self._codec} refuses {self._encoding.size[0]}x{self._encoding.size[1]} {self._pix_fmt} with the"
                 f" options {self._options} ({error.strerror}): change them."

@@ -46,6 +46,10 @@ from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
 FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
+SLOW_PARTS = (
+    "The parts of this video cannot be found by their times: its beginning is decoded again for each segment, which"
+    " takes the longer the longer the video is. Remux it to avoid that."
+)
 _FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
 _WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
@@ -335,7 +339,7 @@ class _SegmentedRun(Run):
     @property
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
-        return [*self._survey.warnings, *self._chains.warnings]
+        return [*self._survey.warnings, *([] if self._survey.seekable else [SLOW_PARTS]), *self._chains.warnings]
 
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment

@@ -27,7 +27,7 @@ class Survey:
     pts: tuple[Fraction, ...]
     end: Fraction
     cuts: tuple[int, ...]
-    seekable: bool = True  # whether a part can be found by its time; not where the clock of the file changes
+    seekable: bool = True  # whether a part can be found by its time (`FrameReader.is_seekable`)
     warnings: tuple[str, ...] = ()  # of the reader
     repairs: tuple[Repair, ...] = ()  # of damage that the reader has found
     repeats: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
@@ -53,8 +53,8 @@ class Survey:
     def is_seekable(self, low: Fraction, high: Fraction) -> bool:
         """Return whether reading a part, by its times in seconds, may begin within the video.
 
-        Not where the clock of the file changes, and not near damage: what the decoder makes of it depends on what it
-        has decoded before.
+        Not where the reader cannot find it by its time, and not near damage: what the decoder makes of it depends on
+        what it has decoded before.
         """
         spans = ((one.start_s, one.traces_until_s or one.end_s) for one in self.repairs)
         return self.seekable and all(high + _DAMAGE_S < start or low - _DAMAGE_S > end for start, end in spans)
@@ -123,5 +123,5 @@ def survey(reader: FrameReader, detector: CutDetector, dedup: bool = False) -> S
             stills.append(number)
     if not pts:
         raise MediaError("The video holds no frames: choose another, or repair it.")
-    found = not reader.joints, tuple(reader.warnings), tuple(reader.repairs)
+    found = reader.is_seekable, tuple(reader.warnings), tuple(reader.repairs)
     return Survey(tuple(pts), end, tuple(cuts), *found, repeats, frozenset(stills))

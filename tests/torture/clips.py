@@ -29,6 +29,8 @@ class Base(NamedTuple):
     pix_fmt: str
     options: dict[str, str]
     size: tuple[int, int] = (64, 48)
+    read: int = FRAMES  # frames that are made of those in the file: of interlaced ones, one for each field
+    unseen: tuple[str, ...] = ()  # damage that may hide frames without a trace in the file
 
 
 BASES = {
@@ -36,12 +38,13 @@ BASES = {
     "hevc10": Base("hevc10.mkv", "libx265", "yuv420p10le", {"x265-params": "log-level=error"}),
     "vp9": Base("vp9.webm", "libvpx-vp9", "yuv420p", {"cpu-used": "8", "deadline": "realtime"}),
     "av1": Base("av1.mp4", "libsvtav1", "yuv420p", {"preset": "12"}, (64, 64)),
-    "mpeg2i": Base("mpeg2i.ts", "mpeg2video", "yuv420p", {"flags": "+ildct+ilme", "b": "400k"}),
+    "mpeg2i": Base("mpeg2i.ts", "mpeg2video", "yuv420p", {"flags": "+ildct+ilme", "b": "400k"}, read=2 * FRAMES),
     "mjpeg": Base("mjpeg.avi", "mjpeg", "yuvj420p", {}),
     "prores": Base("prores.mov", "prores_ks", "yuv422p10le", {}),
     "ffv1": Base("ffv1.mkv", "ffv1", "yuv444p", {"slicecrc": "1", "level": "3"}),
     "y4m": Base("raw.y4m", "rawvideo", "yuv420p", {}),
-    "gif": Base("anim.gif", "gif", "rgb8", {}),
+    # A GIF states no number of frames: a length that is changed may make one frame of the bytes of two.
+    "gif": Base("anim.gif", "gif", "rgb8", {}, unseen=("flip-1", "flip-40")),
 }
 
 

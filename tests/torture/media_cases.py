@@ -9,7 +9,6 @@ from typing import Any
 from tests.torture.case import GIB, Case, Make, Room, upscale
 from tests.torture.clips import (
     BASES,
-    FRAMES,
     mutations,
     write_clip,
     write_images,
@@ -26,7 +25,7 @@ def media_cases(seed: int) -> Iterator[Case]:
     """Yield the cases; `seed` chooses the damage."""
     for name, base in BASES.items():
         clean = upscale(f"{{shared}}/{base.file}", *_TWICE)
-        yield Case(f"media.clean.{name}", clean, "ok", factor=2, inputs=FRAMES, size=base.size)
+        yield Case(f"media.clean.{name}", clean, "ok", factor=2, inputs=base.read, size=base.size)
         for kind, change in mutations(seed):
 
             def make(
@@ -35,7 +34,8 @@ def media_cases(seed: int) -> Iterator[Case]:
                 (room / "in" / file).write_bytes(change((room.shared / file).read_bytes(), key))
 
             damaged = upscale(f"{{in}}/{base.file}", *_TWICE)
-            yield Case(f"media.damaged.{name}.{kind}", damaged, factor=2, was=FRAMES, make=make)
+            was = None if kind in base.unseen else base.read
+            yield Case(f"media.damaged.{name}.{kind}", damaged, factor=2, was=was, make=make)
     yield from _image_cases(seed)
     yield from _size_cases()
     yield from _time_cases()

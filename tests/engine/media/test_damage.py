@@ -47,7 +47,8 @@ def clip_of(folder: Path, codec: str, suffix: str, options: dict[str, str]) -> P
 def read(path: Path, on_damage: OnDamage) -> tuple[list[Frame], list[Repair]]:
     with open_reader(path, options=ReadOptions(on_damage=on_damage)) as reader:
         frames = list(reader)
-        assert reader.warnings == [repair.sentence for repair in reader.repairs]
+        said = [sentence for sentence in reader.warnings if "ends within a packet" not in sentence]
+        assert said == [repair.sentence for repair in reader.repairs]
         return frames, list(reader.repairs)
 
 

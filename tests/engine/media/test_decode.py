@@ -71,7 +71,7 @@ class TestDamage:
 
     def test_one_missing_frame_of_matroska_is_located(self, tmp_path: Path) -> None:
         whole = remux(SAMPLE, tmp_path / "clip.mkv")
-        with pytest.raises(MediaError, match=r"ends at 1\.9\d\d s, but declares 2\.0\d\d s"):
+        with pytest.raises(MediaError, match=r"damaged at 1\.9\d\d s"):
             times(truncate(whole, tmp_path / "cut.mkv", 0.97))
 
     def test_overwritten_bytes_are_located(self, tmp_path: Path) -> None:

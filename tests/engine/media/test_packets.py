@@ -187,6 +187,10 @@ def test_a_pause_of_the_picture_is_kept(tmp_path: Path) -> None:
         ),
         ("a.flv", {"video": "flv", "audio": "libmp3lame", "sound_rate": 44100}, "holds another file after 0"),
         ("a.wmv", {"video": "wmv2", "audio": "wmav2"}, "holds another file after 0"),
+        ("a.nut", {"video": "mpeg4", "audio": "libmp3lame"}, "holds another file after 0"),
+        ("a.ogv", {"video": "libvpx", "audio": "flac", "format": "ogg"}, "holds another file after 0"),
+        ("a.ivf", {"video": "libvpx-vp9"}, "holds another file after frame 10"),
+        ("a.y4m", {"video": "wrapped_avframe"}, "holds another file after frame 10, at 0.400 s"),
     ],
 )
 def test_joined_files_that_cannot_be_read_are_refused(

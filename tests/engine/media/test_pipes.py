@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.media.part import Part
-from stvsr.engine.media.pipes import PipeInput, is_pipe, open_pipe
+from stvsr.engine.media.pipes import PipeInput, PipeOutput, is_pipe, open_pipe
 from stvsr.engine.media.probe import has_streams
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.media.writer import VideoWriter
@@ -225,3 +225,31 @@ def test_a_rare_subtitle_does_not_make_the_whole_pipe_wait_in_memory(tmp_path: P
                 kept.append(sum(map(len, pipe._chunks)))
     assert [len(packets) for packets in packets_of(tmp_path / "out.mkv", "subtitle")] == [2]
     assert max(kept[20:]) < clip.stat().st_size / 2
+
+
+@pytest.mark.parametrize("is_output", [False, True])
+def test_a_pipe_without_another_program_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_output: bool
+) -> None:
+    monkeypatch.setattr("stvsr.engine.media.pipes._OTHER_END_S", 0.2)
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    does = "reads" if is_output else "writes into"
+    with pytest.raises(MediaError, match=rf"{path} is a pipe, and no program {does} it: start that program"):
+        PipeOutput(path) if is_output else PipeInput(path)
+
+
+def test_the_first_bytes_of_a_pipe_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # keeps what is written until it is read
+    writer = os.open(path, os.O_WRONLY)
+    written = bytes(range(200)) * 100
+    os.write(writer, written)
+    with PipeInput(path) as pipe:
+        os.close(writer)
+        os.close(reader)
+        view, read = pipe.view(), b""
+        while data := view.read(4096):
+            read += data
+    assert read == written

@@ -93,3 +93,9 @@ def test_timestamps_that_do_not_increase_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="does not follow"):
         write_twice()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("codec", "message"), [("mpeg4", "at most 65535 units of time"), ("mpeg2video", "no times")])
+def test_encoders_without_fine_times_are_named(tmp_path: Path, codec: str, message: str) -> None:
+    with pytest.raises(MediaError, match=rf"{codec} .*{message}.*choose another codec"):
+        new_writer(tmp_path / "out.mp4", codec=codec, time_base=Fraction(1, 90000))
