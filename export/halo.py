@@ -15,7 +15,7 @@ _CORE_PX = 16  # side of the part that is compared
 
 
 class Tiling(NamedTuple):
-    """How frames can be cut into tiles."""
+    """The overlap and the grid of tiles."""
 
     halo_px: int | None  # around a core; None: not at all
     step_px: int  # origins of tiles are multiples of it

@@ -25,7 +25,7 @@ Call = Callable[[Any, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ImageNetworkConfig:
-    """What spandrel found out about a network, for the manifest."""
+    """Facts about a network by spandrel, for the manifest."""
 
     tags: tuple[str, ...] = ()  # of its size, such as "64nf"
     scale: int = 4

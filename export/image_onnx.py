@@ -36,7 +36,7 @@ _FLOATS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """What a file does not say about its network; None is found by trial."""
+    """Facts about a network that its file lacks; None is found by trial."""
 
     scale: int | None = None
     range: int | None = None  # the value of white: one of RANGES

@@ -26,7 +26,7 @@ _GRIDS = (1, 16, 64)
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What a file does not say about its network; None is found out, or unknown."""
+    """Facts about a network that its file lacks; None is found by trial, or unknown."""
 
     licence: str | None = None  # of the weights
     source: str | None = None  # where they come from, such as an address

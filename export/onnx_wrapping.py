@@ -16,7 +16,7 @@ CHANNELS = 3
 
 @dataclass(frozen=True)
 class OnnxConfig:
-    """What was found out about a network, for the manifest."""
+    """Facts about a network, for the manifest."""
 
     scale: int
     range: int  # the value of white
