@@ -12,13 +12,15 @@ from typing import Any
 
 from ..pipeline.executor import ENDED, LOST, PROGRESS, Executor, Message
 from ..pipeline.request import UpscaleRequest
-from ..pipeline.tasks import Task
+from ..pipeline.tasks import Failure, Task
 from ..pipeline.video_tasks import VideoTasks
 from .jobs import Job, JobStore
 from .logs import log
 
 DRAIN_S = 30.0  # time that running tasks get when the server ends
 _POLL_S = 0.5
+# Errors of the video, of the options, and of what they ask for; others name paths and addresses of the server.
+_OF_CLIENTS = ("media", "request", "device-memory", "non-finite")
 
 OnSegment = Callable[[Job, int, float], None]  # called with a segment's job, input frames and seconds
 
@@ -143,7 +145,7 @@ class Scheduler:
                 self._fail(job, "worker-died", error)
         elif kind == "failed":
             active.tasks.abandon()
-            self._fail(job, "failed", value.sentence.replace(str(task.request.input), "the video"))
+            self._fail(job, "failed", _for_client(value, task), value.sentence)
         else:
             if kind == "survey":
                 self._jobs.keep_outline(job.id, value[0])
@@ -152,9 +154,9 @@ class Scheduler:
             if kind == "join" and self._jobs.end(job.id, "done", report=value.as_dict()):
                 log.info("job done", extra={"job": job.id, "frames": value.frames_out, "seconds": value.seconds})
 
-    def _fail(self, job: Job, code: str, sentence: str) -> None:
+    def _fail(self, job: Job, code: str, sentence: str, reason: str | None = None) -> None:
         if self._jobs.end(job.id, "failed", error={"code": code, "message": sentence}):
-            log.error("job failed", extra={"job": job.id, "reason": sentence})
+            log.error("job failed", extra={"job": job.id, "reason": reason or sentence})
 
     def _store_progress(self, job: Job, tasks: VideoTasks, task: Task, seconds: float) -> None:
         done: dict[str, Any] = {"frames_done": tasks.frames_done, "segments_done": tasks.segments_done}
@@ -177,3 +179,11 @@ class Scheduler:
             job = self._jobs.get(worker.task.video)
             if job is None or job.ended or time.monotonic() - worker.began > self._task_s:
                 worker.kill()
+
+
+def _for_client(failure: Failure, task: Task) -> str:
+    """Return the sentence of a failed task without anything that concerns the server alone."""
+    if failure.code not in _OF_CLIENTS:
+        return "The server failed at this video: its log has the reason."
+    sentence = failure.sentence.replace(str(task.request.input), "the video").replace(str(task.request.output), "it")
+    return sentence[:1].upper() + sentence[1:]

@@ -57,10 +57,24 @@ def test_progress_is_stored_and_failures_are_logged(jobs: JobStore, caplog: pyte
         wait_for(jobs, identifier, frames_done=48, segments_done=1)
         runner.script.put(("failed", Failure("media", f"{jobs.input_of(identifier)} is damaged.")))
         failed = wait_for(jobs, identifier, state="failed")
-    assert failed.error == {"code": "failed", "message": "the video is damaged."}
+    assert failed.error == {"code": "failed", "message": "The video is damaged."}
     assert [frames for frames, _ in segments] == [48]
     assert caplog.messages == ["job started", "segment done", "job failed"]
     assert {record.__dict__["job"] for record in caplog.records} == {identifier}
+
+
+def test_what_concerns_the_server_alone_is_in_its_log(jobs: JobStore, caplog: pytest.LogCaptureFixture) -> None:
+    identifier = jobs.create(jobs.new_id(), {}).id
+    runner = ScriptedRunner()
+    sentence = "http://10.0.0.7:8000 does not answer: check the address and the server."
+    with scheduling(jobs, runner):
+        runner.script.put(("failed", Failure("backend", sentence)))
+        failed = wait_for(jobs, identifier, state="failed")
+    assert failed.error == {
+        "code": "failed",
+        "message": "The server failed at this video: its log has the reason.",
+    }
+    assert caplog.records[-1].__dict__["reason"] == sentence
 
 
 def test_only_deaths_by_a_task_are_held_against_it(
