@@ -292,7 +292,7 @@ def test_a_run_of_another_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="run of another configuration"):
         Trainer(VideoINRS(TINY_PAIR), {"width": 9}, quick_run(tmp_path))
     (tmp_path / "last.pt").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match=r"last\.pt cannot be read"):
+    with pytest.raises(CheckpointError, match=r"last\.pt is no checkpoint"):
         Trainer(VideoINRS(TINY_PAIR), {"width": 8}, quick_run(tmp_path))
 
 
