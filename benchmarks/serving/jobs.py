@@ -85,7 +85,7 @@ def kills(arguments: argparse.Namespace, command: str) -> None:
             with ThreadPoolExecutor(1) as pool:
                 running = pool.submit(_upscale_all, server.url, clip, folder, 8)
                 time.sleep(rng.uniform(1, 5))
-                killed = _kill_a_worker(server, rng)
+                killed = _kill(max(workers(server.process), key=lambda worker: usage(worker).cpu_s, default=None))
                 pictures = running.result()
             with ThreadPoolExecutor(1) as pool:
                 running = pool.submit(_upscale_all, server.url, clip, folder, 3)
@@ -170,7 +170,7 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
                 while (elapsed := time.perf_counter() - began) < arguments.soak_seconds:
                     time.sleep(rng.uniform(0.5, 1) * arguments.kill_seconds)
                     samples.append((elapsed, usage(server.process), usage_of_tree(server.process)))
-                    killed += _kill_a_worker(server, rng)
+                    killed += _kill(rng.choice(workers(server.process) or [None]))
                 ended.set()
                 wrong = sum(result.result() for result in running)
     steady = samples[len(samples) // 10 :]
@@ -270,13 +270,12 @@ def _first_preview(url: str, clip: Path) -> float:
     return (first_s or seconds) / seconds
 
 
-def _kill_a_worker(server: Server, rng: random.Random) -> int:
-    """Kill one of the workers of a server, and return how many were killed."""
-    running = workers(server.process)
-    if not running:
+def _kill(process: int | None) -> int:
+    """Kill a process, and return how many were killed."""
+    if process is None:
         return 0
     with suppress(ProcessLookupError):
-        os.kill(rng.choice(running), signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
     return 1
 
 

@@ -17,6 +17,7 @@ from ..pipeline.run import open_input
 from ..pipeline.worker import ENDED, Worker
 
 _MOST_S = 30.0  # of a call
+_ATTEMPTS = 2  # at a video that ends the process, which something else may have ended
 _RETURNED, _REFUSED = "returned", "refused"  # kinds of answers
 
 
@@ -66,20 +67,14 @@ class VideoChecker(Closing):
     def call(self, video: str | Path, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns, which is called in the process and reads a video.
 
-        The function is that of a module. Raises its StvsrError, and MediaError for a video that ends the process, or
-        if the function takes too long.
+        The function is that of a module. Raises its StvsrError, and MediaError for a video that ends the process twice,
+        or if the function takes too long.
         """
         with self._lock:
-            if not self._runs:
-                self._running.enter_context(self._worker.running())
-                self._runs = True
-            self._worker.start((function, arguments))
-            if not self._worker.connection.poll(self._most_s):
-                self._worker.kill()
-                self._worker.connection.poll(None)  # until it has ended
-            (answer, *_) = self._worker.messages()
-            self._worker.task = None
-        kind, value = answer
+            for _ in range(_ATTEMPTS):
+                kind, value, took_too_long = self._answer((function, arguments))
+                if kind != ENDED or took_too_long:
+                    break
         if kind == ENDED:
             raise MediaError(f"{video} cannot be read: it stops the reading of videos. Convert it first.")
         if kind == _REFUSED:
@@ -89,6 +84,20 @@ class VideoChecker(Closing):
     def close(self) -> None:
         """End the process."""
         self._running.close()
+
+    def _answer(self, task: Any) -> tuple[str, Any, bool]:
+        """Return the kind and the value of the answer to a task, and whether the process was killed for its time."""
+        if not self._runs:
+            self._running.enter_context(self._worker.running())
+            self._runs = True
+        self._worker.start(task)
+        took_too_long = not self._worker.connection.poll(self._most_s)
+        if took_too_long:
+            self._worker.kill()
+            self._worker.connection.poll(None)  # until it has ended
+        ((kind, value), *_) = self._worker.messages()
+        self._worker.task = None
+        return kind, value, took_too_long
 
 
 def _call_functions(connection: Connection, backend: Backend) -> None:

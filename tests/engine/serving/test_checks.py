@@ -45,12 +45,23 @@ def test_good_and_bad_videos(checker: VideoChecker, tmp_path: Path, toy: Path) -
     checker.check(request_for(good, toy))
 
 
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_what_ends_the_process_is_refused(checker: VideoChecker, tmp_path: Path, toy: Path) -> None:
+    good = request_for(make_video(tmp_path / "good.mp4", pan(7)), toy)
+    with pytest.raises(MediaError, match=r"bad\.mp4 cannot be read: it stops the reading of videos"):
+        checker.call("bad.mp4", _die)
+    checker.check(good)
+
+
+def test_a_process_that_something_else_has_ended_is_started_again(
+    checker: VideoChecker, tmp_path: Path, toy: Path
+) -> None:
     good = request_for(make_video(tmp_path / "good.mp4", pan(7)), toy)
     checker.check(good)
     os.kill(checker._worker._process.pid or 0, signal.SIGKILL)
-    with pytest.raises(MediaError, match="stops the reading of videos"):
-        checker.check(good)
     checker.check(good)
 
 
