@@ -43,7 +43,7 @@ def import_(
 
     The bundle's graphs are compared with the original. Files that contain code are refused.
     """
-    with training_extra():
+    with training_extra("import"):
         from .export.image_onnx import OnnxOptions
         from .export.importer import ImportOptions, import_weights
 

@@ -172,7 +172,7 @@ def interrupt_number(interrupt: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def training_extra() -> Iterator[None]:
+def training_extra(extra: str = "training") -> Iterator[None]:
     """Raise BackendError, which names the extra to install, if PyTorch or the exporter is missing."""
     try:
         yield
@@ -180,7 +180,7 @@ def training_extra() -> Iterator[None]:
         if (error.name or "").split(".")[0] not in ("torch", "onnx", "onnxscript"):
             raise
         raise BackendError(
-            f'This command needs {error.name}, which is not installed: pip install "stvsr[training]".'
+            f'This command needs {error.name}, which is not installed: pip install "stvsr[{extra}]".'
         ) from error
 
 

@@ -27,6 +27,12 @@ def test_a_command_without_pytorch_names_the_extra(short: Path, tmp_path: Path) 
     assert_one_clear_error(done, "torch", "stvsr[training]")
 
 
+def test_an_import_without_pytorch_names_its_extra(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    done = stvsr("import", tmp_path / "x.pth", "-o", tmp_path / "y", PYTHONPATH=str(tmp_path))
+    assert_one_clear_error(done, "torch", "stvsr[import]")
+
+
 @pytest.mark.slow
 def test_a_trained_network_is_exported_and_upscales(short: Path, tmp_path: Path) -> None:
     run, bundle, clips = tmp_path / "run", tmp_path / "bundle", tmp_path / "clips"
