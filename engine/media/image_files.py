@@ -157,10 +157,10 @@ def _oddities(folder: Path, files: list[Path]) -> Iterator[str]:
         yield f"The images in {folder} have several kinds of names ({_named(firsts)}): they are read one after another."
     for named in shapes.values():
         digits = [_parts(file.stem)[1::2] for file in named]
-        varying = [column for column in zip(*digits, strict=True) if len(set(column)) > 1]
+        varying = [index for index, column in enumerate(zip(*digits, strict=True)) if len(set(column)) > 1]
         if len(varying) != 1:
             continue
-        index = next(i for i, column in enumerate(zip(*digits, strict=True)) if len(set(column)) > 1)
+        (index,) = varying
         by_number: dict[int, Path] = {}
         for file, texts in zip(named, digits, strict=True):
             if int(texts[index]) in by_number:

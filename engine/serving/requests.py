@@ -85,6 +85,13 @@ def make_request(options: JobOptions, source: str | Path, output: str | Path) ->
     return UpscaleRequest(input=source, output=output, overwrite=True, **given)
 
 
+def without_paths(sentence: str, words: Mapping[str, str]) -> str:
+    """Return a sentence with words in the place of paths of this machine, which are replaced in their order."""
+    for path, word in words.items():
+        sentence = sentence.replace(path, word)
+    return sentence[:1].upper() + sentence[1:]
+
+
 def wrong_value(name: str, error: Mapping[str, Any]) -> str:
     """Return the sentence of an error of Pydantic in a value that a client gave by a name."""
     message = error["msg"][:1].lower() + error["msg"][1:]

@@ -16,6 +16,7 @@ from ..pipeline.tasks import Failure, Task
 from ..pipeline.video_tasks import VideoTasks
 from .jobs import Job, JobStore
 from .logs import log
+from .requests import without_paths
 
 DRAIN_S = 30.0  # time that running tasks get when the server ends
 _POLL_S = 0.5
@@ -185,5 +186,4 @@ def _for_client(failure: Failure, task: Task) -> str:
     """Return the sentence of a failed task without anything that concerns the server alone."""
     if failure.code not in _OF_CLIENTS:
         return "The server failed at this video: its log has the reason."
-    sentence = failure.sentence.replace(str(task.request.input), "the video").replace(str(task.request.output), "it")
-    return sentence[:1].upper() + sentence[1:]
+    return without_paths(failure.sentence, {str(task.request.input): "the video", str(task.request.output): "it"})

@@ -20,7 +20,7 @@ from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, make_request, read_options
+from .requests import JobOptions, make_request, read_options, without_paths
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -172,8 +172,7 @@ class Server:
     def _without_paths(self, sentence: str, identifier: str) -> str:
         """Return a sentence without the paths of this machine."""
         folder = self.jobs.folder_of(identifier)
-        sentence = sentence.replace(str(folder / "input"), "the video").replace(str(folder), "")
-        return sentence[:1].upper() + sentence[1:]
+        return without_paths(sentence, {str(folder / "input"): "the video", str(folder): ""})
 
 
 async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
