@@ -65,7 +65,12 @@ class Server:
         reads = request.method == "GET" and self.settings.admits_reading(
             request.path_params.get("identifier", ""), access
         )
-        if not reads and not self.settings.admits(authorization):
+        if not reads:
+            self.check_token(authorization)
+
+    def check_token(self, authorization: str | None) -> None:
+        """Raise Problem for a value of the Authorization header without the server's token."""
+        if not self.settings.admits(authorization):
             raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
 
     async def create(self, request: Request, key: str | None) -> Job:

@@ -56,7 +56,7 @@ def stream_routes(server: Server) -> APIRouter:
     async def stream_frames(websocket: WebSocket) -> None:
         """Upscale the frames that come as binary messages, and send the new ones, until the text {"type": "end"}."""
         try:
-            _check_access(server, websocket)
+            server.check_token(websocket.headers.get("authorization"))
             options = _read_options(server, websocket.query_params)
             server.streams.check_room()
         except Problem as problem:
@@ -165,11 +165,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Response]) ->
         working.cancel()
         waiting.cancel()
         await asyncio.gather(working, waiting, return_exceptions=True)
-
-
-def _check_access(server: Server, websocket: WebSocket) -> None:
-    if not server.settings.admits(websocket.headers.get("authorization")):
-        raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
 
 
 async def _stream(server: Server, websocket: WebSocket, options: FrameOptions) -> None:
