@@ -21,24 +21,40 @@ def compress(
     As many frames come out as go in, in order, with P and B frames as the encoder chooses them; it reads some 40 frames
     ahead. Frames are padded to whole macroblocks, and cut to their size again.
     """
-    encoder: av.VideoCodecContext | None = None
     decoder = av.VideoCodecContext.create("h264" if codec == "libx264" else "hevc", "r")
     size: tuple[int, int] | None = None
+    for packet, size in _packets(frames, crf, codec, preset):
+        yield from _decoded(decoder, packet, size)
+    if size is not None:
+        yield from _decoded(decoder, None, size)
+
+
+def compressed_bits(
+    frames: Iterable[NDArray[np.uint8]], crf: int, codec: Codec = "libx264", preset: str = "medium"
+) -> int:
+    """Return how many bits the packets of frames (h, w, 3) have that are encoded as `compress` does."""
+    return sum(8 * packet.size for packet, _ in _packets(frames, crf, codec, preset))
+
+
+def _packets(
+    frames: Iterable[NDArray[np.uint8]], crf: int, codec: Codec, preset: str
+) -> Iterator[tuple[av.Packet, tuple[int, int]]]:
+    """Yield the packets of an encoded clip, and the size (h, w) of its frames."""
+    encoder: av.VideoCodecContext | None = None
+    size: tuple[int, int] = 0, 0
     for number, frame in enumerate(frames):
-        if encoder is None or size is None:
-            size = frame.shape[:2]
+        if encoder is None:
+            size = frame.shape[0], frame.shape[1]
             encoder = _encoder(codec, size, crf, preset)
         padded = np.pad(frame, [(0, -n % _BLOCK_PX) for n in frame.shape[:2]] + [(0, 0)], mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
         picture = picture.reformat(format="yuv420p", threads=1)
         picture.pts, picture.time_base = number, 1 / _RATE
         for packet in encoder.encode(picture):
-            yield from _decoded(decoder, packet, size)
-    if encoder is None or size is None:
-        return
-    for packet in encoder.encode(None):
-        yield from _decoded(decoder, packet, size)
-    yield from _decoded(decoder, None, size)
+            yield packet, size
+    if encoder is not None:
+        for packet in encoder.encode(None):
+            yield packet, size
 
 
 def _encoder(codec: Codec, size: tuple[int, int], crf: int, preset: str) -> av.VideoCodecContext:

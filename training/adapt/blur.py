@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...engine.contract.resize import cubic_kernel
+
 KERNEL_SIDE_PX = 24  # large pixels: three times the largest width on each side
 KERNEL_WIDTHS_PX = (1.0, 4.0)  # range of the standard deviations of random kernels, in large pixels
 
@@ -26,6 +28,22 @@ def gaussian_kernel(widths_px: tuple[float, float], angle: float, side: int = KE
     y, x = positions[:, None], positions[None, :]
     along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     kernel = torch.exp(-((along / widths_px[0]) ** 2 + (across / widths_px[1]) ** 2) / 2)
+    return (kernel / kernel.sum()).float()
+
+
+def gaussian_of_covariance(covariance: Tensor, side: int = KERNEL_SIDE_PX) -> Tensor:
+    """Return the Gaussian kernel, (side, side), sum 1, of a covariance (2, 2) in pixels squared, x first."""
+    inverse = torch.linalg.inv(covariance)
+    positions = torch.arange(side, dtype=covariance.dtype) - (side - 1) / 2
+    y, x = positions[:, None], positions[None, :]
+    kernel = torch.exp(-(inverse[0, 0] * x * x + 2 * inverse[0, 1] * x * y + inverse[1, 1] * y * y) / 2)
+    return kernel / kernel.sum()
+
+
+def bicubic_kernel(factor: int, side: int = KERNEL_SIDE_PX) -> Tensor:
+    """Return the weights of antialiased bicubic shrinking by an even factor, (side, side), sum 1, zero at its edges."""
+    taps = torch.from_numpy(cubic_kernel((np.arange(side) - (side - 1) / 2) / factor))
+    kernel = taps[:, None] * taps
     return (kernel / kernel.sum()).float()
 
 

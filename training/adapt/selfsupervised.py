@@ -18,10 +18,8 @@ from torch import Tensor
 from ..data import Flow
 from ..inference import run_network
 from ..networks.base import Network
-from .blur import kernel_moments
-from .blur_estimation import estimate_kernel
 from .protocol import Adapted, Budget, Clock, Losses, OnStep, Record
-from .pseudo import Degrade, PseudoPairs, bicubic, blurring, sample_length
+from .pseudo import Degrade, PseudoPairs, bicubic, sample_length
 from .restore import Restore, restorer, to_picture, upscale_factor
 
 _RESTORING_SHARE = 0.5  # of a budget of seconds, at most, that restoring frames takes before the first step
@@ -31,9 +29,8 @@ _RESTORING_SHARE = 0.5  # of a budget of seconds, at most, that restoring frames
 class SelfSupervised:
     """Algorithm 1, with the factors of the paper and the batch of its authors.
 
-    `degrade` makes inputs of targets: with the clip's own blur in place of bicubic resizing, the network learns to undo
-    that blur. None estimates it from the clip, which harms if the clip was shrunk by bicubic resizing. `flow` is for
-    networks that take optical flow. `restore` restores the clip in place of the network, faster or better. At most
+    `degrade` makes inputs of targets: with the clip's own degradation in place of bicubic resizing, the network learns to
+    undo it. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network, faster or better. At most
     `restored` frames are restored: of a longer scene, a few segments of neighbours.
     """
 
@@ -42,7 +39,7 @@ class SelfSupervised:
     patch: int = 32  # side of an input crop in pixels; 64 in the demonstration
     shrink: tuple[float, float] = (0.8, 0.95)
     restored: int = 32
-    degrade: Degrade | None = bicubic
+    degrade: Degrade = bicubic
     flow: Flow | None = None
     restore: Restore | None = None
 
@@ -54,19 +51,12 @@ class SelfSupervised:
         """Restore the frames, then learn from them; see `Method.adapt`."""
         clock = budget.start()
         network = copy.deepcopy(network).eval()  # batch normalization keeps the statistics of its training data
-        degrade = self.degrade
-        details: dict[str, Any] = {}
-        if degrade is None:
-            kernel = estimate_kernel(frames, upscale_factor(network))
-            widths, angle = kernel_moments(kernel)
-            degrade = blurring(kernel)
-            details = {"kernel_widths_px": list(widths), "kernel_angle": angle}
         restore = self.restore or restorer(network, self.flow)
         segments = restored_segments(network, frames, restore, self.restored, clock)
         restoring_seconds = clock.seconds
-        pairs = PseudoPairs(network, segments, self.patch, self.shrink, degrade, self.flow, seed)
+        pairs = PseudoPairs(network, segments, self.patch, self.shrink, self.degrade, self.flow, seed)
         losses = learn(network, pairs, self.batch, self.rate, clock, on_step)
-        details |= {
+        details: dict[str, Any] = {
             "rate": self.rate,
             "batch": self.batch,
             "patch": pairs.side // pairs.scale,

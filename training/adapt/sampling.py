@@ -1,0 +1,20 @@
+"""The frames of a clip that an analysis looks at, and their luma."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)  # BT.601
+
+
+def spread_frames(frames: Tensor, most: int) -> Tensor:
+    """Return at most `most` frames of (N, ...), evenly spaced over all of them."""
+    indices = torch.linspace(0, len(frames) - 1, min(most, len(frames))).round().long()
+    return frames[indices.to(frames.device)]
+
+
+def grey_levels(frames: Tensor) -> NDArray[np.float32]:
+    """Return the luma of frames, (N, 3, h, w) in [0, 1], in grey levels: (N, h, w) in [0, 255]."""
+    levels: NDArray[np.float32] = (torch.einsum("nchw,c->nhw", frames.float().cpu(), torch.tensor(LUMA)) * 255).numpy()
+    return levels
