@@ -328,24 +328,34 @@ class WorkerOptions:
 class AdaptOptions:
     """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
 
+    adapt_per: Annotated[
+        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
+    ] = None
     method: Annotated[
         str | None,
         typer.Option(help="self-supervised, distillation, internal or zero-shot.", show_default="by the network"),
     ] = None
     adapt_steps: Annotated[
         int | None,
-        typer.Option(help="Steps to learn; the first limit ends it.", min=1, show_default="no limit"),
+        typer.Option(
+            help="Steps to learn; the first limit ends it.",
+            min=1,
+            show_default="15 without --adapt-seconds; zero-shot: none",
+        ),
     ] = None
     adapt_seconds: Annotated[
-        float | None, typer.Option(help="Seconds to learn.", show_default="10, without --adapt-steps")
+        float | None, typer.Option(help="Seconds to learn.", show_default="20 without --adapt-steps")
     ] = None
     teacher: Annotated[
         str | None, typer.Option(help="For distillation: the larger network's bundle.", show_default="none")
     ] = None
-    estimate_blur: Annotated[
-        bool,
-        typer.Option("--estimate-blur", help="The clip is blurred: estimate its blur kernel and learn under it."),
-    ] = False
+    degradation: Annotated[
+        str,
+        typer.Option(
+            help="What made the frames small: auto (by an analysis of the clip), plain (bicubic resizing), or blur,"
+            " noise and compression with a + between, which are estimated."
+        ),
+    ] = "auto"
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="For zero-shot learning: a file from which a stopped run resumes.", show_default="none"),
@@ -362,11 +372,12 @@ class AdaptOptions:
     def given(self) -> dict[str, Any]:
         """Return the options by their names on the command line, with the values that were given."""
         return {
+            "--adapt-per": self.adapt_per,
             "--method": self.method,
             "--adapt-steps": self.adapt_steps,
             "--adapt-seconds": self.adapt_seconds,
             "--teacher": self.teacher,
-            "--estimate-blur": self.estimate_blur,
+            "--degradation": None if self.degradation == "auto" else self.degradation,
             "--checkpoint": self.checkpoint,
             "--coarse": self.coarse,
             "--seed": self.seed,

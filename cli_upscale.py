@@ -4,12 +4,13 @@ import json
 import tempfile
 from contextlib import nullcontext
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_adaptation import adapt_scenes
+from .cli_adaptation import adapt_scenes, nothing_said
 from .cli_batch import is_queue, run_queue
 from .cli_options import (
     AdaptOptions,
@@ -78,9 +79,6 @@ def upscale(
         ),
     ] = None,
     adapt: Annotated[bool, typer.Option("--adapt", help="Adapt the network to the video first.")] = False,
-    adapt_per: Annotated[
-        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Enlarge videos and raise their frame rate."""
@@ -102,7 +100,7 @@ def upscale(
     if adapt and options["backend"].kind == "remote":
         raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:
-        refuse_without("--adapt", {"--adapt-per": adapt_per, **adaptation.given()})
+        refuse_without("--adapt", adaptation.given())
     if preview is not None:
         others = {"-o": output is not None, "--format": format is not None, "--resume": resume, "--adapt": adapt}
         if taken := [name for name, given in others.items() if given]:
@@ -122,14 +120,13 @@ def upscale(
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
     shown.divert_native_lines()
-    adapted = (adapt_per or "video", adaptation) if adapt else None
-    _upscale_one(request, resume, adapted, shown.hides_bar or as_json, as_json)
+    _upscale_one(request, resume, adaptation if adapt else None, shown.hides_bar or as_json, as_json)
 
 
 def _upscale_one(
     request: "UpscaleRequest",
     resume: bool,
-    adaptation: tuple[str, AdaptOptions] | None,
+    adaptation: AdaptOptions | None,
     hides_bar: bool,
     as_json: bool,
 ) -> None:
@@ -161,7 +158,9 @@ def _upscale_one(
         else:
             adapted = None
             if adaptation is not None:
-                adapted = adapt_scenes(request, *adaptation, Path(folder), progress, task)
+                device = "cpu" if request.backend.device == "cpu" else "auto"
+                say = nothing_said if as_json else partial(note, event=False)
+                adapted, _ = adapt_scenes(request, adaptation, device, Path(folder), progress, task, say)
             report = run(request, show, adapted, on_warning=warn)
     for warning in report.warnings:
         if warning not in events.warned:

@@ -12,17 +12,23 @@ import torch
 
 from ..engine.backends.options import Backend
 from ..engine.contract.bundle import Bundle
+from ..engine.contract.coding import StreamCoding
 from ..engine.contract.errors import RequestError
+from ..engine.contract.manifest import FixedFactors
 from ..engine.contract.weights import replace_weights
 from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
+from ..training.adapt.analysis import AUTO, Decision, decide, read_parts
+from ..training.adapt.blur import bicubic_kernel
 from ..training.adapt.coarse_to_fine import coarse_by_motion
+from ..training.adapt.degradation import Degradation
 from ..training.adapt.distillation import Distillation
-from ..training.adapt.gate import Verdict, adapt_guarded
+from ..training.adapt.gate import adapt_guarded, self_consistency
 from ..training.adapt.internal import InternalLearning
 from ..training.adapt.protocol import Budget, Clock, Method
-from ..training.adapt.pseudo import bicubic
+from ..training.adapt.restore import FREE_SCALE
 from ..training.adapt.selfsupervised import SelfSupervised
+from ..training.adapt.verdict import Verdict
 from ..training.adapt.zeroshot import ZeroShot
 from ..training.networks.adavsr import SpatialModule, TemporalModule
 from ..training.networks.base import Network
@@ -34,6 +40,8 @@ from .bundle_network import engine_restorer, load_network, write_adapted
 METHODS = (SelfSupervised.name, Distillation.name, InternalLearning.name, ZeroShot.name)
 PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
+_STEPS, _SECONDS = 15, 20.0  # of an adaptation without a budget; learning from scratch goes by the seconds alone
+
 OnStep = Callable[[Clock, float], None]  # called after every step with the clock and the loss
 
 
@@ -41,10 +49,10 @@ OnStep = Callable[[Clock, float], None]  # called after every step with the cloc
 class Options:
     """Settings of an adaptation; None means the default of the network."""
 
-    budget: Budget
+    budget: Budget | None = None
     method: str | None = None  # one of METHODS
     teacher: Bundle | None = None  # for distillation
-    estimate_blur: bool = False  # for self-supervision and distillation; otherwise the degradation is plain bicubic
+    degradation: str = AUTO  # of networks that enlarge: auto, plain, or parts of it; see `training.adapt.analysis`
     checkpoint: Path | None = None  # for zero-shot learning
     coarse: int | None = None  # for zero-shot learning: how many times smaller it sees frames; None: by their motion
     seed: int = 0
@@ -74,18 +82,53 @@ class BundleAdapter:
         self.method = options.method or _default_method(self.network)
         self._check_options()
 
-    def adapt(self, frames: np.ndarray, out: Path, on_step: OnStep | None = None) -> tuple[tuple[Bundle, ...], Verdict]:
+    def decide(self, scenes: Sequence[np.ndarray], coding: StreamCoding | None = None) -> Decision | None:
+        """Decide what there is to learn from a clip: its scenes, each (N, 3, h, w) in [0, 1], and its stream.
+
+        Returns None for networks that do not enlarge. Raises AdaptationError if a degradation that was asked for cannot
+        be estimated.
+        """
+        if self._factor is None:
+            return None
+        clips = [torch.from_numpy(np.ascontiguousarray(frames, np.float32)) for frames in scenes]
+        # A teacher's results, and the clip's own frames for meta-trained weights, have something to teach on any clip.
+        is_always = self.method != SelfSupervised.name
+        decision = decide(clips, self._factor, coding, self._options.degradation, is_always)
+        if self.method == InternalLearning.name and decision.degradation is not None:
+            # It learns from the clip's own frames, which are noisy and compressed themselves.
+            return replace(decision, degradation=decision.degradation.without_losses())
+        return decision
+
+    def adapt(
+        self, frames: np.ndarray, out: Path, on_step: OnStep | None = None, decision: Decision | None = None
+    ) -> tuple[tuple[Bundle, ...], Verdict]:
         """Adapt to the frames of one scene, (N, 3, h, w) in [0, 1], and write the adapted bundles if they are kept.
 
-        One bundle is written to the folder `out`, Ada-VSR's two to sub-folders of it. Otherwise nothing is written, and
-        the original bundles are returned. Raises ExportError as `write_adapted` does.
+        `decision` is that of `decide`; without it the scene alone is analysed. Returns the bundles in use and the
+        verdict. One bundle is written to the folder `out`, Ada-VSR's two to sub-folders of it. If the adaptation is not
+        kept, nothing is written, and the original bundles are returned. Raises ExportError as `write_adapted` does.
         """
+        decision = decision or self.decide([frames])
+        if decision is not None and decision.degradation is None:
+            seconds = 0.0 if decision.analysis is None else decision.analysis.seconds
+            return self.bundles, Verdict(False, decision.sentence, seconds, decision=decision.record())
         clip = torch.from_numpy(np.ascontiguousarray(frames, np.float32))
+        assumed = None if decision is None else decision.degradation
         with ExitStack() as stack:
-            method = self._open_method(stack)
+            method = self._open_method(stack, assumed or Degradation())
             network = self._network_for(clip)
             learner = copy.deepcopy(network).to(self._device)
-            verdict = adapt_guarded(method, learner, clip, self._options.budget, self._options.seed, on_step)
+            verdict = adapt_guarded(
+                method,
+                learner,
+                clip,
+                self._options.budget or default_budget(self.method),
+                self._options.seed,
+                on_step,
+                self_consistency(assumed, getattr(method, "flow", None)),
+                1.0 if decision is None else decision.confidence,
+            )
+        verdict = verdict if decision is None else replace(verdict, decision=decision.record())
         if not verdict.kept or verdict.adapted is None:
             return self.bundles, verdict
         weights, record = verdict.adapted.weights, verdict.record()
@@ -98,6 +141,14 @@ class BundleAdapter:
             for bundle, part in zip(self.bundles, PARTS, strict=True)
         ]
         return tuple(adapted), verdict
+
+    @property
+    def _factor(self) -> int | None:
+        """The factor by which frames were made small that the network learns to enlarge; None if it does not."""
+        if self.method == ZeroShot.name:
+            return None
+        factor = self.network.space.factors[0] if isinstance(self.network.space, FixedFactors) else FREE_SCALE
+        return factor if factor > 1 else None
 
     def _check_options(self) -> None:
         """Raise RequestError for an unknown method, and for options or a network that the method does not support."""
@@ -115,13 +166,14 @@ class BundleAdapter:
             )
         without_effect = {
             "--teacher": options.teacher is not None and method != Distillation.name,
-            "--estimate-blur": options.estimate_blur and method not in (SelfSupervised.name, Distillation.name),
+            "--degradation": options.degradation != AUTO and self._factor is None,
             "--checkpoint": options.checkpoint is not None and not zero_shot,
             "--coarse": options.coarse is not None and not zero_shot,
         }
         if refused := [option for option, given in without_effect.items() if given]:
             verb, pronoun = ("has", "it") if len(refused) == 1 else ("have", "them")
             raise RequestError(f"{' and '.join(refused)} {verb} no effect on the method {method}: leave {pronoun} out.")
+        read_parts(options.degradation)
         if method == Distillation.name and options.teacher is None:
             raise RequestError("Distillation needs the results of a larger network: name its bundle with --teacher.")
         if options.coarse is not None and (options.coarse < 1 or options.coarse & (options.coarse - 1)):
@@ -139,12 +191,12 @@ class BundleAdapter:
         network.load_state_dict(self.network.state_dict())
         return network.eval()
 
-    def _open_method(self, stack: ExitStack) -> Method:
+    def _open_method(self, stack: ExitStack, assumed: Degradation) -> Method:
         options = self._options
         match self.method:
             case SelfSupervised.name | Distillation.name:
                 (bundle,) = self.bundles
-                settings: dict[str, Any] = {"degrade": None if options.estimate_blur else bicubic, "flow": picture_flow}
+                settings: dict[str, Any] = {"degrade": assumed.degrader(options.seed), "flow": picture_flow}
                 restoring = bundle if self.method == SelfSupervised.name else options.teacher
                 assert restoring is not None
                 backend = Backend("ort", "cpu" if self._device == "cpu" else "auto")
@@ -153,7 +205,14 @@ class BundleAdapter:
             case ZeroShot.name:
                 return ZeroShot(checkpoint=options.checkpoint)
             case _:
-                return InternalLearning()
+                if assumed.kernel is not None or (factor := self._factor) is None:
+                    return InternalLearning(assumed.kernel)
+                return InternalLearning(bicubic_kernel(factor))
+
+
+def default_budget(method: str) -> Budget:
+    """Return the budget of a method without a choice: some steps, and the seconds after which they end in any case."""
+    return Budget(None if method == ZeroShot.name else _STEPS, _SECONDS)
 
 
 def write_unadapted(bundles: Iterable[Bundle], out: Path, verdict: Verdict) -> None:

@@ -99,7 +99,11 @@ def test_no_default_is_written_by_hand(command: str) -> None:
 
 def test_adapt_and_upscale_share_their_options() -> None:
     adapt, upscale = option_rows("adapt"), option_rows("upscale")
-    for name in ("--adapt-steps", "--adapt-seconds", "--method", "--teacher", "--estimate-blur", "--coarse", "--seed"):
+    from stvsr.cli_options import AdaptOptions
+
+    names = AdaptOptions().given()
+    assert {"--adapt-per", "--adapt-steps", "--degradation", "--seed"} <= names.keys()
+    for name in names:
         assert adapt[name].partition(" ")[2].split() == upscale[name].partition(" ")[2].split()
 
 

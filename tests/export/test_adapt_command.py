@@ -154,11 +154,15 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
     [
         ("spatial", {"coarse": 2}, "--coarse has no effect on the method internal"),
         ("spatial", {"checkpoint": Path("run.pt")}, "--checkpoint has no effect on the method internal"),
-        ("spatial", {"estimate_blur": True}, "--estimate-blur has no effect on the method internal"),
         ("spatial", {"teacher": True}, "--teacher has no effect on the method internal"),
         ("spatial", {"teacher": True, "method": "self-supervised"}, "--teacher has no effect on .* self-supervised"),
         ("spatial", {"coarse": 2, "method": "self-supervised"}, "--coarse has no effect on .* self-supervised"),
-        ("dtsr", {"estimate_blur": True}, "--estimate-blur has no effect on the method zero-shot"),
+        ("dtsr", {"degradation": "blur"}, "--degradation has no effect on the method zero-shot"),
+        (
+            "spatial",
+            {"degradation": "blur+fog"},
+            "Unknown degradation 'fog': use auto, plain, or blur",
+        ),
         ("dtsr", {"teacher": True}, "--teacher has no effect on the method zero-shot"),
         ("spatial", {"method": "zero-shot"}, "Zero-shot learning trains dtsr and dtsr-s, not 'adavsr-spatial-s'"),
     ],

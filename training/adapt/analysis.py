@@ -101,13 +101,18 @@ def analyse(scenes: Sequence[Tensor], factor: int, coding: StreamCoding | None =
 
 
 def decide(
-    scenes: Sequence[Tensor], factor: int, coding: StreamCoding | None = None, choice: str = AUTO
+    scenes: Sequence[Tensor],
+    factor: int,
+    coding: StreamCoding | None = None,
+    choice: str = AUTO,
+    is_always: bool = False,
 ) -> Decision:
     """Decide the degradation to learn under.
 
-    `choice` is "auto", "plain" for bicubic resizing, or parts with a + between, as "blur+noise", which are estimated and
-    learned however uncertain they are. Raises RequestError for another choice, and AdaptationError if a part that was
-    asked for cannot be estimated.
+    `choice` is "auto", "plain" for bicubic resizing, or parts with a + between, as "blur+noise", which are estimated
+    and learned however uncertain they are. With `is_always` a clip without any of them is learned under bicubic
+    resizing; otherwise there is nothing to learn from it. Raises RequestError for another choice, and AdaptationError
+    if a part that was asked for cannot be estimated.
     """
     parts = read_parts(choice)
     if parts == ():
@@ -119,9 +124,11 @@ def decide(
         raise AdaptationError(analysis.no_blur)
     else:
         confidence = 1.0
+    if not parts and is_always:
+        sentence = f"The clip has {_seen(analysis)}: learned under bicubic resizing."
+        return Decision(Degradation(), 1.0, sentence, analysis)
     if not parts:
-        sentence = f"Nothing to learn: the clip has {_seen(analysis)}."
-        return Decision(None, 1.0, sentence, analysis)
+        return Decision(None, 1.0, f"Nothing to learn: the clip has {_seen(analysis)}.", analysis)
     degradation = Degradation(
         analysis.blur.kernel if "blur" in parts and analysis.blur else None,
         analysis.noise.sigma if "noise" in parts else 0.0,

@@ -48,8 +48,10 @@ _SLOPE = 2.9  # power of frequency by which the power of large frames falls; ali
 _PLAIN = 0.5  # probability of bicubic resizing before the clip is seen
 # The content's coefficients of `_content_basis`: mean and standard deviation.
 _CONTENT = np.array(
-    [(0, 10), (-2.83, 0.45), (-0.84, 0.35), (-0.1, 0.4), (0, 0.3), (0.27, 0.3), (0, 0.2), (0, 0.25), (0, 0.15)]
-    + [(0, 0.15), (0, 0.1)]
+    [
+        *((0, 10), (-2.83, 0.45), (-0.84, 0.35), (-0.1, 0.4), (0, 0.3), (0.27, 0.3)),
+        *((0, 0.2), (0, 0.25), (0, 0.15), (0, 0.15), (0, 0.1)),
+    ]
 )
 _RESIDUAL = 0.56  # of the content's logarithm: twice the one measured (0.29), as neighbouring frequencies share errors
 
@@ -157,15 +159,15 @@ def _templates(factor: int) -> _Templates:
     covariances = np.stack([_covariance(*shape) for shape in shapes])
     shares = np.array([1.0 if b == a else 1 / len(_ANGLES) for a, b, _ in shapes])
     waves, steps = _aliases(x, y, factor)
-    plain = np.log(sum(step * _bicubic_gain(u, factor) * _bicubic_gain(v, factor) for (u, v), step in zip(waves, steps)))
-    powers = np.zeros((len(shapes), len(x)))
+    plain, powers = np.zeros(len(x)), np.zeros((len(shapes), len(x)))
     for (u, v), step in zip(waves, steps, strict=True):
+        plain += step * _bicubic_gain(u, factor) * _bicubic_gain(v, factor)
         forms = np.stack((u * u, 2 * u * v, v * v)) * factor**2
         entries = np.stack((covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]), 1)
         powers += step * np.exp(-4 * math.pi**2 * entries @ forms)
     basis = _content_basis(x, y)
     priors = np.log(np.concatenate(([_PLAIN], (1 - _PLAIN) * shares / shares.sum())))
-    curves = np.concatenate((np.zeros((1, len(x))), np.log(powers) - plain))
+    curves = np.concatenate((np.zeros((1, len(x))), np.log(powers) - np.log(plain)))
     return _Templates(mask, basis @ _CONTENT[:, 0], basis * _CONTENT[:, 1], curves, covariances, priors)
 
 
@@ -175,7 +177,7 @@ def _covariance(first: float, second: float, angle: float) -> NDArray[np.float64
 
 
 def _content_basis(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the functions whose sum is the logarithm of a content's power, (K, C), at frequencies in cycles a pixel."""
+    """Return the functions that sum to the logarithm of a content's power, (K, C), at frequencies in cycles a pixel."""
     log, angle = np.log(np.hypot(x, y) / _REFERENCE), np.arctan2(y, x)
     waves = [np.cos(2 * angle), np.sin(2 * angle), np.cos(4 * angle), np.sin(4 * angle)]
     return np.stack([np.ones_like(log), log, log * log, *waves, *(log * wave for wave in waves)], 1)
@@ -206,9 +208,7 @@ def _bicubic_gain(frequency: NDArray[np.float64], factor: int) -> NDArray[np.flo
     return response**2
 
 
-def _log_likelihoods(
-    logs: NDArray[np.float64], seen: NDArray[np.bool_], templates: _Templates
-) -> NDArray[np.float64]:
+def _log_likelihoods(logs: NDArray[np.float64], seen: NDArray[np.bool_], templates: _Templates) -> NDArray[np.float64]:
     """Return the logarithm of the likelihood of a spectrum, (K,), for each curve, up to a constant."""
     factors = templates.factors[seen]
     covariance = factors @ factors.T + np.eye(len(factors)) * _RESIDUAL**2

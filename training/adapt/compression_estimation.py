@@ -21,8 +21,8 @@ from .sampling import grey_levels, spread_frames
 
 _ABOVE_CRF = 5.0  # of x264's mean quantiser above its CRF; 3.6 to 5.9 were measured
 _BY_QUANTISER, _BY_BITS, _BY_BLOCKS = 0.95, 0.7, 0.6  # confidence
-_CRFS = (18, 28, 38)
-_LOSSLESS_CRF = 10  # of streams with more bits than at the lowest of these; better is not told apart
+_CRFS = (12, 25, 38)
+_LOSSLESS_CRF = 0  # of streams with more bits than at the lowest of these
 _FRAMES = 16  # neighbours that are encoded
 # Bits of other codecs over those of H.264 for the same quality, roughly.
 _EFFICIENCY = {"hevc": 0.7, "vp9": 0.7, "av1": 0.55, "vvc": 0.5, "mpeg4": 1.4, "mpeg2video": 2.0, "mpeg1video": 2.2}

@@ -1,28 +1,26 @@
 """The gate: keep an adaptation only if frames that it did not learn from show that it helps.
 
-Two measures, neither of which needs the ground truth:
+None of its measures needs the ground truth:
 
-- *Below*: frames are shrunk once more, by the blur that the clip is assumed to have, and restored; the frames
-  themselves are the truth one scale below. (In time, every second frame or the halves of an exposure are generated.)
-  The sign of its change is that of the true gain wherever this is more than a few hundredths of a dB, except for
-  networks that diverged a little, since frames so small are unlike those that the network will run on.
+- *Below*: frames are degraded once more, as the clip is assumed to have been, and restored; the frames themselves are
+  the truth one scale below. (In time, every second frame or the halves of an exposure are generated.) Gains are
+  compared in pairs, for each quarter of each frame, and must be significant and not just above zero: chance alone
+  gives gains of some hundredths of a dB.
+- *Plain*: the same under bicubic resizing, if the clip is assumed to be blurred. The measures below share a wrong blur
+  with the training, so that the gain that is expected counts: the gain under the blur and the loss without it, each by
+  its probability.
 - *Again*: restored frames, shrunk again, should equal the input. That alone says little, as networks are trained
-  towards the truth and not towards this: it fell by up to 2 dB where the truth gained a little. But it falls by several
-  dB where a network diverges.
+  towards the truth and not towards this. But it falls by several dB where a network diverges. Where noise or
+  compression is undone it falls as far as these reach, which is allowed.
+- *Looks*: the noise, ringing and fine structure of restored frames at their own scale (`own_scale`), which show frames
+  that were sharpened too much, or into which noise was restored.
 
-So *below* must rise, and *again* must not fall by more than 1 dB. Steadiness in time is not measured, as it rewards
-blur.
-
-No such measure detects a wrong blur: training pairs and verdict share it, and frames sharper than the truth score as
-better ones. An estimated blur is judged under another estimate, from the held-out frames. The two differ where the
-estimate is unsure, but have the same error where the content has a direction of its own: the gate was observed to keep
-a loss of 1 dB. So a blur should be estimated only if the clip is known to be blurred.
+Steadiness in time is not measured, as it rewards blur.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,66 +31,23 @@ from ...engine.contract.manifest import FixedFactors
 from ..data import Flow, input_frames, target_frames, truth_offsets
 from ..inference import run_network
 from ..networks.base import Network
-from .blur_estimation import estimate_kernel
 from .coarse_to_fine import upscale_time
+from .degradation import Degradation
+from .own_scale import looks_of
 from .protocol import Adapted, Budget, Method, OnStep, divergence
-from .pseudo import Degrade, bicubic, blurring
+from .pseudo import Degrade, bicubic
 from .restore import pad_frames, restored_frames, upscale_factor, window_inputs
+from .sampling import LUMA
+from .verdict import Consistency, Verdict, refusal
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601
 _HELD_OUT_SHARE = 0.25  # of a clip's frames, at most
 _MAX_JUDGED = 8  # held-out frames or windows that are judged, at most
 _AGAIN_FRAMES, _AGAIN_PX = 3, 128  # frames that are restored at their own scale, and the side of the crop of each
-_TOLERATED_DB = 1.0  # fall of *again*
 _FLAT = 2 / 255  # standard deviation over a frame; a flat frame with noise has less
 _MAX_DB = 100.0  # PSNR of identical frames
-
-
-@dataclass(frozen=True)
-class Consistency:
-    """The agreement of a network with held-out frames: luma PSNR in dB of both measures of this module."""
-
-    below_db: float
-    again_db: float | None = None  # None if the network does not enlarge
-
-    def exceeds(self, other: "Consistency") -> bool:
-        """Return whether this is better than `other`; NaN is never better."""
-        fall = 0.0 if self.again_db is None or other.again_db is None else other.again_db - self.again_db
-        return self.below_db > other.below_db and fall <= _TOLERATED_DB
-
+_NOISE_SEED = 17  # of the noise that judged frames get, the same before and after
 
 Measure = Callable[[Network, Tensor], Consistency]  # (a network, frames (N, 3, h, w) in [0, 1])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The outcome of a guarded adaptation; unless it is `kept`, the original weights stay in use."""
-
-    kept: bool
-    reason: str  # one sentence
-    seconds: float  # of adaptation, or until it failed; judging is not counted
-    before: Consistency | None = None  # on the held-out frames
-    after: Consistency | None = None
-    adapted: Adapted | None = None  # if the run was completed, kept or not
-
-    @property
-    def gain_db(self) -> float | None:
-        """The gain one scale below, in dB."""
-        return None if self.before is None or self.after is None else self.after.below_db - self.before.below_db
-
-    def record(self) -> dict[str, Any]:
-        """Return the verdict as JSON values, without the weights and with the first and the last loss only."""
-        record: dict[str, Any] = {"kept": self.kept, "reason": self.reason, "seconds": round(self.seconds, 3)}
-        for name, consistency in (("before", self.before), ("after", self.after)):
-            if consistency is not None:
-                record[name] = {key: round(db, 4) for key, db in asdict(consistency).items() if db is not None}
-        if self.gain_db is not None:
-            record["gain_db"] = round(self.gain_db, 4)
-        if self.adapted is not None:
-            run = self.adapted.record
-            record |= {"method": run.method, "steps": run.steps, **run.details}
-            record |= {"first_loss": run.losses[0], "last_loss": run.losses[-1]} if run.losses else {}
-        return record
 
 
 def adapt_guarded(
@@ -103,20 +58,21 @@ def adapt_guarded(
     seed: int = 0,
     on_step: OnStep | None = None,
     measure: Measure | None = None,
+    confidence: float = 1.0,
 ) -> Verdict:
     """Adapt a network to a scene, and judge it on the frames at the scene's end, which it does not learn from.
 
-    `frames` is (N, 3, h, w) in [0, 1]. `measure` defaults to `self_consistency` with the method's flow and blur; if the
-    method estimates the blur from the clip, the measure estimates another one from the held-out frames. A clip that is
-    too short, too small, flat or black, a run that diverges, and memory that does not suffice are verdicts, not errors.
-    The given network is not changed.
+    `frames` is (N, 3, h, w) in [0, 1]. `measure` defaults to `self_consistency` under bicubic resizing; `confidence` is
+    the probability, 0 to 1, of the degradation that it assumes, rather than bicubic resizing. A clip that is too short,
+    too small, flat or black, a run that diverges, and memory that does not suffice are verdicts, not errors. The given
+    network is not changed.
     """
     network = copy.deepcopy(network).eval()
     clock = budget.start()
     before: Consistency | None = None
     try:
         learned, held_out = split_scene(network, frames)
-        measure = measure or self_consistency(_assumed_blur(method, network, held_out), getattr(method, "flow", None))
+        measure = measure or self_consistency(flow=getattr(method, "flow", None))
         before = measure(network, held_out)
         clock = budget.start()
         adapted = method.adapt(network, learned, budget, seed, on_step)
@@ -131,27 +87,10 @@ def adapt_guarded(
             raise
         reason = "The memory does not suffice to adapt to this clip: take smaller patches or batches."
         return Verdict(False, reason, clock.seconds, before)
-    change = f"from {before.below_db:.2f} to {after.below_db:.2f} dB on held-out frames"
-    if after.exceeds(before):
+    if (reason := refusal(before, after, confidence)) is None:
+        change = f"from {before.below_db:.2f} to {after.below_db:.2f} dB on held-out frames"
         return Verdict(True, f"Self-consistency rose {change}.", seconds, before, after, adapted)
-    if after.below_db > before.below_db:
-        reason = (
-            f"Restored frames, shrunk again, agreed with the input by {before.again_db:.2f} dB before and by"
-            f" {after.again_db:.2f} dB after."
-        )
-    else:
-        reason = f"Self-consistency did not rise ({change})."
     return Verdict(False, reason, seconds, before, after, adapted)
-
-
-def _assumed_blur(method: Method, network: Network, held_out: Tensor) -> Degrade:
-    """Return the `degrade` or `kernel` of a method, estimated from the held-out frames if the method estimates it."""
-    if getattr(method, "degrade", None) is not None:
-        return method.degrade  # type: ignore[attr-defined]
-    if not (hasattr(method, "degrade") or hasattr(method, "kernel")) or not _enlarges(network):
-        return bicubic
-    kernel = getattr(method, "kernel", None)
-    return blurring(estimate_kernel(held_out, upscale_factor(network)) if kernel is None else kernel)
 
 
 def _enlarges(network: Network) -> bool:
@@ -180,11 +119,12 @@ def split_scene(network: Network, frames: Tensor) -> tuple[Tensor, Tensor]:
     return frames[:-count], frames[-count:]
 
 
-def self_consistency(degrade: Degrade = bicubic, flow: Flow | None = None) -> Measure:
-    """Return the function that computes both measures under a blur; `flow` is for networks that take it.
+def self_consistency(assumed: Degradation | None = None, flow: Flow | None = None) -> Measure:
+    """Return the function that measures a network under a degradation, or under bicubic resizing if it is None.
 
-    The function raises AdaptationError if its frames are too few or too small.
+    `flow` is for networks that take it. The function raises AdaptationError if its frames are too few or too small.
     """
+    assumed = assumed or Degradation()
 
     def measure(network: Network, frames: Tensor) -> Consistency:
         scale = upscale_factor(network) if _enlarges(network) else 1
@@ -194,22 +134,34 @@ def self_consistency(degrade: Degrade = bicubic, flow: Flow | None = None) -> Me
                 f"Frames of {w}x{h} pixels are too small to be shrunk {scale} times: adapt to a larger clip."
             )
         pairs = _sliding_pairs if network.window.kind == "sliding" else _run_pairs
-        below = _mean_db(pairs(network, frames[..., :h, :w], scale, degrade, flow))
-        return Consistency(below, _mean_db(_again_pairs(network, frames, scale, degrade, flow)) if scale > 1 else None)
+        cropped = frames[..., :h, :w]
+        below = _decibels(pairs(network, cropped, scale, assumed.degrader(_NOISE_SEED), flow))
+        if scale == 1:
+            return Consistency(below)
+        plain = _decibels(pairs(network, cropped, scale, bicubic, flow)) if assumed.kernel is not None else ()
+        restored, inputs = _restored_crops(network, frames, flow)
+        again, floor = _agreement(restored, inputs, assumed, scale)
+        return Consistency(below, plain, again, floor, looks_of(restored, inputs))
 
     return measure
 
 
-def _again_pairs(
-    network: Network, frames: Tensor, scale: int, degrade: Degrade, flow: Flow | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield centre crops of middle frames, restored and shrunk again, with the input: each (3, h, w)."""
+def _restored_crops(network: Network, frames: Tensor, flow: Flow | None) -> tuple[Tensor, Tensor]:
+    """Return centre crops of middle frames, restored (N, 3, s * h, s * w), and as they are (N, 3, h, w)."""
     top, left = (max(0, (n - _AGAIN_PX) // 2) for n in frames.shape[-2:])
     frames = frames[..., top : top + _AGAIN_PX, left : left + _AGAIN_PX]
     first = max(0, (len(frames) - _AGAIN_FRAMES) // 2)
     indices = range(first, min(len(frames), first + _AGAIN_FRAMES))
-    for index, restored in zip(indices, restored_frames(network, frames, indices, flow), strict=True):
-        yield degrade(restored[None], scale)[0], frames[index]
+    return torch.stack(list(restored_frames(network, frames, indices, flow))), frames[indices.start : indices.stop]
+
+
+def _agreement(restored: Tensor, inputs: Tensor, assumed: Degradation, scale: int) -> tuple[float, float | None]:
+    """Return the PSNR of restored frames, shrunk again, and that of noise and compression alone, in dB."""
+    shrunk = assumed.without_losses().degrader()(restored, scale)
+    again = _luma_db(shrunk, inputs)
+    if not assumed.noise and assumed.crf is None:
+        return again, None
+    return again, _luma_db(assumed.degrader(_NOISE_SEED)(restored, scale), shrunk)
 
 
 def _sliding_pairs(
@@ -255,15 +207,25 @@ def _judged_length(network: Network) -> int:
     return 8 if network.window.kind == "doubled" else len(truth_offsets(network.window, 2, 1))
 
 
-def _mean_db(pairs: Iterator[tuple[Tensor, Tensor]]) -> float:
-    values = [_luma_db(actual, true) for actual, true in pairs]
-    return sum(values) / len(values)
+def _decibels(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, ...]:
+    """Return the luma PSNR in dB of each quarter of each frame, from pairs (3, h, w) of results and truth."""
+    return tuple(
+        _luma_db(part, true_part)
+        for actual, true in pairs
+        for part, true_part in zip(_quarters(actual), _quarters(true), strict=True)
+    )
+
+
+def _quarters(frame: Tensor) -> Sequence[Tensor]:
+    h, w = (n // 2 for n in frame.shape[-2:])
+    if min(h, w) == 0:
+        return [frame]
+    return [frame[..., rows, columns] for rows in (slice(h), slice(h, None)) for columns in (slice(w), slice(w, None))]
 
 
 def _luma_db(actual: Tensor, true: Tensor) -> float:
-    """Return the PSNR in dB of luma in [0, 1] of frames (3, h, w)."""
-    weights = torch.tensor(_LUMA).to(true)
-    error = float(torch.einsum("c,chw->hw", weights, actual - true).square().mean())
+    """Return the PSNR in dB of luma in [0, 1] of frames (..., 3, h, w)."""
+    error = float(torch.einsum("c,...chw->...hw", torch.tensor(LUMA).to(true), actual - true).square().mean())
     return min(_MAX_DB, -10 * math.log10(error)) if error > 0 else _MAX_DB
 
 

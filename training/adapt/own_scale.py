@@ -4,11 +4,9 @@ A network that learned to undo a blur that the clip does not have sharpens too m
 stronger than in the clip itself, seen at the same number of pixels. Natural pictures look alike at all scales.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,15 +35,15 @@ class Looks:
         return {name: round(value, 4) for name, value in asdict(self).items()}
 
 
-def looks_of(restored: Sequence[Tensor], inputs: Sequence[Tensor]) -> Looks | None:
-    """Measure restored frames, each (3, H, W) in [0, 1], and the inputs that they were restored from, (3, h, w).
+def looks_of(restored: Tensor, inputs: Tensor) -> Looks | None:
+    """Measure restored frames, (N, 3, H, W) in [0, 1], and the inputs that they were restored from, (N, 3, h, w).
 
     H and W are a multiple of h and w. Returns None for frames that are too small to be measured.
     """
-    large, small = torch.stack(list(restored)), torch.stack(list(inputs)).to(restored[0])
-    if min(large.shape[-2:]) < PATCH_PX:
+    if min(restored.shape[-2:]) < PATCH_PX:
         return None
-    return Looks(flat_noise(grey_levels(large)), _ringing(large, small), fine_structure_db(large))
+    noise = flat_noise(grey_levels(restored))
+    return Looks(noise, _ringing(restored, inputs.to(restored)), fine_structure_db(restored))
 
 
 def fine_structure_db(frames: Tensor) -> float:

@@ -29,9 +29,9 @@ _RESTORING_SHARE = 0.5  # of a budget of seconds, at most, that restoring frames
 class SelfSupervised:
     """Algorithm 1, with the factors of the paper and the batch of its authors.
 
-    `degrade` makes inputs of targets: with the clip's own degradation in place of bicubic resizing, the network learns to
-    undo it. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network, faster or better. At most
-    `restored` frames are restored: of a longer scene, a few segments of neighbours.
+    `degrade` makes inputs of targets: with the clip's own degradation in place of bicubic resizing, the network learns
+    to undo it. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network,
+    faster or better. At most `restored` frames are restored: of a longer scene, a few segments of neighbours.
     """
 
     rate: float = 1e-4  # of Adam; the authors' 1e-5 is for a thousand steps, and a few seconds allow some tens

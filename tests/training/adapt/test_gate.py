@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from stvsr.engine.contract.errors import AdaptationError
 from stvsr.engine.contract.manifest import FixedFactors, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel
-from stvsr.training.adapt.gate import Consistency, Verdict, adapt_guarded, self_consistency, split_scene
+from stvsr.training.adapt.degradation import Degradation
+from stvsr.training.adapt.gate import adapt_guarded, self_consistency, split_scene
+from stvsr.training.adapt.own_scale import Looks
 from stvsr.training.adapt.protocol import Adapted, Budget, Method, OnStep, Record
-from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
+from stvsr.training.adapt.pseudo import blurring
 from stvsr.training.adapt.selfsupervised import SelfSupervised
+from stvsr.training.adapt.verdict import Consistency, Verdict, lower_bound, refusal
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR
 from torch import Tensor, nn
@@ -43,7 +46,6 @@ class FixedResult:
     weights: dict[str, Tensor]
     losses: tuple[float, ...] = (1.0,)
     act: Callable[[], Any] = lambda: None
-    degrade: Degrade | None = bicubic
     name: str = "fixed"
 
     def adapt(
@@ -67,7 +69,7 @@ def test_gain_is_kept_and_loss_is_not() -> None:
     assert worse.gain_db is not None
     assert worse.gain_db < -0.1
     assert not worse.kept
-    assert "did not rise (from" in worse.reason
+    assert "did not rise significantly (from" in worse.reason
 
 
 def test_unchanged_weights_are_not_kept() -> None:
@@ -77,9 +79,9 @@ def test_unchanged_weights_are_not_kept() -> None:
 
 def test_consistency_prefers_more_sharpening_under_more_blur() -> None:
     frames = moving_blobs(6, 48, 64)
-    blur = blurring(gaussian_kernel((2.0, 2.0), 0.0, 12))
-    for degrade, better in ((bicubic, False), (blur, True)):
-        measure = self_consistency(degrade)
+    blur = Degradation(gaussian_kernel((2.0, 2.0), 0.0, 12))
+    for assumed, better in ((Degradation(), False), (blur, True)):
+        measure = self_consistency(assumed)
         sharper, softer = measure(Sharpener(2.0), frames), measure(Sharpener(0.6), frames)
         assert (sharper.below_db > softer.below_db) == better
 
@@ -96,7 +98,7 @@ def test_verdict_is_on_held_out_frames() -> None:
 
     def measure(_: Network, frames: Tensor) -> Consistency:
         held_out.append(frames)
-        return Consistency(0.0)
+        return Consistency((0.0, 0.0))
 
     scene = moving_blobs(12, 24, 32)
     method = RecordingResult({"amount": torch.tensor(0.1)})
@@ -111,23 +113,6 @@ def test_record_is_json_with_first_and_last_loss() -> None:
     assert (record["kept"], record["method"], record["steps"], record["frames"]) == (True, "fixed", 2, 9)
     assert (record["first_loss"], record["last_loss"]) == (3.0, 2.0)
     assert record["gain_db"] == pytest.approx(record["after"]["below_db"] - record["before"]["below_db"], abs=2e-4)
-
-
-def test_estimated_blur_is_judged_under_another_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    estimated_from: list[Tensor] = []
-
-    def estimate(frames: Tensor, factor: int) -> Tensor:
-        estimated_from.append(frames)
-        return gaussian_kernel((2.0, 2.0), 0.0, 12)
-
-    monkeypatch.setattr("stvsr.training.adapt.gate.estimate_kernel", estimate)
-    scene = moving_blobs(12, 48, 64)
-    verdict = judge(1.0, scene, degrade=None)
-    assert [len(frames) for frames in estimated_from] == [3]
-    assert torch.equal(estimated_from[0], scene[-3:])
-    given = judge(1.0, scene, degrade=blurring(gaussian_kernel((2.0, 2.0), 0.0, 12)))
-    assert len(estimated_from) == 1
-    assert verdict.after == given.after != judge(1.0, scene).after
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -210,11 +195,26 @@ def test_doubled_rate_is_judged_by_the_halves_of_exposures() -> None:
     assert still.below_db > moving.below_db + 3
 
 
+def consistency(*below: float, again: float = 40.0, **changes: Any) -> Consistency:
+    return Consistency(below, again_db=again, **changes)
+
+
 @pytest.mark.parametrize(
-    ("below", "again", "kept"), [(0.01, -0.9, True), (0.01, -1.1, False), (-0.01, 5.0, False), (float("nan"), 0, False)]
+    ("gains", "again", "kept"),
+    [
+        ((0.05, 0.06, 0.05, 0.06), -0.9, True),
+        ((0.05, 0.06, 0.05, 0.06), -1.1, False),
+        ((0.3, -0.2, 0.25, -0.15), 0.0, False),  # a gain of 0.05 dB in the mean, by chance
+        ((0.012, 0.013, 0.012, 0.013), 0.0, False),  # significant, and too small to be sure of the true gain
+        ((0.5,), 0.0, False),  # nothing to compare it with
+        ((float("nan"),) * 4, 0.0, False),
+        ((-0.1, -0.12, -0.1, -0.12), 5.0, False),
+    ],
 )
-def test_verdict_takes_both_measures(below: float, again: float, kept: bool) -> None:
-    results = iter((Consistency(20.0, 40.0), Consistency(20.0 + below, 40.0 + again)))
+def test_only_significant_gains_are_kept(gains: tuple[float, ...], again: float, kept: bool) -> None:
+    before = consistency(20.0, 25.0, 30.0, 22.0)
+    after = consistency(*(db + gain for db, gain in zip(before.below, gains, strict=False)), again=40 + again)
+    results = iter((Consistency(before.below[: len(gains)], again_db=40.0), after))
     method: Method = FixedResult({"amount": torch.tensor(0.1)})
     verdict = adapt_guarded(
         method, Sharpener(), moving_blobs(12, 24, 32), Budget(steps=1), measure=lambda *_: next(results)
@@ -223,13 +223,62 @@ def test_verdict_takes_both_measures(below: float, again: float, kept: bool) -> 
     assert verdict.adapted is not None
 
 
+def test_lower_bound_is_that_of_the_t_distribution() -> None:
+    assert lower_bound((1.0, 2.0, 3.0)) == pytest.approx(2.0 - 6.96 / 3**0.5)
+    assert lower_bound((0.1,) * 60) == pytest.approx(0.1)
+    assert lower_bound((5.0,)) == -float("inf")
+
+
+def test_uncertain_blur_is_kept_only_if_it_would_pay() -> None:
+    """Without the blur 2 dB would be lost, and with it 1 dB is gained."""
+    before = consistency(20.0, 21.0, plain=(30.0, 30.0))
+    after = consistency(21.0, 22.0, plain=(28.0, 28.0))
+    assert refusal(before, after, 0.99) is None
+    reason = refusal(before, after, 0.6)
+    assert reason is not None
+    assert "certain to 60% only" in reason
+    assert "2.00 dB would be lost" in reason
+
+
+def test_noise_that_is_undone_may_be_missed_when_frames_are_shrunk_again() -> None:
+    before, gains = consistency(20.0, 21.0, again=45.0), (20.5, 21.5)
+    assert refusal(before, consistency(*gains, again=35.0), 1.0) is not None
+    assert refusal(before, consistency(*gains, again=35.0, again_floor_db=34.5), 1.0) is None
+    assert refusal(before, consistency(*gains, again=30.0, again_floor_db=34.5), 1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("looks", "words"),
+    [
+        (Looks(0.6, 0.03, -14.0), None),
+        (Looks(2.0, 0.03, -14.0), "became noisier: 0.5 grey levels before and 2.0 after"),
+        (Looks(0.6, 0.12, -14.0), "ring more: by 0.010 before and 0.120 after"),
+        (Looks(0.6, 0.03, -5.0), "stronger than is natural, by 10.0 dB"),
+    ],
+)
+def test_frames_that_look_worse_at_their_own_scale_are_refused(looks: Looks, words: str | None) -> None:
+    before = consistency(20.0, 21.0, looks=Looks(0.5, 0.01, -15.0))
+    reason = refusal(before, consistency(21.0, 22.0, looks=looks), 1.0)
+    assert (reason is None) == (words is None)
+    assert words is None or words in str(reason)
+
+
+def test_oversharpened_frames_ring() -> None:
+    """Sharpening far beyond what the blur of the clip asks for shows at the frames' own scale."""
+    measure, frames = self_consistency(), moving_blobs(6, 48, 64)
+    looks = [measure(Sharpener(amount), frames).looks for amount in (0.0, 0.6, 8.0)]
+    ringing = [0.0 if found is None else found.ringing for found in looks]
+    assert ringing[0] < ringing[1] < 0.2 * ringing[2]
+
+
 def test_self_supervised_adaptation_under_a_blur_is_kept() -> None:
     torch.manual_seed(0)
     network = small_edvr()
-    blur = blurring(gaussian_kernel((3.0, 1.5), 0.4))
+    kernel = gaussian_kernel((3.0, 1.5), 0.4)
+    blur, measure = blurring(kernel), self_consistency(Degradation(kernel))
     frames = blur(moving_blobs(10, 192, 256, seed=3), 4).clamp(0, 1)
     method = SelfSupervised(rate=1e-3, batch=2, patch=16, degrade=blur)
-    verdict = adapt_guarded(method, network, frames, Budget(steps=25))
+    verdict = adapt_guarded(method, network, frames, Budget(steps=25), measure=measure)
     assert verdict.kept
     assert verdict.gain_db is not None
     assert verdict.gain_db > 0.05

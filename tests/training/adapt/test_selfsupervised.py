@@ -165,23 +165,6 @@ def test_distillation_learns_from_the_frames_of_its_teacher() -> None:
     assert all(torch.equal(value, alone.weights[name]) for name, value in same.weights.items())
 
 
-def test_blur_is_estimated_from_the_clip_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = gaussian_kernel((3.0, 1.0), 0.4)
-    estimated_from: list[Tensor] = []
-
-    def estimate(frames: Tensor, factor: int) -> Tensor:
-        estimated_from.append(frames)
-        return kernel
-
-    monkeypatch.setattr("stvsr.training.adapt.selfsupervised.estimate_kernel", estimate)
-    network, frames = filled(small_edvr(), gain=0.3), moving_blobs(4, 24, 28)
-    blind = SelfSupervised(rate=1e-3, batch=1, patch=16, degrade=None).adapt(network, frames, Budget(steps=2))
-    given = SelfSupervised(rate=1e-3, batch=1, patch=16, degrade=blurring(kernel))
-    assert blind.record.losses == given.adapt(network, frames, Budget(steps=2)).record.losses
-    assert torch.equal(estimated_from[0], frames)
-    assert blind.record.details["kernel_widths_px"] == pytest.approx([3.0, 1.0], abs=0.05)
-
-
 class TickingClock:
     """A clock that advances by a second each time it is read."""
 

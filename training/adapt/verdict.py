@@ -1,0 +1,154 @@
+"""The verdict on an adaptation: what was measured before and after, and the reasons to refuse it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .own_scale import Looks
+from .protocol import Adapted
+
+_LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
+# Student's t at 0.99, one-sided, by degrees of freedom
+_T99 = {1: 31.8, 2: 6.96, 3: 4.54, 4: 3.75, 5: 3.36, 6: 3.14, 7: 3.0, 8: 2.9, 9: 2.82, 11: 2.72, 15: 2.6, 23: 2.5}
+_T99_LARGEST = 2.42
+_TOLERATED_DB = 1.0  # fall of *again*
+_MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
+_MOST_RINGING, _RINGING_SLACK = 3.0, 0.05
+_MOST_FINER_DB = 9.0  # rise of fine structure
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The agreement of a network with held-out frames.
+
+    `below` and `plain` have the luma PSNR in dB of each quarter of each frame, under the assumed degradation, and under
+    bicubic resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db`
+    may fall to `again_floor_db` where noise or compression is undone.
+    """
+
+    below: tuple[float, ...]
+    plain: tuple[float, ...] = ()
+    again_db: float | None = None
+    again_floor_db: float | None = None
+    looks: Looks | None = None
+
+    @property
+    def below_db(self) -> float:
+        """The mean of `below`."""
+        return sum(self.below) / len(self.below)
+
+    def record(self) -> dict[str, Any]:
+        """Return the means as JSON values."""
+        record: dict[str, Any] = {"below_db": round(self.below_db, 4)}
+        if self.plain:
+            record["plain_db"] = round(sum(self.plain) / len(self.plain), 4)
+        if self.again_db is not None:
+            record["again_db"] = round(self.again_db, 4)
+        return record if self.looks is None else record | {"looks": self.looks.record()}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a guarded adaptation; unless it is `kept`, the original weights stay in use."""
+
+    kept: bool
+    reason: str  # one sentence
+    seconds: float  # of adaptation, or until it failed; judging is not counted
+    before: Consistency | None = None  # on the held-out frames
+    after: Consistency | None = None
+    adapted: Adapted | None = None  # if the run was completed, kept or not
+    decision: Mapping[str, Any] = field(default_factory=dict)  # the record of what there was to learn
+
+    @property
+    def gain_db(self) -> float | None:
+        """The gain one scale below, in dB."""
+        return None if self.before is None or self.after is None else self.after.below_db - self.before.below_db
+
+    def record(self) -> dict[str, Any]:
+        """Return the verdict as JSON values, without the weights and with the first and the last loss only."""
+        record: dict[str, Any] = {"kept": self.kept, "reason": self.reason, "seconds": round(self.seconds, 3)}
+        for name, consistency in (("before", self.before), ("after", self.after)):
+            if consistency is not None:
+                record[name] = consistency.record()
+        if self.before is not None and self.after is not None:
+            gains = _gains(self.before.below, self.after.below)
+            record |= {"gain_db": round(_mean(gains), 4), "least_gain_db": _finite(lower_bound(gains))}
+        if self.adapted is not None:
+            run = self.adapted.record
+            record |= {"method": run.method, "steps": run.steps, **run.details}
+            record |= {"first_loss": run.losses[0], "last_loss": run.losses[-1]} if run.losses else {}
+        return record | dict(self.decision)
+
+
+def refusal(before: Consistency, after: Consistency, confidence: float) -> str | None:
+    """Return a sentence that says why an adaptation is not kept, or None if it is.
+
+    `confidence` is the probability of the assumed degradation, 0 to 1.
+    """
+    gains = _gains(before.below, after.below)
+    bound = lower_bound(gains)
+    if not bound >= _LEAST_GAIN_DB:
+        return (
+            f"Self-consistency did not rise significantly (from {before.below_db:.2f} to {after.below_db:.2f} dB, at"
+            f" least {bound:+.2f} dB)."
+        )
+    if before.plain and after.plain:
+        loss = _mean(_gains(before.plain, after.plain))
+        expected = confidence * _mean(gains) + (1 - confidence) * loss
+        if not expected >= _LEAST_GAIN_DB:
+            return (
+                f"The blur is certain to {confidence:.0%} only, and without it {-loss:.2f} dB would be lost, for"
+                f" {_mean(gains):.2f} dB gained with it."
+            )
+    return _disagreement(before, after) or _looks_worse(before.looks, after.looks)
+
+
+def lower_bound(gains: Sequence[float]) -> float:
+    """Return what the mean of paired gains exceeds with 99 % confidence, by Student's t; -inf for a single one."""
+    degrees = len(gains) - 1
+    if degrees < 1:
+        return -math.inf
+    mean = _mean(gains)
+    deviation = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / degrees)
+    quantile = next((t for most, t in reversed(_T99.items()) if most <= degrees), _T99_LARGEST)
+    return mean - quantile * deviation / math.sqrt(len(gains))
+
+
+def _disagreement(before: Consistency, after: Consistency) -> str | None:
+    if before.again_db is None or after.again_db is None:
+        return None
+    least = before.again_db - _TOLERATED_DB
+    if after.again_floor_db is not None:
+        least = min(least, after.again_floor_db - _TOLERATED_DB)
+    if after.again_db >= least:
+        return None
+    return (
+        f"Restored frames, shrunk again, agreed with the input by {before.again_db:.2f} dB before and by"
+        f" {after.again_db:.2f} dB after."
+    )
+
+
+def _looks_worse(before: Looks | None, after: Looks | None) -> str | None:
+    if before is None or after is None:
+        return None
+    if after.noise > _MOST_NOISE * before.noise + _NOISE_SLACK:
+        return f"Restored frames became noisier: {before.noise:.1f} grey levels before and {after.noise:.1f} after."
+    if after.ringing > _MOST_RINGING * before.ringing + _RINGING_SLACK:
+        return f"The edges of restored frames ring more: by {before.ringing:.3f} before and {after.ringing:.3f} after."
+    if after.fine_db > before.fine_db + _MOST_FINER_DB:
+        rise = after.fine_db - before.fine_db
+        return f"The fine structure of restored frames became stronger than is natural, by {rise:.1f} dB."
+    return None
+
+
+def _gains(before: Sequence[float], after: Sequence[float]) -> list[float]:
+    return [new - old for old, new in zip(before, after, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
