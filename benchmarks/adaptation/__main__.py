@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from .automatic import INPUTS, automatic
 from .chart import chart
 from .gate import TRIALS, gate
 from .goals import COMPACT, KERNELS, meta_lines
@@ -24,6 +25,7 @@ from .temporal import zero_shot
 from .trials import Figures, Lines, read_lines
 
 PARTS: dict[str, Callable[[Lines, argparse.Namespace], None]] = {
+    "automatic": automatic,
     "self-supervised": self_supervised,
     "distilled": distilled,
     "distilled-time": distilled_time,
@@ -87,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--frames", type=int, default=16, help="frames from the middle of each clip")
     add("--size", type=_size, default=[192, 320], help="HxW of the crop from the middle, as 192x320")
+    group = parser.add_argument_group("automatic")
+    group.add_argument("--bundle", default="edvr-s", help="a bundle's name or folder; it needs no run")
+    group.add_argument("--inputs", type=_names, default=list(INPUTS), help=f"some of {','.join(INPUTS)}")
+    group.add_argument("--auto-size", type=_size, help="HxW of the crop from the middle (default: whole frames)")
+    group.add_argument("--adapt-steps", type=int, help="steps of each adaptation (default: as the commands)")
+    group.add_argument("--degradation", default="auto", help="auto, plain, or parts, as of the commands")
     group = parser.add_argument_group("self-supervised, distilled")
     group.add_argument("--networks", type=_names, default=list(COMPACT), help="names, separated by commas")
     group.add_argument("--cases", type=_names, default=list(CASES), help=f"some of {','.join(CASES)}")

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.training.adapt.blur import gaussian_kernel
-from stvsr.training.adapt.gate import adapt_guarded, split_scene
+from stvsr.training.adapt.blur_estimation import estimate_blur
+from stvsr.training.adapt.degradation import Degradation
+from stvsr.training.adapt.gate import adapt_guarded, self_consistency, split_scene
 from stvsr.training.adapt.protocol import Budget
-from stvsr.training.adapt.pseudo import Degrade, bicubic, blurring
-from stvsr.training.adapt.restore import restored_frames
+from stvsr.training.adapt.restore import restored_frames, upscale_factor
 from stvsr.training.adapt.selfsupervised import SelfSupervised
 from stvsr.training.clips import find_clips
 from stvsr.training.data import Flow
@@ -28,11 +29,10 @@ from stvsr.training.networks.base import Network
 
 from .trials import WHOLE, Lines, Trained, degraded, load_trained, middle_crop, scores, to_pictures
 
-BLURS: dict[str, Degrade | None] = {
-    "estimated": None,  # from the clip for the adaptation, and from the held-out frames for the verdict
-    "bicubic": bicubic,
-    "anisotropic": blurring(gaussian_kernel((3.0, 1.2), 0.6)),
-    "wide": blurring(gaussian_kernel((2.6, 2.2), 1.2)),
+BLURS = {
+    "bicubic": Degradation(),
+    "anisotropic": Degradation(gaussian_kernel((3.0, 1.2), 0.6)),
+    "wide": Degradation(gaussian_kernel((2.6, 2.2), 1.2)),
 }
 KINDS = ("correct or bicubic", "estimated", "wrong")  # of assumed blurs
 
@@ -56,7 +56,7 @@ TRIALS = (
     Trial("anisotropic", "estimated", 1e-4, 30),
     Trial("bicubic", "estimated", 1e-4, 15),
     Trial("bicubic", "bicubic", 2e-3, 10),  # the rate is too high: it harms
-    Trial("bicubic", "anisotropic", 1e-4, 10),  # the blur is wrong, which the gate cannot detect
+    Trial("bicubic", "anisotropic", 1e-4, 10),  # the blur is wrong
 )
 
 
@@ -89,9 +89,16 @@ def gate_trial(
 
     `true` is (N, H, W, 3); the network has these frames shrunk by the blur of the trial.
     """
-    small = degraded(true, BLURS[trial.blur] or bicubic)
-    method = SelfSupervised(rate=trial.rate, degrade=BLURS[trial.assumed], flow=flow)
-    verdict = adapt_guarded(method, network, small, Budget(steps=trial.steps), seed)
+    small = degraded(true, BLURS[trial.blur].degrader())
+    assumed, confidence = BLURS.get(trial.assumed), 1.0
+    if assumed is None:
+        blur = estimate_blur([small], upscale_factor(network))
+        assumed, confidence = Degradation(blur.kernel), blur.confidence
+    method = SelfSupervised(rate=trial.rate, degrade=assumed.degrader(seed), flow=flow)
+    measure = self_consistency(assumed, flow)
+    verdict = adapt_guarded(
+        method, network, small, Budget(steps=trial.steps), seed, measure=measure, confidence=confidence
+    )
     figures = verdict.record()
     if verdict.adapted is not None:
         adapted = copy.deepcopy(network)

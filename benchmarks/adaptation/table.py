@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..record import write_between
+from .automatic import automatic_rows
 from .gate import KINDS, TRIALS, agreement
 from .goals import KERNELS, coverage, decibels, goals, latest, mean, meta_lines
 from .meta import curves
@@ -21,7 +22,13 @@ def table(lines: Sequence[Figures]) -> str:
     """Return the tables of all parts as Markdown."""
     head = ["| goal | limit | measured | | clips, training |", "|---|---|---|---|---|"]
     tables = ["\n".join([*head, *(goal.row for goal in goals(lines))])]
-    for rows in (_spatial_rows(lines), _meta_rows(lines), _zero_shot_rows(lines), _gate_rows(lines)):
+    for rows in (
+        automatic_rows(lines),
+        _spatial_rows(lines),
+        _meta_rows(lines),
+        _zero_shot_rows(lines),
+        _gate_rows(lines),
+    ):
         if rows:
             tables.append("\n".join(rows))
     if failed := [line for line in lines if "failed" in line]:
