@@ -22,13 +22,8 @@ def table(lines: Sequence[Figures]) -> str:
     """Return the tables of all parts as Markdown."""
     head = ["| goal | limit | measured | | clips, training |", "|---|---|---|---|---|"]
     tables = ["\n".join([*head, *(goal.row for goal in goals(lines))])]
-    for rows in (
-        automatic_rows(lines),
-        _spatial_rows(lines),
-        _meta_rows(lines),
-        _zero_shot_rows(lines),
-        _gate_rows(lines),
-    ):
+    parts = (automatic_rows, _spatial_rows, _meta_rows, _zero_shot_rows, _gate_rows)
+    for rows in (part(lines) for part in parts):
         if rows:
             tables.append("\n".join(rows))
     if failed := [line for line in lines if "failed" in line]:

@@ -4,8 +4,8 @@ None of its measures needs the ground truth:
 
 - *Below*: frames are degraded once more, as the clip is assumed to have been, and restored; the frames themselves are
   the truth one scale below. (In time, every second frame or the halves of an exposure are generated.) Gains are
-  compared in pairs, for each quarter of each frame, and must be significant and not just above zero: chance alone
-  gives gains of some hundredths of a dB.
+  compared in pairs, frame by frame, and must be significant and not just above zero: chance alone gives gains of some
+  hundredths of a dB.
 - *Plain*: the same under bicubic resizing, if the clip is assumed to be blurred. The measures below share a wrong blur
   with the training, so that the gain that is expected counts: the gain under the blur and the loss without it, each by
   its probability.
@@ -20,7 +20,7 @@ Steadiness in time is not measured, as it rewards blur.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ from .restore import pad_frames, restored_frames, upscale_factor, window_inputs
 from .sampling import LUMA
 from .verdict import Consistency, Verdict, refusal
 
-_HELD_OUT_SHARE = 0.25  # of a clip's frames, at most
+_HELD_OUT_SHARE = 1 / 3  # of a clip's frames, at most: gains over fewer frames are hardly significant
 _MAX_JUDGED = 8  # held-out frames or windows that are judged, at most
 _AGAIN_FRAMES, _AGAIN_PX = 3, 128  # frames that are restored at their own scale, and the side of the crop of each
 _FLAT = 2 / 255  # standard deviation over a frame; a flat frame with noise has less
@@ -100,7 +100,7 @@ def _enlarges(network: Network) -> bool:
 def split_scene(network: Network, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Split a scene, (N, 3, h, w), into the frames to learn from and those at its end to judge by.
 
-    The latter are a quarter at most, unless the network needs more to be judged. Raises AdaptationError if the scene is
+    The latter are a third at most, unless the network needs more to be judged. Raises AdaptationError if the scene is
     too short for both, or flat.
     """
     window, length = network.window, _judged_length(network)
@@ -208,19 +208,8 @@ def _judged_length(network: Network) -> int:
 
 
 def _decibels(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, ...]:
-    """Return the luma PSNR in dB of each quarter of each frame, from pairs (3, h, w) of results and truth."""
-    return tuple(
-        _luma_db(part, true_part)
-        for actual, true in pairs
-        for part, true_part in zip(_quarters(actual), _quarters(true), strict=True)
-    )
-
-
-def _quarters(frame: Tensor) -> Sequence[Tensor]:
-    h, w = (n // 2 for n in frame.shape[-2:])
-    if min(h, w) == 0:
-        return [frame]
-    return [frame[..., rows, columns] for rows in (slice(h), slice(h, None)) for columns in (slice(w), slice(w, None))]
+    """Return the luma PSNR in dB of each frame, from pairs (3, h, w) of results and truth."""
+    return tuple(_luma_db(actual, true) for actual, true in pairs)
 
 
 def _luma_db(actual: Tensor, true: Tensor) -> float:

@@ -9,9 +9,8 @@ from .own_scale import Looks
 from .protocol import Adapted
 
 _LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
-# Student's t at 0.99, one-sided, by degrees of freedom
-_T99 = {1: 31.8, 2: 6.96, 3: 4.54, 4: 3.75, 5: 3.36, 6: 3.14, 7: 3.0, 8: 2.9, 9: 2.82, 11: 2.72, 15: 2.6, 23: 2.5}
-_T99_LARGEST = 2.42
+# Student's t at 0.975, one-sided, from so many degrees of freedom on
+_QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23, 15: 2.13}
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
 _MOST_RINGING, _RINGING_SLACK = 3.0, 0.05
@@ -22,9 +21,9 @@ _MOST_FINER_DB = 9.0  # rise of fine structure
 class Consistency:
     """The agreement of a network with held-out frames.
 
-    `below` and `plain` have the luma PSNR in dB of each quarter of each frame, under the assumed degradation, and under
-    bicubic resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db`
-    may fall to `again_floor_db` where noise or compression is undone.
+    `below` and `plain` have the luma PSNR in dB of each frame, under the assumed degradation, and under bicubic
+    resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db` may fall
+    to `again_floor_db` where noise or compression is undone.
     """
 
     below: tuple[float, ...]
@@ -88,6 +87,8 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
     """
     gains = _gains(before.below, after.below)
     bound = lower_bound(gains)
+    if len(gains) < 2:
+        return "One held-out frame is too few to tell a gain from chance: adapt to a longer scene."
     if not bound >= _LEAST_GAIN_DB:
         return (
             f"Self-consistency did not rise significantly (from {before.below_db:.2f} to {after.below_db:.2f} dB, at"
@@ -105,13 +106,13 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
 
 
 def lower_bound(gains: Sequence[float]) -> float:
-    """Return what the mean of paired gains exceeds with 99 % confidence, by Student's t; -inf for a single one."""
+    """Return what the mean of paired gains exceeds by 97.5 % confidence, by Student's t; -inf for a single one."""
     degrees = len(gains) - 1
     if degrees < 1:
         return -math.inf
     mean = _mean(gains)
     deviation = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / degrees)
-    quantile = next((t for most, t in reversed(_T99.items()) if most <= degrees), _T99_LARGEST)
+    quantile = next(quantile for least, quantile in reversed(_QUANTILES.items()) if least <= degrees)
     return mean - quantile * deviation / math.sqrt(len(gains))
 
 
