@@ -12,6 +12,10 @@ None of its measures needs the ground truth:
 - *Again*: restored frames, shrunk again, should equal the input. That alone says little, as networks are trained
   towards the truth and not towards this. But it falls by several dB where a network diverges. Where noise or
   compression is undone it falls as far as these reach, which is allowed.
+- *Cleaned*: if the clip is noisy, more noise is added to its frames before they are restored, and what was added is
+  taken from the frames that the result, shrunk again, is compared with. The noise of both is then independent, so that
+  their distance is that from clean frames, plus a constant: Pang et al., "Recorrupted-to-Recorrupted", CVPR 2021. A
+  scale below, where noise is small beside the error of restoring, its removal hardly counts.
 - *Looks*: the noise, ringing and fine structure of restored frames at their own scale (`own_scale`), which show frames
   that were sharpened too much, or into which noise was restored.
 
@@ -45,6 +49,7 @@ _MAX_JUDGED = 8  # held-out frames or windows that are judged, at most
 _AGAIN_FRAMES, _AGAIN_PX = 3, 128  # frames that are restored at their own scale, and the side of the crop of each
 _FLAT = 2 / 255  # standard deviation over a frame; a flat frame with noise has less
 _MAX_DB = 100.0  # PSNR of identical frames
+_CLEANED_FRAMES, _ADDED = 5, 0.5  # frames to which more noise is added, and how much of what they have
 _NOISE_SEED = 17  # of the noise that judged frames get, the same before and after
 
 Measure = Callable[[Network, Tensor], Consistency]  # (a network, frames (N, 3, h, w) in [0, 1])
@@ -141,18 +146,45 @@ def self_consistency(assumed: Degradation | None = None, flow: Flow | None = Non
         plain = _decibels(pairs(network, cropped, scale, bicubic, flow)) if assumed.kernel is not None else ()
         restored, inputs = _restored_crops(network, frames, flow)
         again, floor = _agreement(restored, inputs, assumed, scale)
-        return Consistency(below, plain, again, floor, looks_of(restored, inputs))
+        cleaned = _cleaned(network, frames, assumed, scale, flow) if assumed.noise else ()
+        return Consistency(below, plain, again, floor, looks_of(restored, inputs), cleaned)
 
     return measure
 
 
 def _restored_crops(network: Network, frames: Tensor, flow: Flow | None) -> tuple[Tensor, Tensor]:
     """Return centre crops of middle frames, restored (N, 3, s * h, s * w), and as they are (N, 3, h, w)."""
-    top, left = (max(0, (n - _AGAIN_PX) // 2) for n in frames.shape[-2:])
-    frames = frames[..., top : top + _AGAIN_PX, left : left + _AGAIN_PX]
+    frames = _centre(frames)
     first = max(0, (len(frames) - _AGAIN_FRAMES) // 2)
     indices = range(first, min(len(frames), first + _AGAIN_FRAMES))
     return torch.stack(list(restored_frames(network, frames, indices, flow))), frames[indices.start : indices.stop]
+
+
+def _centre(frames: Tensor) -> Tensor:
+    top, left = (max(0, (n - _AGAIN_PX) // 2) for n in frames.shape[-2:])
+    return frames[..., top : top + _AGAIN_PX, left : left + _AGAIN_PX]
+
+
+def _cleaned(
+    network: Network, frames: Tensor, assumed: Degradation, scale: int, flow: Flow | None
+) -> tuple[float, ...]:
+    """Return, for each frame, the squared error of restored frames, shrunk again, from clean ones, without bias.
+
+    In grey levels squared, over centre crops; an estimate may be negative.
+    """
+    frames = _centre(frames)[:_CLEANED_FRAMES]
+    sigma = assumed.noise / 255
+    noise = sigma * torch.randn(frames.shape, generator=torch.Generator().manual_seed(_NOISE_SEED)).to(frames)
+    noisier, targets = frames + _ADDED * noise, frames - noise / _ADDED
+    shrink = assumed.without_losses().degrader()
+    constant = sigma**2 * (1 + _ADDED**-2)
+    errors = []
+    for restored, target in zip(
+        restored_frames(network, noisier.clamp(0, 1), range(len(frames)), flow), targets, strict=True
+    ):
+        error = float((shrink(restored[None], scale)[0] - target).square().mean())
+        errors.append((error - constant) * 255**2)
+    return tuple(errors)
 
 
 def _agreement(restored: Tensor, inputs: Tensor, assumed: Degradation, scale: int) -> tuple[float, float | None]:

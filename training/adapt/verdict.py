@@ -11,6 +11,7 @@ from .protocol import Adapted
 _LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
 # Student's t at 0.975, one-sided, from so many degrees of freedom on
 _QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23, 15: 2.13}
+_LEAST_CLEANED = 0.1  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
 _MOST_RINGING, _RINGING_SLACK = 3.0, 0.05
@@ -23,7 +24,8 @@ class Consistency:
 
     `below` and `plain` have the luma PSNR in dB of each frame, under the assumed degradation, and under bicubic
     resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db` may fall
-    to `again_floor_db` where noise or compression is undone.
+    to `again_floor_db` where noise or compression is undone. `cleaned` has, if noise is assumed, the squared error of
+    each frame from clean ones, in grey levels squared.
     """
 
     below: tuple[float, ...]
@@ -31,6 +33,7 @@ class Consistency:
     again_db: float | None = None
     again_floor_db: float | None = None
     looks: Looks | None = None
+    cleaned: tuple[float, ...] = ()
 
     @property
     def below_db(self) -> float:
@@ -44,6 +47,8 @@ class Consistency:
             record["plain_db"] = round(sum(self.plain) / len(self.plain), 4)
         if self.again_db is not None:
             record["again_db"] = round(self.again_db, 4)
+        if self.cleaned:
+            record["cleaned"] = round(_mean(self.cleaned), 4)
         return record if self.looks is None else record | {"looks": self.looks.record()}
 
 
@@ -89,7 +94,7 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
     bound = lower_bound(gains)
     if len(gains) < 2:
         return "One held-out frame is too few to tell a gain from chance: adapt to a longer scene."
-    if not bound >= _LEAST_GAIN_DB:
+    if not bound >= _LEAST_GAIN_DB and not (_mean(gains) >= 0 and _is_cleaner(before.cleaned, after.cleaned)):
         return (
             f"Self-consistency did not rise significantly (from {before.below_db:.2f} to {after.below_db:.2f} dB, at"
             f" least {bound:+.2f} dB)."
@@ -103,6 +108,15 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
                 f" {_mean(gains):.2f} dB gained with it."
             )
     return _disagreement(before, after) or _looks_worse(before.looks, after.looks)
+
+
+def _is_cleaner(before: Sequence[float], after: Sequence[float]) -> bool:
+    """Return whether noise was taken away: whether the squared error from clean frames fell significantly."""
+    if not before or not after:
+        return False
+    return (
+        lower_bound([old - new for old, new in zip(before, after, strict=True)]) >= _LEAST_CLEANED * _mean(before) > 0
+    )
 
 
 def lower_bound(gains: Sequence[float]) -> float:

@@ -15,7 +15,8 @@ from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.gate import adapt_guarded, self_consistency, split_scene
 from stvsr.training.adapt.own_scale import Looks
 from stvsr.training.adapt.protocol import Adapted, Budget, Method, OnStep, Record
-from stvsr.training.adapt.pseudo import blurring
+from stvsr.training.adapt.pseudo import bicubic, blurring
+from stvsr.training.adapt.restore import restored_frames
 from stvsr.training.adapt.selfsupervised import SelfSupervised
 from stvsr.training.adapt.verdict import Consistency, Verdict, lower_bound, refusal
 from stvsr.training.networks.base import Network
@@ -245,6 +246,27 @@ def test_noise_that_is_undone_may_be_missed_when_frames_are_shrunk_again() -> No
     assert refusal(before, consistency(*gains, again=35.0), 1.0) is not None
     assert refusal(before, consistency(*gains, again=35.0, again_floor_db=34.5), 1.0) is None
     assert refusal(before, consistency(*gains, again=30.0, again_floor_db=34.5), 1.0) is not None
+
+
+def test_noise_that_is_taken_away_counts_where_it_is_small_one_scale_below() -> None:
+    before = consistency(20.0, 21.0, 20.5, cleaned=(30.0, 31.0, 29.0))
+    for below, cleaned, kept in (
+        ((20.01, 21.0, 20.5), (20.0, 22.0, 19.0), True),
+        ((20.01, 21.0, 20.5), (29.0, 30.0, 28.0), False),
+        ((20.01, 21.0, 20.5), (10.0, 40.0, 20.0), False),
+        ((19.9, 20.9, 20.4), (20.0, 22.0, 19.0), False),
+    ):
+        assert (refusal(before, consistency(*below, cleaned=cleaned), 1.0) is None) == kept
+
+
+def test_error_from_clean_frames_is_estimated_from_noisy_ones() -> None:
+    """A network that blurs noise away has a smaller error than one that keeps it; both errors are known here."""
+    clean = moving_blobs(6, 96, 96)
+    noisy = clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * 8 / 255
+    measured = self_consistency(Degradation(noise=8.0))(Sharpener(0.0), noisy)
+    shrunk = [bicubic(frame[None], 2)[0] for frame in restored_frames(Sharpener(0.0), noisy, range(5))]
+    true = [float((a - b).square().mean()) * 255**2 for a, b in zip(shrunk, clean, strict=False)]
+    assert sum(measured.cleaned) / 5 == pytest.approx(sum(true) / 5 * 1.25, rel=0.15)
 
 
 @pytest.mark.parametrize(
