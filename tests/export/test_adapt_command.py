@@ -16,6 +16,7 @@ from stvsr.export.adapter import BundleAdapter, Options
 from stvsr.export.exporter import export_bundle
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.networks.registry import configured, find_network
+from stvsr.training.resize import downscale
 
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.media import make_video, pan
@@ -63,7 +64,8 @@ def weights_of(bundle: Bundle) -> dict[str, np.ndarray]:
 def test_a_bundle_adapts_to_a_clip(clip: Path, spatial: Path, tmp_path: Path) -> None:
     """The graphs and the names of weights stay those of the parent, and the manifest records the adaptation."""
     out = tmp_path / "adapted"
-    done = stvsr("adapt", clip, "-m", spatial, "-o", out, "--method", "self-supervised", "--adapt-steps", "3", "--json")
+    options = ("--method", "self-supervised", "--degradation", "plain", "--adapt-steps", "3", "--json")
+    done = stvsr("adapt", clip, "-m", spatial, "-o", out, *options)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     parent, adapted = Bundle.load(spatial), Bundle.load(out)
@@ -94,6 +96,55 @@ def test_upscale_adapts_to_the_video_or_to_each_scene(
     assert len(report["adaptation"]) == adaptations
     assert all(record["reason"].endswith(".") for record in report["adaptation"])
     assert not [path for path in tmp_path.iterdir() if path != out]
+
+
+@pytest.mark.parametrize("per", ["video", "scene"])
+def test_adapt_and_upscale_have_the_same_result(clip: Path, spatial: Path, tmp_path: Path, per: str) -> None:
+    """The same options give the same decision and the same verdict."""
+    options = ("--degradation", "blur", "--adapt-steps", "2", "--adapt-per", per, "--json")
+    alone = stvsr("adapt", clip, "-m", spatial, "-o", tmp_path / "b", *options)
+    assert alone.returncode == 0, alone.stderr
+    both = stvsr("upscale", clip, "-m", spatial, "-o", tmp_path / "o.mp4", "--adapt", *options)
+    assert both.returncode == 0, both.stderr
+    records = json.loads(alone.stdout)
+    records = [records] if per == "video" else records
+    reported = json.loads(both.stdout)["adaptation"]
+    assert len(records) == len(reported) == (1 if per == "video" else 2)
+    for record, other in zip(records, reported, strict=True):
+        assert record["degradation"]["parts"] == ["blur"]
+        assert without_seconds(record) == without_seconds(other)
+    bundles = [tmp_path / "b"] if per == "video" else [tmp_path / "b" / str(number) for number in (1, 2)]
+    for folder, record in zip(bundles, records, strict=True):
+        assert Bundle.load(folder).manifest.training["adapted"]["kept"] == record["kept"]
+
+
+def without_seconds(record: Any) -> Any:
+    """Return a record without the values that are measured by a clock."""
+    if not isinstance(record, dict):
+        return record
+    return {name: without_seconds(value) for name, value in record.items() if not name.endswith("seconds")}
+
+
+def test_a_clean_clip_has_nothing_to_learn(tmp_path: Path) -> None:
+    """A network that learns by itself says so at once, and the original weights are used."""
+    random = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None, :257])
+    frequency[0, 0] = np.inf
+    picture = np.fft.irfft2(np.fft.rfft2(random.normal(size=(512, 512))) / frequency**1.45)
+    large = np.clip(0.5 + 0.13 * picture / picture.std(), 0, 1)
+    small = downscale(np.repeat(large[None, ..., None], 3, 3).astype(np.float32), (128, 128))[0] / 255
+    frames = [np.roll(small, shift, 1)[:96, :112].transpose(2, 0, 1).astype(np.float32) for shift in range(8)]
+    clip = make_video(tmp_path / "clip.mp4", frames)
+    done = stvsr("adapt", clip, "-m", "edvr-s", "-o", tmp_path / "same")
+    assert done.returncode == 0, done.stderr
+    sentence = "Nothing to learn: the clip has no blur, noise or compression that stands out."
+    assert sentence in done.stdout
+    assert done.stderr.count(sentence) == 1
+    record = Bundle.load(tmp_path / "same").manifest.training["adapted"]
+    assert record["kept"] is False
+    assert record["analysis"]["compression"]["evidence"] == "quantisers"
+    before, after = weights_of(find_bundle("edvr-s")), weights_of(Bundle.load(tmp_path / "same"))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_both_modules_of_ada_vsr_adapt_as_one_network(

@@ -11,7 +11,7 @@ from .protocol import Adapted
 _LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
 # Student's t at 0.975, one-sided, from so many degrees of freedom on
 _QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23, 15: 2.13}
-_LEAST_CLEANED = 0.1  # of the squared error from clean frames, by which it must fall at least
+_LEAST_CLEANED = 0.05  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
 _MOST_RINGING, _RINGING_SLACK = 3.0, 0.05
@@ -114,9 +114,8 @@ def _is_cleaner(before: Sequence[float], after: Sequence[float]) -> bool:
     """Return whether noise was taken away: whether the squared error from clean frames fell significantly."""
     if not before or not after:
         return False
-    return (
-        lower_bound([old - new for old, new in zip(before, after, strict=True)]) >= _LEAST_CLEANED * _mean(before) > 0
-    )
+    falls = [old - new for old, new in zip(before, after, strict=True)]
+    return lower_bound(falls) >= _LEAST_CLEANED * _mean(before) > 0
 
 
 def lower_bound(gains: Sequence[float]) -> float:
