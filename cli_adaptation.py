@@ -57,8 +57,8 @@ def adapt(
         progress_bar(no_progress or as_json) as progress,
     ):
         task = progress.add_task(f"adapt {plain(clip.name)}", total=1.0, note="")
-        say = nothing_said if as_json else note
-        adaptation, folders = adapt_scenes(request, options, device, folder, progress, task, say, is_written=True)
+        announce = discard if as_json else note
+        adaptation, folders = adapt_scenes(request, options, device, folder, progress, task, announce, is_written=True)
     if as_json:
         records = adaptation.records
         out.print_json(json.dumps(records[0] if folders == [folder] else records))
@@ -71,7 +71,7 @@ def adapt(
             note(f"{scene or 'The adaptation was not kept: '}the bundle has its original weights.")
 
 
-def nothing_said(_: str) -> None:
+def discard(_: str) -> None:
     """Discard a sentence, where the record has it."""
 
 
@@ -82,14 +82,14 @@ def adapt_scenes(
     folder: Path,
     progress: "Progress",
     task: "TaskID",
-    say: Callable[[str], None],
+    announce: Callable[[str], None],
     is_written: bool = False,
 ) -> tuple["Adaptation", list[Path]]:
     """Adapt a request's bundles to its video, or to each of its scenes.
 
-    `say` gets a sentence on what there is to learn, before anything is learned. The bundles are written to `folder`,
-    per scene to its sub-folders 1, 2 and on; those that are not kept only if `is_written`, with their original weights.
-    Returns them with their folders. Raises RequestError, BackendError.
+    `announce` gets a sentence on what there is to learn, before anything is learned. The bundles are written to
+    `folder`, per scene to its sub-folders 1, 2 and on; those that are not kept only if `is_written`, with their
+    original weights. Returns them with their folders. Raises RequestError, BackendError.
     """
     from .engine.contract.bundle import find_bundles
     from .engine.media.stream_coding import measure_coding
@@ -114,7 +114,7 @@ def adapt_scenes(
         target = folder / str(number) if per == "scene" else folder
         decision = adapter.decide(sampled, coding)
         if decision is not None:
-            say(decision.sentence if per == "video" else f"Scene {number}: {decision.sentence}")
+            announce(decision.sentence if per == "video" else f"Scene {number}: {decision.sentence}")
         used, verdict = adapter.adapt(scene, target, _show_steps(progress, task), decision)
         if is_written and not verdict.kept:
             write_unadapted(bundles, target, verdict)

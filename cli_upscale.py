@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_adaptation import adapt_scenes, nothing_said
+from .cli_adaptation import adapt_scenes, discard
 from .cli_batch import is_queue, run_queue
 from .cli_options import (
     AdaptOptions,
@@ -159,8 +159,8 @@ def _upscale_one(
             adapted = None
             if adaptation is not None:
                 device = "cpu" if request.backend.device == "cpu" else "auto"
-                say = nothing_said if as_json else partial(note, event=False)
-                adapted, _ = adapt_scenes(request, adaptation, device, Path(folder), progress, task, say)
+                announce = discard if as_json else partial(note, event=False)
+                adapted, _ = adapt_scenes(request, adaptation, device, Path(folder), progress, task, announce)
             report = run(request, show, adapted, on_warning=warn)
     for warning in report.warnings:
         if warning not in events.warned:

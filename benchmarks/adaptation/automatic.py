@@ -52,15 +52,15 @@ class Input:
 
 INPUTS = {
     "bicubic": Input(),
-    "blur 2.6x2.6": Input(Degradation(gaussian_kernel((2.6, 2.6), 0.0))),
-    "blur 2.4x1.2": Input(Degradation(gaussian_kernel((2.4, 1.2), 0.6))),
-    "blur 3.0x1.5": Input(Degradation(gaussian_kernel((3.0, 1.5), -1.0))),
-    "noise 3": Input(Degradation(noise=3.0)),
-    "noise 5": Input(Degradation(noise=5.0)),
-    "crf 23": Input(crf=23),
-    "crf 28": Input(crf=28),
-    "crf 32": Input(crf=32),
-    "crf 35": Input(crf=35),
+    "blur-2.6x2.6": Input(Degradation(gaussian_kernel((2.6, 2.6), 0.0))),
+    "blur-2.4x1.2": Input(Degradation(gaussian_kernel((2.4, 1.2), 0.6))),
+    "blur-3.0x1.5": Input(Degradation(gaussian_kernel((3.0, 1.5), -1.0))),
+    "noise-3": Input(Degradation(noise=3.0)),
+    "noise-5": Input(Degradation(noise=5.0)),
+    "crf-23": Input(crf=23),
+    "crf-28": Input(crf=28),
+    "crf-32": Input(crf=32),
+    "crf-35": Input(crf=35),
 }
 
 
@@ -150,8 +150,8 @@ class Row:
 ROWS = (
     Row("bicubic", lambda name: name == "bicubic", None, -0.01),
     Row("unknown blur", lambda name: name.startswith("blur"), 0.8, 0.0),
-    Row("x264, CRF 28 and 35", lambda name: name in ("crf 28", "crf 35"), 0.2, -0.02),
-    Row("noise, sigma 5", lambda name: name == "noise 5", 0.3, 0.0),
+    Row("x264, CRF 28 and 35", lambda name: name in ("crf-28", "crf-35"), 0.2, -0.02),
+    Row("noise, sigma 5", lambda name: name == "noise-5", 0.3, 0.0),
     Row("all inputs", lambda name: True, None, -0.02),
 )
 

@@ -15,6 +15,7 @@ from stvsr.training.networks.dtsr import DeepTemporalSR
 
 from benchmarks.adaptation import __main__ as adaptation
 from benchmarks.adaptation import meta, spatial, temporal
+from benchmarks.adaptation.automatic import automatic_rows
 from benchmarks.adaptation.meta import curves
 from benchmarks.adaptation.trials import read_lines
 from tests.support.adaptation_runs import save_adavsr, save_edvr
@@ -41,6 +42,20 @@ def measured(part: str, runs: Path, options: str) -> Sequence[dict[str, Any]]:
     adaptation.main(command)
     assert read_lines(out) == lines
     return [line for line in lines if line["part"] == part]
+
+
+def test_adaptation_that_decides_by_itself_is_measured_on_both_sides(runs: Path) -> None:
+    plain, compressed = measured("automatic", runs, "--inputs bicubic,crf-35 --auto-size 96x128 --adapt-steps 1")
+    assert (plain["trial"]["input"], compressed["trial"]["input"]) == ("bicubic", "crf-35")
+    assert plain["record"]["degradation"] is None
+    assert plain["after"] == plain["before"]
+    assert compressed["record"]["degradation"]["parts"] == ["compression"]
+    assert compressed["record"]["degradation"]["crf"] == pytest.approx(35, abs=4)
+    difference = compressed["learned"]["psnr_y_db"] - compressed["before"]["psnr_y_db"]
+    assert compressed["learned_gain_db"] == pytest.approx(difference, abs=2e-4)
+    assert compressed["gain_db"] == (compressed["learned_gain_db"] if compressed["record"]["kept"] else 0)
+    (row,) = [row for row in automatic_rows([plain, compressed]) if row.startswith("| all inputs")]
+    assert row.startswith(f"| all inputs | 2 | 1, {int(compressed['record']['kept'])} |")
 
 
 @pytest.mark.parametrize("part", ["self-supervised", "distilled"])

@@ -98,7 +98,7 @@ def test_upscale_adapts_to_the_video_or_to_each_scene(
     assert not [path for path in tmp_path.iterdir() if path != out]
 
 
-@pytest.mark.parametrize("per", ["video", "scene"])
+@pytest.mark.parametrize("per", ["scene", pytest.param("video", marks=pytest.mark.slow)])
 def test_adapt_and_upscale_have_the_same_result(clip: Path, spatial: Path, tmp_path: Path, per: str) -> None:
     """The same options give the same decision and the same verdict."""
     options = ("--degradation", "blur", "--adapt-steps", "2", "--adapt-per", per, "--json")
