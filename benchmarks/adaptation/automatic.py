@@ -44,7 +44,7 @@ _EVEN = 2 * FACTOR  # multiple of the sides of true frames: those of the small o
 
 @dataclass(frozen=True)
 class Input:
-    """How the input of a trial is made of true frames; `crf` is that of the file."""
+    """The way from true frames to the input of a trial; `crf` is that of the file."""
 
     degradation: Degradation = field(default_factory=Degradation)
     crf: int | None = None

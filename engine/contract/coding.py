@@ -1,4 +1,4 @@
-"""How a video was compressed, as far as its stream says it."""
+"""The compression of a video, as far as its stream states it."""
 
 from dataclasses import dataclass
 

@@ -100,7 +100,7 @@ def test_upscale_adapts_to_the_video_or_to_each_scene(
 
 @pytest.mark.parametrize("per", ["scene", pytest.param("video", marks=pytest.mark.slow)])
 def test_adapt_and_upscale_have_the_same_result(clip: Path, spatial: Path, tmp_path: Path, per: str) -> None:
-    """The same options give the same decision and the same verdict."""
+    """Equal options give an equal decision and an equal verdict."""
     options = ("--degradation", "blur", "--adapt-steps", "2", "--adapt-per", per, "--json")
     alone = stvsr("adapt", clip, "-m", spatial, "-o", tmp_path / "b", *options)
     assert alone.returncode == 0, alone.stderr

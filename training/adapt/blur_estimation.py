@@ -139,7 +139,7 @@ def mean_spectrum(frames: Tensor) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Templates:
-    """What the grid of kernels does to the logarithm of a spectrum; the first curve is bicubic resizing: zeros."""
+    """The changes of the logarithm of a spectrum by a grid of kernels; the first is bicubic resizing, with zeros."""
 
     mask: NDArray[np.bool_]  # (PATCH_PX, PATCH_PX // 2 + 1): frequencies that are compared
     mean: NDArray[np.float64]  # (K,): of the content

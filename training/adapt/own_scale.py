@@ -1,4 +1,4 @@
-"""How restored frames look at their own scale, without any truth: noise, ringing, and the power of fine structure.
+"""Measures of restored frames at their own scale, without any truth: noise, ringing, and the power of fine structure.
 
 A network that learned to undo a blur that the clip does not have sharpens too much: edges ring, and fine structure is
 stronger than in the clip itself, seen at the same number of pixels. Natural pictures look alike at all scales.

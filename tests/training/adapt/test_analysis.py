@@ -1,4 +1,4 @@
-"""What an analysis finds in clips of known degradation, and what it decides."""
+"""The findings of an analysis in clips of known degradation, and its decisions."""
 
 import json
 import math
@@ -109,7 +109,7 @@ def test_compression_is_found_by_bits(crf: int) -> None:
     assert estimate.crf == pytest.approx(crf, abs=4)
 
 
-def test_quantisers_say_more_than_bits() -> None:
+def test_quantisers_count_for_more_than_bits() -> None:
     frames = small((96, 160), Degradation())
     estimate = estimate_compression([frames], StreamCoding("h264", 0.2, quantiser=33.4))
     assert (estimate.evidence, estimate.confidence) == ("quantisers", 0.95)

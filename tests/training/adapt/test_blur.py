@@ -173,7 +173,7 @@ def test_scenes_confirm_each_other() -> None:
     assert together.confidence > max(estimate.confidence for estimate in alone)
 
 
-def test_frequencies_below_the_noise_say_nothing_of_the_blur() -> None:
+def test_frequencies_below_the_noise_are_left_out() -> None:
     """Noise fills the spectrum that a blur has emptied."""
     generator = torch.Generator().manual_seed(0)
     clip = blurring(gaussian_kernel((2.6, 2.6), 0))(natural_noise(seed=1), 4)
