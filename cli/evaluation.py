@@ -138,7 +138,7 @@ def upscale_clip(
         passes = plan_passes(bundles, first.shape[1:], size, factor)
         times = tuple(Fraction(part, factor) for part in range(factor))
         with Chain(passes, backend, flow=flow) as opened:
-            devices.add(opened.device.name)
+            devices.add(opened.device)
             for frame in opened.frames(one_scene(chain([first], stream), times)):
                 yield to_float(frame)
 
