@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from . import __version__
 from .cli_adaptation import adapt
 from .cli_batch import batch
+from .cli_benchmark import benchmark
 from .cli_bundles import compile_, install, models, pack
 from .cli_compare import compare
 from .cli_config import COMMANDS, ConfiguredCommand, config, configure
@@ -124,7 +125,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(upscale, models, install, pack, info),
-    *(batch, compare, serve, triton, adapt, export, train, evaluate, config),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate, benchmark, config),
 )
 for _command in _COMMANDS:
     if _command.__name__ in COMMANDS:

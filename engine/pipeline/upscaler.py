@@ -12,6 +12,7 @@ import numpy as np
 from ..backends.device import drain
 from ..backends.graphs import Graphs, open_graphs
 from ..backends.options import Backend
+from ..backends.stages import StageClock, TimedGraphs
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
 from ..contract.errors import DeviceMemoryError, NonFiniteError, RequestError
@@ -36,6 +37,7 @@ class Upscaler(Closing):
     flow: the method of optical flow, "farneback" or "dis", for a bundle that takes flow; None: the bundle's own.
     batch: how many windows of different streams, with frames of one size and the same times, are computed at once if
         they wait at the same time. Results then differ by float rounding.
+    clock: sums the busy seconds of upload, network and download; None: they are not measured.
 
     `warnings` lists, in sentences, what differs from the request. Raises BundleError, BackendError, RequestError.
     """
@@ -48,14 +50,15 @@ class Upscaler(Closing):
         tile: int | None = None,
         flow: str | None = None,
         batch: int = 1,
+        clock: StageClock | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.warnings: list[str] = []
         TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
-        self._requested, self._flow = backend or Backend(), flow
+        self._requested, self._flow, self._clock = backend or Backend(), flow, clock
         self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
-        self._graphs = open_graphs(self.bundle, self._requested, self.warnings.append)
+        self._graphs = self._open_graphs(self._requested)
         self.device, self.backend = self._graphs.device, self._graphs.backend
         self._tile_size = TileSize(self.bundle.manifest, tile, on_gpu=self.device.name != "cpu")
         self._batch = batch
@@ -200,7 +203,7 @@ class Upscaler(Closing):
         if self.precision != "fp16" or self.backend == "remote":
             return False
         backend = replace(self._requested, kind=self.backend, device=self.device.name, precision="tf32")
-        graphs = open_graphs(self.bundle, backend, self.warnings.append)
+        graphs = self._open_graphs(backend)
         if self._weights:
             graphs.refit(self._weights)
         self._retired.append(self._graphs)
@@ -211,6 +214,10 @@ class Upscaler(Closing):
             " was computed in tf32."
         )
         return True
+
+    def _open_graphs(self, backend: Backend) -> Graphs:
+        graphs = open_graphs(self.bundle, backend, self.warnings.append)
+        return graphs if self._clock is None else TimedGraphs(graphs, self._clock)
 
     def _open_runner(self) -> SharedRunner:
         return SharedRunner(runner_for(self._graphs, self._tile_size, self._flow), self._batch)
