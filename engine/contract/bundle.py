@@ -217,6 +217,12 @@ def find_bundles(names: str | Path) -> tuple[Bundle, ...]:
     return tuple(find_bundle(name) for name in _parts(names))
 
 
+def is_bundle(names: str | Path) -> bool:
+    """Return whether a text names a bundle, or the two of a chain: shipped, installed, or folders."""
+    named = named_bundles()
+    return all(part in named or (Path(part) / MANIFEST).is_file() for part in _parts(names))
+
+
 def short_names(models: Sequence[str]) -> dict[str, str]:
     """Return bundles and chains by short names: the last parts of their paths, or whole paths where those are the same.
 
