@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from .terminal import complain, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.progress import Progress, TaskID
 
     from .engine.backends.options import Backend
     from .engine.compare.page import ComparisonPage
@@ -112,7 +114,7 @@ def evaluate(
                         found,
                         upscale_clip(one, record, flow, used),
                         protocol,
-                        lambda clip, name=name: progress.update(task, description=plain(f"{name}: {clip.name}")),
+                        partial(_show_clip, progress, task, name),
                         lambda: progress.advance(task),
                         None if comparison is None else _add_to_page(comparison),
                     )
@@ -154,6 +156,10 @@ def evaluate(
         complain(sentence)
     if errors:
         raise typer.Exit(1)
+
+
+def _show_clip(progress: "Progress", task: "TaskID", name: str, clip: Path) -> None:
+    progress.update(task, description=plain(f"{name}: {clip.name}"))
 
 
 def split_sources(sources: "Sequence[str]") -> tuple[list[str], list[Path]]:

@@ -66,7 +66,12 @@ def write_scores_page(path: Path, scores: Mapping[str, Scores], differences: Dif
     for when, description in _WHEN.items():
         if means := list(_means(scores, when)):
             bars = [
-                Bar(name, [mean - _low(means)], _with_half(mean, interval), tuple(interval) if interval else None)
+                Bar(
+                    name,
+                    [mean - _low(means)],
+                    _with_half(mean, interval),
+                    (interval[0], interval[1]) if interval else None,
+                )
                 for name, mean, interval in means
             ]
             charts += bar_chart(f"Mean PSNR in dB {description}, and its interval of 95 %", bars, low=_low(means))

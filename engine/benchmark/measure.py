@@ -100,7 +100,7 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
         }
         joules = meter.joules()
         streams = load.stream(job.seconds)
-        yield {"fps": round(streams.fps, 3), "frames": streams.frames, **_energy(joules, meter, streams.frames)}
+        yield {"fps": round(streams.fps, 3), "frames": streams.frames, **_energy(joules, meter, streams.computed)}
         requests = load.request(job.seconds)
         yield {"request_ms": Percentiles.of(requests), "frames_per_request": load.outputs_per_window}
         yield {**memory.figures(), "warnings": tuple(dict.fromkeys(chain.warnings))}
@@ -114,6 +114,7 @@ class _Stream:
     """The frames that were computed in a time."""
 
     frames: int = 0
+    computed: int = 0  # with those that were pending at the end
     seconds: float = 0.0  # from the beginning to the last frame
     first_s: float = 0.0  # to the first frame
     fps: float = field(init=False, default=0.0)
@@ -134,7 +135,10 @@ class _Load:
         """Compute frames for a time, in whole windows and at least one, and return the counts of all streams."""
         parts = self._in_threads(lambda number, began: self._stream_one(number, began, began + seconds))
         total = _Stream(
-            sum(part.frames for part in parts), max(part.seconds for part in parts), min(part.first_s for part in parts)
+            sum(part.frames for part in parts),
+            sum(part.computed for part in parts),
+            max(part.seconds for part in parts),
+            min(part.first_s for part in parts),
         )
         total.fps = sum(part.frames / part.seconds for part in parts)
         return total
@@ -149,13 +153,17 @@ class _Load:
             return [done.result() for done in [threads.submit(work, n, began) for n in range(self._case.concurrency)]]
 
     def _stream_one(self, number: int, began: float, until: float) -> _Stream:
-        done = _Stream()
-        outputs = self._chain.frames(one_scene(self._endless(number), self._times))
-        for _ in outputs:
+        done, ended = _Stream(), False
+        inputs = itertools.takewhile(lambda _: not ended, self._endless(number))
+        for _ in self._chain.frames(one_scene(inputs, self._times)):
+            done.computed += 1
+            if ended:
+                continue
             done.frames += 1
             done.seconds = time.perf_counter() - began
             done.first_s = done.first_s or done.seconds
-            if began + done.seconds >= until and done.frames % self.outputs_per_window == 0:
+            ended = began + done.seconds >= until and done.frames % self.outputs_per_window == 0
+            if ended and not self._chain.device.in_flight:  # a device that has copies under way is drained
                 break
         return done
 

@@ -69,4 +69,5 @@ def bar_chart(title: str, bars: Sequence[Bar], series: Sequence[str] = (), low: 
         f' width="10" height="10"/></svg>{html.escape(name)}</span>'
         for index, name in enumerate(series)
     )
-    return f"<figure><figcaption>{html.escape(title)}{keys}</figcaption>{''.join(drawn)}</svg></figure>"
+    begin = f" (bars begin at {low:.1f})" if low else ""
+    return f"<figure><figcaption>{html.escape(title)}{begin}{keys}</figcaption>{''.join(drawn)}</svg></figure>"

@@ -62,7 +62,7 @@ def test_a_request_is_one_window_of_every_kind(
     folder = toy_windows.write_toy(tmp_path / "toy", toy_windows.WINDOWS[kind]) / "graphs"
     factor = toy_windows.time_factor(kind)
     counts: list[int] = []
-    monkeypatch.setattr(measure_module._Load, "stream", lambda *_: measure_module._Stream(1, 1.0, 1.0))
+    monkeypatch.setattr(measure_module._Load, "stream", lambda *_: measure_module._Stream(1, 1, 1.0, 1.0))
     frames = measure_module.Chain.frames
 
     def counted(chain: Any, inputs: Any) -> Any:
