@@ -21,7 +21,7 @@ CRFS = ("none", "23", "30", "35")
 def measure(arguments: argparse.Namespace, command: str) -> None:
     """Record the scores of each bundle at each CRF."""
     from stvsr import Backend
-    from stvsr.cli_evaluation import Used, upscale_clip
+    from stvsr.cli.evaluation import Used, upscale_clip
     from stvsr.engine.contract.bundle import find_bundles
     from stvsr.engine.pipeline.plan import default_factor
     from stvsr.training.clips import find_clips
@@ -43,8 +43,7 @@ def measure(arguments: argparse.Namespace, command: str) -> None:
                 command,
                 bundle=name,
                 graphs_sha256={b.manifest.name: {g.role: g.sha256 for g in b.manifest.graphs} for b in bundles},
-                **used.facts(),
-                **scores,
+                **{**used.facts(), **scores},
             )
 
 

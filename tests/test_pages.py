@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from stvsr.cli import app
+from stvsr.cli.app import app
 
 from tests.support.pages import PAGES, ROOT, blocks, run_block, stvsr_commands
 

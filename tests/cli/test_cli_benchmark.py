@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from stvsr import cli_benchmark
+from stvsr.cli import benchmark as cli_benchmark
 from stvsr.engine.benchmark.results import Run as SavedRun
 from stvsr.engine.benchmark.run import Benchmark
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import BackendOptions, record_options
-from .cli_scores import print_scores, write_scores_page
-from .engine.contract.errors import MediaError, RequestError, StvsrError
+from ..engine.contract.errors import MediaError, RequestError, StvsrError
+from .options import BackendOptions, record_options
+from .scores import print_scores, write_scores_page
 from .terminal import complain, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
     from rich.progress import Progress, TaskID
 
-    from .engine.backends.options import Backend
-    from .engine.compare.page import ComparisonPage
-    from .engine.contract.bundle import Bundle
-    from .training.evaluation import OnFrames, Protocol, UpscaleClip
+    from ..engine.backends.options import Backend
+    from ..engine.compare.page import ComparisonPage
+    from ..engine.contract.bundle import Bundle
+    from ..training.evaluation import OnFrames, Protocol, UpscaleClip
 
 _TRIAL_PX = 64  # side of the frames for which a bundle is asked what it can do
 
@@ -81,9 +81,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Measure bundles on clips: PSNR (dB) and SSIM on luma, at input times and between, beside bicubic."""
-    from .engine.compare.document import check_page
-    from .engine.contract.bundle import find_bundles, short_names
-    from .engine.pipeline.plan import check_flow
+    from ..engine.compare.document import check_page
+    from ..engine.contract.bundle import find_bundles, short_names
+    from ..engine.pipeline.plan import check_flow
 
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} for the scores does not exist: create it first.")
@@ -97,9 +97,9 @@ def evaluate(
     scores: dict[str, dict[str, Any]] = {}
     failed: dict[str, StvsrError] = {}
     with training_extra():
-        from .training.clips import find_clips
-        from .training.evaluation import differences
-        from .training.evaluation import evaluate as run
+        from ..training.clips import find_clips
+        from ..training.evaluation import differences
+        from ..training.evaluation import evaluate as run
 
         protocol = common_protocol(list(bundles.values()), scale, factor, crf)
         with progress_bar(no_progress or as_json) as progress:
@@ -164,7 +164,7 @@ def _show_clip(progress: "Progress", task: "TaskID", name: str, clip: Path) -> N
 
 def split_sources(sources: "Sequence[str]") -> tuple[list[str], list[Path]]:
     """Return the bundles and the clips of a command; the first word is a bundle. Raises RequestError, MediaError."""
-    from .engine.contract.bundle import find_bundles, is_bundle
+    from ..engine.contract.bundle import find_bundles, is_bundle
 
     first, *others = sources
     find_bundles(first)  # raises for a clip in its position
@@ -187,8 +187,8 @@ def common_protocol(
 
     Raises RequestError if there are none.
     """
-    from .engine.pipeline.plan import abilities, default_factor, default_scale, plan_passes
-    from .training.evaluation import Protocol
+    from ..engine.pipeline.plan import abilities, default_factor, default_scale, plan_passes
+    from ..training.evaluation import Protocol
 
     exposures = {any(b.manifest.window.kind == "doubled" for b in one) for one in bundles}
     if len(exposures) > 1:
@@ -237,10 +237,10 @@ class Used:
 
 def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | None, used: Used) -> "UpscaleClip":
     """Return the function that evaluation judges; it adds its device and precision to `used`."""
-    from .engine.contract.picture import to_float
-    from .engine.contract.windows import one_scene
-    from .engine.pipeline.chain import Chain
-    from .engine.pipeline.plan import plan_passes
+    from ..engine.contract.picture import to_float
+    from ..engine.contract.windows import one_scene
+    from ..engine.pipeline.chain import Chain
+    from ..engine.pipeline.plan import plan_passes
 
     def upscale(frames: "Iterable[np.ndarray]", factor: int, size: tuple[int, int]) -> "Iterator[np.ndarray]":
         first = next(stream := iter(frames))
@@ -258,8 +258,8 @@ def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | 
 
 def _begin_page(clip: Path, bundle: str) -> "ComparisonPage":
     """Return the page on which the frames of a clip will be."""
-    from .engine.compare.page import MOST_FRAMES, ComparisonPage, Side
-    from .engine.media.reader import describe
+    from ..engine.compare.page import MOST_FRAMES, ComparisonPage, Side
+    from ..engine.media.reader import describe
 
     rate = Fraction(25) if clip.is_dir() else Fraction(describe(clip)["rate"])
     sides = [Side("bicubic", "blended in time"), Side(bundle), Side(clip.name, "the truth")]

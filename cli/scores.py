@@ -59,8 +59,8 @@ def score_rows(scores: Mapping[str, Scores], differences: Differences) -> Iterat
 
 def write_scores_page(path: Path, scores: Mapping[str, Scores], differences: Differences) -> None:
     """Write a page with the table, and charts of the means with their intervals."""
-    from .engine.compare.bars import Bar, bar_chart
-    from .engine.compare.document import report, table, write_page
+    from ..engine.compare.bars import Bar, bar_chart
+    from ..engine.compare.document import report, table, write_page
 
     charts = ""
     for when, description in _WHEN.items():

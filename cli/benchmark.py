@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_options import DEFAULT_MODEL, record_options
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .options import DEFAULT_MODEL, record_options
 from .terminal import complain, headline, interrupt_number, interrupted, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from .engine.benchmark.cases import Choice
-    from .engine.benchmark.results import Result, Run
-    from .engine.benchmark.run import Benchmark
+    from ..engine.benchmark.cases import Choice
+    from ..engine.benchmark.results import Result, Run
+    from ..engine.benchmark.run import Benchmark
 
 _SIZES, _QUICK_SIZES = "160x90,640x360,1280x720", "160x90"
 _BATCHES, _QUICK_BATCHES = "1,4", "1"
@@ -78,8 +78,8 @@ class CaseOptions:
 
     def choice(self, clip: Path | None, quick: bool) -> "Choice":
         """Return the engine's record. Raises RequestError for text that is not valid."""
-        from .engine.benchmark.cases import Choice
-        from .engine.pipeline.quantities import read_scale
+        from ..engine.benchmark.cases import Choice
+        from ..engine.pipeline.quantities import read_scale
 
         if self.backend not in ("all", "ort", "tensorrt", "remote"):
             raise RequestError(f"Unknown backend '{self.backend}': use all, ort, tensorrt or remote.")
@@ -144,10 +144,10 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON.")] = False,
 ) -> None:
     """Measure speed, latency and memory of every backend, precision, size and batch that this machine can run."""
-    from .engine.benchmark.cases import bundle_facts, find_combinations
-    from .engine.benchmark.results import Figures, read_run
-    from .engine.benchmark.run import Benchmark
-    from .engine.contract.bundle import short_names
+    from ..engine.benchmark.cases import bundle_facts, find_combinations
+    from ..engine.benchmark.results import Figures, read_run
+    from ..engine.benchmark.run import Benchmark
+    from ..engine.contract.bundle import short_names
 
     for path in outputs or []:
         _check_output(path, overwrite)
@@ -189,8 +189,8 @@ def _measure(running: "Benchmark", results: "list[Result]", total: int, hides_ba
 
 def _record(results: "list[Result]", bundles: Any, unavailable: Any, clip: Path | None, seconds: float) -> "Run":
     """Return the record of a run on this machine, now."""
-    from .engine.benchmark.environment import hardware, versions
-    from .engine.benchmark.results import Run
+    from ..engine.benchmark.environment import hardware, versions
+    from ..engine.benchmark.results import Run
 
     return Run(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -206,9 +206,9 @@ def _record(results: "list[Result]", bundles: Any, unavailable: Any, clip: Path 
 
 def _write(run: "Run", saved: "Run | None", outputs: Sequence[Path], overwrite: bool) -> None:
     """Write the page, and the run for `--against`."""
-    from .engine.benchmark.page import page
-    from .engine.compare.document import write_page
-    from .engine.contract.atomic import atomic_path
+    from ..engine.benchmark.page import page
+    from ..engine.compare.document import write_page
+    from ..engine.contract.atomic import atomic_path
 
     for path in outputs:
         if path.suffix.lower() == ".json":
@@ -219,7 +219,7 @@ def _write(run: "Run", saved: "Run | None", outputs: Sequence[Path], overwrite: 
 
 
 def _as_dict(run: "Run", saved: "Run | None") -> dict[str, Any]:
-    from .engine.benchmark.against import differences, ratios
+    from ..engine.benchmark.against import differences, ratios
 
     if saved is None:
         return run.as_dict()
@@ -234,9 +234,9 @@ def _as_dict(run: "Run", saved: "Run | None") -> dict[str, Any]:
 
 def _print(run: "Run", saved: "Run | None") -> None:
     """Print tables for people, and for issues."""
-    from .engine.benchmark.against import differences
-    from .engine.benchmark.page import RATIO_HEADS, facts, missing_rows, ratio_rows, speed_rows, stage_rows
-    from .engine.benchmark.results import Figures
+    from ..engine.benchmark.against import differences
+    from ..engine.benchmark.page import RATIO_HEADS, facts, missing_rows, ratio_rows, speed_rows, stage_rows
+    from ..engine.benchmark.results import Figures
 
     headline("stvsr benchmark")
     for line in facts(run):
@@ -278,7 +278,7 @@ def _print_table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Seq
 
 def _check_output(path: Path, overwrite: bool) -> None:
     """Raise RequestError for an output that cannot be written."""
-    from .engine.compare.document import check_page
+    from ..engine.compare.document import check_page
 
     if path.suffix.lower() != ".json":
         check_page(path, overwrite)
@@ -293,8 +293,8 @@ def _check_output(path: Path, overwrite: bool) -> None:
 
 def _clip_size(clip: Path) -> tuple[int, int]:
     """Return the size (width, height) in which a clip's frames are read."""
-    from .engine.media.image_files import is_images
-    from .engine.media.reader import open_reader
+    from ..engine.media.image_files import is_images
+    from ..engine.media.reader import open_reader
 
     if is_images(clip):
         raise RequestError(f"--clip takes a video, and {clip} is an image or a folder of images.")
@@ -314,7 +314,7 @@ def _read_counts(text: str, option: str) -> list[int]:
 
 
 def _read_sizes(text: str) -> list[tuple[int, int]]:
-    from .engine.pipeline.quantities import target_size
+    from ..engine.pipeline.quantities import target_size
 
     sizes = [target_size(word, 1920, 1080) for word in _words(text)]
     for width, height in sizes:
