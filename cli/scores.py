@@ -11,7 +11,6 @@ from .terminal import out, plain
 _WHEN = {"at": "at input times", "between": "between input times"}
 _BICUBIC = ("bicubic+blend", "bicubic+repeat")
 INTERVALS = "±: the interval that has the mean over clips of this kind with a confidence of 95 %, by Student's t"
-HEADS = ("clip", "PSNR dB / SSIM", *_WHEN.values())
 
 Scores = Mapping[str, Any]  # of one bundle, by `training.evaluation.evaluate`
 Differences = Mapping[str, Mapping[str, Any]]  # bundle -> "at" or "between" -> figures over the first bundle
@@ -19,9 +18,11 @@ Differences = Mapping[str, Mapping[str, Any]]  # bundle -> "at" or "between" -> 
 
 def print_scores(scores: Mapping[str, Scores], differences: Differences) -> None:
     """Print the scores of every bundle and of bicubic resizing on every clip, and their means."""
-    table = Table(*map(plain, HEADS), box=None)
+    heads, rows = score_rows(scores, differences)
+    out.print(_protocol(scores))
+    table = Table(*heads, box=None)
     before = ""
-    for clip, *cells in score_rows(scores, differences):
+    for clip, *cells in rows:
         table.add_row("" if clip == before else plain(clip), plain(cells[0]), *cells[1:])
         before = clip
     out.print(table)
@@ -35,26 +36,31 @@ def print_scores(scores: Mapping[str, Scores], differences: Differences) -> None
             out.print(f"{of}{gain:+.2f} dB over {_BICUBIC[0]} {_WHEN[when]}{within}", soft_wrap=True)
 
 
-def score_rows(scores: Mapping[str, Scores], differences: Differences) -> Iterator[list[str]]:
-    """Yield the rows of the table: for each clip, the means and the differences, one of each bundle.
+def score_rows(scores: Mapping[str, Scores], differences: Differences) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of the table: for each clip, the means and the differences, one of each bundle.
 
     The lines of a cell are PSNR / SSIM, and, of means and differences, half the length of their intervals.
     """
+    times = [when for when in _WHEN if any(when in one["mean"] for one in scores.values())]
+    return ["clip", "PSNR dB / SSIM", *(_WHEN[when] for when in times)], list(_rows(scores, differences, times))
+
+
+def _rows(scores: Mapping[str, Scores], differences: Differences, times: Sequence[str]) -> Iterator[list[str]]:
     first = next(iter(scores.values()))
     lines = [(name, one, "stvsr") for name, one in scores.items()]
     lines += [(method, first, method) for method in _BICUBIC]
     for clip in dict.fromkeys(name for one in scores.values() for name in one["clips"]):
         for name, one, method in lines:
             if clip in one["clips"]:
-                yield [clip, name, *(_cell(one["clips"][clip][when].get(method)) for when in _WHEN)]
+                yield [clip, name, *(_cell(one["clips"][clip][when].get(method)) for when in times)]
     for name, one, method in lines:
         cells = (
             _with_intervals(one["mean"].get(when, {}).get(method), one["interval_95"].get(when, {}).get(method))
-            for when in _WHEN
+            for when in times
         )
         yield ["mean", name, *cells]
     for name, figures in differences.items():
-        yield [f"over {next(iter(scores))}", name, *(_difference(figures.get(when)) for when in _WHEN)]
+        yield [f"over {next(iter(scores))}", name, *(_difference(figures.get(when)) for when in times)]
 
 
 def write_scores_page(path: Path, scores: Mapping[str, Scores], differences: Differences) -> None:
@@ -75,10 +81,9 @@ def write_scores_page(path: Path, scores: Mapping[str, Scores], differences: Dif
                 for name, mean, interval in means
             ]
             charts += bar_chart(f"Mean PSNR in dB {description}, and its interval of 95 %", bars, low=_low(means))
-    protocol = ", ".join(f"{name}: {value}" for name, value in next(iter(scores.values()))["protocol"].items())
     names = ", ".join(f"{name} on {one['device']}, {one['precision']}" for name, one in scores.items())
-    sections = [("Means", charts), ("Scores", table(HEADS, score_rows(scores, differences)))]
-    write_page(path, report("stvsr evaluate", [names, protocol, INTERVALS], sections), overwrite=True)
+    sections = [("Means", charts), ("Scores", table(*score_rows(scores, differences)))]
+    write_page(path, report("stvsr evaluate", [names, _protocol(scores), INTERVALS], sections), overwrite=True)
 
 
 def _means(scores: Mapping[str, Scores], when: str) -> Iterator[tuple[str, float, list[float] | None]]:
@@ -87,6 +92,14 @@ def _means(scores: Mapping[str, Scores], when: str) -> Iterator[tuple[str, float
     for name, one, method in [*((n, one, "stvsr") for n, one in scores.items()), *((m, first, m) for m in _BICUBIC)]:
         if when in one["mean"]:
             yield name, one["mean"][when][method]["psnr_y_db"], one["interval_95"][when][method]["psnr_y_db"]
+
+
+def _protocol(scores: Mapping[str, Scores]) -> str:
+    """Return what the clips were degraded by, in words."""
+    protocol = next(iter(scores.values()))["protocol"]
+    exposure = ", means over time" if protocol["exposure"] else ""
+    crf = "" if protocol["crf"] is None else f", compressed at CRF {protocol['crf']}"
+    return f"x{protocol['scale']} in space, x{protocol['factor']} in time{exposure}{crf}"
 
 
 def _low(means: Sequence[tuple[str, float, list[float] | None]]) -> float:

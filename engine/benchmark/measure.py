@@ -41,6 +41,7 @@ from .results import Case, Percentiles
 FIGURES, DONE, FAILED = "figures", "done", "failed"  # kinds of the messages of a case's process
 
 _FRAMES, _FRAME_BYTES = 16, 256 << 20  # input frames in memory, at most
+_LEAST_INPUTS = 3  # frames of a whole run: the last one of a scene is computed once, for all of its times
 _SAMPLE_S = 0.02  # between readings of the GPU's memory
 
 
@@ -79,12 +80,18 @@ def describe(error: Exception) -> str:
 
 def measure(job: Job) -> Iterator[dict[str, Any]]:
     """Yield fields of `Figures` as they are measured. Raises a StvsrError for a case that cannot be computed."""
-    case = job.case
+    meter = _meter(job.case)
+    with _DeviceMemory(meter) as memory:
+        for figures in _measure(job, meter):
+            yield {**figures, "peak_memory_bytes": peak_memory_bytes(), **memory.figures()}
+
+
+def _measure(job: Job, meter: GpuMeter) -> Iterator[dict[str, Any]]:
+    """Yield the figures but for memory."""
+    case, clock = job.case, StageClock()
     (width, height), (out_width, out_height) = case.size_in, case.size_out
     frames = _read_frames(job.clip, width, height)
-    clock, meter = StageClock(), _meter(case)
     with ExitStack() as opened:
-        memory = opened.enter_context(_DeviceMemory(meter))
         began = time.perf_counter()
         bundles = find_bundles(job.model)
         passes = plan_passes(bundles, (height, width), (out_height, out_width), case.factor)
@@ -92,7 +99,7 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
         chain = opened.enter_context(Chain(passes, job.backend, pool=pool))
         yield {"open_seconds": round(time.perf_counter() - began, 3)}
         load = _Load(chain, frames, passes[0].bundle.manifest.window, case)
-        warm_up = load.stream(job.seconds / 2)
+        warm_up = load.stream(job.seconds / 2, whole_windows=False)
         yield {
             "first_frame_seconds": round(warm_up.first_s, 3),
             "warm_up_seconds": round(warm_up.seconds, 3),
@@ -102,11 +109,13 @@ def measure(job: Job) -> Iterator[dict[str, Any]]:
         streams = load.stream(job.seconds)
         yield {"fps": round(streams.fps, 3), "frames": streams.frames, **_energy(joules, meter, streams.computed)}
         requests = load.request(job.seconds)
-        yield {"request_ms": Percentiles.of(requests), "frames_per_request": load.outputs_per_window}
-        yield {**memory.figures(), "warnings": tuple(dict.fromkeys(chain.warnings))}
+        yield {
+            "request_ms": Percentiles.of(requests),
+            "frames_per_request": load.outputs_per_window,
+            "warnings": tuple(dict.fromkeys(chain.warnings)),
+        }
         if case.concurrency == 1 and case.batch == 1:
             yield from _whole_runs(job, pool, clock, streams.fps)
-        yield {"peak_memory_bytes": peak_memory_bytes(), **memory.figures()}
 
 
 @dataclass
@@ -131,9 +140,10 @@ class _Load:
         self.outputs_per_window = advance * case.factor
         self._advance = advance
 
-    def stream(self, seconds: float) -> _Stream:
+    def stream(self, seconds: float, *, whole_windows: bool = True) -> _Stream:
         """Compute frames for a time, in whole windows and at least one, and return the counts of all streams."""
-        parts = self._in_threads(lambda number, began: self._stream_one(number, began, began + seconds))
+        multiple = self.outputs_per_window if whole_windows else 1
+        parts = self._in_threads(lambda number, began: self._stream_one(number, began, began + seconds, multiple))
         total = _Stream(
             sum(part.frames for part in parts),
             sum(part.computed for part in parts),
@@ -152,7 +162,7 @@ class _Load:
         with ThreadPoolExecutor(self._case.concurrency, "stvsr-stream") as threads:
             return [done.result() for done in [threads.submit(work, n, began) for n in range(self._case.concurrency)]]
 
-    def _stream_one(self, number: int, began: float, until: float) -> _Stream:
+    def _stream_one(self, number: int, began: float, until: float, multiple: int) -> _Stream:
         done, ended = _Stream(), False
         inputs = itertools.takewhile(lambda _: not ended, self._endless(number))
         for _ in self._chain.frames(one_scene(inputs, self._times)):
@@ -162,7 +172,7 @@ class _Load:
             done.frames += 1
             done.seconds = time.perf_counter() - began
             done.first_s = done.first_s or done.seconds
-            ended = began + done.seconds >= until and done.frames % self.outputs_per_window == 0
+            ended = began + done.seconds >= until and done.frames % multiple == 0
             if ended and not self._chain.device.in_flight:  # a device that has copies under way is drained
                 break
         return done
@@ -196,11 +206,11 @@ class _Load:
 
 def _whole_runs(job: Job, pool: UpscalerPool, clock: StageClock, fps: float) -> Iterator[dict[str, Any]]:
     """Yield the figures of a run from file to file, and of one whose stages do not overlap on the device."""
-    frames = max(2, round(job.seconds * fps / job.case.factor))
+    frames = max(_LEAST_INPUTS, round(job.seconds * fps / job.case.factor))
     report = _run(job, pool, frames)
     yield {"whole_fps": round(report.fps, 3), "whole_frames": report.frames_out}
     clock.running = True
-    report = _run(job, pool, max(2, frames // 2))
+    report = _run(job, pool, max(_LEAST_INPUTS, frames // 2))
     clock.running = False
     on_device: dict[str, float] = {stage: clock.seconds[stage] for stage in STAGES}
     other = max(0.0, report.inference_seconds - sum(on_device.values()))

@@ -66,7 +66,15 @@ def test_all_bundles_are_judged_on_all_clips(
     assert found["psnr_y_db"]["mean"] < -0.1, "a blur costs"
     low, high = found["psnr_y_db"]["interval_95"]
     assert (high - low) / 2 == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, abs=1e-3)
-    for word in ("toy+graphs", "mean", "over toy", "bicubic+repeat", "between input times", "±"):
+    for word in (
+        "toy+graphs",
+        "mean",
+        "over toy",
+        "bicubic+repeat",
+        "between input times",
+        "±",
+        "x2 in space, x2 in time",
+    ):
         assert word in done.stdout, word
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if line.startswith(" "))
     text = page.read_text()
@@ -82,6 +90,9 @@ def test_factors_are_those_that_all_bundles_have(inside: Run, toy: Path, spatial
     protocols = [one["protocol"] for one in answer["evaluations"]]
     assert protocols == [{"scale": 2, "factor": 1, "exposure": False, "crf": None}] * 2
     assert answer["differences"]["of"]["graphs"]["at"]["psnr_y_db"]["interval_95"] is None, "of one clip"
+    shown = inside("evaluate", toy, spatial, clips[0], "--device", "cpu").stdout
+    assert "x2 in space, x1 in time" in shown
+    assert not any(word in shown for word in ("between", "±", "95 %"))
 
 
 def test_what_cannot_be_judged_together_is_refused(
