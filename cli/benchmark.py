@@ -109,7 +109,7 @@ def benchmark(
     bundles: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[BUNDLE]...", help="Bundles, by name or folder, or chains.", show_default=DEFAULT_MODEL
+            metavar="BUNDLE", help="Bundles, by name or folder, or chains.", show_default=DEFAULT_MODEL
         ),
     ] = None,
     clip: Annotated[

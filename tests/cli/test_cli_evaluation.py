@@ -54,6 +54,8 @@ def test_all_bundles_are_judged_on_all_clips(
         if name == "blurred":
             alone = json.loads(inside("evaluate", model, *clips, *command[-6:], "--json").stdout)
             assert alone == one, "together as apart"
+    exported = inside("export", "fourier-s", "--untrained", "--scores", saved, "-o", tmp_path / "exported")
+    assert_one_clear_error(exported, "several bundles", "alone")
     first, second, _ = answer["evaluations"]
     over = answer["differences"]
     assert (over["from"], list(over["of"])) == ("toy", names[1:])

@@ -144,3 +144,26 @@ def test_percentiles_are_nearest_ranks() -> None:
     found = Percentiles.of([float(value) for value in range(200, 0, -1)])
     assert (found.p50, found.p95, found.p99, found.count) == (100, 190, 198, 200)
     assert math.isclose(Percentiles.of([7.0]).p99, 7)
+
+
+def test_energy_and_memory_of_a_gpu_are_above_what_was_there(
+    clip: Path, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Meter:
+        def __init__(self, index: int | None) -> None:
+            assert index == 1
+            self.readings, self.energy = iter([100, *[700] * 10_000]), 0.0
+
+        def used_bytes(self) -> int:
+            return next(self.readings)
+
+        def joules(self) -> float:
+            self.energy += 5.0
+            return self.energy
+
+    monkeypatch.setattr(measure_module, "GpuMeter", Meter)
+    monkeypatch.setattr(measure_module, "_SAMPLE_S", 0.001)
+    found = figures_of(clip, tmp_path, toy, device="cuda:1", batch=2, concurrency=2)
+    assert found.device_memory_bytes == 600
+    assert found.frames is not None
+    assert found.joules_per_frame == pytest.approx(5.0 / found.frames, abs=1e-3), "between two readings"
