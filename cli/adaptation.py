@@ -83,7 +83,7 @@ def adapt_scenes(
     with training_extra():
         from ..export.adapter import BundleAdapter
 
-        device = "cpu" if request.backend.device == "cpu" else "auto"
+        device = "cpu" if request.backend.by_device()[0].device == "cpu" else "auto"
         adapter = BundleAdapter(find_bundles(request.model), _adapter_options(options, device))
     scenes = iter([max(read_scenes(request), key=len)]) if per == "video" else read_scenes(request)
     adapted, records = [], []

@@ -225,16 +225,17 @@ def open_executor(worker: WorkerOptions, backend: "Backend") -> "Executor":
 
 
 def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backend"]:
-    """Return the backend of each worker: on every GPU, unless a device was named."""
+    """Return the backend of each worker: on each device that was named, else on every GPU."""
     from ..engine.backends.cuda_driver import device_count
     from ..engine.backends.options import parse_device
     from ..engine.pipeline.batch import split_cpu
 
-    kind, _ = parse_device(backend.device)
-    gpus = device_count() if kind == "auto" and backend.kind != "remote" else 0
-    if gpus > 1:
-        count = workers or gpus
-        return [replace(backend, device=f"cuda:{number % gpus}") for number in range(count)]
+    backends = backend.by_device()
+    if len(backends) == 1 and backend.kind != "remote" and parse_device(backend.device)[0] == "auto":
+        gpus = device_count()
+        backends = tuple(replace(backend, device=f"cuda:{number}") for number in range(gpus)) if gpus > 1 else backends
+    if len(backends) > 1:
+        return [backends[number % len(backends)] for number in range(workers or len(backends))]
     return split_cpu(backend, workers or 1)
 
 

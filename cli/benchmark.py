@@ -33,7 +33,7 @@ class CaseOptions:
     """The combinations that are measured."""
 
     backend: Annotated[str, typer.Option(help="Only this one: ort, tensorrt, or remote with --url.")] = "all"
-    device: Annotated[str, typer.Option(help="Only this one: cpu, or cuda:N.")] = "all"
+    device: Annotated[str, typer.Option(help="Only this one: cpu, cuda:N, or cuda:0,cuda:1 together.")] = "all"
     precision: Annotated[
         str | None, typer.Option(help="Only these, as fp16,tf32.", show_default="every one of the device")
     ] = None
@@ -108,9 +108,7 @@ def benchmark(
     cases: CaseOptions,
     bundles: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="BUNDLE", help="Bundles, by name or folder, or chains.", show_default=DEFAULT_MODEL
-        ),
+        typer.Argument(metavar="BUNDLE", help="Bundles, by name or folder, or chains.", show_default=DEFAULT_MODEL),
     ] = None,
     clip: Annotated[
         Path | None, typer.Option(help="Upscale this video.", show_default="a synthetic clip of each size")

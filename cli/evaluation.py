@@ -247,7 +247,7 @@ def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | 
         passes = plan_passes(bundles, first.shape[1:], size, factor)
         times = tuple(Fraction(part, factor) for part in range(factor))
         with Chain(passes, backend, flow=flow) as opened:
-            used.devices.add(opened.device.name)
+            used.devices.add(opened.device)
             used.backends.add(opened.backend)
             for frame in opened.frames(one_scene(chain([first], stream), times)):
                 yield to_float(frame)

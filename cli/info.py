@@ -52,7 +52,7 @@ def _print_devices(as_json: bool) -> None:
     from ..engine.backends.choice import describe_device, find_candidates
 
     candidates = find_candidates()
-    chosen = next(candidate for candidate in candidates if candidate.unavailable is None)
+    chosen = next((candidate for candidate in candidates if candidate.unavailable is None), None)
     facts = [
         {
             **candidate._asdict(),

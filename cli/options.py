@@ -69,7 +69,10 @@ class BackendOptions:
             help="What computes the graphs: auto (the fastest here), ort (ONNX Runtime), tensorrt, remote (a server)."
         ),
     ] = "auto"
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto"
+    device: Annotated[
+        str,
+        typer.Option(help="auto, cpu, cuda:N for a GPU by its number, or several that share the work: cuda:0,cuda:1."),
+    ] = "auto"
     precision: Annotated[
         str, typer.Option(help="On a GPU: fp32, tf32, fp16, or auto: the fastest that changes no visible step.")
     ] = "auto"

@@ -26,7 +26,7 @@ class Choice:
     batches: Sequence[int] = (1,)
     concurrencies: Sequence[int] = (1,)
     backend: str = ALL  # or "ort", "tensorrt", "remote"
-    device: str = ALL  # or "cpu", "cuda:N"
+    device: str = ALL  # or "cpu", "cuda:N", or several of these with commas
     precisions: Sequence[str] = ()  # none: each that the device has
     scale: float | None = None  # None: x4, or the bundle's own
     factor: int | None = None  # None: x2, or the bundle's own
@@ -91,13 +91,29 @@ def _ranked(values: Iterable[_Value]) -> list[tuple[int, _Value]]:
 def _candidates(choice: Choice) -> list[Candidate]:
     if choice.backend == "remote":
         return [_SERVER]
-    kind, index = ("all", 0) if choice.device == ALL else parse_device(choice.device)
-    device = f"cuda:{index}" if kind == "cuda" else kind
-    found = [one for one in find_candidates() if choice.backend in (ALL, one.backend) and device in (ALL, one.device)]
+    candidates = [one for one in find_candidates() if choice.backend in (ALL, one.backend)]
+    if choice.device == ALL:
+        found = candidates
+    else:
+        first, *others = ([c for c in candidates if c.device == device] for device in _devices(choice.device))
+        found = [_spread(one, others) for one in first if all(others)]
     if not found:
         of_backend = "" if choice.backend == ALL else f" for the backend '{choice.backend}'"
         raise RequestError(f"There is no device '{choice.device}'{of_backend} here: see 'stvsr info --devices'.")
     return found
+
+
+def _devices(text: str) -> list[str]:
+    """Return the devices of a choice by their names. Raises BackendError for text that names none."""
+    parsed = [parse_device(device) for device in text.split(",")]
+    return list(dict.fromkeys(f"cuda:{index}" if kind == "cuda" else kind for kind, index in parsed))
+
+
+def _spread(first: Candidate, others: Sequence[Sequence[Candidate]]) -> Candidate:
+    """Return a candidate of one device as that of several, which can compute if each of them can."""
+    same = [first, *(c for found in others for c in found if (c.backend, c.library) == (first.backend, first.library))]
+    reasons = [one.unavailable for one in same if one.unavailable is not None]
+    return first._replace(device=",".join(one.device for one in same), unavailable=reasons[0] if reasons else None)
 
 
 def _precisions(candidate: Candidate, choice: Choice, bundles: Sequence[Bundle]) -> list[str]:

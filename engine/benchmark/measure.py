@@ -7,6 +7,7 @@
 """
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -173,7 +174,7 @@ class _Load:
             done.seconds = time.perf_counter() - began
             done.first_s = done.first_s or done.seconds
             ended = began + done.seconds >= until and done.frames % multiple == 0
-            if ended and not self._chain.device.in_flight:  # a device that has copies under way is drained
+            if ended and self._chain.device == "cpu":  # another device, which has copies under way, is drained
                 break
         return done
 
@@ -209,6 +210,8 @@ def _whole_runs(job: Job, pool: UpscalerPool, clock: StageClock, fps: float) -> 
     frames = max(_LEAST_INPUTS, round(job.seconds * fps / job.case.factor))
     report = _run(job, pool, frames)
     yield {"whole_fps": round(report.fps, 3), "whole_frames": report.frames_out}
+    if "," in job.case.device:  # whose stages overlap with those of each other
+        return
     clock.running = True
     report = _run(job, pool, max(_LEAST_INPUTS, frames // 2))
     clock.running = False
@@ -247,7 +250,8 @@ def _read_frames(clip: Path, width: int, height: int) -> list[np.ndarray]:
 
 
 def _meter(case: Case) -> GpuMeter:
-    return GpuMeter(int(case.device.removeprefix("cuda:")) if case.device.startswith("cuda:") else None)
+    one_gpu = re.fullmatch(r"cuda:(\d+)", case.device)
+    return GpuMeter(int(one_gpu[1]) if one_gpu else None)
 
 
 def _energy(before: float | None, meter: GpuMeter, frames: int) -> dict[str, float]:

@@ -28,7 +28,7 @@ class Case(_Record):
     backend: Literal["ort", "tensorrt", "remote"]
     library: Library | None = None  # of engines
     title: str  # of the library, or of the server
-    device: str  # "cpu", "cuda:N" or "server"
+    device: str  # "cpu", "cuda:N" or several of them with commas, or "server"
     precision: str  # "fp32", "tf32" or "fp16"; of a server "its own"
     threads: int | None = None  # CPU threads of ONNX Runtime
     size_in: tuple[int, int]  # (width, height)

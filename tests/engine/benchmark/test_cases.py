@@ -57,6 +57,8 @@ def test_a_choice_leaves_others_out_and_names_what_it_excludes(toy: Path) -> Non
         chosen(toy, backend="ort", device="cuda:0")
     with pytest.raises(RequestError, match="no device 'cuda:7'"):
         chosen(toy, device="cuda:7")
+    with pytest.raises(RequestError, match="no device 'cuda:0,cuda:7'"):
+        chosen(toy, device="cuda:0,cuda:7")
     with pytest.raises(BackendError, match="Unknown precision 'fp8'"):
         chosen(toy, precisions=["fp8"])
     with pytest.raises(BundleError, match="no bundle 'none'"):
@@ -147,3 +149,12 @@ def test_the_page_holds_all_figures_and_loads_nothing(toy: Path) -> None:
     assert "default-src 'none'; style-src 'sha256-" in text
     assert str(Path.home()) not in text
     assert page(run_of(toy)).count("<svg class=") == 0
+
+
+def test_several_devices_compute_together(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = [ENGINES, MISSING, ENGINES._replace(device="cuda:1"), MISSING._replace(device="cuda:1"), CPU]
+    monkeypatch.setattr(cases_module, "find_candidates", lambda: cards)
+    found, unavailable = chosen(toy, device="cuda:0,cuda:1", precisions=["fp32"])
+    assert {one[0] for one in found} == {"cuda:0,cuda:1"}
+    assert [one.device for one in unavailable] == ["cuda:0,cuda:1"]
+    assert {one[0] for one in chosen(toy)[0]} == {"cuda:0", "cuda:1", "cpu"}
