@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from stvsr import Backend, Bundle, MediaError, RequestError, Upscaler, one_scene
+from stvsr.engine.backends.remote.repository import write_repository
 from stvsr.engine.backends.stages import STAGES, StageClock
 from stvsr.engine.benchmark import measure as measure_module
 from stvsr.engine.benchmark.clip import frames_of_clip, synthetic_frames, write_synthetic_clip
@@ -167,3 +168,15 @@ def test_energy_and_memory_of_a_gpu_are_above_what_was_there(
     assert found.device_memory_bytes == 600
     assert found.frames is not None
     assert found.joules_per_frame == pytest.approx(5.0 / found.frames, abs=1e-3), "between two readings"
+
+
+def test_a_server_is_measured(clip: Path, toy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc", reason="stvsr[remote] is not installed: there is no inference server")
+    from tests.support.inference_server import serving
+
+    write_repository([Bundle.load(toy)], tmp_path / "models", max_batch=4)
+    (folder := tmp_path / "outputs").mkdir()
+    with serving(tmp_path / "models", "http") as server:
+        found = figures_of(clip, folder, toy, Backend("remote", url=server.url), backend="remote", device="server")
+    assert (found.stages_ms or {})["network"] > 0
+    assert found.whole_fps is not None
