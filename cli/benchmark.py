@@ -233,7 +233,7 @@ def _as_dict(run: "Run", saved: "Run | None") -> dict[str, Any]:
 def _print(run: "Run", saved: "Run | None") -> None:
     """Print tables for people, and for issues."""
     from ..engine.benchmark.against import differences
-    from ..engine.benchmark.page import RATIO_HEADS, facts, missing_rows, ratio_rows, speed_rows, stage_rows
+    from ..engine.benchmark.page import facts, missing_rows, ratio_rows, speed_rows, stage_rows
     from ..engine.benchmark.results import Figures
 
     headline("stvsr benchmark")
@@ -250,9 +250,10 @@ def _print(run: "Run", saved: "Run | None") -> None:
     for warning in dict.fromkeys(warning for result in results for warning in result.figures.warnings):
         out.print(f"Note: {plain(warning)}", soft_wrap=True)
     if saved is not None:
-        compared = [(numbers[case], cells) for case, cells in ratio_rows(run, saved)]
+        names, found = ratio_rows(run, saved)
+        compared = [(numbers[case], cells) for case, cells in found]
         out.print(f"\nOver the run of {plain(saved.date)}:" if compared else "\nThe saved run has none of these cases.")
-        _print_table("", list(RATIO_HEADS.values()), compared)
+        _print_table("", names, compared)
         for line in differences(run, saved):
             out.print(f"  {plain(line)}", soft_wrap=True)
     if missing := missing_rows(run):

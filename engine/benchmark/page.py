@@ -1,6 +1,6 @@
 """The page of a benchmark: charts and tables in one file without a script."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from ..compare.bars import Bar, bar_chart
 from ..compare.document import report, table
@@ -16,12 +16,24 @@ SPEED: dict[str, Row] = {
     "p50 ms": lambda f: "" if f.request_ms is None else number(f.request_ms.p50, 1),
     "p95": lambda f: "" if f.request_ms is None else number(f.request_ms.p95, 1),
     "p99": lambda f: "" if f.request_ms is None else number(f.request_ms.p99, 1),
+    "n": lambda f: "" if f.request_ms is None else str(f.request_ms.count),
     "open s": lambda f: number(f.open_seconds, 2),
     "first s": lambda f: number(f.first_frame_seconds, 2),
     "MB": lambda f: megabytes(f.peak_memory_bytes),
     "GPU MB": lambda f: megabytes(f.device_memory_bytes),
     "J/frame": lambda f: number(f.joules_per_frame, 3),
 }
+
+_RATIO_HEADS = {
+    "fps": "frames/s",
+    "whole_fps": "file to file",
+    "request_p50": "p50 ms",
+    "first_frame_seconds": "first s",
+    "peak_memory_bytes": "MB",
+    "device_memory_bytes": "GPU MB",
+    "joules_per_frame": "J/frame",
+}
+assert tuple(_RATIO_HEADS) == Ratios._fields
 
 
 def number(value: float | None, digits: int) -> str:
@@ -47,22 +59,12 @@ def stage_rows(results: Sequence[Result]) -> tuple[list[str], list[tuple[Result,
     return heads, [(result, [number(stages.get(head), 2) for head in heads]) for result, stages in found]
 
 
-def ratio_rows(run: Run, saved: Run) -> Iterator[tuple[Case, list[str]]]:
-    """Yield the ratios of each case that both runs have, as text."""
-    for case, found in ratios(run, saved).items():
-        yield case, ["" if ratio is None else f"{ratio:.2f}x" for ratio in found]
-
-
-RATIO_HEADS = {
-    "fps": "frames/s",
-    "whole_fps": "file to file",
-    "request_p50": "p50 ms",
-    "first_frame_seconds": "first s",
-    "peak_memory_bytes": "MB",
-    "device_memory_bytes": "GPU MB",
-    "joules_per_frame": "J/frame",
-}
-assert tuple(RATIO_HEADS) == Ratios._fields
+def ratio_rows(run: Run, saved: Run) -> tuple[list[str], list[tuple[Case, list[str]]]]:
+    """Return the headings of the ratios that any case has, and the text of each case that both runs have."""
+    found = {case: one._asdict() for case, one in ratios(run, saved).items()}
+    names = [name for name in _RATIO_HEADS if any(one[name] is not None for one in found.values())]
+    rows = [(case, ["" if one[n] is None else f"{one[n]:.2f}x" for n in names]) for case, one in found.items()]
+    return [_RATIO_HEADS[name] for name in names], rows
 
 
 def facts(run: Run) -> list[str]:
@@ -80,11 +82,10 @@ def page(run: Run, saved: Run | None = None) -> str:
     heads, rows = speed_rows(results)
     sections.append(("Figures", table(["case", *heads], [[str(result.case), *cells] for result, cells in rows])))
     if saved is not None:
-        lines = [[str(case), *cells] for case, cells in ratio_rows(run, saved)]
+        names, found = ratio_rows(run, saved)
+        lines = [[str(case), *cells] for case, cells in found]
         changed = [[line] for line in differences(run, saved)]
-        content = table(["case", *RATIO_HEADS.values()], lines) + (
-            table(["also different"], changed) if changed else ""
-        )
+        content = table(["case", *names], lines) + (table(["also different"], changed) if changed else "")
         sections.append((f"Against the run of {saved.date}", content))
     if missing := missing_rows(run):
         sections.append(("Not measured", table(["case", "reason"], missing)))
