@@ -14,6 +14,7 @@ from ..engine.contract.interrupts import received
 from ..engine.contract.shortage import describe_shortage
 from .adaptation import adapt
 from .batch import batch
+from .benchmark import benchmark
 from .bundles import compile_, install, models, pack
 from .compare import compare
 from .config import COMMANDS, ConfiguredCommand, config, configure
@@ -124,7 +125,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(upscale, models, install, pack, info),
-    *(batch, compare, serve, triton, adapt, export, train, evaluate, config),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate, benchmark, config),
 )
 for _command in _COMMANDS:
     if _command.__name__ in COMMANDS:

@@ -48,7 +48,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the mean scores as JSON.")] = False,
 ) -> None:
     """Compare videos or pictures on one page: a slider, a temporal profile, differences, PSNR and SSIM over time."""
-    from ..engine.compare.page import check_page
+    from ..engine.compare.document import check_page
     from ..engine.media.reader import open_reader
     from ..engine.pipeline.quantities import read_rate, read_seconds
 

@@ -19,7 +19,8 @@ _SECONDS = 5
 
 def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_json: bool) -> None:
     """Upscale the seconds of a request's input in which most moves, and write a page of them."""
-    from ..engine.compare.page import MOST_FRAMES, check_page
+    from ..engine.compare.document import check_page
+    from ..engine.compare.page import MOST_FRAMES
     from ..engine.media.options import ReadOptions
     from ..engine.media.pipes import is_pipe
     from ..engine.media.reader import open_reader

@@ -68,6 +68,8 @@ def _read_scores(path: Path) -> dict[str, Any]:
         raise RequestError(f"The scores {path} are not JSON ({error}): run `stvsr evaluate -o` again.") from error
     if not isinstance(judged, dict):
         raise RequestError(f"The scores {path} are not those of `stvsr evaluate`: run it again with -o.")
+    if "evaluations" in judged:
+        raise RequestError(f"The scores {path} are those of several bundles: evaluate the one that is exported, alone.")
     return judged
 
 

@@ -69,7 +69,7 @@ def test_the_readme_is_short() -> None:
 
 
 def test_every_room_has_a_page() -> None:
-    rooms = "backends backends/tensorrt compare contract cpp media pipeline serving"
+    rooms = "backends backends/tensorrt benchmark compare contract cpp media pipeline serving"
     others = "cli engine export kernels training training/adapt training/networks benchmarks"
     for room in [*others.split(), *(f"engine/{room}" for room in rooms.split())]:
         assert (ROOT / room / "README.md").is_file(), room

@@ -108,7 +108,9 @@ def module_path(path: Path) -> tuple[str, ...]:
 
 
 def test_the_table_names_every_room() -> None:
-    engine = {f"engine.{room}" for room in ("contract", "media", "backends", "pipeline", "compare", "serving")}
+    engine = {
+        f"engine.{room}" for room in ("contract", "media", "backends", "pipeline", "compare", "benchmark", "serving")
+    }
     names = {*engine, "kernels", "training", "export"}
     assert set(TABLE) == names
     assert TABLE["engine.contract"].may_import == frozenset()

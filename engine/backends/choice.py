@@ -17,8 +17,9 @@ _NO_DEVICE = "There is no CUDA device: install an NVIDIA GPU and its driver for 
 class Candidate(NamedTuple):
     """A backend on a device."""
 
-    backend: Literal["ort", "tensorrt"]
-    device: str  # "cpu" or "cuda:N"
+    backend: Literal["ort", "tensorrt", "remote"]
+    device: str  # "cpu", "cuda:N", or "server" of a remote one, which is not found but named
+    library: Library | None  # of engines
     title: str  # of the library
     unavailable: str | None  # why it cannot compute here, as a sentence; None: it can
 
@@ -33,9 +34,9 @@ def find_candidates() -> list[Candidate]:
         device = f"cuda:{index}"
         for library in get_args(Library):
             reason = engines_unavailable(index, library)
-            candidates.append(Candidate("tensorrt", device, TITLES[library], reason))
-        candidates.append(Candidate("ort", device, "ONNX Runtime with CUDA", cuda_unavailable(index)))
-    return [*candidates, Candidate("ort", "cpu", "ONNX Runtime", _cpu_unavailable())]
+            candidates.append(Candidate("tensorrt", device, library, TITLES[library], reason))
+        candidates.append(Candidate("ort", device, None, "ONNX Runtime with CUDA", cuda_unavailable(index)))
+    return [*candidates, Candidate("ort", "cpu", None, "ONNX Runtime", _cpu_unavailable())]
 
 
 def describe_device(device: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from ..backends.device import drain
 from ..backends.graphs import Graphs, Warn, open_graphs
 from ..backends.options import Backend
+from ..backends.stages import StageClock, TimedGraphs
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import DeviceMemoryError, NonFiniteError
@@ -24,18 +25,25 @@ NumberedWindow = tuple[int, WindowFrames]  # with the number of the window's fir
 class DeviceQueue(Closing):
     """Computes windows on one device, several in flight on a GPU. A context manager that holds the open graphs.
 
-    `bundle`, `tile`, `flow` and `batch` are those of `Upscaler`, and `backend` names one device. `warn` receives what
-    differs from the request, in sentences. Raises BackendError, BundleError.
+    `bundle`, `tile`, `flow`, `batch` and `clock` are those of `Upscaler`, and `backend` names one device. `warn`
+    receives what differs from the request, in sentences. Raises BackendError, BundleError.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, tile: int | None, flow: str | None, batch: int, warn: Warn
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        tile: int | None,
+        flow: str | None,
+        batch: int,
+        warn: Warn,
+        clock: StageClock | None = None,
     ) -> None:
         self.bundle = bundle
-        self._requested, self._flow, self._batch, self._warn = backend, flow, batch, warn
+        self._requested, self._flow, self._batch, self._warn, self._clock = backend, flow, batch, warn, clock
         self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
-        self.graphs = open_graphs(bundle, backend, warn)
+        self.graphs = self._open_graphs(backend)
         self.device = self.graphs.device
         self.tile_size = TileSize(bundle.manifest, tile, on_gpu=self.device.name != "cpu")
         self.runner = self._open_runner()
@@ -112,7 +120,7 @@ class DeviceQueue(Closing):
         if self.graphs.precision != "fp16" or self.graphs.backend == "remote":
             return False
         backend = replace(self._requested, kind=self.graphs.backend, device=self.device.name, precision="tf32")
-        graphs = open_graphs(self.bundle, backend, self._warn)
+        graphs = self._open_graphs(backend)
         if self._weights:
             graphs.refit(self._weights)
         self._retired.append(self.graphs)
@@ -123,6 +131,10 @@ class DeviceQueue(Closing):
             " was computed in tf32."
         )
         return True
+
+    def _open_graphs(self, backend: Backend) -> Graphs:
+        graphs = open_graphs(self.bundle, backend, self._warn)
+        return graphs if self._clock is None else TimedGraphs(graphs, self._clock)
 
     def _open_runner(self) -> SharedRunner:
         return SharedRunner(runner_for(self.graphs, self.tile_size, self._flow), self._batch)

@@ -10,6 +10,7 @@ from typing import Literal, cast
 import numpy as np
 
 from ..backends.options import Backend
+from ..backends.stages import StageClock
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
 from ..contract.errors import RequestError
@@ -36,6 +37,7 @@ class Upscaler(Closing):
     flow: the method of optical flow, "farneback" or "dis", for a bundle that takes flow; None: the bundle's own.
     batch: how many windows of different streams, with frames of one size and the same times, are computed at once if
         they wait at the same time. Results then differ by float rounding.
+    clock: sums the busy seconds of upload, network and download, on one device; None: they are not measured.
 
     `warnings` lists, in sentences, what differs from the request. Raises BundleError, BackendError, RequestError.
     """
@@ -48,6 +50,7 @@ class Upscaler(Closing):
         tile: int | None = None,
         flow: str | None = None,
         batch: int = 1,
+        clock: StageClock | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
         self.warnings: list[str] = []
@@ -59,7 +62,8 @@ class Upscaler(Closing):
                 # The same kind on every device, or frames would differ by rounding.
                 one = replace(one, kind=self.backend) if self.queues else one
                 warn = self._warn(one.device if len(backends) > 1 else None)
-                self.queues.append(opened.enter_context(DeviceQueue(self.bundle, one, tile, flow, batch, warn)))
+                queue = DeviceQueue(self.bundle, one, tile, flow, batch, warn, clock)
+                self.queues.append(opened.enter_context(queue))
             opened.pop_all()
         self._spreading = Spreading(self.queues)
 
