@@ -19,7 +19,7 @@ Results = Channel[Picture]
 
 
 class Spreading:
-    """Gives each device every n-th window of a stream, and yields their outputs in order.
+    """A spread of streams: each device computes every n-th window, and the outputs come in order.
 
     Each device has a thread of its own for each stream. `close` ends all of them.
     """
