@@ -68,7 +68,7 @@ def test_devices_are_listed_without_onnx_runtime(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.usefixtures("_import_again")
 def test_a_module_without_its_files_is_named(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two builds in one folder, the removal of one takes files of the other with it."""
+    """The removal of one of two builds, which share a folder, takes files of the other with it."""
     emptied = ModuleType("onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", emptied)
     with pytest.raises(BackendError, match="not complete: pip uninstall onnxruntime onnxruntime-gpu, then"):
