@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not PROJECT, reason="the tests run on an install
 
 def requirements(extra: str) -> set[str]:
     """Return the names of the packages that an extra adds, those of other extras included."""
-    names = set()
+    names: set[str] = set()
     for line in PROJECT["optional-dependencies"][extra]:
         match = re.match(r"([\w-]+)(?:\[([\w,-]+)\])?", line)
         assert match

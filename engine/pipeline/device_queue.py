@@ -25,17 +25,26 @@ class DeviceQueue(Closing):
     """Computes windows on one device, several in flight on a GPU. A context manager that holds the open graphs.
 
     `bundle`, `tile`, `flow` and `batch` are those of `Upscaler`, and `backend` names one device. `warn` receives what
-    differs from the request, in sentences. Raises BackendError, BundleError.
+    differs from the request, in sentences. `alone` is false if other threads use a GPU at the same time. Raises
+    BackendError, BundleError.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, tile: int | None, flow: str | None, batch: int, warn: Warn
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        tile: int | None,
+        flow: str | None,
+        batch: int,
+        warn: Warn,
+        *,
+        alone: bool,
     ) -> None:
-        self.bundle = bundle
+        self.bundle, self._alone = bundle, alone
         self._requested, self._flow, self._batch, self._warn = backend, flow, batch, warn
         self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
-        self.graphs = open_graphs(bundle, backend, warn)
+        self.graphs = open_graphs(bundle, backend, warn, captures=alone)
         self.device = self.graphs.device
         self.tile_size = TileSize(bundle.manifest, tile, on_gpu=self.device.name != "cpu")
         self.runner = self._open_runner()
@@ -112,7 +121,7 @@ class DeviceQueue(Closing):
         if self.graphs.precision != "fp16" or self.graphs.backend == "remote":
             return False
         backend = replace(self._requested, kind=self.graphs.backend, device=self.device.name, precision="tf32")
-        graphs = open_graphs(self.bundle, backend, self._warn)
+        graphs = open_graphs(self.bundle, backend, self._warn, captures=self._alone)
         if self._weights:
             graphs.refit(self._weights)
         self._retired.append(self.graphs)

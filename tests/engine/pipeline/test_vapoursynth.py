@@ -152,11 +152,12 @@ def test_cuts_are_those_of_the_properties_or_found(tmp_path: Path, pictures: np.
     folder = write_pair(tmp_path / "toy")
     frames = {starts: expected(folder, to_float(pictures), Fraction(2), starts) for starts in (STARTS, ())}
     assert (frames[STARTS] != frames[()]).any()
-    for clip, options, starts in (
+    cases: tuple[tuple[Any, dict[str, Any], tuple[int, ...]], ...] = (
         (clip_of(pictures, vs.RGB48, ()), {}, ()),
         (clip_of(pictures, vs.RGB48), {}, STARTS),
         (clip_of(pictures, vs.RGB48), {"scene_threshold": 0}, ()),
-    ):
+    )
+    for clip, options, starts in cases:
         result = stvsr.vapoursynth.upscale(clip, 2, 2, folder, CPU, **options)
         np.testing.assert_array_equal(read_all(result), frames[starts])
         flags = [result.get_frame(number).props["_SceneChangePrev"] for number in range(result.num_frames)]
