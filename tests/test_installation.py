@@ -13,13 +13,11 @@ from pathlib import Path
 
 import av
 import pytest
-import stvsr
 
 from tests.support.media import make_video, pan
+from tests.support.source_tree import ROOT, copy_source
 
-ROOT = Path(stvsr.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"] if (ROOT / "pyproject.toml").exists() else {}
-ROOMS = ("engine", "kernels", "export", "training")
 
 pytestmark = pytest.mark.skipif(not PROJECT, reason="the tests run on an installed package, without the source tree")
 
@@ -59,14 +57,9 @@ def run(*command: str | Path, **environment: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the source tree, because a build leaves files in it."""
+    """Return a copy of the source tree. Skip if no package index can be reached."""
     folder = tmp_path_factory.mktemp("installation") / "source"
-    folder.mkdir()
-    for path in ROOT.iterdir():
-        if path.is_file() and not path.name.startswith("."):
-            shutil.copy(path, folder)
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    copy_source(folder)
     trial = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder.parent / "trial"), "typer"]
     if subprocess.run(trial, capture_output=True).returncode != 0:
         pytest.skip("no package index can be reached")

@@ -12,7 +12,7 @@ import pytest
 import stvsr
 
 ROOT = Path(stvsr.__file__).parent
-FOLDERS = ("engine", "kernels", "export", "training")
+FOLDERS = ("cli", "engine", "kernels", "export", "training")
 KERNELS_LIBRARIES = {"numpy", "cupy", *sys.stdlib_module_names}
 CONTRACT_LIBRARIES = {"numpy", "pydantic", *sys.stdlib_module_names}
 
@@ -170,9 +170,9 @@ def test_no_test_imports_another_test() -> None:
         ("from ...engine.contract.manifest import Window", ("training", "networks", "x"), 0),
         ("from ..engine.pipeline.flow import picture_flow", ("training", "x"), 1),
         ("from ..cli import app", ("training", "x"), 1),
-        ("from .export import graph", ("cli",), 1),
-        ("def f():\n    from .export import graph", ("cli",), 0),
-        ("from .engine.pipeline.run import upscale", ("cli",), 0),
+        ("from ..export import graph", ("cli", "x"), 1),
+        ("def f():\n    from ..export import graph", ("cli", "x"), 0),
+        ("from ..engine.pipeline.run import upscale", ("cli", "x"), 0),
     ],
 )
 def test_forbidden_imports_are_found(source: str, path: tuple[str, ...], count: int) -> None:
@@ -180,9 +180,9 @@ def test_forbidden_imports_are_found(source: str, path: tuple[str, ...], count: 
 
 
 def test_absolute_imports_are_found() -> None:
-    assert absolute_imports("from stvsr.engine import bundle\nimport stvsr\nimport os", ("cli",)) == [
-        "cli.py:1",
-        "cli.py:2",
+    assert absolute_imports("from stvsr.engine import bundle\nimport stvsr\nimport os", ("cli", "x")) == [
+        "cli/x.py:1",
+        "cli/x.py:2",
     ]
 
 

@@ -19,7 +19,7 @@ Results = Channel[Picture]
 
 
 class Spreading:
-    """A spread of streams: each device computes every n-th window, and the outputs come in order.
+    """Distributes the windows of a stream: each device computes every n-th one, and outputs come in order.
 
     Each device has a thread of its own for each stream. `close` ends all of them.
     """

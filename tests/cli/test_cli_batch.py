@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import pytest
 from stvsr import Backend
-from stvsr.cli_batch import backends_of_workers
+from stvsr.cli.batch import backends_of_workers
 
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.media import make_folder, make_video, pan

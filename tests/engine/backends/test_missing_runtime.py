@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 from stvsr import Backend, BackendError, Bundle, Upscaler
-from stvsr.cli_info import info
+from stvsr.cli.info import info
 from stvsr.engine.backends import choice, onnxruntime
 from stvsr.engine.backends.graphs import open_graphs
 

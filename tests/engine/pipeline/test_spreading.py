@@ -115,7 +115,7 @@ def test_streams_shorter_than_the_number_of_devices(windows: int) -> None:
 
 
 def test_devices_work_at_the_same_time() -> None:
-    """Two devices meet in their first windows."""
+    """Each waits, in its first window, for the other."""
     both = threading.Barrier(2, timeout=30)
 
     class Meeting(FakeQueue):
@@ -127,7 +127,7 @@ def test_devices_work_at_the_same_time() -> None:
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:
-    """A bounded number of windows of an endless stream is taken, and one large output waits on each device."""
+    """An endless stream: a bounded number of windows is taken, and one large output waits on each device."""
     taken = count()
     queues = [FakeQueue(f"cuda:{n}", in_flight=3) for n in range(2)]
     pictures = spread(*queues, outputs=(5 for _ in taken), size=(1 << 14, 1 << 14))

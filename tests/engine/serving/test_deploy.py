@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import stvsr
 import typer
-from stvsr.cli import app
+from stvsr.cli.app import app
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 

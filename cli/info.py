@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .cli_bundles import bundle_facts
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .bundles import bundle_facts
 from .terminal import out, plain
 
 
@@ -24,7 +24,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Describe a bundle, a video, a folder of images, or the devices of this machine."""
-    from .engine.contract.bundle import MANIFEST, find_bundle, named_bundles
+    from ..engine.contract.bundle import MANIFEST, find_bundle, named_bundles
 
     if devices == (target is not None):
         raise RequestError("Name one thing to describe: a bundle, a video, or --devices.")
@@ -34,7 +34,7 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = bundle_facts(find_bundle(target))
     else:
-        from .engine.media.reader import describe
+        from ..engine.media.reader import describe
 
         facts = describe(target)
     if as_json:
@@ -49,7 +49,7 @@ def info(
 
 def _print_devices(as_json: bool) -> None:
     """Print every backend on every device, the chosen one first."""
-    from .engine.backends.choice import describe_device, find_candidates
+    from ..engine.backends.choice import describe_device, find_candidates
 
     candidates = find_candidates()
     chosen = next((candidate for candidate in candidates if candidate.unavailable is None), None)

@@ -23,8 +23,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .engine.contract.errors import BackendError, RequestError
-from .engine.contract.interrupts import Interrupted
+from ..engine.contract.errors import BackendError, RequestError
+from ..engine.contract.interrupts import Interrupted
 
 # Characters that would move the cursor, end the line or turn the direction of the text, and halves of characters.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_options import (
+from ..engine.contract.errors import MediaError, RequestError
+from .options import (
     BackendOptions,
     EncoderOptions,
     FrameOptions,
@@ -17,14 +18,13 @@ from .cli_options import (
     WorkerOptions,
     record_options,
 )
-from .cli_progress import ProgressOptions, RunEvents
-from .engine.contract.errors import MediaError, RequestError
+from .progress import ProgressOptions, RunEvents
 from .terminal import answers, complain, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from .engine.backends.options import Backend
-    from .engine.pipeline.batch import Outcome
-    from .engine.pipeline.executor import Executor
+    from ..engine.backends.options import Backend
+    from ..engine.pipeline.batch import Outcome
+    from ..engine.pipeline.executor import Executor
 
 _VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
 
@@ -76,7 +76,7 @@ def is_queue(sources: list[str], output: str | None) -> bool:
 
     A folder of images and videos means its images where the output is a file.
     """
-    from .engine.media.image_files import folder_images
+    from ..engine.media.image_files import folder_images
 
     folder = Path(sources[0])
     if len(sources) > 1 or not folder.is_dir():
@@ -99,11 +99,11 @@ def run_queue(
     Outputs that exist are not made again. The exit code is 1 if an input fails. Raises RequestError for arguments of
     which no queue can be made.
     """
-    from .engine.media.folders import is_remote
-    from .engine.media.image_files import is_images
-    from .engine.pipeline.batch import upscale_batch
-    from .engine.pipeline.request import UpscaleRequest
-    from .engine.pipeline.run_files import is_finished
+    from ..engine.media.folders import is_remote
+    from ..engine.media.image_files import is_images
+    from ..engine.pipeline.batch import upscale_batch
+    from ..engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.run_files import is_finished
 
     worker.check()
     clips = _clips(sources)
@@ -142,7 +142,7 @@ def run_queue(
 
 def _names_file(output: str) -> bool:
     """Return whether an output is a file: one that exists, or has the suffix of one."""
-    from .engine.media.destination import ANIMATIONS, CONTAINERS, IMAGES
+    from ..engine.media.destination import ANIMATIONS, CONTAINERS, IMAGES
 
     path = Path(output)
     return not path.is_dir() and (path.exists() or path.suffix.lower() in (*CONTAINERS, *ANIMATIONS, *IMAGES))
@@ -150,9 +150,9 @@ def _names_file(output: str) -> bool:
 
 def _clips(sources: list[str]) -> list[str]:
     """Return the clips that the arguments name. Raises RequestError for a folder without any, and for a pipe."""
-    from .engine.media.folders import is_remote
-    from .engine.media.image_files import folder_images
-    from .engine.media.pipes import input_name, is_pipe
+    from ..engine.media.folders import is_remote
+    from ..engine.media.image_files import folder_images
+    from ..engine.media.pipes import input_name, is_pipe
 
     clips = []
     for source in sources:
@@ -171,7 +171,7 @@ def _clips(sources: list[str]) -> list[str]:
 
 def _videos_in(folder: str) -> list[str]:
     """Return the videos in a folder, without those whose names begin with a dot."""
-    from .engine.media.folders import open_folder
+    from ..engine.media.folders import open_folder
 
     try:
         names = open_folder(folder, Path()).names()
@@ -189,9 +189,9 @@ def _outputs(clips: list[str], folder: str) -> list[str]:
 
     Raises RequestError for a clip that would be its own output.
     """
-    from .engine.media.destination import CONTAINERS, IMAGES
-    from .engine.media.folders import is_remote
-    from .engine.media.image_files import is_images, stem_of
+    from ..engine.media.destination import CONTAINERS, IMAGES
+    from ..engine.media.folders import is_remote
+    from ..engine.media.image_files import is_images, stem_of
 
     taken: set[str] = set()
     outputs = []
@@ -215,20 +215,20 @@ def _outputs(clips: list[str], folder: str) -> list[str]:
 
 def open_executor(worker: WorkerOptions, backend: "Backend") -> "Executor":
     """Return the workers that the options of a command describe, before they run."""
-    from .engine.pipeline.executor import LocalExecutor
+    from ..engine.pipeline.executor import LocalExecutor
 
     if worker.executor == "local":
         return LocalExecutor(backends_of_workers(backend, worker.workers))
-    from .engine.pipeline.ray_executor import RayExecutor
+    from ..engine.pipeline.ray_executor import RayExecutor
 
     return RayExecutor(backend, workers=worker.workers, address=worker.ray_address)
 
 
 def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backend"]:
     """Return the backend of each worker: on each device that was named, else on every GPU."""
-    from .engine.backends.cuda_driver import device_count
-    from .engine.backends.options import parse_device
-    from .engine.pipeline.batch import split_cpu
+    from ..engine.backends.cuda_driver import device_count
+    from ..engine.backends.options import parse_device
+    from ..engine.pipeline.batch import split_cpu
 
     backends = backend.by_device()
     if len(backends) == 1 and backend.kind != "remote" and parse_device(backend.device)[0] == "auto":

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_options import DEFAULT_MODEL, AdaptOptions, record_options
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .options import DEFAULT_MODEL, AdaptOptions, record_options
 from .terminal import headline, interruptible, note, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from .engine.pipeline.report import Adaptation
-    from .engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.report import Adaptation
+    from ..engine.pipeline.request import UpscaleRequest
 
 _SECONDS = 10.0  # of adaptation, without a limit of steps or seconds
 
@@ -38,9 +38,9 @@ def adapt(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record of the adaptation as JSON.")] = False,
 ) -> None:
     """Adapt a bundle to one clip, and write it with its new weights."""
-    from .engine.contract.bundle import find_bundles, new_bundle
-    from .engine.pipeline.request import UpscaleRequest
-    from .engine.pipeline.run import read_scenes
+    from ..engine.contract.bundle import find_bundles, new_bundle
+    from ..engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.run import read_scenes
 
     request = UpscaleRequest(input=clip, model=model, input_fps=input_fps)
     bundles = find_bundles(model)
@@ -50,7 +50,7 @@ def adapt(
         new_bundle(output, overwrite) as folder,
         progress_bar(no_progress or as_json) as progress,
     ):
-        from .export.adapter import BundleAdapter, write_unadapted
+        from ..export.adapter import BundleAdapter, write_unadapted
 
         adapter = BundleAdapter(bundles, _adapter_options(options, device))
         scene = max(read_scenes(request), key=len)
@@ -74,14 +74,14 @@ def adapt_scenes(
 
     `per` is "video" or "scene". Raises RequestError, BackendError.
     """
-    from .engine.contract.bundle import find_bundles
-    from .engine.pipeline.report import Adaptation
-    from .engine.pipeline.run import read_scenes
+    from ..engine.contract.bundle import find_bundles
+    from ..engine.pipeline.report import Adaptation
+    from ..engine.pipeline.run import read_scenes
 
     if per not in ("scene", "video"):
         raise RequestError(f"Unknown value '{per}' of --adapt-per: use scene or video.")
     with training_extra():
-        from .export.adapter import BundleAdapter
+        from ..export.adapter import BundleAdapter
 
         device = "cpu" if request.backend.by_device()[0].device == "cpu" else "auto"
         adapter = BundleAdapter(find_bundles(request.model), _adapter_options(options, device))
@@ -97,9 +97,9 @@ def adapt_scenes(
 
 
 def _adapter_options(options: AdaptOptions, device: str) -> Any:  # export.adapter.Options, imported only with PyTorch
-    from .engine.contract.bundle import find_bundle
-    from .export.adapter import Options
-    from .training.adapt.protocol import Budget
+    from ..engine.contract.bundle import find_bundle
+    from ..export.adapter import Options
+    from ..training.adapt.protocol import Budget
 
     steps, seconds = options.adapt_steps, options.adapt_seconds
     if steps is None and seconds is None:

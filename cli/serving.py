@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from .cli_batch import backends_of_workers, open_executor
-from .cli_options import BackendOptions, WorkerOptions, record_options
-from .engine.contract.errors import BackendError, RequestError
+from ..engine.contract.errors import BackendError, RequestError
+from .batch import backends_of_workers, open_executor
+from .options import BackendOptions, WorkerOptions, record_options
 from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -67,11 +67,11 @@ def serve(
     try:
         import uvicorn
 
-        from .engine.serving.app import make_app
-        from .engine.serving.logs import log_to_stderr
-        from .engine.serving.requests import check_model
-        from .engine.serving.settings import Settings, read_secret, read_token
-        from .engine.serving.websocket import websocket_options
+        from ..engine.serving.app import make_app
+        from ..engine.serving.logs import log_to_stderr
+        from ..engine.serving.requests import check_model
+        from ..engine.serving.settings import Settings, read_secret, read_token
+        from ..engine.serving.websocket import websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise

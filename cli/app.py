@@ -1,4 +1,4 @@
-"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other `cli_*` files."""
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other files here."""
 
 import errno
 import sys
@@ -8,23 +8,23 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import __version__
-from .cli_adaptation import adapt
-from .cli_batch import batch
-from .cli_bundles import compile_, install, models, pack
-from .cli_compare import compare
-from .cli_config import COMMANDS, ConfiguredCommand, config, configure
-from .cli_evaluation import evaluate
-from .cli_import import import_
-from .cli_info import info
-from .cli_serving import serve
-from .cli_training import export, train
-from .cli_triton import triton
-from .cli_upscale import upscale
-from .engine.contract.errors import StvsrError
-from .engine.contract.interrupts import received
-from .engine.contract.shortage import describe_shortage
+from .. import __version__
+from ..engine.contract.errors import StvsrError
+from ..engine.contract.interrupts import received
+from ..engine.contract.shortage import describe_shortage
+from .adaptation import adapt
+from .batch import batch
+from .bundles import compile_, install, models, pack
+from .compare import compare
+from .config import COMMANDS, ConfiguredCommand, config, configure
+from .evaluation import evaluate
+from .importing import import_
+from .info import info
+from .serving import serve
 from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
+from .training import export, train
+from .triton import triton
+from .upscale import upscale
 
 _ENDED = "Interrupted: the command did not end."
 

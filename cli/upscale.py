@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_adaptation import adapt_scenes
-from .cli_batch import is_queue, run_queue
-from .cli_options import (
+from ..engine.contract.errors import RequestError
+from .adaptation import adapt_scenes
+from .batch import is_queue, run_queue
+from .options import (
     AdaptOptions,
     BackendOptions,
     EncoderOptions,
@@ -22,14 +23,13 @@ from .cli_options import (
     record_options,
     refuse_without,
 )
-from .cli_preview import write_preview
-from .cli_progress import ProgressOptions, RunEvents, show_frames
-from .engine.contract.errors import RequestError
+from .preview import write_preview
+from .progress import ProgressOptions, RunEvents, show_frames
 from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
-    from .engine.pipeline.report import Report
-    from .engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.report import Report
+    from ..engine.pipeline.request import UpscaleRequest
 
 
 @record_options
@@ -84,8 +84,8 @@ def upscale(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Enlarge videos and raise their frame rate."""
-    from .engine.media.pipes import is_pipe
-    from .engine.pipeline.request import UpscaleRequest
+    from ..engine.media.pipes import is_pipe
+    from ..engine.pipeline.request import UpscaleRequest
 
     if as_json and output is not None and is_pipe(output):
         answers.json_on = err  # stdout has the video
@@ -134,9 +134,9 @@ def _upscale_one(
     as_json: bool,
 ) -> None:
     """Upscale one input, show the progress and print the report."""
-    from .engine.media.pipes import is_pipe
-    from .engine.pipeline.resume import upscale_resumable
-    from .engine.pipeline.run import upscale as run
+    from ..engine.media.pipes import is_pipe
+    from ..engine.pipeline.resume import upscale_resumable
+    from ..engine.pipeline.run import upscale as run
 
     name = plain(Path(request.input).name)
     to_pipe = request.output is not None and is_pipe(request.output)

@@ -44,8 +44,8 @@ def import_(
     The bundle's graphs are compared with the original. Files that contain code are refused.
     """
     with training_extra("import"):
-        from .export.image_onnx import OnnxOptions
-        from .export.importer import ImportOptions, import_weights
+        from ..export.image_onnx import OnnxOptions
+        from ..export.importer import ImportOptions, import_weights
 
         options = ImportOptions(licence, source, halo, flow_scale, OnnxOptions(scale, value_range, layout))
         for sentence in import_weights(weights, output, options, overwrite):

@@ -6,24 +6,24 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli_compare import fill_page, print_page
-from .cli_progress import RunEvents, show_frames
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .compare import fill_page, print_page
+from .progress import RunEvents, show_frames
 from .terminal import interruptible, note, plain, progress_bar
 
 if TYPE_CHECKING:
-    from .engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.request import UpscaleRequest
 
 _SECONDS = 5
 
 
 def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_json: bool) -> None:
     """Upscale the seconds of a request's input in which most moves, and write a page of them."""
-    from .engine.compare.page import MOST_FRAMES, check_page
-    from .engine.media.options import ReadOptions
-    from .engine.media.pipes import is_pipe
-    from .engine.media.reader import open_reader
-    from .engine.pipeline.run import open_input, upscale
+    from ..engine.compare.page import MOST_FRAMES, check_page
+    from ..engine.media.options import ReadOptions
+    from ..engine.media.pipes import is_pipe
+    from ..engine.media.reader import open_reader
+    from ..engine.pipeline.run import open_input, upscale
 
     if is_pipe(request.input):
         raise RequestError("A preview reads the video twice, and a pipe can be read once: save it to a file first.")
@@ -58,12 +58,12 @@ def _liveliest(request: "UpscaleRequest", name: str, folder: Path) -> "tuple[Ups
 
     A picture is its own part.
     """
-    from .engine.compare.motion import liveliest
-    from .engine.compare.page import MOST_FRAMES
-    from .engine.contract.bundle import find_bundles
-    from .engine.media.image_files import is_images
-    from .engine.pipeline.quantities import read_factor, read_seconds
-    from .engine.pipeline.run import open_input
+    from ..engine.compare.motion import liveliest
+    from ..engine.compare.page import MOST_FRAMES
+    from ..engine.contract.bundle import find_bundles
+    from ..engine.media.image_files import is_images
+    from ..engine.pipeline.quantities import read_factor, read_seconds
+    from ..engine.pipeline.run import open_input
 
     if Path(request.input).is_file() and is_images(request.input):
         return replace(request, output=folder / "preview.png"), name

@@ -35,8 +35,8 @@ def triton(
     as_json: Annotated[bool, typer.Option("--json", help="Print the models as JSON.")] = False,
 ) -> None:
     """Write a bundle's models as a repository for the Triton inference server."""
-    from .engine.backends.remote.repository import write_repository
-    from .engine.contract.bundle import find_bundles
+    from ..engine.backends.remote.repository import write_repository
+    from ..engine.contract.bundle import find_bundles
 
     with interruptible("nothing was written"):
         models = write_repository(

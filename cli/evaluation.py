@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_options import BackendOptions, record_options
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .options import BackendOptions, record_options
 from .terminal import complain, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .engine.backends.options import Backend
-    from .engine.compare.page import ComparisonPage
-    from .engine.contract.bundle import Bundle
-    from .training.evaluation import OnFrames, UpscaleClip
+    from ..engine.backends.options import Backend
+    from ..engine.compare.page import ComparisonPage
+    from ..engine.contract.bundle import Bundle
+    from ..training.evaluation import OnFrames, UpscaleClip
 
 _WHEN = {"at": "at input times", "between": "between input times"}
 
@@ -72,9 +72,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Measure a bundle on clips: PSNR (dB) and SSIM on luma, at input times and between, beside bicubic."""
-    from .engine.compare.page import check_page
-    from .engine.contract.bundle import find_bundles
-    from .engine.pipeline.plan import check_flow, default_factor, default_scale
+    from ..engine.compare.page import check_page
+    from ..engine.contract.bundle import find_bundles
+    from ..engine.pipeline.plan import check_flow, default_factor, default_scale
 
     if output and not output.parent.is_dir():
         raise RequestError(f"The folder {output.parent} for the scores does not exist: create it first.")
@@ -83,9 +83,9 @@ def evaluate(
     record, bundles = backend.record(), find_bundles(bundle)
     check_flow(bundles, flow)
     with training_extra():
-        from .training.clips import find_clips
-        from .training.evaluation import Protocol
-        from .training.evaluation import evaluate as run
+        from ..training.clips import find_clips
+        from ..training.evaluation import Protocol
+        from ..training.evaluation import evaluate as run
 
         devices: set[str] = set()
         protocol = Protocol(
@@ -128,10 +128,10 @@ def upscale_clip(
     bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | None, devices: set[str]
 ) -> "UpscaleClip":
     """Return the function that evaluation judges; it adds the name of its device to `devices`."""
-    from .engine.contract.picture import to_float
-    from .engine.contract.windows import one_scene
-    from .engine.pipeline.chain import Chain
-    from .engine.pipeline.plan import plan_passes
+    from ..engine.contract.picture import to_float
+    from ..engine.contract.windows import one_scene
+    from ..engine.pipeline.chain import Chain
+    from ..engine.pipeline.plan import plan_passes
 
     def upscale(frames: "Iterable[np.ndarray]", factor: int, size: tuple[int, int]) -> "Iterator[np.ndarray]":
         first = next(stream := iter(frames))
@@ -147,8 +147,8 @@ def upscale_clip(
 
 def _begin_page(clip: Path, bundle: str) -> "ComparisonPage":
     """Return the page on which the frames of a clip will be."""
-    from .engine.compare.page import MOST_FRAMES, ComparisonPage, Side
-    from .engine.media.reader import describe
+    from ..engine.compare.page import MOST_FRAMES, ComparisonPage, Side
+    from ..engine.media.reader import describe
 
     rate = Fraction(25) if clip.is_dir() else Fraction(describe(clip)["rate"])
     sides = [Side("bicubic", "blended in time"), Side(bundle), Side(clip.name, "the truth")]
@@ -167,7 +167,7 @@ def _add_to_page(page: "ComparisonPage") -> "OnFrames":
 
 
 def _print_scores(scores: dict[str, Any]) -> None:
-    from .training.evaluation import METHODS
+    from ..training.evaluation import METHODS
 
     table = Table("clip", "frames", *(f"{m} PSNR dB / SSIM" for m in METHODS), box=None)
     for when, description in _WHEN.items():

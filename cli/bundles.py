@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .cli_options import refuse_without
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .options import refuse_without
 from .terminal import headline, interruptible, out, plain, progress_bar, read_size
 
 if TYPE_CHECKING:
-    from .engine.contract.bundle import Bundle
+    from ..engine.contract.bundle import Bundle
 
 
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
     """List the bundles that have a name: those in this package, and the installed ones."""
-    from .engine.contract.bundle import Bundle, named_bundles
+    from ..engine.contract.bundle import Bundle, named_bundles
 
     bundles = {name: Bundle.load(folder) for name, folder in named_bundles().items()}
     if as_json:
@@ -38,7 +38,7 @@ def install(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace bundles of the same name.")] = False,
 ) -> None:
     """Install bundles for this user, who can then name them as those in the package."""
-    from .engine.contract.archive import install as install_archive
+    from ..engine.contract.archive import install as install_archive
 
     for archive in archives:
         for bundle in install_archive(archive, overwrite):
@@ -51,8 +51,8 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write bundles to an archive for 'stvsr install'; engines are left out."""
-    from .engine.contract.archive import pack as pack_bundles
-    from .engine.contract.bundle import find_bundle
+    from ..engine.contract.archive import pack as pack_bundles
+    from ..engine.contract.bundle import find_bundle
 
     path = pack_bundles([find_bundle(name) for name in bundles], output, overwrite)
     out.print(f"{plain(path)}, {path.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
@@ -114,10 +114,10 @@ def compile_(
     as_json: Annotated[bool, typer.Option("--json", help="Print the engines as JSON.")] = False,
 ) -> None:
     """Compile a bundle's graphs into TensorRT engines, stored in the bundle."""
-    from .engine.backends.cuda_driver import local_target
-    from .engine.backends.tensorrt.engines import TARGETS, compile_bundle
-    from .engine.backends.tensorrt.library import installed_library
-    from .engine.contract.bundle import copy_bundle, find_bundle, new_bundle
+    from ..engine.backends.cuda_driver import local_target
+    from ..engine.backends.tensorrt.engines import TARGETS, compile_bundle
+    from ..engine.backends.tensorrt.library import installed_library
+    from ..engine.contract.bundle import copy_bundle, find_bundle, new_bundle
 
     if output is None:
         refuse_without("--output", {"--overwrite": overwrite})

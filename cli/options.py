@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
 from .terminal import read_pairs
 
 if TYPE_CHECKING:
-    from .engine.backends.options import Backend
+    from ..engine.backends.options import Backend
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -107,7 +107,7 @@ class BackendOptions:
 
     def record(self) -> "Backend":
         """Return the engine's record. Raises BackendError for options that contradict each other."""
-        from .engine.backends.options import Backend
+        from ..engine.backends.options import Backend
 
         return Backend(
             kind=self.backend,  # type: ignore[arg-type]  # validated by Backend
@@ -173,7 +173,7 @@ class FrameOptions:
 
     def values(self) -> dict[str, Any]:
         """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
-        from .engine.pipeline.quantities import read_factor, read_rate, read_scale, read_size
+        from ..engine.pipeline.quantities import read_factor, read_rate, read_scale, read_size
 
         if self.size is not None:
             read_size(self.size)  # raises; the size may depend on the video
@@ -220,7 +220,7 @@ class PartOptions:
 
     def values(self) -> dict[str, Any]:
         """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
-        from .engine.pipeline.quantities import read_factor, read_seconds
+        from ..engine.pipeline.quantities import read_factor, read_seconds
 
         given: dict[str, Any] = {
             "start": None if self.start is None else read_seconds(self.start),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from .cli_options import refuse_without
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
+from .options import refuse_without
 from .terminal import answers, err
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from .engine.pipeline.batch import Outcome
-    from .engine.pipeline.report import Progress, Report
-    from .engine.pipeline.request import UpscaleRequest
+    from ..engine.pipeline.batch import Outcome
+    from ..engine.pipeline.report import Progress, Report
+    from ..engine.pipeline.request import UpscaleRequest
 
 _KINDS = ("bar", "json", "none")
 _LEVELS = ("debug", "info", "warning", "error")
@@ -87,14 +87,14 @@ class ProgressOptions:
     def divert_native_lines(self) -> None:
         """Keep lines of FFmpeg and the encoders off standard error: without a log file they are discarded."""
         if not answers.native_lines_diverted:
-            from .engine.media.native_lines import divert_native_lines
+            from ..engine.media.native_lines import divert_native_lines
 
             answers.native_lines_diverted = True
             answers.opened.enter_context(divert_native_lines(Path(os.devnull), "error"))
 
     def _open_log(self, file: Path) -> None:
         """Append events and native lines to a file until the command ends."""
-        from .engine.media.native_lines import divert_native_lines
+        from ..engine.media.native_lines import divert_native_lines
 
         try:
             handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")

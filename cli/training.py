@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
 from .terminal import err, headline, interruptible, out, plain, progress_bar, read_pairs, training_extra
 
 if TYPE_CHECKING:
-    from .training.run import TrainingRun
+    from ..training.run import TrainingRun
 
 _META_TRAINED = ("adavsr", "adavsr-s")
 
@@ -45,9 +45,9 @@ def export(
         raise RequestError("Choose either --weights FILE or --untrained.")
     judged = _read_scores(scores) if scores else {}
     with training_extra():
-        from .export.exporter import export_bundle
-        from .training.checkpoints import load_weights, random_weights
-        from .training.networks.registry import configured, find_network
+        from ..export.exporter import export_bundle
+        from ..training.checkpoints import load_weights, random_weights
+        from ..training.networks.registry import configured, find_network
 
         entry, changes = find_network(network), read_pairs(config or [])
         trained, training = (
@@ -185,8 +185,8 @@ def train(
     if meta and not meta_trained:
         raise RequestError(f"--meta is for {' and '.join(_META_TRAINED)}, not for {network}: leave it out.")
     with training_extra():
-        from .training.data import Sampling
-        from .training.run import Schedule, TrainingRun, find_device
+        from ..training.data import Sampling
+        from ..training.run import Schedule, TrainingRun, find_device
 
         schedule = Schedule(
             steps=steps,
@@ -232,12 +232,12 @@ def _train_one(
 ) -> None:
     import torch
 
-    from .engine.contract.manifest import FixedFactors
-    from .engine.pipeline.flow import picture_flow
-    from .training.checkpoints import build_network, load_matching
-    from .training.data import takes_compressed
-    from .training.networks.registry import configured, find_network
-    from .training.trainer import Trainer
+    from ..engine.contract.manifest import FixedFactors
+    from ..engine.pipeline.flow import picture_flow
+    from ..training.checkpoints import build_network, load_matching
+    from ..training.data import takes_compressed
+    from ..training.networks.registry import configured, find_network
+    from ..training.trainer import Trainer
 
     entry = configured(find_network(network), config)
     torch.manual_seed(run.schedule.seed)
@@ -268,9 +268,9 @@ def _train_one(
 
 def _penalties(perceptual: Path | None, motion: Path | None) -> list[tuple[Any, float]]:
     """Load the networks of further losses, each with its weight."""
-    from .training.checkpoints import load_weights, read_state_dict
-    from .training.networks.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
-    from .training.networks.registry import find_network
+    from ..training.checkpoints import load_weights, read_state_dict
+    from ..training.networks.losses import PENALTY_WEIGHT, MotionConsistency, Perceptual
+    from ..training.networks.registry import find_network
 
     penalties: list[tuple[Any, float]] = []
     if perceptual:
@@ -282,8 +282,8 @@ def _penalties(perceptual: Path | None, motion: Path | None) -> list[tuple[Any, 
 
 
 def _train_adavsr(network: str, run: "TrainingRun", meta: dict[str, str], no_progress: bool) -> None:
-    from .training.meta_trainer import MetaSchedule, train_adavsr
-    from .training.networks.registry import find_network, with_changes
+    from ..training.meta_trainer import MetaSchedule, train_adavsr
+    from ..training.networks.registry import find_network, with_changes
 
     suffix = network.removeprefix("adavsr")
     schedule = with_changes(MetaSchedule(seed=run.schedule.seed), meta, "meta-training")

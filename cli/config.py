@@ -14,8 +14,8 @@ import typer
 from rich.table import Table
 from typer.core import TyperCommand
 
-from .engine.contract.errors import RequestError
-from .engine.contract.files import read_file
+from ..engine.contract.errors import RequestError
+from ..engine.contract.files import read_file
 from .terminal import out, plain
 
 COMMANDS = ("upscale", "batch", "serve")

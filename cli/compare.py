@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .engine.contract.errors import RequestError
+from ..engine.contract.errors import RequestError
 from .terminal import headline, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from .engine.compare.page import ComparisonPage
-    from .engine.media.frame import FrameReader
+    from ..engine.compare.page import ComparisonPage
+    from ..engine.media.frame import FrameReader
 
 
 def compare(
@@ -48,9 +48,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the mean scores as JSON.")] = False,
 ) -> None:
     """Compare videos or pictures on one page: a slider, a temporal profile, differences, PSNR and SSIM over time."""
-    from .engine.compare.page import check_page
-    from .engine.media.reader import open_reader
-    from .engine.pipeline.quantities import read_rate, read_seconds
+    from ..engine.compare.page import check_page
+    from ..engine.media.reader import open_reader
+    from ..engine.pipeline.quantities import read_rate, read_seconds
 
     if len(sources) not in (2, 3):
         raise RequestError(f"Name two videos, or two and the truth, and not {len(sources)}.")
@@ -68,9 +68,9 @@ def compare(
 
 def _open(source: str, rate: Fraction | None, start: Fraction, open_reader: Any) -> "FrameReader":
     """Open a part of a video, or images."""
-    from .engine.media.image_files import is_images
-    from .engine.media.options import ReadOptions
-    from .engine.media.part import Part
+    from ..engine.media.image_files import is_images
+    from ..engine.media.options import ReadOptions
+    from ..engine.media.part import Part
 
     is_picture = Path(source).is_file() and is_images(source)
     part = Part(start, None, None, Fraction(1)) if start and not is_picture else None
@@ -93,8 +93,8 @@ def fill_page(
     progress: "Progress",
 ) -> "ComparisonPage":
     """Compare videos in step, and return the page with at most so many frames."""
-    from .engine.compare.in_step import fastest, frames_in_step, largest
-    from .engine.compare.page import ComparisonPage, Side
+    from ..engine.compare.in_step import fastest, frames_in_step, largest
+    from ..engine.compare.page import ComparisonPage, Side
 
     driver = fastest(readers).info
     count = min(most, driver.frames or most)
