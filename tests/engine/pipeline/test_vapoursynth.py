@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stvsr
-from stvsr import Backend, BackendError, RequestError, Upscaler
+from stvsr import Backend, RequestError, Upscaler
 from stvsr.engine.contract.picture import to_float
 from stvsr.engine.contract.windows import InputFrame
 
@@ -150,7 +150,8 @@ def clip_of_size(pictures: np.ndarray) -> Any:
 def test_cuts_are_those_of_the_properties_or_found(tmp_path: Path, pictures: np.ndarray) -> None:
     """Properties that name no cut are believed; without them cuts are found, unless the threshold forbids it."""
     folder = write_pair(tmp_path / "toy")
-    frames = {starts: expected(folder, to_float(pictures), Fraction(2), starts) for starts in (STARTS, ())}
+    both: tuple[tuple[int, ...], ...] = (STARTS, ())
+    frames = {starts: expected(folder, to_float(pictures), Fraction(2), starts) for starts in both}
     assert (frames[STARTS] != frames[()]).any()
     cases: tuple[tuple[Any, dict[str, Any], tuple[int, ...]], ...] = (
         (clip_of(pictures, vs.RGB48, ()), {}, ()),
@@ -228,12 +229,6 @@ def test_an_error_of_a_frame_is_vapoursynths(tmp_path: Path, pictures: np.ndarra
     with pytest.raises(vs.Error, match="the source is damaged"):
         result.get_frame(16)
     assert read(result, 30).shape == (3, 2 * H, 2 * W)
-
-
-def test_vapoursynth_is_not_needed_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "vapoursynth", None)
-    with pytest.raises(BackendError, match=r'pip install "stvsr\[vapoursynth\]"'):
-        stvsr.vapoursynth.upscale(None)
 
 
 def test_the_module_does_not_hide_vapoursynth() -> None:
