@@ -233,7 +233,7 @@ class PartOptions:
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options of reading the input: fields, damage and repeated frames."""
+    """Options of reading the input: fields, damage, decoding units and repeated frames."""
 
     deinterlace: Annotated[
         str,
@@ -250,6 +250,13 @@ class SourceOptions:
         str,
         typer.Option(help="Damaged frames: stop with an error, repeat the frame before, or skip them; times are kept."),
     ] = "stop"
+    hwaccel: Annotated[
+        str,
+        typer.Option(
+            help="Decoding by an NVIDIA GPU: none, auto, or cuda (with a warning where the CPU decodes). Frames are the"
+            " same, but not all damage is found."
+        ),
+    ] = "none"
     dedup: Annotated[
         bool,
         typer.Option(
@@ -263,6 +270,7 @@ class SourceOptions:
             "deinterlace": self.deinterlace,
             "field_rate": self.field_rate,
             "on_damage": self.on_damage,
+            "hwaccel": self.hwaccel,
             "dedup": self.dedup,
         }
 

@@ -25,6 +25,8 @@ COMMANDS = [
 
 @pytest.mark.parametrize("block", CODE)
 def test_python_code_runs(block: str, tmp_path: Path) -> None:
+    if "import vapoursynth" in block:
+        pytest.importorskip("vapoursynth", reason="VapourSynth is not installed: pip install vapoursynth")
     run_block(block, tmp_path)
 
 

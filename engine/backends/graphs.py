@@ -114,9 +114,11 @@ class OrtGraphs(Graphs):
         threads: int | None,
         precision: Precision = "fp32",
         time_limit_s: float | None = None,
+        *,
+        captures: bool = True,
     ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads, self._time_limit_s = threads, time_limit_s
+        self._threads, self._time_limit_s, self._captures = threads, time_limit_s, captures
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -158,7 +160,9 @@ class OrtGraphs(Graphs):
                 entry.inputs, dict(zip(names, key.shapes, strict=True))
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
-        return OrtSession(graph, self.device, self._threads, self.precision, fixed, self._time_limit_s)
+        return OrtSession(
+            graph, self.device, self._threads, self.precision, fixed, self._time_limit_s, captures=self._captures
+        )
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
@@ -261,12 +265,14 @@ def ignore_warnings(sentence: str) -> None:
     """Discard a warning."""
 
 
-def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings) -> Graphs:
+def open_graphs(
+    bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings, *, captures: bool = True
+) -> Graphs:
     """Open a bundle's graphs; without a `backend`, by the fastest one of this machine.
 
-    `warn` receives a sentence for each engine that cannot be used and is built again, and for a GPU that "auto" leaves
-    idle. Raises BackendError if the
-    backend or the device is not available, BundleError if a graph cannot be loaded.
+    `captures` is that of `OrtSession`. `warn` receives a sentence for each engine that cannot be used and is built
+    again, and for a GPU that "auto" leaves idle. Raises BackendError if the backend or the device is not available,
+    BundleError if a graph cannot be loaded.
     """
     backend = backend or Backend()
     if backend.kind == "remote":
@@ -278,7 +284,7 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
             precision = backend.precision_on_gpu(bundle.manifest)
-            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s)
+            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s, captures=captures)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"

@@ -35,6 +35,7 @@ _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
 OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+_OPENING = threading.Lock()  # while one thread opens a session on a GPU, stdout and the log level are of the process
 _Opened = TypeVar("_Opened")
 
 
@@ -70,7 +71,8 @@ class OrtSession(Closing):
 
     On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device. There products are
     rounded to TF32 at the precision "tf32"; float16 is a matter of the graph's own types. Runs of fixed shapes are
-    captured as a CUDA graph, if ONNX Runtime can compute every node of the graph on the GPU. A run that takes more than
+    captured as a CUDA graph, if `captures` allows it and ONNX Runtime can compute every node of the graph on the GPU:
+    during a capture no other thread of the process may allocate memory on any GPU. A run that takes more than
     `time_limit_s` seconds is ended.
     Raises BackendError if ONNX Runtime cannot use the GPU or for such a run, BundleError if it cannot load or compute
     the graph.
@@ -84,6 +86,8 @@ class OrtSession(Closing):
         precision: Precision = "fp32",
         fixed: FixedShapes | None = None,
         time_limit_s: float | None = None,
+        *,
+        captures: bool = True,
     ) -> None:
         ort = import_onnxruntime()
         self._ort, self._graph, self._time_limit_s = ort, _describe(graph), time_limit_s
@@ -94,7 +98,7 @@ class OrtSession(Closing):
             self._session = _create(ort, graph, _options(ort, threads, fixed), ["CPUExecutionProvider"])
         else:
             self._open_plain = functools.partial(_open_cuda, ort, graph, threads, fixed, self.device, precision)
-            if fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
+            if captures and fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
                 with contextlib.suppress(BackendError):
                     self._session, self.captured = self._open_plain(capture=True), True
             if not self.captured:
@@ -285,7 +289,6 @@ def _open_cuda(
     failed = BackendError(f"ONNX Runtime cannot use device '{device.name}' here: {_CUDA_REMEDY}.")
     if not cuda_is_offered():
         raise failed
-    ort.set_default_logger_severity(_FATAL)
     provider = {
         "device_id": device.index,
         "user_compute_stream": str(device.streams[0].ptr),
@@ -293,15 +296,17 @@ def _open_cuda(
         "enable_cuda_graph": str(int(capture)),
         **_FASTEST,
     }
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
-        providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-        session = _create(ort, graph, _options(ort, threads, fixed), providers)
-    except BundleError as error:
-        raise failed from error
-    finally:
-        ort.set_default_logger_severity(_ERROR)
+    with _OPENING:
+        ort.set_default_logger_severity(_FATAL)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
+            providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            session = _create(ort, graph, _options(ort, threads, fixed), providers)
+        except BundleError as error:
+            raise failed from error
+        finally:
+            ort.set_default_logger_severity(_ERROR)
     if "CUDAExecutionProvider" not in session.get_providers():
         raise failed
     return session

@@ -26,7 +26,8 @@ class DeviceQueue(Closing):
     """Computes windows on one device, several in flight on a GPU. A context manager that holds the open graphs.
 
     `bundle`, `tile`, `flow`, `batch` and `clock` are those of `Upscaler`, and `backend` names one device. `warn`
-    receives what differs from the request, in sentences. Raises BackendError, BundleError.
+    receives what differs from the request, in sentences. `alone` is false if other threads use a GPU at the same time.
+    Raises BackendError, BundleError.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class DeviceQueue(Closing):
         batch: int,
         warn: Warn,
         clock: StageClock | None = None,
+        *,
+        alone: bool,
     ) -> None:
-        self.bundle = bundle
+        self.bundle, self._alone = bundle, alone
         self._requested, self._flow, self._batch, self._warn, self._clock = backend, flow, batch, warn, clock
         self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
@@ -133,7 +136,7 @@ class DeviceQueue(Closing):
         return True
 
     def _open_graphs(self, backend: Backend) -> Graphs:
-        graphs = open_graphs(self.bundle, backend, self._warn)
+        graphs = open_graphs(self.bundle, backend, self._warn, captures=self._alone)
         return graphs if self._clock is None else TimedGraphs(graphs, self._clock)
 
     def _open_runner(self) -> SharedRunner:

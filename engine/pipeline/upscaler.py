@@ -61,8 +61,9 @@ class Upscaler(Closing):
             for one in backends:
                 # The same kind on every device, or frames would differ by rounding.
                 one = replace(one, kind=self.backend) if self.queues else one
-                warn = self._warn(one.device if len(backends) > 1 else None)
-                queue = DeviceQueue(self.bundle, one, tile, flow, batch, warn, clock)
+                alone = len(backends) == 1
+                warn = self._warn(None if alone else one.device)
+                queue = DeviceQueue(self.bundle, one, tile, flow, batch, warn, clock, alone=alone)
                 self.queues.append(opened.enter_context(queue))
             opened.pop_all()
         self._spreading = Spreading(self.queues)

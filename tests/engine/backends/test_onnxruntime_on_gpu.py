@@ -62,6 +62,12 @@ def test_capture_can_be_turned_off(ort: FakeOrt, toy: Bundle, monkeypatch: pytes
     assert {provider["enable_cuda_graph"] for provider in ort.opened} == {"0"}
 
 
+def test_no_graph_is_captured_beside_other_threads(ort: FakeOrt, toy: Bundle) -> None:
+    with open_graphs(toy, GPU, captures=False) as graphs:
+        graphs.run("encoder", {"frames": np.ones((1, 2, 3, 8, 8), np.float32)})
+    assert [provider["enable_cuda_graph"] for provider in ort.opened] == ["0", "0"]
+
+
 def test_results_of_a_captured_graph_outlive_the_next_run(ort: FakeOrt, toy: Bundle) -> None:
     first, second = (np.full((1, 2, 3, 8, 8), value, np.float32) for value in (0.25, 0.75))
     with open_graphs(toy, GPU) as graphs:
