@@ -93,9 +93,6 @@ def train(
             help="Clips of more rows are made smaller, to hide their compression.", min=16, show_default="none"
         ),
     ] = None,
-    synthetic: Annotated[
-        int, typer.Option(help="Clips of moving shapes with sharp edges to train on besides.", min=0)
-    ] = 0,
     steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)] = 40_000,
     stage_two_at: Annotated[
         int | None,
@@ -203,7 +200,6 @@ def train(
         run = TrainingRun(
             data=tuple(data),
             lines=lines,
-            synthetic=synthetic,
             folder=output or Path("runs") / network,
             validation=validation,
             cache=cache,
