@@ -126,8 +126,8 @@ class DeformConv:
     def pack(self, weight: Any) -> Any:
         """Reorder a weight, in NumPy or CuPy, to the order in which the kernel reads it: once per network.
 
-        weight: (O, C / groups, kh, kw), of the features' dtype. Returns (groups, depth, rows) of that dtype, padded with
-        zeros. Raises ValueError for another shape.
+        weight: (O, C / groups, kh, kw), of the features' dtype. Returns (groups, depth, rows) of that dtype, padded
+        with zeros. Raises ValueError for another shape.
         """
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel)
         if weight.shape != shape:

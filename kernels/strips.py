@@ -1,8 +1,9 @@
 """Features in strips: planes of neighbouring channels side by side, which kernels read by vectors of 16 bytes.
 
-A strip of NCHW features is a plane whose pixels hold its channels one after another. Threads whose pixels are neighbours
-then read neighbouring packets, whether all channels move together (warping) or each group of them (deformable
-convolutions); with all channels of a pixel side by side (NHWC) the groups would read a cache line for each thread.
+A strip of NCHW features is a plane whose pixels hold its channels one after another. Threads whose pixels are
+neighbours then read neighbouring packets, whether all channels move together (warping) or each group of them
+(deformable convolutions); with all channels of a pixel side by side (NHWC) each thread of a group would read a cache
+line of its own.
 """
 
 from typing import Any
@@ -26,8 +27,8 @@ def strip_count(channels: int, run_channels: int, width: int) -> int:
 def to_strips(features: Any, run_channels: int, width: int) -> Any:
     """Put the channels of features side by side in strips.
 
-    features: (B, C, H, W), float32 or float16, with C a multiple of `run_channels`. width: channels of a strip; the last
-    one of a run is padded with zeros. Returns (B, S, H, W, width) of the features' dtype.
+    features: (B, C, H, W), float32 or float16, with C a multiple of `run_channels`. width: channels of a strip; the
+    last one of a run is padded with zeros. Returns (B, S, H, W, width) of the features' dtype.
     """
     batch, channels, height, width_px = features.shape
     count = strip_count(channels, run_channels, width)

@@ -7,7 +7,7 @@ was measured.
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -32,8 +32,8 @@ V = TypeVar("V", bound=Variant)
 def choose(kernel: str, candidates: Sequence[V], like: Any) -> V:
     """Return the variant of a kernel for the card that holds an array; the first one on the CPU.
 
-    kernel: the key of the table, with the dtype: "deform_conv float16". A recorded variant that the kernel does not have
-    any more is ignored.
+    kernel: the key of the table, with the dtype: "deform_conv float16". A recorded variant that the kernel does not
+    have any more is ignored.
     """
     if isinstance(like, np.ndarray):
         return candidates[0]
@@ -79,11 +79,6 @@ def write_table(table: Mapping[str, Any], path: Path = TABLE) -> None:
 def text_of(variant: Variant) -> str:
     """Return a variant in one line: "pixels 64, depth 32"."""
     return ", ".join(f"{name} {value}" for name, value in variant._asdict().items())
-
-
-def unique(defines: Iterable[launcher.Defines]) -> tuple[launcher.Defines, ...]:
-    """Return sets of defines without repetition, for the `VARIANTS` of a kernel."""
-    return tuple(dict.fromkeys(defines))
 
 
 @functools.cache
