@@ -208,7 +208,7 @@ class DeformConv:
             out[...] = 0 if bias is None else bias[:, None, None]
             return out
 
-        variant = variant or variants.choose(self.key(x.dtype), self.candidates(x.dtype), x)
+        variant = variant or variants.choose(self.key(x.dtype), self.candidates(x.dtype), launcher.card_of(x))
         x = x if in_strips else self.pack_features(x)
         x, packed = (array if launcher.is_aligned(array) else array.copy() for array in (x, packed))
         pairs = (*self.kernel, *self.stride, *self.padding, *self.dilation)

@@ -41,6 +41,11 @@ def card() -> Card:
     return _card(_device())
 
 
+def card_of(array: Any) -> Card | None:
+    """Return the kind of the current device for a CuPy array, None for a NumPy array."""
+    return None if isinstance(array, np.ndarray) else card()
+
+
 def dtype_define(dtype: Any) -> tuple[str, str]:
     """Return the define that names a dtype. Raises ValueError unless it is float32 or float16."""
     if np.dtype(dtype) not in DTYPES:

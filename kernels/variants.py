@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
-from . import launcher
 from .launcher import Card
 
 TABLE = Path(__file__).with_suffix(".json")
@@ -29,15 +26,13 @@ class Variant(Protocol):
 V = TypeVar("V", bound=Variant)
 
 
-def choose(kernel: str, candidates: Sequence[V], like: Any) -> V:
-    """Return the variant of a kernel for the card that holds an array; the first one on the CPU.
+def choose(kernel: str, candidates: Sequence[V], card: Card | None) -> V:
+    """Return the variant of a kernel for a card; the first one without a card.
 
     kernel: the key of the table, with the dtype: "deform_conv float16". A recorded variant that the kernel does not
     have any more is ignored.
     """
-    if isinstance(like, np.ndarray):
-        return candidates[0]
-    recorded = recorded_for(launcher.card(), _stored()).get(kernel)
+    recorded = recorded_for(card, _stored()).get(kernel) if card else None
     return next((variant for variant in candidates if variant._asdict() == recorded), candidates[0])
 
 

@@ -127,7 +127,9 @@ def warp(
     axes = (axis(height, align_corners, grid_limit), axis(width, align_corners, grid_limit))
     vector = _VECTOR_BYTES // features.dtype.itemsize
     if planar:
-        variant = variant or variants.choose(variant_key(features.dtype, count), PLANAR_VARIANTS, features)
+        variant = variant or variants.choose(
+            variant_key(features.dtype, count), PLANAR_VARIANTS, launcher.card_of(features)
+        )
         function = "warp_strips" if variant.strips else "warp_planes"
         geometry = planes_launch(batch, channels, out_height, out_width, variant)
         features = to_strips(features, channels, vector) if variant.strips else features

@@ -1,9 +1,11 @@
 """Measurements of the kernels at the sizes of networks, next to PyTorch's operators and the floor of the device."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
+from stvsr.kernels import launcher, variants
 
 from .bench import Bench
 from .cases import CASES, DTYPES, Case
@@ -42,13 +44,16 @@ def measure(bench: Bench, kernel: str) -> None:
         with bench.guarded(_CASE_S, **fields):
             if case.truth is not None:
                 name = f"{kernel} {case.dtype}, {case.name}, beside PyTorch"
-                bench.check("kernels", name, partial(_compare, bench, case))
+                bench.check("kernels", name, partial(compare, bench, case, case.call, torch_result(bench, case)))
             bench.record(**fields, **_figures(bench, case))
 
 
 def _figures(bench: Bench, case: Case) -> dict[str, Any]:
     timing = summary(bench.device_ms(case.call))
     figures: dict[str, Any] = {**timing, "host_ms": bench.host_ms(case.call)}
+    if case.key:
+        card = None if bench.dry_run else launcher.card()
+        figures["variant"] = variants.text_of(variants.choose(case.key, case.candidates, card))
     figures |= {"moved_bytes": case.moved_bytes, "operations": case.operations, "against": {}}
     for name, call in case.against.items():
         try:
@@ -73,13 +78,16 @@ def _figures(bench: Bench, case: Case) -> dict[str, Any]:
     return figures
 
 
-def _compare(bench: Bench, case: Case) -> dict[str, Any]:
-    """Compare the kernel's result with that of PyTorch in float32, without TF32."""
+def torch_result(bench: Bench, case: Case) -> Any:
+    """Return the result of PyTorch in float32, without TF32."""
     assert case.truth is not None
-    out = _tensor(bench, case.call())
     with bench.torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        truth = _tensor(bench, case.truth())
-    return compared(out, truth, *case.bounds[case.dtype])
+        return _tensor(bench, case.truth())
+
+
+def compare(bench: Bench, case: Case, call: Callable[[], Any], truth: Any) -> dict[str, Any]:
+    """Compare the result of a call with that of PyTorch."""
+    return compared(_tensor(bench, call()), truth, *case.bounds[case.dtype])
 
 
 def _tensor(bench: Bench, result: Any) -> Any:
