@@ -191,7 +191,7 @@ class DeformConv:
             raise ValueError(
                 f"x must be of shape (B, {self.in_channels}, H, W) or (B, {self.strips}, H, W, {_STRIP}), not {x.shape}"
             )
-        batch, height, width = x.shape[0], *x.shape[2:4]
+        batch, _, height, width = x.shape[:4]
         size = self.out_size(height, width)
         maps = self.offset_groups * self.taps
         shape = (batch, self.out_channels, *size)
@@ -213,8 +213,8 @@ class DeformConv:
         x, packed = (array if launcher.is_aligned(array) else array.copy() for array in (x, packed))
         pairs = (*self.kernel, *self.stride, *self.padding, *self.dilation)
         steps = self.packed_shape[1] // variant.depth
-        integers = (self.in_channels, height, width, *shape[1:], *pairs)
-        integers = (*integers, self.groups, self.offset_groups, self.run_channels, steps)
+        groups = (self.groups, self.offset_groups, self.run_channels)
+        integers = (self.in_channels, height, width, *shape[1:], *pairs, *groups, steps)
         launcher.launch(
             "deform_conv",
             variant.defines(x.dtype),

@@ -40,7 +40,7 @@ class Case:
     kernel: str
     name: str
     dtype: str
-    call: Callable[[], Any]
+    call: Callable[..., Any]
     against: dict[str, Callable[[], Any]]
     moved_bytes: int
     operations: int = 0

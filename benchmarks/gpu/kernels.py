@@ -1,5 +1,6 @@
 """Measurements of the kernels at the sizes of networks, next to PyTorch's operators and the floor of the device."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -40,12 +41,22 @@ def _product(bench: Bench, side: int, dtype: str) -> dict[str, Any]:
 def measure(bench: Bench, kernel: str) -> None:
     """Check and record every case of a kernel; the next case runs even if one fails."""
     for case in CASES[kernel](bench):
-        fields = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
+        fields: dict[str, Any] = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
         with bench.guarded(_CASE_S, **fields):
+            fields["first_s"] = round(_first_s(bench, case), 3)
             if case.truth is not None:
                 name = f"{kernel} {case.dtype}, {case.name}, beside PyTorch"
                 bench.check("kernels", name, partial(compare, bench, case, case.call, torch_result(bench, case)))
             bench.record(**fields, **_figures(bench, case))
+
+
+def _first_s(bench: Bench, case: Case) -> float:
+    """Return the seconds of the first call in this process: the kernel is compiled, or loaded from CuPy's cache."""
+    bench.sync()
+    began = time.perf_counter()
+    case.call()
+    bench.sync()
+    return time.perf_counter() - began
 
 
 def _figures(bench: Bench, case: Case) -> dict[str, Any]:

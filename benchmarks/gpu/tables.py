@@ -108,11 +108,24 @@ def _command(lines: Sequence[Line]) -> str:
     for line in lines:
         if "fps" not in line:
             continue
-        busy = [f"{line[f'{stage}_seconds']:.1f}" for stage in ("decode", "inference", "encode")]
+        busy = [
+            f"{line[f'{stage}_seconds']:.1f}" for stage in ("decode", "inference", "encode", "opening", "first_run")
+        ]
         cells = [line["network"], line["case"], line["backend"], line["used"], f"{line['seconds']:.1f}"]
         rows.append([*cells, f"{line['fps']:.1f}", *busy, line.get("goal", "")])
-    head = ["command", "case", "backend", "precision", "s", "frames/s", "decoding, s", "network, s", "encoding, s"]
-    return _table([*head, "goal"], rows)
+    head = [
+        "command",
+        "case",
+        "backend",
+        "precision",
+        "s",
+        "frames/s",
+        "decoding, s",
+        "network, s",
+        "encoding, s",
+        "opening, s",
+    ]
+    return _table([*head, "first runs, s", "goal"], rows)
 
 
 def _gaps(lines: Sequence[Line]) -> str:

@@ -32,9 +32,9 @@ class UpscalerPool(Closing):
         with self._lock:
             if key not in self._open:
                 self._open[key] = Upscaler(bundle, backend, tile=tile, flow=flow, batch=self._batch)
+            elif not self._users[key]:
+                self._open[key].begin_run()
             self._open.move_to_end(key)
-            if not self._users[key]:
-                self._open[key].warnings.clear()  # those of an earlier run
             self._users[key] += 1
             self._trim()
             return self._open[key]

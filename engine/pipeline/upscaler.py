@@ -12,6 +12,7 @@ import numpy as np
 from ..backends.device import drain
 from ..backends.graphs import Graphs, open_graphs
 from ..backends.options import Backend
+from ..backends.preparation import Preparation
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
 from ..contract.errors import DeviceMemoryError, NonFiniteError, RequestError
@@ -66,6 +67,17 @@ class Upscaler(Closing):
     def precision(self) -> Precision:
         """The precision of products; it changes to tf32 if fp16 turns out to be too small for the network's values."""
         return self._graphs.precision
+
+    @property
+    def preparation(self) -> Preparation:
+        """The time that the graphs took to open and for their first runs, since the last `begin_run`."""
+        return sum((graphs.preparation for graphs in (*self._retired, self._graphs)), Preparation())
+
+    def begin_run(self) -> None:
+        """Forget the warnings and the times of an earlier run."""
+        self.warnings.clear()
+        for graphs in (*self._retired, self._graphs):
+            graphs.preparation = Preparation()
 
     def frames(
         self,

@@ -271,6 +271,7 @@ def test_a_dry_run_measures_the_command(tmp_path: Path, monkeypatch: pytest.Monk
     assert gpu.main([str(tmp_path), "--dry-run", "--part", "command"]) == 0
     (line,) = (line for line in bench_in(tmp_path).lines() if line["part"] == "command")
     assert (line["case"], line["backend"], line["used"], line["frames_out"]) == ("64x48 to 256x192", "ort", "fp32", 3)
+    assert line["opening_seconds"] + line["first_run_seconds"] > 0
     assert "| edvr-s | 64x48 to 256x192 | ort | fp32 |" in (tmp_path / "gpu.md").read_text()
 
 

@@ -64,7 +64,9 @@ def test_a_table_survives_writing(tmp_path: Path) -> None:
 
 
 def test_the_package_has_a_table_whose_entries_are_measured() -> None:
-    known = {variant_key(dtype, count): PLANAR_VARIANTS for dtype in ("f4", "f2") for count in (1, 2)}
+    known: dict[str, tuple[Any, ...]] = {
+        variant_key(dtype, count): PLANAR_VARIANTS for dtype in ("f4", "f2") for count in (1, 2)
+    }
     for dtype in ("f4", "f2"):
         for outs in (64, 128):
             known[DeformConv(8, outs).key(dtype)] = DeformConv(8, outs).candidates(dtype)

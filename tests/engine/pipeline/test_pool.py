@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from stvsr import Backend, Bundle, one_scene
+from stvsr.engine.backends.preparation import Preparation
 from stvsr.engine.pipeline.chain import Chain
 from stvsr.engine.pipeline.plan import Pass
 from stvsr.engine.pipeline.pool import UpscalerPool
@@ -26,6 +27,8 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
         assert len(pool._open) == 3, "all are in use"
         for chain in chains:
             assert len(list(chain.frames(one_scene(frames)))) == 2
+            assert chain.preparation.opening_seconds > 0
+            assert chain.preparation.first_run_seconds > 0
         chains[1].close()
         chains[1].close()
         assert len(pool._open) == 2
@@ -37,4 +40,7 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
         assert list(pool._open.values()) == [first]
         assert pool.get(bundles[0], CPU, None, None) is first
         assert first.warnings == []
+        assert first.preparation == Preparation(), "it was open before this run"
+        assert len(list(first.frames(one_scene(frames), SIZE))) == 2
+        assert first.preparation == Preparation(), "its sessions ran before"
     pool.release(first)
