@@ -116,11 +116,17 @@ class DecoderWeights:
 
 
 def pack(
-    state: Mapping[str, np.ndarray], dtype: DTypeLike, *, official_sampling: bool, frame_upsample: int
+    state: Mapping[str, np.ndarray],
+    dtype: DTypeLike,
+    *,
+    official_sampling: bool,
+    frame_upsample: int,
+    ordered: bool | None = None,
 ) -> DecoderWeights:
     """Arrange the weights of a checkpoint, `feat_imnet.*`, `flow_imnet.*` and `encode_imnet.*`, for the kernels.
 
-    dtype: float32 or float16, that of the features too. Raises ValueError for layers of other widths than VideoINR's.
+    dtype: float32 or float16, that of the features too. ordered: the order of `DecoderWeights.ordered`, which only half
+    precision has; by default it has it. Raises ValueError for layers of other widths than VideoINR's.
     """
     nf = len(state["feat_imnet.net.3.bias"])
     widths = [
@@ -144,7 +150,7 @@ def pack(
     mix = np.concatenate([feat[: encoded + _FRAMES], of_flows, *of_colours], axis=1)
     # Inputs of the first product over target pixels: target features and frames, for the colours at both moments.
     flow_inputs = np.concatenate([flow[:nf], flow[nf + encoded :][:_FRAMES]])
-    ordered = np.dtype(dtype) == np.float16
+    ordered = np.dtype(dtype) == np.float16 if ordered is None else ordered
     colour_inputs = np.concatenate([colour[: 2 * nf], colour[2 * nf + 2 * encoded :][: 2 * _FRAMES]])
 
     def siren(name: str, first: list[np.ndarray], inputs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
