@@ -1,6 +1,7 @@
 """The settings of a training run."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..engine.contract.errors import BackendError, RequestError
 from .clips import cached_clip, find_clips
 from .data import Sampling
+from .dead_leaves import synthetic_clips
 
 # float32; float32 with products in TF32, on GPUs that have it; bfloat16 where autocast considers it safe.
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -55,6 +57,7 @@ class TrainingRun:
     validation: Path | None = None  # a clip or a folder of clips to validate on
     cache: Path | None = None  # folder of decoded clips; None: `cache` in the run's folder
     lines: int | None = None  # clips of more rows are made smaller
+    synthetic: int = 0  # clips of moving shapes to train on besides
     schedule: Schedule = field(default_factory=Schedule)
     sampling: Sampling = field(default_factory=Sampling)
     device: str = "cpu"  # of PyTorch: cpu or cuda:0
@@ -72,8 +75,12 @@ class TrainingRun:
         return self.cache or self.folder / "cache"
 
     def clip_files(self) -> list[Path]:
-        """Return the clips to train on. Raises MediaError as `find_clips` does."""
-        return find_clips(*(self.data if isinstance(self.data, tuple) else (self.data,)))
+        """Return the clips to train on, making the synthetic ones that the cache lacks.
+
+        Raises MediaError as `find_clips` does.
+        """
+        found = find_clips(*(self.data if isinstance(self.data, tuple) else (self.data,)))
+        return [*found, *synthetic_clips(self.cache_folder / "synthetic", self.synthetic, os.cpu_count() or 1)]
 
     def clips(self) -> list[NDArray[np.uint8]]:
         """Return the frames of the clips to train on, each (N, H, W, 3), decoding those that the cache lacks."""

@@ -130,11 +130,16 @@ class CudaDevice:
 
         return wait
 
-    def trim(self) -> None:
-        """Wait for all work, and free the memory that CuPy caches."""
-        with self._device:
+    def synchronize(self) -> None:
+        """Wait for all work that is queued on the device's streams."""
+        with self._device, translate_errors(self._cupy, self.name):
             for stream in (*self.streams, self._copies):
                 stream.synchronize()
+
+    def trim(self) -> None:
+        """Wait for all work, and free the memory that CuPy caches."""
+        self.synchronize()
+        with self._device:
             self._staged.clear()
             self._cupy.get_default_memory_pool().free_all_blocks()
 

@@ -15,9 +15,9 @@ from ..contract.errors import BackendError, BundleError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
 from . import fourier_field, videoinr_decoder
-from .choice import engines_unavailable
+from .choice import cuda_unavailable, engines_unavailable
 from .cuda import CudaDevice
-from .cuda_driver import local_target
+from .cuda_driver import device_name, local_target
 from .device import Array, Device
 from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
@@ -272,7 +272,8 @@ def ignore_warnings(sentence: str) -> None:
 def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings) -> Graphs:
     """Open a bundle's graphs; without a `backend`, by the fastest one of this machine.
 
-    `warn` receives a sentence for each engine that cannot be used and is built again. Raises BackendError if the
+    `warn` receives a sentence for each engine that cannot be used and is built again, and for a GPU that "auto" leaves
+    idle. Raises BackendError if the
     backend or the device is not available, BundleError if a graph cannot be loaded.
     """
     preparation = Preparation()
@@ -300,7 +301,11 @@ def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn) -> Graphs:
             )
         return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
 
-    return open_on(backend.device, open_with)
+    graphs = open_on(backend.device, open_with)
+    if kind == "auto" and not isinstance(graphs.device, CudaDevice) and (gpu := device_name(0)):
+        reason = cuda_unavailable() or "ONNX Runtime cannot open a session on it; --device cuda:0 tells why."
+        warn(f"The CPU computes, and {gpu} does not. {reason}")
+    return graphs
 
 
 def has_kernel(bundle: Bundle, role: Role) -> bool:

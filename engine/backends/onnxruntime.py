@@ -19,10 +19,16 @@ from ..contract.errors import BackendError, BundleError, DeviceMemoryError
 from ..contract.manifest import Precision, TensorSpec
 from ..contract.shortage import describe_shortage
 from .cuda import CudaDevice
+from .cuda_driver import device_name
 from .device import Array, CpuDevice, Device
 from .options import cpu_threads, parse_device
 from .session import Session
 
+# The two builds are one module, of which the one that was installed last replaces the other.
+NO_CUDA_PROVIDER = (
+    "The installed ONNX Runtime has no CUDA provider: pip uninstall onnxruntime onnxruntime-gpu, then"
+    ' pip install "stvsr[cuda]".'
+)
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 # Of the CUDA provider: they measured best on an H200, and make the first run short (benchmarks/gpu/README.md).
@@ -215,12 +221,28 @@ def cuda_is_offered() -> bool:
 
 @functools.cache
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime with its telemetry and its warnings off."""
+    """Import ONNX Runtime with its telemetry and its warnings off. Raises BackendError if it is not installed."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is imported
-    with quiet_stderr():
-        import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
+    try:
+        with quiet_stderr():
+            import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
+    except ImportError as absent:
+        raise BackendError(_how_to_install(absent)) from absent
+    if not hasattr(onnxruntime, "InferenceSession"):  # one of two installed builds was removed, with its files
+        raise BackendError(
+            "ONNX Runtime is not complete: pip uninstall onnxruntime onnxruntime-gpu, then pip install"
+            ' "stvsr[cpu]" or "stvsr[cuda]".'
+        )
     onnxruntime.set_default_logger_severity(_ERROR)
     return onnxruntime
+
+
+def _how_to_install(absent: ImportError) -> str:
+    """Return the sentence about a missing ONNX Runtime, which names the build for this machine first."""
+    gpu = device_name(0)
+    builds = ['"stvsr[cpu]" for the CPU (a download of 30 MB)', f'"stvsr[cuda]" for {gpu or "an NVIDIA GPU"} (1.5 GB)']
+    first, second = reversed(builds) if gpu else builds
+    return f"ONNX Runtime, which computes networks, cannot be imported ({absent}): pip install {first}, or {second}."
 
 
 def _options(ort: ModuleType, threads: int | None, fixed: FixedShapes | None) -> Any:

@@ -17,6 +17,10 @@ class Preparation:
     opening_seconds: float = 0.0
     first_run_seconds: float = 0.0
 
+    def reset(self) -> None:
+        """Begin again at 0."""
+        self.opening_seconds = self.first_run_seconds = 0.0
+
     @contextmanager
     def opening(self) -> Iterator[None]:
         """Count the time of the block as opening."""

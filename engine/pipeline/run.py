@@ -230,7 +230,7 @@ class Run:
             output=self._plan.destination.name,
             bundle="+".join(bundle.manifest.name for bundle in bundles),
             fingerprint="+".join(bundle.fingerprint for bundle in bundles),
-            device=self._chains.device.name,
+            device=self._chains.device,
             backend=self._chains.backend,
             precision=self._chains.precision,
             frames_in=self.frames_in,

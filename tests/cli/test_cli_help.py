@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import typer
-from stvsr.cli import app
+from stvsr.cli.app import app
 from typer.testing import CliRunner
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)  # type: ignore[union-attr]

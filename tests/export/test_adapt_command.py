@@ -181,7 +181,7 @@ def test_methods_for_one_bundle_refuse_both_modules_of_ada_vsr(spatial: Path, te
 
 
 def test_a_missing_pytorch_names_the_extra(clip: Path, spatial: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from stvsr.cli import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from stvsr.cli.app import main; main()"
     arguments = ["upscale", str(clip), "-m", str(spatial), "-o", str(tmp_path / "o.mp4"), "--adapt"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 1

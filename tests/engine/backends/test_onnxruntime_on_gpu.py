@@ -158,7 +158,8 @@ def test_candidates_tell_why_something_cannot_compute(gpu: FakeGpu, monkeypatch:
     assert by_title["TensorRT-RTX"].unavailable is None
     assert by_title["ONNX Runtime"].unavailable is None
     assert "TensorRT cannot be imported" in (by_title["TensorRT"].unavailable or "")
-    assert 'no CUDA provider: pip install "stvsr[cuda]"' in (by_title["ONNX Runtime with CUDA"].unavailable or "")
+    reason = by_title["ONNX Runtime with CUDA"].unavailable or ""
+    assert 'no CUDA provider: pip uninstall onnxruntime onnxruntime-gpu, then pip install "stvsr[cuda]"' in reason
     monkeypatch.setattr(choice, "local_target", lambda index: "sm90")
     reason = choice.engines_unavailable(0, "tensorrt-rtx") or ""
     assert re.search("do not run on sm90: install TensorRT .*--backend ort", reason)
