@@ -190,7 +190,8 @@ def _print_report(report: "Report", console: Terminal) -> None:
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
-    if report.opening_seconds + report.first_run_seconds >= _SHOWN_SECONDS:
+    first_seconds = report.opening_seconds + report.first_run_seconds
+    if report.device.startswith("cuda") and first_seconds >= _SHOWN_SECONDS:
         console.print(
             f"  Of these, {report.opening_seconds:.1f} s to open the network and {report.first_run_seconds:.1f} s for"
             " its first runs.",

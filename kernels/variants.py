@@ -40,8 +40,8 @@ def recorded_for(card: Card, table: Mapping[str, Any]) -> dict[str, dict[str, An
     """Return the recorded variants for a card, by kernel: its own, else those of a card like it."""
     cards: Mapping[str, Any] = table["cards"]
     like = [entry for entry in cards.values() if entry["compute_capability"] == card.compute_capability]
-    entry = cards.get(card.name) or (like[0] if like else {"kernels": {}})
-    return {kernel: dict(record["variant"]) for kernel, record in entry["kernels"].items()}
+    own = [cards[card.name]] if card.name in cards else []
+    return {kernel: dict(record["variant"]) for entry in (*like, *own) for kernel, record in entry["kernels"].items()}
 
 
 def with_record(

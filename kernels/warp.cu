@@ -20,6 +20,7 @@ struct Axis {
 };
 
 constexpr int WIDTH = 16 / sizeof(Feature);  // channels of a strip
+static_assert(CHUNK % WIDTH == 0 && CHUNK % UNROLL == 0 && (EACH == 1 || EACH == 2), "whole strips, groups and pairs");
 
 // Two features that are stored at once.
 template <typename V>
@@ -106,7 +107,7 @@ warp_planes(const Feature* __restrict__ features, const float* __restrict__ flow
 
 // strips: (B, S, H, W, WIDTH), those of the C channels; otherwise as `warp_planes`. A block reads 32 x 8 pixels of
 // CHUNK / WIDTH strips by every flow; grid.z: B * chunks.
-extern "C" __global__ void __launch_bounds__(256, 3)
+extern "C" __global__ void __launch_bounds__(256, 4)
 warp_strips(const Feature* __restrict__ strips, const float* __restrict__ flows, Feature* __restrict__ out,
             int channels, int height, int width, int out_height, int out_width, int flow_count,
             int clamped, float y_scale, float y_shift, float y_low, float y_high,
@@ -128,7 +129,7 @@ warp_strips(const Feature* __restrict__ strips, const float* __restrict__ flows,
         const Corners corners = follow(flow, out_plane, y, x, height, width, clamped, y_axis, x_axis);
         const Feature* from = strips;
         Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
-#pragma unroll 2
+#pragma unroll 1
         for (int channel = first; channel < end; channel += WIDTH, from += plane) {
             float sum[WIDTH] = {};
 #pragma unroll

@@ -39,6 +39,9 @@ def test_a_card_takes_its_own_variant_or_that_of_a_card_like_it(stored: Any) -> 
     assert variants.choose("kernel float16", TILES, OTHER) == TILES[0]
     assert variants.choose("kernel float16", TILES, None) == TILES[0]
     assert variants.choose("kernel float32", TILES, CARD) == TILES[0]
+    other = variants.with_record(recorded(CARD, TILES[2]), LIKE_IT, "another kernel", TILES[1], {})
+    stored(other)
+    assert variants.choose("kernel float16", TILES, LIKE_IT) == TILES[2], "its own entry lacks this kernel"
     stored(recorded(LIKE_IT, TILES[1], recorded(CARD, TILES[2])))
     assert variants.choose("kernel float16", TILES, LIKE_IT) == TILES[1]
     assert variants.choose("kernel float16", TILES, CARD) == TILES[2]

@@ -91,6 +91,13 @@ class LoadedEngine:
                 self.logger.errors.clear()
         config.set_runtime_cache(self._compiled)
 
+    def keep_compiled(self) -> None:
+        """Keep what TensorRT-RTX has compiled for the next process, if there is more than an earlier one kept."""
+        if self._compiled is not None:
+            content = bytes(self._compiled.serialize())
+            if content != read_cached(_COMPILED, self._compiled_file):
+                write_cached(_COMPILED, self._compiled_file, content)
+
     def infer_output_shapes(self, context: Any, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Set the input shapes of a context and return its output shapes. Raises BackendError or BundleError."""
         for name, shape in shapes.items():
@@ -113,9 +120,7 @@ class LoadedEngine:
         raise BackendError(f"{self._title} cannot run {self.path} ({reason}): compile the bundle again.")
 
     def close(self) -> None:
-        """Keep the compiled kernels, and free the engine; its contexts must be gone. A second call does nothing."""
-        if self._compiled is not None:
-            write_cached(_COMPILED, self._compiled_file, bytes(self._compiled.serialize()))
+        """Free the engine; its contexts must be gone. A second call does nothing."""
         self._compiled = None
         self.engine = None  # before the runtime that loaded it
         self._runtime = None

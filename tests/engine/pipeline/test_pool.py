@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from stvsr import Backend, Bundle, one_scene
 from stvsr.engine.backends.preparation import Preparation
+from stvsr.engine.backends.stages import StageClock
 from stvsr.engine.pipeline.chain import Chain
 from stvsr.engine.pipeline.plan import Pass
 from stvsr.engine.pipeline.pool import UpscalerPool
@@ -18,7 +19,7 @@ SIZE = (16, 16)
 def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
     bundles = [Bundle.load(write_toy(tmp_path / name, name=name)) for name in "abc"]
     frames = np.random.default_rng(0).random((2, 3, *SIZE), np.float32)
-    with UpscalerPool(most=1) as pool:
+    with UpscalerPool(most=1, clock=StageClock()) as pool:
         first = pool.get(bundles[0], CPU, None, None)
         first.warnings.append("of this run")
         assert pool.get(bundles[0], CPU, None, None) is first
