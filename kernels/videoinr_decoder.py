@@ -182,9 +182,10 @@ def _padded(matrix: np.ndarray) -> np.ndarray:
 
 
 def _ordered(matrix: np.ndarray) -> np.ndarray:
-    """Reorder (K, N), multiples of 16, to (K / 16, N / 16, 256): `Right` of matrix_unit.cuh, lane by lane.
+    """Reorder (K, N), multiples of 16, to (K / 16, N / 16, 256): `Right` of matrix_unit.cuh, thread by thread.
 
-    Lane l has, of each of 4 parts of 8x8 (depth first), the elements at depth 2 * (l % 4), + 1 and column l / 4.
+    Thread t of a warp has, of each of 4 parts of 8x8 (depth first), the elements at depth 2 * (t % 4), + 1 and column
+    t / 4.
     """
     depth, columns = matrix.shape
     tiles = matrix.reshape(depth // 16, 2, 4, 2, columns // 16, 2, 8)

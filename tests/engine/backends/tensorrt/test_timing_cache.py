@@ -1,4 +1,4 @@
-"""What TensorRT measures in a build serves the next build for the same GPU."""
+"""The timing cache: measurements of a TensorRT build serve the next build for the same GPU."""
 
 from pathlib import Path
 from types import SimpleNamespace
