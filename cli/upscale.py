@@ -176,6 +176,9 @@ def _upscale_one(
         _print_report(report, console)
 
 
+_SHOWN_SECONDS = 1.0  # of opening and first runs: less is not worth a line
+
+
 def _print_report(report: "Report", console: Terminal) -> None:
     """Print a report, without its warnings."""
     size = "{}x{} -> {}x{}".format(*report.size_in, *report.size_out)
@@ -187,6 +190,13 @@ def _print_report(report: "Report", console: Terminal) -> None:
         f"{report.seconds:.1f} s, {report.fps:.1f} frames/s, {plain(report.bundle)} on {report.device}{how}",
         soft_wrap=True,
     )
+    first_seconds = report.opening_seconds + report.first_run_seconds
+    if report.device.startswith("cuda") and first_seconds >= _SHOWN_SECONDS:
+        console.print(
+            f"  Of these, {report.opening_seconds:.1f} s to open the network and {report.first_run_seconds:.1f} s for"
+            " its first runs.",
+            soft_wrap=True,
+        )
     if report.repeated_frames or report.still_frames:
         still = f"; {report.still_frames} frames of still pictures stay still" if report.still_frames else ""
         console.print(f"  {report.repeated_frames} repeated frames were interpolated over{still}.", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from .cuda_driver import device_name, local_target
 from .device import Array, Device
 from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
+from .preparation import Preparation
 from .remote.address import parse_address
 from .remote.server import InferenceServer
 from .remote.session import RemoteDevice, RemoteSession
@@ -49,13 +50,18 @@ class Graphs(Closing):
     def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
         self.bundle, self.device, self.precision = bundle, device, precision
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
+        self._ran: set[_Key] = set()  # the sessions that ran before
+        self.preparation = Preparation()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Run one graph on the current stream; `keep` as in `Session.run`.
 
         Raises BundleError if an output has another shape than the manifest states.
         """
-        outputs = self.session(role, inputs).run(inputs, keep=keep)
+        session, key = self.session(role, inputs), self._key(role, inputs)
+        with nullcontext() if key in self._ran else self.preparation.first_run():
+            outputs = session.run(inputs, keep=keep)
+        self._ran.add(key)
         graph = self.bundle.graph(role)
         sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
         for spec in graph.outputs:
@@ -70,7 +76,8 @@ class Graphs(Closing):
         """Return a session that accepts inputs of these shapes."""
         key = self._key(role, inputs)
         if key not in self._sessions:
-            self._sessions[key] = self._open(key, inputs)
+            with self.preparation.opening():
+                self._sessions[key] = self._open(key, inputs)
         return self._sessions[key]
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -96,6 +103,7 @@ class Graphs(Closing):
         raise NotImplementedError
 
     def _close_session(self, key: _Key) -> None:
+        self._ran.discard(key)
         self._sessions.pop(key).close()
 
 
@@ -274,7 +282,14 @@ def open_graphs(
     again, and for a GPU that "auto" leaves idle. Raises BackendError if the backend or the device is not available,
     BundleError if a graph cannot be loaded.
     """
-    backend = backend or Backend()
+    preparation = Preparation()
+    with preparation.opening():
+        graphs = _open_graphs(bundle, backend or Backend(), warn, captures)
+    graphs.preparation = preparation
+    return graphs
+
+
+def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn, captures: bool) -> Graphs:
     if backend.kind == "remote":
         return RemoteGraphs(bundle, backend, warn)
     kind, index = parse_device(backend.device)

@@ -89,7 +89,7 @@ class TimedGraphs(Graphs):
     def __init__(self, graphs: Graphs, clock: StageClock) -> None:
         super().__init__(graphs.bundle, TimedDevice(graphs.device, clock), graphs.precision)
         self._graphs, self._clock = graphs, clock
-        self.backend = graphs.backend
+        self.backend, self.preparation = graphs.backend, graphs.preparation
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Run one graph; see `Graphs.run`."""

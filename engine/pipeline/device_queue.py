@@ -58,6 +58,11 @@ class DeviceQueue(Closing):
         """Yield the requested outputs of windows as `Upscaler.pictures` does."""
         return drain(self._queue(windows, size, picture_format), self.device.in_flight)
 
+    @property
+    def opened(self) -> tuple[Graphs, ...]:
+        """All graphs that were opened: those of a precision that was given up, and those in use."""
+        return *self._retired, self.graphs
+
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights, by their names in the graphs, while the graphs stay open; see `Graphs.refit`."""
         self.graphs.refit(weights)
@@ -65,7 +70,7 @@ class DeviceQueue(Closing):
 
     def close(self) -> None:
         """Close the graphs. A second call does nothing."""
-        for graphs in (*self._retired, self.graphs):
+        for graphs in self.opened:
             graphs.close()
 
     def _queue(

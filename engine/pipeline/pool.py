@@ -33,9 +33,9 @@ class UpscalerPool(Closing):
         with self._lock:
             if key not in self._open:
                 self._open[key] = Upscaler(bundle, backend, tile=tile, flow=flow, batch=self._batch, clock=self._clock)
+            elif not self._users[key]:
+                self._open[key].begin_run()
             self._open.move_to_end(key)
-            if not self._users[key]:
-                self._open[key].warnings.clear()  # those of an earlier run
             self._users[key] += 1
             self._trim()
             return self._open[key]

@@ -246,6 +246,8 @@ class Run:
             decode_seconds=self.decoding.seconds,
             inference_seconds=self.inference.seconds,
             encode_seconds=self.encoding.seconds,
+            opening_seconds=self._chains.preparation.opening_seconds,
+            first_run_seconds=self._chains.preparation.first_run_seconds,
             fps=self.frames_out / seconds,
             peak_memory_bytes=peak_memory_bytes(),
             adaptation=adaptation,

@@ -10,6 +10,7 @@ from typing import Literal, cast
 import numpy as np
 
 from ..backends.options import Backend
+from ..backends.preparation import Preparation
 from ..backends.stages import StageClock
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
@@ -86,6 +87,18 @@ class Upscaler(Closing):
         """
         precisions = [queue.graphs.precision for queue in self.queues]
         return "tf32" if "tf32" in precisions else precisions[0]
+
+    @property
+    def preparation(self) -> Preparation:
+        """The time that the graphs took to open and for their first runs, since the last `begin_run`."""
+        return sum((graphs.preparation for queue in self.queues for graphs in queue.opened), Preparation())
+
+    def begin_run(self) -> None:
+        """Forget the warnings and the times of an earlier run."""
+        self.warnings.clear()
+        for queue in self.queues:
+            for graphs in queue.opened:
+                graphs.preparation.reset()
 
     def frames(
         self,

@@ -86,6 +86,20 @@ def test_each_size_has_a_session_and_the_last_ones_stay_open(ort: FakeOrt, toy: 
         assert len(ort.opened) == 1 + SESSIONS + 2, "the size that came again has kept its session"
 
 
+def test_opening_and_first_runs_are_counted_for_each_size(ort: FakeOrt, toy: Bundle) -> None:
+    with open_graphs(toy, GPU) as graphs:
+        times = [graphs.preparation]
+        assert times[0].opening_seconds > 0
+        assert times[0].first_run_seconds == 0
+        for size in ((8, 16), (8, 16), (24, 8)):
+            with graphs.device.stream(0):
+                graphs.run("encoder", {"frames": np.zeros((1, 2, 3, *size), np.float32)})
+            times.append(replace(graphs.preparation))
+    assert times[2] == times[1], "the second run of a size is not the first"
+    assert times[3].opening_seconds > times[2].opening_seconds
+    assert times[3].first_run_seconds > times[2].first_run_seconds > 0
+
+
 def test_shapes_that_contradict_each_other_are_refused(ort: FakeOrt, toy: Bundle) -> None:
     with open_graphs(toy, GPU) as graphs, pytest.raises(RequestError, match=r"input 'frames' has the shape \(1, 5\)"):
         graphs.run("encoder", {"frames": np.ones((1, 5), np.float32)})
