@@ -17,7 +17,7 @@ def main() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    from .cli import main as run
+    from .cli.app import main as run
     from .engine.contract.interrupts import SIGNALS, catch_signals
 
     catch_signals()

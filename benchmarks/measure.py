@@ -9,7 +9,6 @@ import argparse
 import collections
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -20,13 +19,13 @@ import numpy as np
 
 from .media import make_clip
 from .record import RESULTS, record, timed
+from .whole_run import upscale_report
 
 
 def _upscale(clip: Path, *options: str) -> dict[str, Any]:
-    """Run `stvsr upscale` in a separate process, so that its peak memory is its own, and return its report."""
+    """Upscale a clip into a file that is deleted, and return the report."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "stvsr", "upscale", str(clip), "-o", f"{folder}/out.mp4", "--json", *options]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return upscale_report(clip, Path(folder) / "out.mp4", *options)
 
 
 _REPORT_KEYS = (

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+from stvsr.engine.benchmark.clip import write_clip
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "sample_bee_240.mp4"
 
@@ -17,14 +18,7 @@ def make_clip(path: Path, width: int, height: int, frames: int) -> Path:
         pictures = [
             f.reformat(width, height, "yuv420p", interpolation="BICUBIC", threads=1) for f in source.decode(video=0)
         ]
-    with av.open(str(path), "w") as target:
-        stream = target.add_stream("libx264", rate=24, options={"crf": "8", "preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for number, picture in enumerate(islice(cycle(pictures), frames)):
-            picture.pts, picture.time_base = number, Fraction(1, 24)
-            target.mux(stream.encode(picture))
-        target.mux(stream.encode(None))
-    return path
+    return write_clip(path, islice(cycle(pictures), frames), (width, height), crf=8)
 
 
 def write_png(path: Path, picture: NDArray[np.uint8]) -> None:

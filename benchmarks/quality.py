@@ -21,7 +21,7 @@ CRFS = ("none", "23", "30", "35")
 def measure(arguments: argparse.Namespace, command: str) -> None:
     """Record the scores of each bundle at each CRF."""
     from stvsr import Backend
-    from stvsr.cli_evaluation import upscale_clip
+    from stvsr.cli.evaluation import Used, upscale_clip
     from stvsr.engine.contract.bundle import find_bundles
     from stvsr.engine.pipeline.plan import default_factor
     from stvsr.training.clips import find_clips
@@ -35,16 +35,15 @@ def measure(arguments: argparse.Namespace, command: str) -> None:
             protocol = Protocol(
                 scale=arguments.scale, factor=default_factor(bundles), crf=None if crf == "none" else int(crf)
             )
-            devices: set[str] = set()
-            scores = evaluate(clips, upscale_clip(bundles, backend, None, devices), protocol)
+            used = Used()
+            scores = evaluate(clips, upscale_clip(bundles, backend, None, used), protocol)
             record(
                 "quality",
                 arguments.out,
                 command,
                 bundle=name,
                 graphs_sha256={b.manifest.name: {g.role: g.sha256 for g in b.manifest.graphs} for b in bundles},
-                device=", ".join(devices),
-                **scores,
+                **{**used.facts(), **scores},
             )
 
 

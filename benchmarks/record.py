@@ -1,52 +1,15 @@
 """JSON lines of measurements, with the machine and the versions, and the tables that are written from them."""
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stvsr.engine.benchmark.environment import hardware, versions
+
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = (
-    *("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "triton", "cupy-cuda13x", "tensorrt"),
-    *("tensorrt-rtx", "tensorrt-rtx-cu13-bindings", "numpy", "av"),
-)
-
-
-def hardware() -> dict[str, Any]:
-    """Return the processor, the number of cores that this process may use, and the GPU if there is one."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine: dict[str, Any] = {"cpu": model, "cores": cores}
-    try:
-        import torch
-
-        if torch.cuda.is_available():
-            machine["gpu"] = torch.cuda.get_device_name()
-    except ImportError:
-        pass
-    return machine
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the installed packages that figures depend on."""
-    installed = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return installed
 
 
 def record(name: str, folder: Path, command: str, *, show: bool = True, **figures: Any) -> None:

@@ -5,20 +5,51 @@ Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import launcher
+from . import launcher, variants
 from .launcher import Launch
+from .strips import strip_count, to_strips
 
-# The constants PIXELS, STRIP, DEPTH and THREADS of deform_conv.cu.
-_PIXELS, _STRIP, _DEPTH, _THREADS = 64, 8, 32, 256
+_STRIP = 8  # channels that are sampled at once: STRIP of deform_conv.cu
+_DEPTH, _ROWS, _WIDE_ROWS = 64, 64, 128  # the packed weight is padded to multiples of these, so that all variants fit
 
-VARIANTS: tuple[launcher.Defines, ...] = (
-    (("DTYPE", "float"), ("ROWS", "64")),
-    (("DTYPE", "half"), ("ROWS", "64")),
-    (("DTYPE", "half"), ("ROWS", "128")),
+
+class Variant(NamedTuple):
+    """The parameters of the kernel in deform_conv.cu."""
+
+    rows: int  # output channels of a block
+    pixels: int  # of a block
+    depth: int  # of a step
+    stages: int  # tiles in shared memory
+    threads: int  # of a block
+    blocks: int  # of a multiprocessor at once, at least
+
+    def defines(self, dtype: Any) -> launcher.Defines:
+        """Return the defines of the kernel for features of this dtype."""
+        return (launcher.dtype_define(dtype), *((name.upper(), str(value)) for name, value in self._asdict().items()))
+
+
+_FLOAT = (
+    Variant(64, 64, 16, 3, 128, 3),
+    Variant(64, 64, 32, 2, 256, 2),
+    Variant(64, 64, 32, 2, 128, 3),
+    Variant(64, 128, 16, 2, 128, 2),
+)
+_HALF = (
+    Variant(64, 128, 32, 3, 256, 2),
+    Variant(64, 128, 64, 2, 256, 2),
+    Variant(64, 64, 64, 2, 256, 2),
+    Variant(64, 64, 32, 3, 128, 3),
+)
+_WIDE_HALF = (Variant(128, 64, 32, 3, 256, 2), Variant(128, 64, 32, 3, 128, 3), Variant(128, 128, 32, 3, 256, 1))
+
+VARIANTS: tuple[launcher.Defines, ...] = tuple(
+    variant.defines(dtype)
+    for dtype, listed in ((np.float32, _FLOAT), (np.float16, (*_HALF, *_WIDE_HALF)))
+    for variant in listed
 )
 
 Pair = tuple[int, int]
@@ -64,21 +95,23 @@ class DeformConv:
         """Number of consecutive channels that share their offsets and their group."""
         return math.gcd(self.in_channels // self.groups, self.in_channels // self.offset_groups)
 
-    def rows(self, dtype: Any) -> int:
-        """Return the number of output channels that one block computes."""
-        return 128 if np.dtype(dtype) == np.float16 and self.out_channels // self.groups > 64 else 64
-
-    def row_blocks(self, dtype: Any) -> int:
-        """Return the number of blocks that cover the output channels of a group."""
-        return -(-self.out_channels // self.groups // self.rows(dtype))
-
     @property
-    def steps(self) -> int:
-        """Number of steps that a block takes, each over 32 rows of the packed weight."""
-        if not self.in_channels:
-            return 0
-        runs = self.in_channels // self.groups // self.run_channels
-        return -(-runs * self.taps * _round_up_to_strips(self.run_channels) // _DEPTH)
+    def strips(self) -> int:
+        """Number of strips of the features; see `pack_features`."""
+        return strip_count(self.in_channels, self.run_channels, _STRIP) if self.in_channels else 0
+
+    def candidates(self, dtype: Any) -> tuple[Variant, ...]:
+        """Return the variants of the kernel for features of this dtype; the first one is used unless another is known
+        to be faster on the card.
+        """
+        if np.dtype(dtype) != np.float16:
+            return _FLOAT
+        return _HALF if self.out_channels // self.groups <= _ROWS else _WIDE_HALF
+
+    def key(self, dtype: Any) -> str:
+        """Return the key of this convolution in the table of variants."""
+        wide = self.candidates(dtype) is _WIDE_HALF
+        return f"deform_conv {np.dtype(dtype)}{', more than 64 rows' if wide else ''}"
 
     def out_size(self, height: int, width: int) -> Pair:
         """Return the rows and columns of the output for an input of this size."""
@@ -93,59 +126,79 @@ class DeformConv:
     def pack(self, weight: Any) -> Any:
         """Reorder a weight, in NumPy or CuPy, to the order in which the kernel reads it: once per network.
 
-        weight: (O, C / groups, kh, kw), of the features' dtype. Returns (groups, 32 * steps, row_blocks * rows) of that
-        dtype. Raises ValueError for another shape.
+        weight: (O, C / groups, kh, kw), of the features' dtype. Returns (groups, depth, rows) of that dtype, padded
+        with zeros. Raises ValueError for another shape.
         """
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel)
         if weight.shape != shape:
             raise ValueError(f"the weight must be of shape {shape}, not {weight.shape}")
-        packed = np.zeros_like(weight, shape=self._packed_shape(weight.dtype), order="C")
+        packed = np.zeros_like(weight, shape=self.packed_shape, order="C")
         if not weight.size:
             return packed
         rows, run = self.out_channels // self.groups, self.run_channels
-        runs, padded = self.in_channels // self.groups // run, _round_up_to_strips(run)
+        runs, padded = self.in_channels // self.groups // run, _round_up(run, _STRIP)
         by_depth = packed[:, : runs * self.taps * padded].reshape(self.groups, runs, self.taps, padded, -1)
         ordered = weight.reshape(self.groups, rows, runs, run, self.taps).transpose(0, 2, 4, 3, 1)
         by_depth[..., :run, :rows] = ordered
         return packed
 
-    def _packed_shape(self, dtype: Any) -> tuple[int, int, int]:
-        return (self.groups, _DEPTH * self.steps, self.row_blocks(dtype) * self.rows(dtype))
+    @property
+    def packed_shape(self) -> tuple[int, int, int]:
+        """Shape of the packed weight: groups, depth, rows."""
+        rows = self.out_channels // self.groups
+        rows = _round_up(rows, _ROWS if rows <= _ROWS else _WIDE_ROWS)
+        return self.groups, _round_up(self.strips // self.groups * self.taps * _STRIP, _DEPTH), rows
 
-    def defines(self, dtype: Any) -> launcher.Defines:
-        """Return the defines of the kernel for features of this dtype."""
-        return (launcher.dtype_define(dtype), ("ROWS", str(self.rows(dtype))))
+    def pack_features(self, x: Any) -> Any:
+        """Put the channels that are read at one position side by side, as the kernel reads them.
 
-    def launch(self, batch: int, out_height: int, out_width: int, dtype: Any) -> Launch:
+        x: (B, C, H, W), float32 or float16. Returns (B, S, H, W, 8) of its dtype: `strips` planes of 8 channels.
+        """
+        return to_strips(x, self.run_channels, _STRIP)
+
+    def launch(self, batch: int, out_height: int, out_width: int, dtype: Any, variant: Variant) -> Launch:
         """Return the launch parameters for an output of this size."""
         size = np.dtype(dtype).itemsize
         # Rows in shared memory are padded by 16 bytes, so that neighbouring rows use different banks.
         gap = 16 // size
-        columns = _DEPTH * (_PIXELS + gap) if size == 4 else _PIXELS * (_DEPTH + gap)
-        tiles = 2 * size * (_DEPTH * (self.rows(dtype) + gap) + columns)
-        sums = 4 * self.rows(dtype) * (_PIXELS + 4)
-        grid = (-(-out_height * out_width // _PIXELS), self.row_blocks(dtype), batch * self.groups)
-        return Launch(grid, (_THREADS, 1, 1), max(tiles, sums))
+        tile = size * (variant.depth * (variant.rows + gap) + variant.pixels * (variant.depth + gap))
+        sums = 4 * variant.rows * (variant.pixels + 4)
+        grid = (-(-out_height * out_width // variant.pixels), self.packed_shape[2] // variant.rows, batch * self.groups)
+        return Launch(grid, (variant.threads, 1, 1), max(variant.stages * tile, sums))
 
-    def __call__(self, x: Any, offset: Any, mask: Any, packed: Any, bias: Any = None, out: Any = None) -> Any:
+    def __call__(
+        self,
+        x: Any,
+        offset: Any,
+        mask: Any,
+        packed: Any,
+        bias: Any = None,
+        out: Any = None,
+        *,
+        variant: Variant | None = None,
+    ) -> Any:
         """Convolve; C = in_channels, O = out_channels, G = offset_groups, K = kh * kw taps, row by row.
 
-        x: (B, C, H, W), float32 or float16. offset: (B, 2 * G * K, Hout, Wout) float32, in pixels, dy of a tap before
-        its dx. mask: (B, G * K, Hout, Wout) float32. packed: the weight from `pack`. bias: (O,); both of x's dtype.
-        x is 0 outside of its borders. Sums are float32.
+        x: (B, C, H, W), float32 or float16, or what `pack_features` returns for it. offset: (B, 2 * G * K, Hout, Wout)
+        float32, in pixels, dy of a tap before its dx. mask: (B, G * K, Hout, Wout) float32. packed: the weight from
+        `pack`. bias: (O,); both of x's dtype. variant: by default that of the card. x is 0 outside of its borders. Sums
+        are float32.
         Returns (B, O, Hout, Wout) of x's dtype: `out` if it is given, else a new array. Raises ValueError for shapes or
         dtypes that do not match.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must be of shape (B, {self.in_channels}, H, W), not {x.shape}")
-        batch, _, height, width = x.shape
+        in_strips = x.ndim == 5
+        if (x.ndim, *x.shape[1:2], *x.shape[4:]) not in ((4, self.in_channels), (5, self.strips, _STRIP)):
+            raise ValueError(
+                f"x must be of shape (B, {self.in_channels}, H, W) or (B, {self.strips}, H, W, {_STRIP}), not {x.shape}"
+            )
+        batch, _, height, width = x.shape[:4]
         size = self.out_size(height, width)
         maps = self.offset_groups * self.taps
         shape = (batch, self.out_channels, *size)
         out = launcher.empty(x, shape) if out is None else out
         _check("offset", offset, (batch, 2 * maps, *size), np.float32)
         _check("mask", mask, (batch, maps, *size), np.float32)
-        _check("packed", packed, self._packed_shape(x.dtype), x.dtype)
+        _check("packed", packed, self.packed_shape, x.dtype)
         _check("out", out, shape, x.dtype)
         if bias is not None:
             _check("bias", bias, (self.out_channels,), x.dtype)
@@ -155,22 +208,26 @@ class DeformConv:
             out[...] = 0 if bias is None else bias[:, None, None]
             return out
 
-        packed = packed if launcher.is_aligned(packed) else packed.copy()
+        variant = variant or variants.choose(self.key(x.dtype), self.candidates(x.dtype), launcher.card_of(x))
+        x = x if in_strips else self.pack_features(x)
+        x, packed = (array if launcher.is_aligned(array) else array.copy() for array in (x, packed))
         pairs = (*self.kernel, *self.stride, *self.padding, *self.dilation)
-        integers = (*x.shape[1:], *shape[1:], *pairs, self.groups, self.offset_groups, self.run_channels, self.steps)
+        steps = self.packed_shape[1] // variant.depth
+        groups = (self.groups, self.offset_groups, self.run_channels)
+        integers = (self.in_channels, height, width, *shape[1:], *pairs, *groups, steps)
         launcher.launch(
             "deform_conv",
-            self.defines(x.dtype),
+            variant.defines(x.dtype),
             "deform_conv",
-            self.launch(batch, *size, x.dtype),
+            self.launch(batch, *size, x.dtype, variant),
             *(x, offset, mask, packed, np.uintp(0) if bias is None else bias, out),
             *(np.int32(i) for i in integers),
         )
         return out
 
 
-def _round_up_to_strips(channels: int) -> int:
-    return -(-channels // _STRIP) * _STRIP
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...], dtype: Any) -> None:

@@ -29,6 +29,23 @@ class Launch(NamedTuple):
     shared_bytes: int = 0
 
 
+class Card(NamedTuple):
+    """A kind of GPU: its name, as in "NVIDIA H200", and its compute capability, as in "9.0"."""
+
+    name: str
+    compute_capability: str
+
+
+def card() -> Card:
+    """Return the kind of the current device. Raises ImportError without CuPy, RuntimeError without a device."""
+    return _card(_device())
+
+
+def card_of(array: Any) -> Card | None:
+    """Return the kind of the current device for a CuPy array, None for a NumPy array."""
+    return None if isinstance(array, np.ndarray) else card()
+
+
 def dtype_define(dtype: Any) -> tuple[str, str]:
     """Return the define that names a dtype. Raises ValueError unless it is float32 or float16."""
     if np.dtype(dtype) not in DTYPES:
@@ -82,6 +99,12 @@ def is_aligned(*arrays: Any, to_bytes: int = 16) -> bool:
 def empty(like: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
     """Return an uninitialized array on the device of `like`; `dtype` defaults to that of `like`."""
     return np.empty_like(like, shape=shape, dtype=dtype, order="C")
+
+
+@functools.cache
+def _card(device: int) -> Card:
+    properties = _cupy().cuda.runtime.getDeviceProperties(device)
+    return Card(properties["name"].decode(), f"{properties['major']}.{properties['minor']}")
 
 
 @functools.cache

@@ -93,6 +93,12 @@ static __device__ __forceinline__ Right load_right(const half* __restrict__ from
     return right;
 }
 
+// Loads 16 bytes a lane from any memory, in which the parts of a matrix lie lane by lane.
+static __device__ __forceinline__ Right load_ordered_right(const half* __restrict__ from) {
+    const uint4 packet = reinterpret_cast<const uint4*>(from)[lane_of_warp()];
+    return {{packet.x, packet.y, packet.z, packet.w}};
+}
+
 static __device__ __forceinline__ void add_product(Sums& sums, const Left& left, const Right& right) {
     add_product(sums.value[0], left, right.part[0], right.part[1]);
     add_product(sums.value[1], left, right.part[2], right.part[3]);

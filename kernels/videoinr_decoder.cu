@@ -1,7 +1,7 @@
 // VideoINR's decoder, for any target size and time, in three kernels: the features of every target pixel, the flows
 // from there to two moments, and the colours from the features and frames at the ends of the flows.
 //
-// DTYPE, HALF, NF: see videoinr_siren.cuh. OFFICIAL: 1 for VideoINR's `official_sampling`, else 0.
+// DTYPE, HALF, NF, ORDERED: see videoinr_siren.cuh. OFFICIAL: 1 for VideoINR's `official_sampling`, else 0.
 //
 // The part of each first layer that depends on input pixels alone is computed before, in `mixed`, (B, H, W, 4 * FIRST):
 // that of the SIREN of features, of flows, and of colours for the first and for the second moment.

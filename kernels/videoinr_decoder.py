@@ -27,8 +27,8 @@ _TILE = {"float": (32, 128, 4096), "half": (64, 256, 10240)}
 _CORNERS_BYTES = 32
 
 VARIANTS: tuple[launcher.Defines, ...] = tuple(
-    (("DTYPE", dtype), ("HALF", half), ("NF", "64"), ("OFFICIAL", official))
-    for dtype, half in (("float", "0"), ("half", "1"))
+    (("DTYPE", dtype), ("HALF", half), ("NF", "64"), ("OFFICIAL", official), ("ORDERED", ordered))
+    for dtype, half, ordered in (("float", "0", "0"), ("half", "1", "1"), ("half", "1", "0"))
     for official in ("0", "1")
 )
 
@@ -90,6 +90,7 @@ class DecoderWeights:
     features: tuple[Any, Any]
     flows: tuple[Any, Any]
     colours: tuple[Any, Any]
+    ordered: bool = False  # whether the matrices lie in the order in which half precision reads them fastest
 
     def to(self, asarray: Callable[[np.ndarray], Any]) -> "DecoderWeights":
         """Return a copy with converted arrays: `weights.to(cupy.asarray)` is on the GPU."""
@@ -110,15 +111,22 @@ class DecoderWeights:
         """Defines of the kernels for these weights."""
         dtype = launcher.dtype_define(self.mix.dtype)
         half, official = str(int(dtype[1] == "half")), str(int(self.official_sampling))
-        return (dtype, ("HALF", half), ("NF", str(self.nf)), ("OFFICIAL", official))
+        ordered = str(int(self.ordered))
+        return (dtype, ("HALF", half), ("NF", str(self.nf)), ("OFFICIAL", official), ("ORDERED", ordered))
 
 
 def pack(
-    state: Mapping[str, np.ndarray], dtype: DTypeLike, *, official_sampling: bool, frame_upsample: int
+    state: Mapping[str, np.ndarray],
+    dtype: DTypeLike,
+    *,
+    official_sampling: bool,
+    frame_upsample: int,
+    ordered: bool | None = None,
 ) -> DecoderWeights:
     """Arrange the weights of a checkpoint, `feat_imnet.*`, `flow_imnet.*` and `encode_imnet.*`, for the kernels.
 
-    dtype: float32 or float16, that of the features too. Raises ValueError for layers of other widths than VideoINR's.
+    dtype: float32 or float16, that of the features too. ordered: the order of `DecoderWeights.ordered`, which only half
+    precision has; by default it has it. Raises ValueError for layers of other widths than VideoINR's.
     """
     nf = len(state["feat_imnet.net.3.bias"])
     widths = [
@@ -142,6 +150,7 @@ def pack(
     mix = np.concatenate([feat[: encoded + _FRAMES], of_flows, *of_colours], axis=1)
     # Inputs of the first product over target pixels: target features and frames, for the colours at both moments.
     flow_inputs = np.concatenate([flow[:nf], flow[nf + encoded :][:_FRAMES]])
+    ordered = np.dtype(dtype) == np.float16 if ordered is None else ordered
     colour_inputs = np.concatenate([colour[: 2 * nf], colour[2 * nf + 2 * encoded :][: 2 * _FRAMES]])
 
     def siren(name: str, first: list[np.ndarray], inputs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +159,8 @@ def pack(
         products = [] if inputs is None else [inputs]
         products += [state[f"{stem}.weight"].T for stem in stems[1:]]
         biases = [state[f"{stems[0]}.bias"], *first, *(state[f"{stem}.bias"] for stem in stems[1:])]
-        packed = np.concatenate([_padded(product).astype(dtype).ravel() for product in products])
+        padded = [_padded(product).astype(dtype) for product in products]
+        packed = np.concatenate([(_ordered(product) if ordered else product).ravel() for product in padded])
         return packed, np.concatenate([_padded(bias[None])[0] for bias in biases]).astype(np.float32)
 
     return DecoderWeights(
@@ -161,6 +171,7 @@ def pack(
         siren("feat_imnet", [feat[-1], feat[-3], feat[-2]], None),
         siren("flow_imnet", [flow[-1]], flow_inputs),
         siren("encode_imnet", [colour[-1]], colour_inputs),
+        ordered,
     )
 
 
@@ -168,6 +179,17 @@ def _padded(matrix: np.ndarray) -> np.ndarray:
     """Pad with zeros to a multiple of 16 columns, and of 16 rows if there is more than one."""
     rows, columns = (-n % 16 for n in matrix.shape)
     return np.pad(matrix, ((0, rows if len(matrix) > 1 else 0), (0, columns)))
+
+
+def _ordered(matrix: np.ndarray) -> np.ndarray:
+    """Reorder (K, N), multiples of 16, to (K / 16, N / 16, 256): `Right` of matrix_unit.cuh, thread by thread.
+
+    Thread t of a warp has, of each of 4 parts of 8x8 (depth first), the elements at depth 2 * (t % 4), + 1 and column
+    t / 4.
+    """
+    depth, columns = matrix.shape
+    tiles = matrix.reshape(depth // 16, 2, 4, 2, columns // 16, 2, 8)
+    return tiles.transpose(0, 4, 6, 2, 5, 1, 3).reshape(depth // 16, columns // 16, 256)
 
 
 @dataclass(frozen=True)

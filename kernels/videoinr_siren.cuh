@@ -2,6 +2,7 @@
 //
 // DTYPE: the type of features and weights (float, half; HALF is 1 for half); coordinates, flows and sums are float.
 // NF: channels of the target features, a multiple of 8.
+// ORDERED: 1 if the matrices of weights lie in the order of `load_ordered_right`, in half precision alone.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -69,10 +70,13 @@ static __device__ __forceinline__ void store_group(T* to, const float* values) {
     *reinterpret_cast<Group*>(to) = group;
 }
 
+// Added and subtracted again, it rounds to a whole number: rintf takes the unit that computes sines.
+constexpr float ROUNDING = 12582912.f;
+
 // Returns sin(30 x); the argument is first reduced to half a turn on both sides of 0.
 static __device__ __forceinline__ float sine(float x) {
     const float turns = x * 4.77464829276f;  // 30 / (2 pi)
-    const float rest = turns - rintf(turns);
+    const float rest = turns - ((turns + ROUNDING) - ROUNDING);
 #if HALF
     return __sinf(6.28318530718f * rest);
 #else
@@ -95,6 +99,13 @@ static __device__ __forceinline__ void store_sines(T* to, float* values) {
 }
 
 #if HALF
+static __device__ __forceinline__ void store_pair(T* to, float first, float second) {
+    unsigned pair;
+    T* value = reinterpret_cast<T*>(&pair);
+    value[0] = static_cast<T>(first), value[1] = static_cast<T>(second);
+    *reinterpret_cast<unsigned*>(to) = pair;
+}
+
 constexpr int SCRATCH_STRIDE = 20, SCRATCH = 16 * SCRATCH_STRIDE;  // floats of one warp's tile
 #else
 constexpr int SCRATCH = 0;
@@ -114,6 +125,49 @@ struct Memory {
     Corners* on_input = reinterpret_cast<Corners*>(shared_memory + ACTIVATION_BYTES + SCRATCH_BYTES);
 };
 
+#if HALF
+// Sums of a warp in a product: tiles of 16 pixels by 16 outputs, which a grid of DOWN x ACROSS warps covers.
+template <int INPUTS, int OUTPUTS>
+struct WarpTiles {
+    static constexpr int ROWS = PIXELS / 16, COLUMNS = OUTPUTS / 16;
+    static constexpr int ACROSS = COLUMNS % 8 == 0 ? 8 : COLUMNS % 4 == 0 ? 4 : COLUMNS % 2 == 0 ? 2 : 1;
+    static constexpr int DOWN = WARPS / ACROSS < ROWS ? WARPS / ACROSS : ROWS;
+    static constexpr int TILES_ACROSS = COLUMNS / ACROSS, TILES_DOWN = ROWS / DOWN;
+    const int row = threadIdx.x / 32 / ACROSS * TILES_DOWN, column = threadIdx.x / 32 % ACROSS * TILES_ACROSS;
+    const bool active = threadIdx.x / 32 < ACROSS * DOWN;
+    Sums sums[TILES_DOWN][TILES_ACROSS];
+
+    __device__ __forceinline__ void load(Right (&to)[TILES_ACROSS], const T* weights, int k) const {
+#pragma unroll
+        for (int j = 0; j < TILES_ACROSS; ++j) {
+#if ORDERED
+            to[j] = load_ordered_right(weights + (k / 16 * COLUMNS + column + j) * 256);
+#else
+            to[j] = load_right(weights + k * OUTPUTS + 16 * (column + j), OUTPUTS);
+#endif
+        }
+    }
+
+    // Multiplies; the weights of a step are read during the product of the step before.
+    __device__ __forceinline__ void multiply(const T* x, const T* __restrict__ weights) {
+        if (!active) return;
+        Right right[TILES_ACROSS], next[TILES_ACROSS];
+        load(right, weights, 0);
+        for (int k = 0; k < INPUTS; k += 16) {
+            load(next, weights, min(k + 16, INPUTS - 16));
+#pragma unroll
+            for (int i = 0; i < TILES_DOWN; ++i) {
+                const Left left = load_left(x + 16 * (row + i) * STRIDE + k, STRIDE);
+#pragma unroll
+                for (int j = 0; j < TILES_ACROSS; ++j) add_product(sums[i][j], left, right[j]);
+            }
+#pragma unroll
+            for (int j = 0; j < TILES_ACROSS; ++j) right[j] = next[j];
+        }
+    }
+};
+#endif
+
 // Multiplies the activations x, PIXELS rows of INPUTS, by weights (INPUTS, OUTPUTS), and calls finish(pixel, channel,
 // sums) with each group of 8 sums. The whole product is complete before the first call, so `finish` may write to x.
 template <int INPUTS, int OUTPUTS, class Finish>
@@ -121,42 +175,20 @@ static __device__ __forceinline__ void product(const T* x, const T* __restrict__
                                                const Finish& finish) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #if HALF
-    // Tiles of 16 pixels by 16 outputs; a grid of DOWN x ACROSS warps covers them.
-    constexpr int ROWS = PIXELS / 16, COLUMNS = OUTPUTS / 16;
-    constexpr int ACROSS = COLUMNS % 8 == 0 ? 8 : COLUMNS % 4 == 0 ? 4 : COLUMNS % 2 == 0 ? 2 : 1;
-    constexpr int DOWN = WARPS / ACROSS < ROWS ? WARPS / ACROSS : ROWS;
-    constexpr int TILES_ACROSS = COLUMNS / ACROSS, TILES_DOWN = ROWS / DOWN;
-    const int row = warp / ACROSS * TILES_DOWN, column = warp % ACROSS * TILES_ACROSS;
-    const bool active = warp < ACROSS * DOWN;
-
-    Sums sums[TILES_DOWN][TILES_ACROSS];
-    if (active) {
-        for (int k = 0; k < INPUTS; k += 16) {
-            Right right[TILES_ACROSS];
-#pragma unroll
-            for (int j = 0; j < TILES_ACROSS; ++j) {
-                right[j] = load_right(weights + k * OUTPUTS + 16 * (column + j), OUTPUTS);
-            }
-#pragma unroll
-            for (int i = 0; i < TILES_DOWN; ++i) {
-                const Left left = load_left(x + 16 * (row + i) * STRIDE + k, STRIDE);
-#pragma unroll
-                for (int j = 0; j < TILES_ACROSS; ++j) add_product(sums[i][j], left, right[j]);
-            }
-        }
-    }
+    WarpTiles<INPUTS, OUTPUTS> tiles;
+    tiles.multiply(x, weights);
     __syncthreads();
-    if (active) {
+    if (tiles.active) {
         float* tile = scratch + warp * SCRATCH;
         const int within = lane % 16, group = lane / 16 * 8;  // puts neighbouring lanes into different banks
 #pragma unroll
-        for (int i = 0; i < TILES_DOWN; ++i) {
+        for (int i = 0; i < tiles.TILES_DOWN; ++i) {
 #pragma unroll
-            for (int j = 0; j < TILES_ACROSS; ++j) {
-                store_sums(tile, SCRATCH_STRIDE, sums[i][j]);
+            for (int j = 0; j < tiles.TILES_ACROSS; ++j) {
+                store_sums(tile, SCRATCH_STRIDE, tiles.sums[i][j]);
                 __syncwarp();
                 Floats values = floats_at(tile + within * SCRATCH_STRIDE + group);
-                finish(16 * (row + i) + within, 16 * (column + j) + group, values.value);
+                finish(16 * (tiles.row + i) + within, 16 * (tiles.column + j) + group, values.value);
                 __syncwarp();
             }
         }
@@ -204,8 +236,30 @@ static __device__ __forceinline__ void product(const T* x, const T* __restrict__
 // Applies a sine layer in place.
 template <int INPUTS, int OUTPUTS>
 static __device__ __forceinline__ void sine_layer(T* x, const T* weights, const float* bias, float* scratch) {
+#if HALF
+    // The sums of a lane are two neighbouring outputs in each of two rows, and become activations where they are.
+    WarpTiles<INPUTS, OUTPUTS> tiles;
+    tiles.multiply(x, weights);
+    __syncthreads();
+    if (tiles.active) {
+        const int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int j = 0; j < 2 * tiles.TILES_ACROSS; ++j) {
+            const int channel = 16 * tiles.column + 8 * j + lane % 4 * 2;
+            const float2 added = *reinterpret_cast<const float2*>(bias + channel);
+#pragma unroll
+            for (int i = 0; i < 2 * tiles.TILES_DOWN; ++i) {
+                const float* sum = tiles.sums[i / 2][j / 2].value[j % 2] + i % 2 * 2;
+                T* to = x + (16 * tiles.row + 8 * i + lane / 4) * STRIDE + channel;
+                store_pair(to, sine(sum[0] + added.x), sine(sum[1] + added.y));
+            }
+        }
+    }
+    __syncthreads();
+#else
     product<INPUTS, OUTPUTS>(x, weights, scratch, [=](int pixel, int channel, float* values) {
         add(values, bias + channel, 1.f);
         store_sines(x + pixel * STRIDE + channel, values);
     });
+#endif
 }

@@ -1,9 +1,12 @@
 // Backward warping by flows: each output pixel is read bilinearly at the position that its flow points to.
 //
 // DTYPE: the type of the features (float, half); positions and sums are float.
+// CHUNK: channels that a block reads one after another by the same positions. UNROLL: channels that a thread reads at
+// once, EACH: neighbouring pixels that it reads, and BLOCKS: of a multiprocessor at once, at least, of `warp_planes`.
 #include <cuda_fp16.h>
 
 #include "bilinear.cuh"
+#include "packets.cuh"
 
 using Feature = DTYPE;
 
@@ -16,19 +19,52 @@ struct Axis {
     }
 };
 
+constexpr int WIDTH = 16 / sizeof(Feature);  // channels of a strip
+static_assert(CHUNK % WIDTH == 0 && CHUNK % UNROLL == 0 && (EACH == 1 || EACH == 2), "whole strips, groups and pairs");
+
+// Two features that are stored at once.
+template <typename V>
+struct PairOf;
+template <>
+struct PairOf<float> {
+    using Word = uint2;
+};
+template <>
+struct PairOf<half> {
+    using Word = unsigned;
+};
+
+static __device__ __forceinline__ void store_pair(Feature* to, float first, float second) {
+    using Word = PairOf<Feature>::Word;
+    Word word;
+    Feature* value = reinterpret_cast<Feature*>(&word);
+    value[0] = Feature(first), value[1] = Feature(second);
+    *reinterpret_cast<Word*>(to) = word;
+}
+
+static __device__ __forceinline__ bool holds_pairs(const Feature* to) {
+    return reinterpret_cast<size_t>(to) % sizeof(PairOf<Feature>::Word) == 0;
+}
+
+// The corners of an output pixel; the planes of its flow lie `out_plane` apart.
+static __device__ __forceinline__ Corners follow(const float* flow, size_t out_plane, int y, int x, int height,
+                                                 int width, bool clamped, const Axis& y_axis, const Axis& x_axis) {
+    return find_corners(y_axis.map(y + flow[out_plane]), x_axis.map(x + flow[0]), height, width, clamped, 1.0f);
+}
+
 // features: (B, C, H, W); flows: (B, 2 * flow_count, Hout, Wout), dx before dy, in pixels;
-// out: (B, flow_count * C, Hout, Wout). A block reads 32 x 8 pixels of `chunk` channels by every flow, so that the
+// out: (B, flow_count * C, Hout, Wout). A block reads 32 * EACH x 8 pixels of CHUNK channels by every flow, so that the
 // flows share cache lines; grid.z: B * chunks.
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 warp_planes(const Feature* __restrict__ features, const float* __restrict__ flows, Feature* __restrict__ out,
-            int channels, int height, int width, int out_height, int out_width, int flow_count, int chunk,
+            int channels, int height, int width, int out_height, int out_width, int flow_count,
             int clamped, float y_scale, float y_shift, float y_low, float y_high,
             float x_scale, float x_shift, float x_low, float x_high) {
-    const int x = blockIdx.x * 32 + threadIdx.x, y = blockIdx.y * 8 + threadIdx.y;
+    const int x = (blockIdx.x * 32 + threadIdx.x) * EACH, y = blockIdx.y * 8 + threadIdx.y;
     if (x >= out_width || y >= out_height) return;
-    const int chunks = (channels + chunk - 1) / chunk;
-    const int batch = blockIdx.z / chunks, first = blockIdx.z % chunks * chunk;
-    const int count = min(chunk, channels - first);
+    const int chunks = (channels + CHUNK - 1) / CHUNK;
+    const int batch = blockIdx.z / chunks, first = blockIdx.z % chunks * CHUNK;
+    const int count = min(CHUNK, channels - first);
     const size_t plane = static_cast<size_t>(height) * width;
     const size_t out_plane = static_cast<size_t>(out_height) * out_width;
     const size_t pixel = static_cast<size_t>(y) * out_width + x;
@@ -38,12 +74,74 @@ warp_planes(const Feature* __restrict__ features, const float* __restrict__ flow
     for (int i = 0; i < flow_count; ++i) {
         const size_t flow_index = static_cast<size_t>(batch) * flow_count + i;
         const float* flow = flows + 2 * flow_index * out_plane + pixel;
-        const Corners corners =
-            find_corners(y_axis.map(y + flow[out_plane]), x_axis.map(x + flow[0]), height, width, clamped, 1.0f);
-        const Feature* from = features;
+        Corners corners[EACH];
+#pragma unroll
+        for (int j = 0; j < EACH; ++j) {
+            const int within = x + j < out_width ? j : 0;
+            corners[j] = follow(flow + within, out_plane, y, x + within, height, width, clamped, y_axis, x_axis);
+        }
         Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
-#pragma unroll 4
-        for (int c = 0; c < count; ++c, from += plane, to += out_plane) *to = Feature(read_corners(from, corners));
+        const Feature* from = features;
+        for (int c = 0; c < count; c += UNROLL) {
+            float value[UNROLL][EACH];  // all are read before the first is stored
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u) {
+#pragma unroll
+                for (int j = 0; j < EACH; ++j) value[u][j] = read_corners(from, corners[j]);
+                from += c + u + 1 < count ? plane : 0;  // beyond the last channel it is read again
+            }
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u, to += out_plane) {
+                if (c + u >= count) break;
+                if (EACH == 2 && x + 1 < out_width && holds_pairs(to)) {
+                    store_pair(to, value[u][0], value[u][EACH - 1]);
+                    continue;
+                }
+#pragma unroll
+                for (int j = 0; j < EACH; ++j)
+                    if (x + j < out_width) to[j] = Feature(value[u][j]);
+            }
+        }
+    }
+}
+
+// strips: (B, S, H, W, WIDTH), those of the C channels; otherwise as `warp_planes`. A block reads 32 x 8 pixels of
+// CHUNK / WIDTH strips by every flow; grid.z: B * chunks.
+extern "C" __global__ void __launch_bounds__(256, 4)
+warp_strips(const Feature* __restrict__ strips, const float* __restrict__ flows, Feature* __restrict__ out,
+            int channels, int height, int width, int out_height, int out_width, int flow_count,
+            int clamped, float y_scale, float y_shift, float y_low, float y_high,
+            float x_scale, float x_shift, float x_low, float x_high) {
+    const int x = blockIdx.x * 32 + threadIdx.x, y = blockIdx.y * 8 + threadIdx.y;
+    if (x >= out_width || y >= out_height) return;
+    const int chunks = (channels + CHUNK - 1) / CHUNK, strip_count = (channels + WIDTH - 1) / WIDTH;
+    const int batch = blockIdx.z / chunks, first = blockIdx.z % chunks * CHUNK;
+    const int end = min(first + CHUNK, channels);
+    const size_t plane = static_cast<size_t>(height) * width * WIDTH;
+    const size_t out_plane = static_cast<size_t>(out_height) * out_width;
+    const size_t pixel = static_cast<size_t>(y) * out_width + x;
+    const Axis y_axis{y_scale, y_shift, y_low, y_high}, x_axis{x_scale, x_shift, x_low, x_high};
+
+    strips += (static_cast<size_t>(batch) * strip_count + first / WIDTH) * plane;
+    for (int i = 0; i < flow_count; ++i) {
+        const size_t flow_index = static_cast<size_t>(batch) * flow_count + i;
+        const float* flow = flows + 2 * flow_index * out_plane + pixel;
+        const Corners corners = follow(flow, out_plane, y, x, height, width, clamped, y_axis, x_axis);
+        const Feature* from = strips;
+        Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
+#pragma unroll 1
+        for (int channel = first; channel < end; channel += WIDTH, from += plane) {
+            float sum[WIDTH] = {};
+#pragma unroll
+            for (int k = 0; k < 4; ++k) {
+                Packet<Feature, WIDTH> packet;
+                packet.load(from + static_cast<size_t>(corners.offset[k]) * WIDTH);
+                packet.add_to(sum, corners.weight[k]);
+            }
+#pragma unroll
+            for (int n = 0; n < WIDTH; ++n, to += out_plane)
+                if (channel + n < end) *to = Feature(sum[n]);
+        }
     }
 }
 

@@ -4,19 +4,49 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from . import launcher
+from . import launcher, variants
 from .launcher import Launch
+from .strips import to_strips
 
 # Values outside of the features: `zeros` reads 0, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]
 Layout = Literal["nchw", "nhwc"]
 
-VARIANTS: tuple[launcher.Defines, ...] = ((("DTYPE", "float"),), (("DTYPE", "half"),))
-
 _TILE = (32, 8)  # pixels of a block: columns, rows
-CHUNK = 16  # channels of a block
 _THREADS = 256
 _VECTOR_BYTES = 16
+
+
+class Variant(NamedTuple):
+    """The parameters of NCHW warps in warp.cu, and which of its two functions computes them."""
+
+    strips: int  # 1: `warp_strips`, after the features are put into strips; 0: `warp_planes`
+    chunk: int  # channels of a block
+    # Of `warp_planes` alone:
+    unroll: int  # channels that a thread reads at once
+    each: int  # neighbouring pixels that a thread reads
+    blocks: int  # of a multiprocessor at once, at least
+
+    def defines(self, dtype: Any) -> launcher.Defines:
+        """Return the defines of the kernel for features of this dtype."""
+        numbers = (("CHUNK", self.chunk), ("UNROLL", self.unroll), ("EACH", self.each), ("BLOCKS", self.blocks))
+        return (launcher.dtype_define(dtype), *((name, str(value)) for name, value in numbers))
+
+
+# The first one is used unless another is known to be faster on the card.
+PLANAR_VARIANTS = (
+    Variant(0, 32, 8, 1, 4),
+    Variant(0, 16, 4, 1, 6),
+    Variant(0, 64, 8, 1, 4),
+    Variant(0, 16, 4, 2, 3),
+    Variant(0, 32, 8, 2, 2),
+    Variant(1, 16, 4, 1, 6),
+    Variant(1, 64, 8, 1, 4),
+)
+
+VARIANTS: tuple[launcher.Defines, ...] = tuple(
+    dict.fromkeys(variant.defines(dtype) for dtype in (np.float32, np.float16) for variant in PLANAR_VARIANTS)
+)
 
 
 class Axis(NamedTuple):
@@ -54,6 +84,7 @@ def warp(
     grid_limit: float | None = None,
     layout: Layout = "nchw",
     out: Any = None,
+    variant: Variant | None = None,
 ) -> Any:
     """Warp features by one or more flows in one pass.
 
@@ -65,6 +96,7 @@ def warp(
     features: (B, C, H, W), float32 or float16. flows: (B, 2 * F, Hout, Wout) float32 in pixels, dx before dy.
     Returns (B, F * C, Hout, Wout) of the features' dtype, flow by flow: `out` if it is given, else a new array.
     Layout "nhwc": (B, H, W, C), (B, Hout, Wout, 2 * F) -> (B, Hout, Wout, F * C).
+    variant: of the layout "nchw", by default that of the card.
     A NaN in a flow reads 0, or the first row or column with border "clamp".
     Raises ValueError for shapes or dtypes that do not match.
     """
@@ -93,25 +125,34 @@ def warp(
         raise ValueError(f"features of shape {features.shape} have no pixels to read")
 
     axes = (axis(height, align_corners, grid_limit), axis(width, align_corners, grid_limit))
-    sizes: tuple[int, ...] = (channels, height, width, out_height, out_width, count)
+    vector = _VECTOR_BYTES // features.dtype.itemsize
     if planar:
-        function, geometry = "warp_planes", planes_launch(batch, channels, out_height, out_width)
-        sizes = (*sizes, CHUNK)
+        variant = variant or variants.choose(
+            variant_key(features.dtype, count), PLANAR_VARIANTS, launcher.card_of(features)
+        )
+        function = "warp_strips" if variant.strips else "warp_planes"
+        geometry = planes_launch(batch, channels, out_height, out_width, variant)
+        features = to_strips(features, channels, vector) if variant.strips else features
     else:
-        vector = _VECTOR_BYTES // features.dtype.itemsize
+        variant = PLANAR_VARIANTS[0]
         vector = vector if channels % vector == 0 and launcher.is_aligned(features, out) else 1
         function = "warp_channels" if vector == 1 else "warp_channel_vectors"
         geometry = channels_launch(batch, channels // vector, out_height, out_width, count)
-    numbers = (*(np.int32(i) for i in (*sizes, border == "clamp")), *axes[0], *axes[1])
-    defines = (launcher.dtype_define(features.dtype),)
-    launcher.launch("warp", defines, function, geometry, features, flows, out, *numbers)
+    sizes = (channels, height, width, out_height, out_width, count, border == "clamp")
+    numbers = (*(np.int32(i) for i in sizes), *axes[0], *axes[1])
+    launcher.launch("warp", variant.defines(features.dtype), function, geometry, features, flows, out, *numbers)
     return out
 
 
-def planes_launch(batch: int, channels: int, out_height: int, out_width: int) -> Launch:
-    """Return the launch parameters of `warp_planes`."""
-    tiles = (-(-out_width // _TILE[0]), -(-out_height // _TILE[1]))
-    return Launch((*tiles, batch * -(-channels // CHUNK)), (*_TILE, 1))
+def variant_key(dtype: Any, flows: int) -> str:
+    """Return the key of NCHW warps in the table of variants."""
+    return f"warp {np.dtype(dtype)}, {'one flow' if flows == 1 else 'more flows'}"
+
+
+def planes_launch(batch: int, channels: int, out_height: int, out_width: int, variant: Variant) -> Launch:
+    """Return the launch parameters of `warp_planes` and `warp_strips`."""
+    tiles = (-(-out_width // (_TILE[0] * variant.each)), -(-out_height // _TILE[1]))
+    return Launch((*tiles, batch * -(-channels // variant.chunk)), (*_TILE, 1))
 
 
 def channels_launch(batch: int, vectors: int, out_height: int, out_width: int, flows: int) -> Launch:

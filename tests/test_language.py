@@ -11,7 +11,7 @@ import pytest
 import stvsr
 
 ROOT = Path(stvsr.__file__).parent
-FOLDERS = ("benchmarks", "engine", "export", "kernels", "tests", "training")
+FOLDERS = ("benchmarks", "cli", "engine", "export", "kernels", "tests", "training")
 FILES = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 NATIVE = sorted(path for folder in ("engine/cpp", "kernels") for path in (ROOT / folder).rglob("*.[chi]*p*"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stvsr
-from stvsr import Backend, RequestError, Upscaler, one_scene
+from stvsr import Backend, BackendError, RequestError, Upscaler, one_scene
 
 from tests.support.toy import write_toy
 
@@ -38,6 +38,12 @@ def test_every_error_is_public() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nowhere'"):
         stvsr.nowhere  # noqa: B018  # the attribute access is the test
+
+
+def test_vapoursynth_is_not_needed_until_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vapoursynth", None)
+    with pytest.raises(BackendError, match=r'pip install "stvsr\[vapoursynth\]", with Python 3.12'):
+        stvsr.vapoursynth.upscale(None)
 
 
 def test_importing_the_package_imports_only_the_standard_library() -> None:

@@ -12,7 +12,7 @@ import pytest
 import stvsr
 
 ROOT = Path(stvsr.__file__).parent
-FOLDERS = ("engine", "kernels", "export", "training")
+FOLDERS = ("cli", "engine", "kernels", "export", "training")
 KERNELS_LIBRARIES = {"numpy", "cupy", *sys.stdlib_module_names}
 CONTRACT_LIBRARIES = {"numpy", "pydantic", *sys.stdlib_module_names}
 
@@ -108,7 +108,9 @@ def module_path(path: Path) -> tuple[str, ...]:
 
 
 def test_the_table_names_every_room() -> None:
-    engine = {f"engine.{room}" for room in ("contract", "media", "backends", "pipeline", "compare", "serving")}
+    engine = {
+        f"engine.{room}" for room in ("contract", "media", "backends", "pipeline", "compare", "benchmark", "serving")
+    }
     names = {*engine, "kernels", "training", "export"}
     assert set(TABLE) == names
     assert TABLE["engine.contract"].may_import == frozenset()
@@ -170,9 +172,9 @@ def test_no_test_imports_another_test() -> None:
         ("from ...engine.contract.manifest import Window", ("training", "networks", "x"), 0),
         ("from ..engine.pipeline.flow import picture_flow", ("training", "x"), 1),
         ("from ..cli import app", ("training", "x"), 1),
-        ("from .export import graph", ("cli",), 1),
-        ("def f():\n    from .export import graph", ("cli",), 0),
-        ("from .engine.pipeline.run import upscale", ("cli",), 0),
+        ("from ..export import graph", ("cli", "x"), 1),
+        ("def f():\n    from ..export import graph", ("cli", "x"), 0),
+        ("from ..engine.pipeline.run import upscale", ("cli", "x"), 0),
     ],
 )
 def test_forbidden_imports_are_found(source: str, path: tuple[str, ...], count: int) -> None:
@@ -180,9 +182,9 @@ def test_forbidden_imports_are_found(source: str, path: tuple[str, ...], count: 
 
 
 def test_absolute_imports_are_found() -> None:
-    assert absolute_imports("from stvsr.engine import bundle\nimport stvsr\nimport os", ("cli",)) == [
-        "cli.py:1",
-        "cli.py:2",
+    assert absolute_imports("from stvsr.engine import bundle\nimport stvsr\nimport os", ("cli", "x")) == [
+        "cli/x.py:1",
+        "cli/x.py:2",
     ]
 
 

@@ -1,7 +1,6 @@
 """The wheel contains every module and data file of the source tree, and works when it is installed."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -10,30 +9,21 @@ from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
-import stvsr
 
-ROOT = Path(stvsr.__file__).parent
-ROOMS = ("engine", "kernels", "export", "training")
+from tests.support.source_tree import ROOMS, ROOT, copy_source
+
 DATA = (".onnx", ".json", ".cu", ".cuh", ".cpp", ".hpp", ".cmake", ".in", ".txt", ".html", ".js", ".css")
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel, install it in a folder of its own, and return the folder.
-
-    The build runs on a copy of the tree, because setuptools leaves files in the tree that it builds.
-    """
+    """Build a wheel, install it in a folder of its own, and return the folder."""
     if not (ROOT / "pyproject.toml").is_file():
         pytest.skip("the tests run on an installed package, without the source tree that a wheel is built from")
     pytest.importorskip("setuptools", "77", reason="the build has no network, so it needs this setuptools installed")
     work = tmp_path_factory.mktemp("wheel")
     source = work / "source"
-    source.mkdir()
-    for path in ROOT.iterdir():
-        if path.is_file() and not path.name.startswith("."):
-            shutil.copy(path, source)
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    copy_source(source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(work), str(source)]
     done = subprocess.run(build, capture_output=True, text=True)

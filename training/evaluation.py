@@ -14,6 +14,7 @@ from ..engine.contract.errors import RequestError, StvsrError
 from ..engine.contract.metrics import SSIM_PX, luma, psnr, ssim
 from .clips import read_clip
 from .compression import compress
+from .intervals import mean_interval
 from .resize import imresize, to_uint8
 
 # (small frames (3, h, w) in [0, 1], factor in time, (H, W)) -> `factor` frames (3, H, W) in [0, 1] for each of them
@@ -21,6 +22,8 @@ UpscaleClip = Callable[[Iterable[NDArray[np.float32]], int, tuple[int, int]], It
 # (frame index, the methods' frames and the truth, each (H, W, 3) in 0 to 255), after every judged frame
 OnFrames = Callable[[int, Sequence[NDArray[np.uint8]]], None]
 METHODS = ("stvsr", "bicubic+blend", "bicubic+repeat")
+FIGURES = {"psnr_y_db": 4, "ssim_y": 5}  # of a clip, and the digits of an interval
+Clips = dict[str, dict[str, dict[str, dict[str, Any]]]]  # clip -> "at" or "between" -> method -> figures
 
 
 @dataclass
@@ -69,12 +72,14 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return the scores of every clip, their mean in which all clips weigh the same, and the gain over bicubic+blend.
 
+    Means and gains have intervals of 95 % over clips, [low, high], which are None for one clip (`mean_interval`).
     A clip that is damaged, too short or too small does not end the list: its error is under `errors`, by the clip's
     name. Clips with the same file name are named by their paths. `on_clip` is called before every clip, and after every
     judged frame `on_frame`, and `on_frames` with its pictures. Raises the error of the first clip (MediaError,
     RequestError) if no clip can be judged.
     """
-    per_clip, errors = {}, {}
+    per_clip: Clips = {}
+    errors: dict[str, StvsrError] = {}
     stems = Counter(clip.stem for clip in clips)
     for clip in clips:
         if on_clip:
@@ -86,20 +91,64 @@ def evaluate(
             errors[name] = error
     if errors and not per_clip:
         raise next(iter(errors.values()))
+    judged = [when for when in ("at", "between") if all(c[when] for c in per_clip.values())]
     mean = {
         when: {
             method: {
                 figure: round(float(np.mean([c[when][method][figure] for c in per_clip.values()])), 5)
-                for figure in ("psnr_y_db", "ssim_y")
+                for figure in FIGURES
             }
             for method in METHODS
         }
-        for when in ("at", "between")
-        if all(c[when] for c in per_clip.values())
+        for when in judged
+    }
+    intervals = {
+        when: {
+            method: {
+                figure: _interval([c[when][method][figure] for c in per_clip.values()], figure) for figure in FIGURES
+            }
+            for method in METHODS
+        }
+        for when in judged
     }
     gain = {w: round(m["stvsr"]["psnr_y_db"] - m["bicubic+blend"]["psnr_y_db"], 4) for w, m in mean.items()}
-    scores = {"protocol": asdict(protocol), "clips": per_clip, "mean": mean, "gain_db": gain}
-    return {**scores, "errors": {name: str(error) for name, error in errors.items()}}
+    gains = {
+        when: [c[when]["stvsr"]["psnr_y_db"] - c[when]["bicubic+blend"]["psnr_y_db"] for c in per_clip.values()]
+        for when in judged
+    }
+    return {
+        "protocol": asdict(protocol),
+        "clips": per_clip,
+        "mean": mean,
+        "interval_95": intervals,
+        "gain_db": gain,
+        "gain_interval_95_db": {when: _interval(values, "psnr_y_db") for when, values in gains.items()},
+        "errors": {name: str(error) for name, error in errors.items()},
+    }
+
+
+def differences(clips: Clips, first: Clips) -> dict[str, dict[str, Any]]:
+    """Return how the scores of one upscaler differ from those of the first, over the clips that both were judged on.
+
+    The differences are paired, clip by clip, so that what makes a clip hard cancels:
+    `{"at" | "between": {"clips": count, "psnr_y_db": {"mean": mean, "interval_95": [low, high] or None}, ...}}`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for when in ("at", "between"):
+        pairs = [(clips[n][when], first[n][when]) for n in clips if n in first and clips[n][when] and first[n][when]]
+        if not pairs:
+            continue
+        found[when] = {"clips": len(pairs)}
+        for figure, digits in FIGURES.items():
+            values = [one["stvsr"][figure] - other["stvsr"][figure] for one, other in pairs]
+            mean = round(float(np.mean(values)), digits)
+            found[when][figure] = {"mean": mean, "interval_95": _interval(values, figure)}
+    return found
+
+
+def _interval(values: Sequence[float], figure: str) -> list[float] | None:
+    interval = mean_interval(values)
+    return None if interval is None else [round(end, FIGURES[figure]) for end in interval]
 
 
 def evaluate_clip(

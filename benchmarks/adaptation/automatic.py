@@ -19,7 +19,7 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stvsr.cli_adaptation import longest_scene
+from stvsr.cli.adaptation import longest_scene
 from stvsr.engine.contract.bundle import Bundle, find_bundle
 from stvsr.engine.media.stream_coding import measure_coding
 from stvsr.engine.pipeline.flow import picture_flow

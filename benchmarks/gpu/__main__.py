@@ -1,8 +1,9 @@
-"""Check and measure on a GPU: `python -m benchmarks.gpu OUT [--part kernels|networks|command|all] [--quick]`.
+"""Check and measure on a GPU: `python -m benchmarks.gpu OUT [--part variants|kernels|networks|command|all] [--quick]`.
 
 OUT/gpu.jsonl gets one line per measurement, as soon as it is finished; OUT/gpu.md has the tables, OUT/checks.txt the
 checks, and OUT/errors.txt the tracebacks. Kernels are checked against their oracles, then measured at the sizes that
-networks use, next to the floor and PyTorch. Networks follow: eager PyTorch, the engine's backends, `torch.compile`.
+networks use, next to the floor and PyTorch, after the fastest variants of this card have been found and written to
+`kernels/variants.json`. Networks follow: eager PyTorch, the engine's backends, `torch.compile`.
 Before both, whole runs of `stvsr upscale` are measured.
 Each step is a process of its own, so that a crash or a hang does not stop the others. The exit code is 1 if a check
 failed, and 2 without a CUDA device.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..record import RESULTS
+from . import variants
 from .bench import Bench, OutOfTimeError, gpu_state
 from .tables import checks, tables
 
@@ -30,12 +32,19 @@ _GRACE_S = 10.0  # extra time before a step that exceeded its limit is killed
 
 def steps(part: str, networks: list[str], compiled: list[str]) -> list[str]:
     """Return the names of the steps of a part, the most important first."""
-    of_kernels = ["floors", *(f"kernel:{name}" for name in KERNELS)]
+    of_variants = [f"variants:{name}" for name in variants.KERNELS]
+    of_kernels = ["floors", *of_variants, *(f"kernel:{name}" for name in KERNELS)]
     of_networks = [f"network:{name}" for name in networks[:4]] + [f"compile:{name}" for name in compiled]
     of_networks += [f"network:{name}" for name in networks[4:]]
     of_command = [f"command:{name}" for name in COMMANDS]
     everything = of_command + of_kernels + of_networks
-    return {"kernels": of_kernels, "networks": of_networks, "command": of_command, "all": everything}[part]
+    return {
+        "variants": of_variants,
+        "kernels": of_kernels,
+        "networks": of_networks,
+        "command": of_command,
+        "all": everything,
+    }[part]
 
 
 def run_step(step: str, bench: Bench, bundles: Path | None) -> None:
@@ -47,14 +56,17 @@ def run_step(step: str, bench: Bench, bundles: Path | None) -> None:
 
             bench.record(part="device", state=gpu_state(), tf32=bench.tf32())
             kernels.measure_floors(bench)
-        elif kind == "kernel":
+        elif kind in ("kernel", "variants"):
             try:
                 if not bench.dry_run:
                     import cupy  # noqa: F401
             except ImportError as absent:
                 bench.record(part="kernels", kernel=name, missing=f"CuPy ({absent}): install stvsr[cuda]")
                 return
-            _run_kernel(bench, name)
+            if kind == "variants":
+                variants.measure(bench, name)
+            else:
+                _run_kernel(bench, name)
         elif kind == "command":
             from . import command
 
@@ -131,7 +143,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     """Parse the command line; exits with a message if it is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="output folder, new or without a gpu.jsonl")
-    parser.add_argument("--part", choices=["kernels", "networks", "command", "all"], default="all")
+    parser.add_argument("--part", choices=["variants", "kernels", "networks", "command", "all"], default="all")
     parser.add_argument("--quick", action="store_true", help="measure one size of each case")
     parser.add_argument("--dry-run", action="store_true", help="run on the CPU at tiny sizes, to test the script")
     parser.add_argument("--budget-s", type=float, default=500.0, help="time limit of the whole run in seconds")

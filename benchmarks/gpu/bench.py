@@ -72,13 +72,17 @@ class Bench:
         printed = {name: value for name, value in figures.items() if name != "dry_run" and not isinstance(value, dict)}
         print(" ".join(f"{name}={_short(value)}" for name, value in printed.items()), flush=True)
 
-    def check(self, part: str, name: str, call: Callable[[], dict[str, Any]]) -> None:
-        """Record the result of a check, which is that of `summary.compared`; an exception is a failure."""
+    def check(self, part: str, name: str, call: Callable[[], dict[str, Any]]) -> bool:
+        """Record the result of a check, which is that of `summary.compared`, and return whether it passed.
+
+        An exception is a failure.
+        """
         try:
             figures = call()
         except Exception as error:
             figures = {"passed": False, "error": self.describe(error)}
         self.record(part=part, check=name, **figures)
+        return bool(figures["passed"])
 
     @contextmanager
     def guarded(self, needed_s: float, **fields: Any) -> Iterator[None]:

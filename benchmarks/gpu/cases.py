@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from stvsr.kernels import color
 from stvsr.kernels.deform_conv import DeformConv
-from stvsr.kernels.warp import warp
+from stvsr.kernels.warp import PLANAR_VARIANTS, variant_key, warp
 from stvsr.training.networks import ops
 from torch.nn import functional
 
@@ -40,7 +40,7 @@ class Case:
     kernel: str
     name: str
     dtype: str
-    call: Callable[[], Any]
+    call: Callable[..., Any]
     against: dict[str, Callable[[], Any]]
     moved_bytes: int
     operations: int = 0
@@ -48,6 +48,8 @@ class Case:
     bounds: dict[str, tuple[float, float]] = field(default_factory=lambda: _BOUNDS)
     parts: dict[str, Callable[[], Any]] = field(default_factory=dict)  # timed separately
     memory: bool = False  # measure the memory too
+    key: str = ""  # of the kernel in the table of variants, if it has several
+    candidates: tuple[Any, ...] = ()  # the variants, which `call` takes as `variant`
 
 
 def _sizes(bench: Bench, *sizes: Size) -> tuple[Size, ...]:
@@ -70,6 +72,7 @@ def deform_conv_cases(bench: Bench) -> Iterator[Case]:
             offset, mask = bench.smooth(144, height, width, 2.0), bench.uniform(1, 72, height, width)
             arrays = [bench.array(tensor) for tensor in (x, offset, mask)]
             packed = conv.pack(bench.array(weight))
+            strips = bench.run(conv.pack_features, arrays[0])
             yield Case(
                 "deform_conv",
                 f"64 channels, 8 groups, 3x3, {width}x{height}",
@@ -79,6 +82,12 @@ def deform_conv_cases(bench: Bench) -> Iterator[Case]:
                 _bytes(x, offset, mask, weight, bias, x),
                 2 * 64 * 64 * 9 * height * width,
                 partial(_deform_conv_truth, x, offset, mask, weight, bias),
+                parts={
+                    "features into strips": partial(bench.run, conv.pack_features, arrays[0]),
+                    "from strips": partial(bench.run, conv, strips, *arrays[1:], packed, bench.array(bias)),
+                },
+                key=conv.key(dtype),
+                candidates=conv.candidates(dtype),
             )
 
 
@@ -121,6 +130,8 @@ def warp_cases(bench: Bench) -> Iterator[Case]:
             {"torch grid_sample": partial(_grid_samples, x, grids), "with its grid": partial(_warps, x, each)},
             _bytes(x, flows) + count * _bytes(x),
             truth=partial(_warp_truth, x, each, layout),
+            key=variant_key(dtype, count) if layout == "nchw" else "",
+            candidates=PLANAR_VARIANTS if layout == "nchw" else (),
         )
 
 

@@ -1,18 +1,17 @@
 """Whole runs of `stvsr upscale` on the GPU, decoding and encoding included, each in a process of its own."""
 
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stvsr.engine.contract.bundle import find_bundle
 
 from ..media import make_clip
+from ..whole_run import upscale_report
 from .bench import Bench
 
-_SHARES = ("decode_seconds", "inference_seconds", "encode_seconds")  # busy times of the stages, which overlap
+# Busy times of the stages, which overlap, and what the inference stage spends before it runs at full speed.
+_SHARES = ("decode_seconds", "inference_seconds", "encode_seconds", "opening_seconds", "first_run_seconds")
 _GOAL_FPS = 30.0  # output frames per second, of the first case
 
 
@@ -44,29 +43,9 @@ def measure(bench: Bench, model: str) -> None:
                 fields = {"part": "command", "network": model, "case": name, "precision": precision}
                 with bench.guarded(_CASE_S, **fields):
                     options = ["-m", model, "-s", str(case.scale), "--device", device, "--precision", precision]
-                    report = _run(clip, Path(folder) / "out.mp4", options)
+                    report = upscale_report(clip, Path(folder) / "out.mp4", *options)
                     figures = {key: round(report[key], 3) for key in ("seconds", "fps", *_SHARES)}
                     figures |= {key: report[key] for key in ("backend", "frames_in", "frames_out", "fingerprint")}
                     if case == CASES[0]:
                         figures["goal"] = "met" if report["fps"] >= _GOAL_FPS else f"{_GOAL_FPS:g} frames/s missed"
                     bench.record(**fields, **figures, used=report["precision"])
-
-
-def _run(clip: Path, output: Path, options: list[str]) -> dict[str, Any]:
-    """Run the command and return its report. Raises RuntimeError with its exit code and its last words."""
-    command = [
-        sys.executable,
-        "-m",
-        "stvsr",
-        "upscale",
-        str(clip),
-        "-o",
-        str(output),
-        "--overwrite",
-        "--json",
-        *options,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {done.stderr.strip()[-300:]}")
-    return dict(json.loads(done.stdout))

@@ -1,9 +1,12 @@
 """Measurements of the kernels at the sizes of networks, next to PyTorch's operators and the floor of the device."""
 
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
+from stvsr.kernels import launcher, variants
 
 from .bench import Bench
 from .cases import CASES, DTYPES, Case
@@ -38,17 +41,30 @@ def _product(bench: Bench, side: int, dtype: str) -> dict[str, Any]:
 def measure(bench: Bench, kernel: str) -> None:
     """Check and record every case of a kernel; the next case runs even if one fails."""
     for case in CASES[kernel](bench):
-        fields = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
+        fields: dict[str, Any] = {"part": "kernels", "kernel": kernel, "case": case.name, "dtype": case.dtype}
         with bench.guarded(_CASE_S, **fields):
+            fields["first_s"] = round(_first_s(bench, case), 3)
             if case.truth is not None:
                 name = f"{kernel} {case.dtype}, {case.name}, beside PyTorch"
-                bench.check("kernels", name, partial(_compare, bench, case))
+                bench.check("kernels", name, partial(compare, bench, case, case.call, torch_result(bench, case)))
             bench.record(**fields, **_figures(bench, case))
+
+
+def _first_s(bench: Bench, case: Case) -> float:
+    """Return the seconds of the first call in this process: the kernel is compiled, or loaded from CuPy's cache."""
+    bench.sync()
+    began = time.perf_counter()
+    case.call()
+    bench.sync()
+    return time.perf_counter() - began
 
 
 def _figures(bench: Bench, case: Case) -> dict[str, Any]:
     timing = summary(bench.device_ms(case.call))
     figures: dict[str, Any] = {**timing, "host_ms": bench.host_ms(case.call)}
+    if case.key:
+        card = None if bench.dry_run else launcher.card()
+        figures["variant"] = variants.text_of(variants.choose(case.key, case.candidates, card))
     figures |= {"moved_bytes": case.moved_bytes, "operations": case.operations, "against": {}}
     for name, call in case.against.items():
         try:
@@ -73,13 +89,16 @@ def _figures(bench: Bench, case: Case) -> dict[str, Any]:
     return figures
 
 
-def _compare(bench: Bench, case: Case) -> dict[str, Any]:
-    """Compare the kernel's result with that of PyTorch in float32, without TF32."""
+def torch_result(bench: Bench, case: Case) -> Any:
+    """Return the result of PyTorch in float32, without TF32."""
     assert case.truth is not None
-    out = _tensor(bench, case.call())
     with bench.torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        truth = _tensor(bench, case.truth())
-    return compared(out, truth, *case.bounds[case.dtype])
+        return _tensor(bench, case.truth())
+
+
+def compare(bench: Bench, case: Case, call: Callable[[], Any], truth: Any) -> dict[str, Any]:
+    """Compare the result of a call with that of PyTorch."""
+    return compared(_tensor(bench, call()), truth, *case.bounds[case.dtype])
 
 
 def _tensor(bench: Bench, result: Any) -> Any:

@@ -11,12 +11,13 @@ _NAMING_FIELDS = ("part", "kernel", "network", "check", "case", "backend", "dtyp
 
 def tables(lines: Sequence[Line]) -> str:
     """Return the tables of all measurements, then a list of everything that failed or was left out."""
-    by_part: dict[str, list[Line]] = {name: [] for name in ("floors", "kernels", "networks", "command")}
+    by_part: dict[str, list[Line]] = {name: [] for name in ("floors", "variants", "kernels", "networks", "command")}
     for line in lines:
         by_part.setdefault(line.get("part", ""), []).append(line)
     sections = [
         _device(lines),
         _floors(by_part["floors"]),
+        _variants(by_part["variants"]),
         _kernels(by_part["kernels"]),
         _networks(by_part["networks"]),
         _command(by_part["command"]),
@@ -62,6 +63,15 @@ def _floors(lines: Sequence[Line]) -> str:
     return _table(["floor", "type", "rate", "ms (10% to 90%)"], rows)
 
 
+def _variants(lines: Sequence[Line]) -> str:
+    rows = [
+        [line["kernel"], line["case"], line["dtype"], line["variant"], _spread(line)] for line in lines if "ms" in line
+    ]
+    best = [f"Fastest, {line['case']}: {line['fastest']}." for line in lines if "fastest" in line]
+    table = _table(["kernel", "case", "type", "variant", "ms (10% to 90%)"], rows)
+    return "\n\n".join(filter(None, (table, "  \n".join(best))))
+
+
 def _kernels(lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
@@ -73,7 +83,8 @@ def _kernels(lines: Sequence[Line]) -> str:
         parts = "; ".join(f"{name} {figures['ms']:.3f}" for name, figures in line.get("parts", {}).items())
         memory = "; ".join(f"{name} {v / 1e6:.0f}" for name, v in line.get("memory_bytes", {}).items() if v is not None)
         cells = [line["kernel"], line["case"], line["dtype"], _spread(line), floor, ratios[0], others, ratios[1]]
-        rows.append([*cells, "; ".join(filter(None, (parts, memory and f"MB: {memory}"))), line["goal"]])
+        also = (line.get("variant"), parts, memory and f"MB: {memory}")
+        rows.append([*cells, "; ".join(filter(None, also)), line["goal"]])
     head = ["kernel", "case", "type", "ms (10% to 90%)", "floor, ms", "times the floor", "PyTorch, ms", "speedup"]
     return _table([*head, "also", "goal"], rows)
 
@@ -97,11 +108,24 @@ def _command(lines: Sequence[Line]) -> str:
     for line in lines:
         if "fps" not in line:
             continue
-        busy = [f"{line[f'{stage}_seconds']:.1f}" for stage in ("decode", "inference", "encode")]
+        busy = [
+            f"{line[f'{stage}_seconds']:.1f}" for stage in ("decode", "inference", "encode", "opening", "first_run")
+        ]
         cells = [line["network"], line["case"], line["backend"], line["used"], f"{line['seconds']:.1f}"]
         rows.append([*cells, f"{line['fps']:.1f}", *busy, line.get("goal", "")])
-    head = ["command", "case", "backend", "precision", "s", "frames/s", "decoding, s", "network, s", "encoding, s"]
-    return _table([*head, "goal"], rows)
+    head = [
+        "command",
+        "case",
+        "backend",
+        "precision",
+        "s",
+        "frames/s",
+        "decoding, s",
+        "network, s",
+        "encoding, s",
+        "opening, s",
+    ]
+    return _table([*head, "first runs, s", "goal"], rows)
 
 
 def _gaps(lines: Sequence[Line]) -> str:

@@ -1,6 +1,5 @@
 """A server to measure, in a process of its own."""
 
-import math
 import signal
 import socket
 import subprocess
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx2
+from stvsr.engine.benchmark.results import Percentiles
 from stvsr.engine.contract.closing import Closing
 
 
@@ -57,5 +57,4 @@ class Server(Closing):
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return the 50th, 95th and 99th percentile of values, by the nearest rank."""
-    ordered = sorted(values)
-    return {f"p{share}": round(ordered[math.ceil(share / 100 * len(ordered)) - 1], 3) for share in (50, 95, 99)}
+    return Percentiles.of(values).model_dump(exclude={"count"})

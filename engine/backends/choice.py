@@ -6,7 +6,7 @@ from ..contract.errors import BackendError
 from ..contract.manifest import Library
 from .cuda import CudaDevice
 from .cuda_driver import device_count, device_name, local_target
-from .onnxruntime import cuda_is_offered
+from .onnxruntime import NO_CUDA_PROVIDER, cuda_is_offered, import_onnxruntime
 from .options import cpu_threads
 from .tensorrt.library import TITLES, check_runs_on, load_library
 from .tensorrt.onnx_graph import import_onnx
@@ -17,8 +17,9 @@ _NO_DEVICE = "There is no CUDA device: install an NVIDIA GPU and its driver for 
 class Candidate(NamedTuple):
     """A backend on a device."""
 
-    backend: Literal["ort", "tensorrt"]
-    device: str  # "cpu" or "cuda:N"
+    backend: Literal["ort", "tensorrt", "remote"]
+    device: str  # "cpu", "cuda:N", or "server" of a remote one, which is not found but named
+    library: Library | None  # of engines
     title: str  # of the library
     unavailable: str | None  # why it cannot compute here, as a sentence; None: it can
 
@@ -33,9 +34,9 @@ def find_candidates() -> list[Candidate]:
         device = f"cuda:{index}"
         for library in get_args(Library):
             reason = engines_unavailable(index, library)
-            candidates.append(Candidate("tensorrt", device, TITLES[library], reason))
-        candidates.append(Candidate("ort", device, "ONNX Runtime with CUDA", _cuda_unavailable(index)))
-    return [*candidates, Candidate("ort", "cpu", "ONNX Runtime", None)]
+            candidates.append(Candidate("tensorrt", device, library, TITLES[library], reason))
+        candidates.append(Candidate("ort", device, None, "ONNX Runtime with CUDA", cuda_unavailable(index)))
+    return [*candidates, Candidate("ort", "cpu", None, "ONNX Runtime", _cpu_unavailable())]
 
 
 def describe_device(device: str) -> str:
@@ -66,14 +67,23 @@ def engines_unavailable(index: int = 0, library: Library | None = None) -> str |
     return reasons[-1]
 
 
-def _cuda_unavailable(index: int) -> str | None:
+def cuda_unavailable(index: int = 0) -> str | None:
     """Return why ONNX Runtime cannot use a CUDA device, as a sentence; None: nothing speaks against it."""
     if local_target(index) is None:
         return _NO_DEVICE
-    if not cuda_is_offered():
-        return 'The installed ONNX Runtime has no CUDA provider: pip install "stvsr[cuda]".'
     try:
+        if not cuda_is_offered():
+            return NO_CUDA_PROVIDER
         CudaDevice(index, streams=1)
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+def _cpu_unavailable() -> str | None:
+    """Return why ONNX Runtime cannot use the CPU, as a sentence; None: it can."""
+    try:
+        import_onnxruntime()
     except BackendError as error:
         return str(error)
     return None

@@ -1,6 +1,7 @@
 """The CUDA device: CuPy's memory and streams, page-locked copies, and kernels on the same streams."""
 
 import functools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 from ...kernels import color
 from ..contract.errors import BackendError, DeviceMemoryError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat, to_uint16
+from .cache_folder import writable_folder
 from .cuda_driver import check_context
 from .device import Array
 
@@ -128,11 +130,16 @@ class CudaDevice:
 
         return wait
 
-    def trim(self) -> None:
-        """Wait for all work, and free the memory that CuPy caches."""
-        with self._device:
+    def synchronize(self) -> None:
+        """Wait for all work that is queued on the device's streams."""
+        with self._device, translate_errors(self._cupy, self.name):
             for stream in (*self.streams, self._copies):
                 stream.synchronize()
+
+    def trim(self) -> None:
+        """Wait for all work, and free the memory that CuPy caches."""
+        self.synchronize()
+        with self._device:
             self._staged.clear()
             self._cupy.get_default_memory_pool().free_all_blocks()
 
@@ -156,7 +163,10 @@ def translate_errors(cupy: ModuleType, device: str) -> Iterator[None]:
 
 @functools.cache
 def import_cupy() -> ModuleType:
-    """Import CuPy. Raises BackendError if it is not installed."""
+    """Import CuPy, which keeps compiled kernels in stvsr's cache. Raises BackendError if it is not installed."""
+    if "CUPY_CACHE_DIR" not in os.environ:
+        folder = writable_folder("kernels")
+        os.environ.update({"CUPY_CACHE_DIR": str(folder)} if folder else {"CUPY_CACHE_IN_MEMORY": "1"})
     try:
         import cupy
     except ImportError as absent:

@@ -5,6 +5,7 @@ The driver need not be installed: then there is no device, and no check fails.
 
 import ctypes
 import functools
+import uuid
 from typing import Any
 
 from ..contract.errors import BackendError
@@ -41,6 +42,14 @@ def device_name(index: int) -> str:
     if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDeviceGetName(name, len(name), device):
         return ""
     return name.value.decode(errors="replace")
+
+
+def device_uuid(index: int) -> str | None:
+    """Return the UUID by which other tools name a CUDA device, as "GPU-..."; None if there is no such device."""
+    cuda, device, value = _cuda(), ctypes.c_int(), ctypes.create_string_buffer(16)
+    if cuda is None or cuda.cuDeviceGet(ctypes.byref(device), index) or cuda.cuDeviceGetUuid(value, device):
+        return None
+    return f"GPU-{uuid.UUID(bytes=value.raw)}"
 
 
 def check_context(index: int) -> None:

@@ -47,6 +47,9 @@ class Device(Protocol):
         must not change any more.
         """
 
+    def synchronize(self) -> None:
+        """Wait for all work that is queued."""
+
     def trim(self) -> None:
         """Free cached memory."""
 
@@ -82,6 +85,9 @@ class CpuDevice:
     def download(self, buffer: np.ndarray, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Return a function that returns the buffer, as RGB."""
         return lambda: buffer
+
+    def synchronize(self) -> None:
+        """Do nothing: work on the CPU is done at once."""
 
     def trim(self) -> None:
         """Do nothing: the CPU caches no memory."""

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,12 +15,13 @@ from ..contract.errors import BackendError, BundleError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
 from . import fourier_field, videoinr_decoder
-from .choice import engines_unavailable
+from .choice import cuda_unavailable, engines_unavailable
 from .cuda import CudaDevice
-from .cuda_driver import local_target
+from .cuda_driver import device_name, local_target
 from .device import Array, Device
 from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
+from .preparation import Preparation
 from .remote.address import parse_address
 from .remote.server import InferenceServer
 from .remote.session import RemoteDevice, RemoteSession
@@ -49,13 +50,18 @@ class Graphs(Closing):
     def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
         self.bundle, self.device, self.precision = bundle, device, precision
         self._sessions: OrderedDict[_Key, Session] = OrderedDict()
+        self._ran: set[_Key] = set()  # the sessions that ran before
+        self.preparation = Preparation()
 
     def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Run one graph on the current stream; `keep` as in `Session.run`.
 
         Raises BundleError if an output has another shape than the manifest states.
         """
-        outputs = self.session(role, inputs).run(inputs, keep=keep)
+        session, key = self.session(role, inputs), self._key(role, inputs)
+        with nullcontext() if key in self._ran else self.preparation.first_run():
+            outputs = session.run(inputs, keep=keep)
+        self._ran.add(key)
         graph = self.bundle.graph(role)
         sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
         for spec in graph.outputs:
@@ -70,7 +76,8 @@ class Graphs(Closing):
         """Return a session that accepts inputs of these shapes."""
         key = self._key(role, inputs)
         if key not in self._sessions:
-            self._sessions[key] = self._open(key, inputs)
+            with self.preparation.opening():
+                self._sessions[key] = self._open(key, inputs)
         return self._sessions[key]
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -96,6 +103,7 @@ class Graphs(Closing):
         raise NotImplementedError
 
     def _close_session(self, key: _Key) -> None:
+        self._ran.discard(key)
         self._sessions.pop(key).close()
 
 
@@ -114,9 +122,11 @@ class OrtGraphs(Graphs):
         threads: int | None,
         precision: Precision = "fp32",
         time_limit_s: float | None = None,
+        *,
+        captures: bool = True,
     ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads, self._time_limit_s = threads, time_limit_s
+        self._threads, self._time_limit_s, self._captures = threads, time_limit_s, captures
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -158,7 +168,9 @@ class OrtGraphs(Graphs):
                 entry.inputs, dict(zip(names, key.shapes, strict=True))
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
-        return OrtSession(graph, self.device, self._threads, self.precision, fixed, self._time_limit_s)
+        return OrtSession(
+            graph, self.device, self._threads, self.precision, fixed, self._time_limit_s, captures=self._captures
+        )
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace weights by opening edited copies of the graphs from memory."""
@@ -261,13 +273,23 @@ def ignore_warnings(sentence: str) -> None:
     """Discard a warning."""
 
 
-def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings) -> Graphs:
+def open_graphs(
+    bundle: Bundle, backend: Backend | None = None, warn: Warn = ignore_warnings, *, captures: bool = True
+) -> Graphs:
     """Open a bundle's graphs; without a `backend`, by the fastest one of this machine.
 
-    `warn` receives a sentence for each engine that cannot be used and is built again. Raises BackendError if the
-    backend or the device is not available, BundleError if a graph cannot be loaded.
+    `captures` is that of `OrtSession`. `warn` receives a sentence for each engine that cannot be used and is built
+    again, and for a GPU that "auto" leaves idle. Raises BackendError if the backend or the device is not available,
+    BundleError if a graph cannot be loaded.
     """
-    backend = backend or Backend()
+    preparation = Preparation()
+    with preparation.opening():
+        graphs = _open_graphs(bundle, backend or Backend(), warn, captures)
+    graphs.preparation = preparation
+    return graphs
+
+
+def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn, captures: bool) -> Graphs:
     if backend.kind == "remote":
         return RemoteGraphs(bundle, backend, warn)
     kind, index = parse_device(backend.device)
@@ -277,7 +299,7 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
             precision = backend.precision_on_gpu(bundle.manifest)
-            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s)
+            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s, captures=captures)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
@@ -285,7 +307,11 @@ def open_graphs(bundle: Bundle, backend: Backend | None = None, warn: Warn = ign
             )
         return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
 
-    return open_on(backend.device, open_with)
+    graphs = open_on(backend.device, open_with)
+    if kind == "auto" and not isinstance(graphs.device, CudaDevice) and (gpu := device_name(0)):
+        reason = cuda_unavailable() or "ONNX Runtime cannot open a session on it; --device cuda:0 tells why."
+        warn(f"The CPU computes, and {gpu} does not. {reason}")
+    return graphs
 
 
 def has_kernel(bundle: Bundle, role: Role) -> bool:

@@ -19,16 +19,23 @@ from ..contract.errors import BackendError, BundleError, DeviceMemoryError
 from ..contract.manifest import Precision, TensorSpec
 from ..contract.shortage import describe_shortage
 from .cuda import CudaDevice
+from .cuda_driver import device_name
 from .device import Array, CpuDevice, Device
 from .options import cpu_threads, parse_device
 from .session import Session
 
+# The two builds are one module, of which the one that was installed last replaces the other.
+NO_CUDA_PROVIDER = (
+    "The installed ONNX Runtime has no CUDA provider: pip uninstall onnxruntime onnxruntime-gpu, then"
+    ' pip install "stvsr[cuda]".'
+)
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
 # Of the CUDA provider: they measured best on an H200, and make the first run short (benchmarks/gpu/README.md).
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
 OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+_OPENING = threading.Lock()  # while one thread opens a session on a GPU, stdout and the log level are of the process
 _Opened = TypeVar("_Opened")
 
 
@@ -64,7 +71,8 @@ class OrtSession(Closing):
 
     On a GPU all inputs and outputs are CuPy arrays: nothing is copied between host and device. There products are
     rounded to TF32 at the precision "tf32"; float16 is a matter of the graph's own types. Runs of fixed shapes are
-    captured as a CUDA graph, if ONNX Runtime can compute every node of the graph on the GPU. A run that takes more than
+    captured as a CUDA graph, if `captures` allows it and ONNX Runtime can compute every node of the graph on the GPU:
+    during a capture no other thread of the process may allocate memory on any GPU. A run that takes more than
     `time_limit_s` seconds is ended.
     Raises BackendError if ONNX Runtime cannot use the GPU or for such a run, BundleError if it cannot load or compute
     the graph.
@@ -78,6 +86,8 @@ class OrtSession(Closing):
         precision: Precision = "fp32",
         fixed: FixedShapes | None = None,
         time_limit_s: float | None = None,
+        *,
+        captures: bool = True,
     ) -> None:
         ort = import_onnxruntime()
         self._ort, self._graph, self._time_limit_s = ort, _describe(graph), time_limit_s
@@ -88,7 +98,7 @@ class OrtSession(Closing):
             self._session = _create(ort, graph, _options(ort, threads, fixed), ["CPUExecutionProvider"])
         else:
             self._open_plain = functools.partial(_open_cuda, ort, graph, threads, fixed, self.device, precision)
-            if fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
+            if captures and fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
                 with contextlib.suppress(BackendError):
                     self._session, self.captured = self._open_plain(capture=True), True
             if not self.captured:
@@ -215,12 +225,28 @@ def cuda_is_offered() -> bool:
 
 @functools.cache
 def import_onnxruntime() -> ModuleType:
-    """Import ONNX Runtime with its telemetry and its warnings off."""
+    """Import ONNX Runtime with its telemetry and its warnings off. Raises BackendError if it is not installed."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the library is imported
-    with quiet_stderr():
-        import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
+    try:
+        with quiet_stderr():
+            import onnxruntime  # takes a quarter of a second, so it is imported when the first session opens
+    except ImportError as absent:
+        raise BackendError(_how_to_install(absent)) from absent
+    if not hasattr(onnxruntime, "InferenceSession"):  # one of two installed builds was removed, with its files
+        raise BackendError(
+            "ONNX Runtime is not complete: pip uninstall onnxruntime onnxruntime-gpu, then pip install"
+            ' "stvsr[cpu]" or "stvsr[cuda]".'
+        )
     onnxruntime.set_default_logger_severity(_ERROR)
     return onnxruntime
+
+
+def _how_to_install(absent: ImportError) -> str:
+    """Return the sentence about a missing ONNX Runtime, which names the build for this machine first."""
+    gpu = device_name(0)
+    builds = ['"stvsr[cpu]" for the CPU (a download of 30 MB)', f'"stvsr[cuda]" for {gpu or "an NVIDIA GPU"} (1.5 GB)']
+    first, second = reversed(builds) if gpu else builds
+    return f"ONNX Runtime, which computes networks, cannot be imported ({absent}): pip install {first}, or {second}."
 
 
 def _options(ort: ModuleType, threads: int | None, fixed: FixedShapes | None) -> Any:
@@ -263,7 +289,6 @@ def _open_cuda(
     failed = BackendError(f"ONNX Runtime cannot use device '{device.name}' here: {_CUDA_REMEDY}.")
     if not cuda_is_offered():
         raise failed
-    ort.set_default_logger_severity(_FATAL)
     provider = {
         "device_id": device.index,
         "user_compute_stream": str(device.streams[0].ptr),
@@ -271,15 +296,17 @@ def _open_cuda(
         "enable_cuda_graph": str(int(capture)),
         **_FASTEST,
     }
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
-        providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-        session = _create(ort, graph, _options(ort, threads, fixed), providers)
-    except BundleError as error:
-        raise failed from error
-    finally:
-        ort.set_default_logger_severity(_ERROR)
+    with _OPENING:
+        ort.set_default_logger_severity(_FATAL)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
+            providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
+            session = _create(ort, graph, _options(ort, threads, fixed), providers)
+        except BundleError as error:
+            raise failed from error
+        finally:
+            ort.set_default_logger_severity(_ERROR)
     if "CUDAExecutionProvider" not in session.get_providers():
         raise failed
     return session

@@ -4,7 +4,7 @@ import os
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..contract.errors import BackendError
@@ -25,7 +25,8 @@ class Backend:
     kind: "ort" runs the graphs in ONNX Runtime, "tensorrt" runs engines compiled from them, "remote" sends frames to an
         inference server that has them; "auto" takes engines where an installed library runs on the GPU, else ONNX
         Runtime.
-    device: "cpu", "cuda:N", or "auto": the first CUDA device if the backend can use it, else the CPU.
+    device: "cpu", "cuda:N", or "auto": the first CUDA device if the backend can use it, else the CPU. Several of one
+        kind, such as "cuda:0,cuda:1", share the work of one stream of frames; "cpu,cpu" is two sessions on the CPU.
     precision: of products on a GPU; the CPU computes in "fp32". "auto" is the fastest one whose loss the bundle records
         and that changes fewer than 0.1 % of the pixels by a step of 8 bits.
     library: the TensorRT library; None: the one that is installed.
@@ -49,7 +50,7 @@ class Backend:
     def __post_init__(self) -> None:
         _check_choice("backend", self.kind, get_args(Kind))
         _check_choice("precision", self.precision, get_args(RequestedPrecision))
-        kind, _ = parse_device(self.device)
+        kind = self._device_kind()
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise BackendError(f"The number of threads is {self.threads}: give 1 to {MOST_THREADS}.")
         if self.time_limit_s is not None and not 0 < self.time_limit_s <= threading.TIMEOUT_MAX:
@@ -74,6 +75,25 @@ class Backend:
                 )
             if self.library is not None:
                 raise BackendError("--library has no effect without --backend tensorrt: add it, or leave it out.")
+
+    def by_device(self) -> tuple["Backend", ...]:
+        """Return the backend of each of the devices, between which the CPU's threads are shared."""
+        devices = self.device.split(",")
+        if len(devices) == 1:
+            return (self,)
+        threads = self.threads
+        if parse_device(devices[0])[0] == "cpu":
+            threads = threads or max(1, cpu_threads() // len(devices))
+        return tuple(replace(self, device=device, threads=threads) for device in devices)
+
+    def _device_kind(self) -> Literal["auto", "cpu", "cuda"]:
+        """Return the kind of the devices. Raises BackendError for devices of different kinds."""
+        kinds = [parse_device(device)[0] for device in self.device.split(",")]
+        if len(kinds) > 1 and (len(set(kinds)) > 1 or kinds[0] == "auto"):
+            raise BackendError(
+                f"The devices '{self.device}' cannot share work: name GPUs by their numbers, such as cuda:0,cuda:1."
+            )
+        return kinds[0]
 
     def _check_remote(self) -> None:
         if self.url is None:

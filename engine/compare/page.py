@@ -1,7 +1,6 @@
 """The page: one file that holds the videos, their scores and the program that shows them."""
 
 import base64
-import hashlib
 import html
 import json
 from collections.abc import Sequence
@@ -12,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.atomic import atomic_path
 from ..contract.errors import RequestError
 from ..contract.resize import resized
+from .document import check_page, fill, write_page
 from .media_data import ClipEncoder, encode_below
 from .scores import Score, chart
 
 MOST_FRAMES = 300  # of a page
-_FILES = Path(__file__).parent / "page"
+_POLICY = "default-src 'none'; img-src data:; media-src blob:; script-src {script}; style-src {style}"
 _CLIP_BYTES = 9 << 20  # of all videos together; base64 makes a third more of them
 _PROFILE_PX = 8 << 20  # pixels of the temporal profiles of a video
 _PROFILE_HEIGHT = 16000  # of all profiles of a video, one below the other; WebP ends at 16383
@@ -100,10 +99,7 @@ class ComparisonPage:
         check_page(path, overwrite)
         if not self._times:
             raise RequestError("There are no frames to compare: choose another part.")
-        content = self._content().encode()
-        with atomic_path(path) as partial:
-            partial.write_bytes(content)
-        return len(content)
+        return write_page(path, self._content(), overwrite=overwrite)
 
     def means(self) -> list[dict[str, Any]]:
         """Return the mean scores, one dictionary for each comparison."""
@@ -142,21 +138,14 @@ class ComparisonPage:
             "lines": [] if is_picture else self._lines,
             "layers": layers,
         }
-        script, style = ((_FILES / name).read_text() for name in ("compare.js", "compare.css"))
         parts = {
-            "policy": f"default-src 'none'; img-src data:; media-src blob:; script-src {_source(script)};"
-            f" style-src {_source(style)}",
             "title": html.escape(self._title),
             "facts": self._facts(),
             "scores": self._table(),
             "charts": "" if is_picture else self._charts(),
-            "style": style,
-            "script": script,
             "data": json.dumps(data).replace("<", "\\u003c"),
         }
-        document = (_FILES / "compare.html").read_text()
-        before, *rest = document.split("{{")
-        return before + "".join(parts[name] + text for name, _, text in (part.partition("}}") for part in rest))
+        return fill("compare.html", parts, ["base.css", "compare.css"], _POLICY, "compare.js")
 
     def _pictures(self) -> list[dict[str, Any]]:
         self._shown = _fitted(self._size, _PICTURE_SIDE)
@@ -221,16 +210,6 @@ class ComparisonPage:
         return "".join(found)
 
 
-def check_page(path: Path, overwrite: bool) -> None:
-    """Raise RequestError for a page that cannot be written there."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise RequestError(f"{path} is no name of a page: let it end in .html.")
-    if not path.parent.is_dir():
-        raise RequestError(f"The folder {path.parent} for the page does not exist: create it first.")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise RequestError(f"{path} exists already: choose another page, or pass --overwrite.")
-
-
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
     """Return a size, (height, width), made smaller so that its longer side is at most `side`."""
     share = min(1.0, side / max(size))
@@ -250,8 +229,3 @@ def _base64(content: bytes) -> str:
 
 def _named(name: str) -> str:
     return f"<b>{html.escape(name)}</b>"
-
-
-def _source(text: str) -> str:
-    """Return the source of a policy that allows one inline text."""
-    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"

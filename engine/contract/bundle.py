@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .atomic import new_folder
-from .errors import BundleError
+from .errors import BundleError, RequestError
 from .files import read_file
 from .graph_file import compare_tensors, read_interface
 from .manifest import FORMAT, Graph, Manifest, Role, TensorSpec
@@ -213,7 +214,27 @@ def _bundles_in(folder: Path) -> dict[str, Path]:
 
 def find_bundles(names: str | Path) -> tuple[Bundle, ...]:
     """Load one bundle, or the two of a chain that is written as TEMPORAL+SPATIAL."""
+    return tuple(find_bundle(name) for name in _parts(names))
+
+
+def is_bundle(names: str | Path) -> bool:
+    """Return whether a text names a bundle, or the two of a chain: shipped, installed, or folders."""
+    named = named_bundles()
+    return all(part in named or (Path(part) / MANIFEST).is_file() for part in _parts(names))
+
+
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """Return bundles and chains by short names: the last parts of their paths, or whole paths where those are the same.
+
+    Raises RequestError for one that is given twice.
+    """
+    if len(set(models)) < len(models):
+        raise RequestError("A bundle is named twice: name each once.")
+    short = ["+".join(Path(part).name or part for part in _parts(model)) for model in models]
+    return dict(zip(short if len(set(short)) == len(short) else models, models, strict=True))
+
+
+def _parts(names: str | Path) -> list[str]:
+    """Return the names of one bundle, or of the two of a chain."""
     first, plus, second = str(names).partition("+")
-    if not plus or str(names) in named_bundles() or Path(names).is_dir():
-        return (find_bundle(names),)
-    return find_bundle(first), find_bundle(second)
+    return [first, second] if plus and str(names) not in named_bundles() and not Path(names).is_dir() else [str(names)]

@@ -11,7 +11,6 @@ from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
 from .damage import Action, OnDamage, RepairLog
-from .decoders import decoder_of
 from .decoding_order import DecodingOrder, is_reordered
 from .ends import declared_end, holds_another_file, indexed_end, unread_frames
 from .lost_bytes import LostBytes, PacketPositions
@@ -45,6 +44,7 @@ class StreamDecoder:
         log: RepairLog | None = None,
         *,
         is_part: bool = False,  # reading began at a keyframe: the end of the file is not checked
+        decoder: av.VideoCodecContext | None = None,  # None: the stream's own
     ) -> None:
         self._is_part = is_part
         self._container, self._stream, self._info = container, stream, info
@@ -73,7 +73,7 @@ class StreamDecoder:
         self._corrupt_until = -math.inf  # ticks, shortly after a packet that FFmpeg knows to be incomplete
         self._least_gap: int | None = None  # ticks between two frames
         self._is_traced = False  # frames refer to a damaged one
-        self._decoder = decoder_of(stream)
+        self._decoder = decoder or stream.codec_context
         self._order = DecodingOrder() if is_reordered(stream) else None
         self._is_exact = stream.codec_context.codec.canonical_name in _ONE_FRAME_PER_PACKET
 

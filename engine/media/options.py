@@ -1,4 +1,4 @@
-"""Options of reading a video: fields and damage."""
+"""Options of reading a video: fields, damage and decoding units."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +9,7 @@ from .deinterlace import FILTERS
 
 FieldRate = Literal["double", "single"]
 DEINTERLACE = ("auto", "off", *FILTERS, "ivtc")
+HWACCELS = ("none", "auto", "cuda")
 FIELD_RATES: tuple[FieldRate, ...] = ("double", "single")
 
 
@@ -19,17 +20,25 @@ class ReadOptions:
     deinterlace: "auto" (interlaced and telecined video is found, and made progressive), "off", one of FFmpeg's
     deinterlacers, or "ivtc" (telecine is undone). field_rate: one frame for each field, or for each frame.
     on_damage: "stop" with an error, "repeat" the frame before a damaged one, or "skip" damaged frames.
+    hwaccel: "none": the CPU decodes; "auto": an NVIDIA GPU's unit, where there is one that serves the video; "cuda":
+    the same, with a warning where the CPU decodes. A unit does not find all damage that the CPU's decoders find.
     """
 
     deinterlace: str = "off"
     field_rate: str = "double"
     on_damage: OnDamage = "stop"
+    hwaccel: str = "none"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("--deinterlace", self.deinterlace, DEINTERLACE),
             ("--field-rate", self.field_rate, FIELD_RATES),
             ("--on-damage", self.on_damage, ON_DAMAGE),
+            ("--hwaccel", self.hwaccel, HWACCELS),
         ):
             if value not in allowed:
                 raise RequestError(f"{name} is '{value}': choose one of {', '.join(allowed)}.")
+        if self.hwaccel == "cuda" and self.on_damage != "stop":
+            raise RequestError(
+                f"--on-damage {self.on_damage} needs the CPU's decoders, which find damage: leave out --hwaccel cuda."
+            )

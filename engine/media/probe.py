@@ -22,6 +22,7 @@ from .color import to_rgba
 from .decoders import decoder_of
 from .decoding_order import is_reordered
 from .hdr import HdrMetadata, read_hdr
+from .options import ReadOptions
 from .packets import clock_origin
 from .pipes import input_name, is_pipe, pipe_view
 from .pixel_format import has_alpha
@@ -270,7 +271,7 @@ def _pixels(stream: VideoStream) -> int:
 def _first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> av.VideoFrame:
     """Return the first frame that can be decoded."""
     reason = "it has none"
-    decoder = decoder_of(stream)
+    decoder, _ = decoder_of(stream, ReadOptions())
     try:
         for packet in container.demux(stream):
             if is_reordered(stream):

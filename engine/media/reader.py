@@ -20,6 +20,7 @@ from .boxes import has_cut_index
 from .color import to_rgb, to_rgba
 from .damage import Repair, RepairLog, repair_sentences
 from .decode import StreamDecoder
+from .decoders import decoder_of
 from .decoding_order import is_reordered
 from .deinterlace import Timed
 from .fields import choose_fields
@@ -70,6 +71,7 @@ class VideoReader(FrameReader):
         self._ends_within_packet = self._stored.container == "mpegts" and ends_within_packet(path)
         self._container: InputContainer | None = None
         self._decoder: StreamDecoder | None = None
+        self._decoder_warning: str | None = None
         self._log = RepairLog()
         self._joints: Sequence[Joint] = ()
 
@@ -90,6 +92,8 @@ class VideoReader(FrameReader):
                 f"{self.path} ends within a packet, as a recording or a copy that was broken off: its last frames may"
                 " be missing."
             )
+        if self._decoder_warning is not None:
+            warnings.append(self._decoder_warning)
         return [*warnings, *repair_sentences(self.repairs)]
 
     @property
@@ -271,18 +275,26 @@ class VideoReader(FrameReader):
 
     def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
         assert self._container is not None
-        damage = self._options.on_damage
-        self._decoder = decoder = StreamDecoder(self._container, stream, self._stored, damage, self._log)
+        damage, context = self._options.on_damage, self._context(stream)
+        self._decoder = decoder = StreamDecoder(
+            self._container, stream, self._stored, damage, self._log, decoder=context
+        )
         self._joints = decoder.source.joints
         yield from decoder
         if self._indexed_end(stream) is None:  # with an index the decoder has found missing frames already
             decoder.check_declared_end()
 
+    def _context(self, stream: VideoStream) -> av.VideoCodecContext:
+        """Return a decoder of the stream, and keep the warning about it."""
+        context, self._decoder_warning = decoder_of(stream, self._options)
+        return context
+
     def _decode_part(self, stream: VideoStream, is_checked: bool) -> Iterator[av.VideoFrame]:
         """Yield the frames from the present position on, up to one without a time."""
         assert self._container is not None
         damage, log = self._options.on_damage, self._log if is_checked else None
-        decoder = StreamDecoder(self._container, stream, self._stored, damage, log, is_part=True)
+        context = self._context(stream)
+        decoder = StreamDecoder(self._container, stream, self._stored, damage, log, is_part=True, decoder=context)
         yield from takewhile(lambda frame: frame.pts is not None, decoder)
         if is_checked:
             decoder.check_part_end()

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from ..backends.options import Backend
+from ..backends.preparation import Preparation
 from ..contract.closing import Closing
 from ..contract.picture import Picture, PictureFormat, to_float
 from ..contract.resize import shrink
@@ -56,6 +57,11 @@ class Chain(Closing):
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request."""
         return [warning for upscaler in self._upscalers.values() for warning in upscaler.warnings]
+
+    @property
+    def preparation(self) -> Preparation:
+        """The time that the graphs took to open and for their first runs; less if they were open before."""
+        return sum((upscaler.preparation for upscaler in self._upscalers.values()), Preparation())
 
     def frames(self, inputs: Iterable[InputFrame | None]) -> Iterator[np.ndarray]:  # (3, H, W) uint16, 65535 is white
         """Yield a frame for every input frame and each of its times, in order; None ends a scene."""
@@ -114,6 +120,7 @@ class SceneChains(Closing):
         self._scenes = [tuple(passes) for passes in scenes]
         self._backend, self._tile, self._flow = backend, tile, flow
         self._earlier_warnings: list[str] = []
+        self._earlier_preparation = Preparation()
         self._chain = self._open(self._scenes[0])
         self.device, self.backend = self._chain.device, self._chain.backend
 
@@ -126,6 +133,11 @@ class SceneChains(Closing):
     def warnings(self) -> list[str]:
         """Sentences about what differs from the request, each once."""
         return list(dict.fromkeys([*self._earlier_warnings, *self._chain.warnings]))
+
+    @property
+    def preparation(self) -> Preparation:
+        """The time that the graphs of all chains took to open and for their first runs."""
+        return self._earlier_preparation + self._chain.preparation
 
     def pictures(self, inputs: Iterable[InputFrame], picture_format: PictureFormat | None) -> Iterator[Picture]:
         """Yield the pictures of `Chain.pictures`, scene after scene."""
@@ -154,6 +166,7 @@ class SceneChains(Closing):
         if passes != self._chain.passes:
             self._chain.close()
             self._earlier_warnings += self._chain.warnings
+            self._earlier_preparation += self._chain.preparation
             self._chain = self._open(passes)
 
 

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from contextlib import ExitStack
 
 from ..backends.options import Backend
+from ..backends.stages import StageClock
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from .upscaler import Upscaler
@@ -17,11 +18,11 @@ _Key = tuple[str, Backend | None, int | None, str | None]
 class UpscalerPool(Closing):
     """Keeps the last upscalers open, at most `most` of them unless more are in use. Threads may share it.
 
-    `batch` is that of the upscalers.
+    `batch` and `clock` are those of the upscalers.
     """
 
-    def __init__(self, most: int = MOST_OPEN, batch: int = 1) -> None:
-        self._most, self._batch = most, batch
+    def __init__(self, most: int = MOST_OPEN, batch: int = 1, clock: StageClock | None = None) -> None:
+        self._most, self._batch, self._clock = most, batch, clock
         self._lock = threading.Lock()
         self._open: OrderedDict[_Key, Upscaler] = OrderedDict()
         self._users: Counter[_Key] = Counter()
@@ -31,10 +32,10 @@ class UpscalerPool(Closing):
         key = (bundle.fingerprint, backend, tile, flow)
         with self._lock:
             if key not in self._open:
-                self._open[key] = Upscaler(bundle, backend, tile=tile, flow=flow, batch=self._batch)
+                self._open[key] = Upscaler(bundle, backend, tile=tile, flow=flow, batch=self._batch, clock=self._clock)
+            elif not self._users[key]:
+                self._open[key].begin_run()
             self._open.move_to_end(key)
-            if not self._users[key]:
-                self._open[key].warnings.clear()  # those of an earlier run
             self._users[key] += 1
             self._trim()
             return self._open[key]

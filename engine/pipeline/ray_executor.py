@@ -32,8 +32,9 @@ class RayExecutor(RemoteExecutor):
     """
 
     def __init__(self, backend: Backend, *, workers: int | None = None, address: str | None = None) -> None:
-        kind, index = parse_device(backend.device)
-        if index:
+        first, *others = backend.by_device()
+        kind, index = parse_device(first.device)
+        if index or others:
             raise BackendError(
                 f"Ray chooses the GPU of each worker: use --device cuda in the place of {backend.device}."
             )

@@ -45,6 +45,8 @@ class Report:
     decode_seconds: float  # busy times of the three stages, which overlap
     inference_seconds: float
     encode_seconds: float
+    opening_seconds: float  # until the networks were open: sessions, graphs made for the sizes, engines built or loaded
+    first_run_seconds: float  # of the first run of each session: kernels compiled, CUDA graphs captured
     fps: float  # output frames per second of running time
     peak_memory_bytes: int | None  # of the process so far; None: the system does not state it
     adaptation: tuple[dict[str, Any], ...]  # a record for each scene, or one for all; empty without adaptation

@@ -53,6 +53,7 @@ class UpscaleRequest:
     deinterlace: str = "auto"  # or "off", "ivtc", or one of FFmpeg's filters: bwdif, yadif, w3fdif, estdif
     field_rate: str = "double"  # of deinterlaced frames: one for each field; "single": one for each frame
     on_damage: OnDamage = "stop"  # or "repeat" the frame before a damaged one, or "skip" it
+    hwaccel: str = "none"  # decoding by a GPU's unit: "auto", or "cuda", which warns where the CPU decodes
     dedup: bool = False  # interpolate over repeated frames
     codec: str | None = None  # FFmpeg's encoder; None: by the container
     crf: int | None = None  # the encoder's quality
@@ -64,7 +65,7 @@ class UpscaleRequest:
     @property
     def read_options(self) -> ReadOptions:
         """Options of reading the input. Raises RequestError for an unknown value."""
-        return ReadOptions(self.deinterlace, self.field_rate, self.on_damage)
+        return ReadOptions(self.deinterlace, self.field_rate, self.on_damage, self.hwaccel)
 
     @property
     def part(self) -> Part | None:

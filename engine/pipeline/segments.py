@@ -7,7 +7,7 @@ decoding.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -39,18 +39,42 @@ def split_scene(window: Window, scene: range, frames: int, first: int = 0) -> It
     length = math.ceil((scene.stop - begin) / count / step) * step
     starts = [*([scene.start] if begin > scene.start else []), *range(begin, scene.stop, max(1, length))]
     for start, stop in pairwise([*starts, scene.stop]):
-        outputs = range(start, stop)
-        before, after = _context(window, start - scene.start)
-        low, high = max(scene.start, start - before), outputs.stop + after
-        # Near its end a scene's windows depend on where it ends.
-        if scene.stop - high <= before + after:
-            high = scene.stop
-        yield Segment(outputs, range(low, high), high == scene.stop)
+        yield _segment(window, scene, range(start, stop))
+
+
+def segment_around(window: Window, frame: int, frames: int, starts_scene: Callable[[int], bool]) -> Segment:
+    """Return the shortest segment that makes the outputs of a frame, in a video of so many `frames`.
+
+    `starts_scene` returns whether a frame, by its number above 0, begins a scene. It is asked about frames nearby, and
+    about all back to the beginning of the scene if the windows of the network are counted from there.
+    """
+    step = _step(window)
+    before, _ = _context(window, 0)
+    first = frame
+    while first > (0 if step > 1 else max(0, frame - before)) and not starts_scene(first):
+        first -= 1
+    start = first + (frame - first) // step * step
+    before, after = _context(window, start - first)
+    most = start + step + before + 2 * after + 1  # an end of the scene beyond has no influence
+    end = frame + 1
+    while end < min(frames, most) and not starts_scene(end):
+        end += 1
+    return _segment(window, range(first, end), range(start, min(start + step, end)))
 
 
 def requested_times(segment: Segment, frame: int, times: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
     """Return those of an input frame's requested times that a segment makes: all of them, or none."""
     return times if frame in segment.outputs else ()
+
+
+def _segment(window: Window, scene: range, outputs: range) -> Segment:
+    """Return the segment of a scene that makes the outputs of some frames."""
+    before, after = _context(window, outputs.start - scene.start)
+    low, high = max(scene.start, outputs.start - before), outputs.stop + after
+    # Near its end a scene's windows depend on where it ends.
+    if scene.stop - high <= before + after:
+        high = scene.stop
+    return Segment(outputs, range(low, high), high == scene.stop)
 
 
 def _step(window: Window) -> int:

@@ -27,9 +27,13 @@ class WorkerGroup:
 
     When a function or the body of the `with` raises (an interrupt included), every wait on a channel ends with
     `Stopped`. Leaving the `with` joins all threads and raises the first error.
+
+    catches_signals: let signals that ask the program to end stop the group, in the main thread. A generator that holds
+        a group must not: it is suspended while other code runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, catches_signals: bool = True) -> None:
+        self._catches_signals = catches_signals
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._running = 0
@@ -76,8 +80,23 @@ class WorkerGroup:
             self._changed.notify_all()
             self._changed.release()
 
+    def end(self) -> None:
+        """Stop the group from outside its `with`, where waits raise `Stopped`, and wait for its threads."""
+        self._stop(None)
+        self._wait_for_threads()
+
+    def _wait_for_threads(self) -> None:
+        # Wait before joining: in Python 3.11 an interrupt within join() marks a running thread as ended.
+        until = time.monotonic() + _END_S
+        with self._changed:
+            while self._running and not (self._stopped and time.monotonic() > until):
+                self._changed.wait(_WAKE_S)
+        if not self._running:
+            for thread in self._threads:
+                thread.join()
+
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._catches_signals and threading.current_thread() is threading.main_thread():
             for number in filter(is_default, SIGNALS):
                 self._handlers[number] = signal.signal(number, self._interrupt)
         return self
@@ -97,14 +116,7 @@ class WorkerGroup:
         self._leaving = True
         if error is not None and not isinstance(error, Stopped):
             self._stop(error)
-        # Wait before joining: in Python 3.11 an interrupt within join() marks a running thread as ended.
-        until = time.monotonic() + _END_S
-        with self._changed:
-            while self._running and not (self._stopped and time.monotonic() > until):
-                self._changed.wait(_WAKE_S)
-        if not self._running:
-            for thread in self._threads:
-                thread.join()
+        self._wait_for_threads()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if self._error is not None and self._error is not error:

@@ -3,21 +3,26 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from stvsr.kernels import reference
+from stvsr.kernels import reference, variants
+from stvsr.kernels.launcher import Card
 from stvsr.training.networks.videoinr import VideoINR, VideoINRConfig
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import bench as gpu_bench
 from benchmarks.gpu import tables as gpu_tables
+from benchmarks.gpu import variants as gpu_variants
 from benchmarks.gpu.bench import Bench, OutOfTimeError
+from benchmarks.gpu.cases import Case
 from benchmarks.gpu.summary import compared, floor_ms, summary, verdict
 from benchmarks.gpu.window import TorchWindow, Window
 from tests.support import cuda_cpu
@@ -149,7 +154,7 @@ def test_a_dry_run_checks_and_measures_every_kernel(tmp_path: Path) -> None:
     assert all(line["dry_run"] for line in lines)
     assert {name for line in lines for name in line.get("floors", {})} == {"gb_per_s", "float32", "float16"}
     for kernel in gpu.KERNELS:
-        timed = [line for line in lines if line.get("kernel") == kernel]
+        timed = [line for line in lines if line["part"] == "kernels" and line.get("kernel") == kernel]
         assert {line["dtype"] for line in timed} == {"float32", "float16"}
         for line in timed:
             assert line["ms"] > 0
@@ -163,8 +168,70 @@ def test_a_dry_run_checks_and_measures_every_kernel(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "gpu.md").read_text()
     assert "A dry run without a GPU" in text
     assert "Not measured" not in text
-    assert sum(row.startswith("| ") for row in text.splitlines()) == 2 * 2 + 4 + sum("kernel" in line for line in lines)
+    rows = sum(row.startswith("| ") for row in text.splitlines())
+    assert rows == 3 * 2 + 4 + sum("kernel" in line for line in lines)
     assert f"{sum('check' in line for line in lines)} checks, 0 failed" in (tmp_path / "out" / "checks.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_dry_run_searches_the_fastest_variants(tmp_path: Path) -> None:
+    needs_compiler()
+    before = variants.TABLE.read_bytes()
+    assert gpu.main([str(tmp_path), "--dry-run", "--part", "variants", "--quick"]) == 0
+    assert variants.TABLE.read_bytes() == before
+    lines = bench_in(tmp_path).lines()
+    assert not [line for line in lines if {"error", "missing", "skipped"} & line.keys()]
+    table = variants.read_table(tmp_path / "variants.json")
+    found = variants.recorded_for(Card("no card", "0.0"), table)
+    assert set(found) == {
+        *(f"{kernel} {dtype}" for kernel in ("deform_conv",) for dtype in ("float32", "float16")),
+        *(f"warp {dtype}, {count}" for dtype in ("float32", "float16") for count in ("one flow", "more flows")),
+    }
+    for key, variant in found.items():
+        timed = table["cards"]["no card"]["kernels"][key]
+        assert all(ms > 0 for ms in timed["ms"].values())
+        (best,) = (line["fastest"] for line in lines if line.get("case") == key and "fastest" in line)
+        assert best == ", ".join(f"{name} {value}" for name, value in variant.items())
+        assert f"Fastest, {key}: {best}." in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_fastest_variant_is_right_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One variant is the fastest in one case and slow in the other, one is wrong, and one is good in both."""
+    ms = {"a": (1.0, 9.0), "b": (0.1, 0.1), "c": (2.0, 2.0)}
+
+    def cases(bench: Bench) -> Iterator[Case]:
+        for number in range(2):
+            call = partial(lambda variant, number: (variant, number), number=number)
+            candidates = tuple(Letter(name) for name in ms)
+            yield Case("deform_conv", f"size {number}", "float32", call, {}, 0, key="k", candidates=candidates)
+
+    def right(bench: Bench, case: Case, call: Any, truth: Any) -> dict[str, Any]:
+        variant, number = call()
+        return {"passed": (variant.name, number) != ("b", 1), "max_error": 0.0}
+
+    bench = bench_in(tmp_path)
+    monkeypatch.setattr(Bench, "device_ms", lambda self, call: [ms[call()[0].name][call()[1]]])
+    monkeypatch.setattr(gpu_variants, "CASES", {"deform_conv": cases})
+    monkeypatch.setattr(gpu_variants, "torch_result", lambda *_: None)
+    monkeypatch.setattr(gpu_variants, "compare", right)
+    monkeypatch.setattr(gpu_variants, "launcher", SimpleNamespace(card=lambda: Card("A card", "9.0")))
+    monkeypatch.setattr(variants, "TABLE", tmp_path / "package" / "variants.json")
+    monkeypatch.setattr(variants.write_table, "__defaults__", (variants.TABLE,))
+    (tmp_path / "package").mkdir()
+    bench.dry_run = False
+    gpu_variants.measure(bench, "deform_conv")
+    table = variants.read_table(variants.TABLE)
+    assert table == variants.read_table(tmp_path / "variants.json")
+    record = table["cards"]["A card"]["kernels"]["k"]
+    assert record["variant"] == {"name": "c"}
+    assert record["ms"] == {"size 0": 2.0, "size 1": 2.0}
+    assert record["first_variant_ms"] == {"size 0": 1.0, "size 1": 9.0}
+    assert gpu_variants.fastest({"a": {"small": 2.0}, "b": {"small": 1.0, "large": 9.0}}) == "b"
+    assert gpu_variants.fastest({"a": {"small": 2.0}, "b": {"large": 9.0}}) is None
+
+
+class Letter(NamedTuple):
+    name: str
 
 
 def test_a_wrong_kernel_fails_its_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +271,7 @@ def test_a_dry_run_measures_the_command(tmp_path: Path, monkeypatch: pytest.Monk
     assert gpu.main([str(tmp_path), "--dry-run", "--part", "command"]) == 0
     (line,) = (line for line in bench_in(tmp_path).lines() if line["part"] == "command")
     assert (line["case"], line["backend"], line["used"], line["frames_out"]) == ("64x48 to 256x192", "ort", "fp32", 3)
+    assert line["opening_seconds"] + line["first_run_seconds"] > 0
     assert "| edvr-s | 64x48 to 256x192 | ort | fp32 |" in (tmp_path / "gpu.md").read_text()
 
 

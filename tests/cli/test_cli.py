@@ -133,7 +133,8 @@ def test_models_lists_the_shipped_bundles() -> None:
 
 def test_ctrl_c_leaves_nothing_and_prints_a_sentence(toy: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from stvsr.cli import main; main()"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from stvsr.cli.app import main; main()"
     running = subprocess.Popen(
         [sys.executable, "-c", code, "upscale", str(SAMPLE), "-m", str(toy), "-o", str(out)],
         stderr=subprocess.PIPE,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import av
 import pytest
+from stvsr import Backend
+from stvsr.cli.batch import backends_of_workers
 
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.media import make_folder, make_video, pan
@@ -24,6 +26,18 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frames_in(path: Path) -> int:
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def test_workers_are_on_the_named_devices_or_on_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def devices(device: str, workers: int | None = None) -> list[str]:
+        return [backend.device for backend in backends_of_workers(Backend(device=device), workers)]
+
+    monkeypatch.setattr("stvsr.engine.backends.cuda_driver.device_count", lambda: 3)
+    assert devices("auto") == ["cuda:0", "cuda:1", "cuda:2"]
+    assert devices("cuda:0,cuda:2") == ["cuda:0", "cuda:2"]
+    assert devices("cuda:0,cuda:2", 3) == ["cuda:0", "cuda:2", "cuda:0"]
+    assert devices("cuda:1") == ["cuda:1"]
+    assert devices("cpu,cpu") == ["cpu", "cpu"]
 
 
 def test_one_failure_does_not_stop_the_others(toy: Path, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import typer
-from stvsr.cli import app
-from stvsr.cli_config import COMMANDS, configurable, variable
+from stvsr.cli.app import app
+from stvsr.cli.config import COMMANDS, configurable, variable
 
 from tests.support.commands import Run, assert_one_clear_error, run_inside
 

@@ -158,7 +158,7 @@ def test_a_bug_is_a_traceback(error: str, command: str, files: Files) -> None:
         "upscale": ["upscale", str(files.short), "-m", str(files.toy)],
     }
     code = (
-        "import sys\nfrom unittest.mock import patch\nfrom stvsr.cli import main\n"
+        "import sys\nfrom unittest.mock import patch\nfrom stvsr.cli.app import main\n"
         f"sys.argv = ['stvsr', *{arguments[command]!r}]\n"
         f"with patch({patched[command]!r}, side_effect={error}): main()\n"
     )

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import typer
-from stvsr.cli import app
+from stvsr.cli.app import app
 from typer.testing import CliRunner
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in app.registered_commands)  # type: ignore[union-attr]
@@ -99,7 +99,7 @@ def test_no_default_is_written_by_hand(command: str) -> None:
 
 def test_adapt_and_upscale_share_their_options() -> None:
     adapt, upscale = option_rows("adapt"), option_rows("upscale")
-    from stvsr.cli_options import AdaptOptions
+    from stvsr.cli.options import AdaptOptions
 
     names = AdaptOptions().given()
     assert {"--adapt-per", "--adapt-steps", "--degradation", "--seed"} <= names.keys()

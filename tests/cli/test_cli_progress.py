@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from stvsr import Backend, UpscaleRequest, upscale
+from stvsr.cli.terminal import Terminal
+from stvsr.cli.upscale import _print_report
 from stvsr.engine.contract import errors
 
 from tests.support.commands import Run, assert_one_clear_error, run_inside, stvsr
@@ -192,3 +196,19 @@ def test_options_of_progress_that_contradict_each_other_are_refused(inside: Run,
     ):
         assert_one_clear_error(inside("upscale", short, *arguments), words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_a_gpu_says_what_comes_before_full_speed(
+    short: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is that of a run on the CPU, changed to one of a GPU."""
+    request = UpscaleRequest(input=short, model=toy, output=tmp_path / "out.mp4", backend=Backend(device="cpu"))
+    report = replace(upscale(request), opening_seconds=1.25, first_run_seconds=0.5)
+    words = "to open the network"
+    for changed, shown in (
+        (replace(report, device="cuda:0"), True),
+        (report, False),
+        (replace(report, device="cuda:0", opening_seconds=0.25), False),
+    ):
+        _print_report(changed, Terminal())
+        assert (words in capsys.readouterr().out) == shown

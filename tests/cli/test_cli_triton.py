@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from stvsr import Backend
-from stvsr.cli_batch import backends_of_workers
+from stvsr.cli.batch import backends_of_workers
 
 from tests.support.commands import assert_one_clear_error, stvsr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stvsr.terminal import Terminal, plain
+from stvsr.cli.terminal import Terminal, plain
 
 from tests.support.paths import TESTS
 
@@ -41,14 +41,14 @@ def test_markup_and_names_of_emoji_are_printed_as_they_are() -> None:
     assert json.loads(console.file.getvalue()) == {"name": "\x9b2J"}
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.parent.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((TESTS.parent / "cli").glob("*.py")), ids=lambda path: path.name)
 def test_no_command_uses_markup(path: Path) -> None:
     """The consoles print it as it is: names, titles and manifests would be able to use it too."""
     assert re.findall(r"\[(?:bold|red|yellow|green|dim)\b[^]]*\]|\[/\]", path.read_text()) == []
 
 
 def test_a_full_output_is_noted_and_not_an_error() -> None:
-    code = "from stvsr.terminal import out\nfor _ in range(3): out.print('x' * 10000)\n"
+    code = "from stvsr.cli.terminal import out\nfor _ in range(3): out.print('x' * 10000)\n"
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0
@@ -57,7 +57,7 @@ def test_a_full_output_is_noted_and_not_an_error() -> None:
 
 
 def test_an_output_in_ascii_shows_escapes() -> None:
-    code = "from stvsr.terminal import out, protect_streams\nprotect_streams()\nout.print('é🐝 \\udcff')"
+    code = "from stvsr.cli.terminal import out, protect_streams\nprotect_streams()\nout.print('é🐝 \\udcff')"
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout.strip()) == (0, r"\xe9\U0001f41d \udcff")

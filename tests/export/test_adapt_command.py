@@ -126,7 +126,7 @@ def without_seconds(record: Any) -> Any:
 
 
 def test_a_clean_clip_has_nothing_to_learn(tmp_path: Path) -> None:
-    """A network that learns by itself says so at once, and the original weights are used."""
+    """One sentence is written at once, and the original weights are used."""
     random = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None, :257])
     frequency[0, 0] = np.inf
@@ -236,7 +236,7 @@ def test_methods_for_one_bundle_refuse_both_modules_of_ada_vsr(spatial: Path, te
 
 
 def test_a_missing_pytorch_names_the_extra(clip: Path, spatial: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from stvsr.cli import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from stvsr.cli.app import main; main()"
     arguments = ["upscale", str(clip), "-m", str(spatial), "-o", str(tmp_path / "o.mp4"), "--adapt"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 1

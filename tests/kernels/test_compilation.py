@@ -4,6 +4,7 @@ import importlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ from tests.support import cuda_cpu
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 SOURCES = sorted(launcher.HERE.glob("*.cu"))
-VARIANTS = [
-    pytest.param(
-        source,
-        defines,
-        id=f"{source.stem}-{'-'.join(value for _, value in defines)}",
-        marks=pytest.mark.slow if source.stem in ("videoinr_decoder", "fourier_field") and number else (),
-    )
-    for source in SOURCES
-    for number, defines in enumerate(importlib.import_module(f"stvsr.kernels.{source.stem}").VARIANTS)
-]
+# The first variants in half precision are compiled by default, and of the small kernels all.
+_SMALL = ("color", "strips")
+
+
+def _variants() -> Iterator[Any]:
+    for source in SOURCES:
+        listed = importlib.import_module(f"stvsr.kernels.{source.stem}").VARIANTS
+        first = next(defines for defines in listed if ("DTYPE", "half") in defines)
+        for defines in listed:
+            marks = () if defines == first or source.stem in _SMALL else pytest.mark.slow
+            yield pytest.param(
+                source, defines, id="-".join((source.stem, *(value for _, value in defines))), marks=marks
+            )
+
+
+VARIANTS = list(_variants())
 _RESOURCES = re.compile(
     r"Compiling entry function '(?P<function>\w+)' for 'sm_(?P<architecture>\d+)a?'.*?"
     r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
@@ -32,7 +39,14 @@ _RESOURCES = re.compile(
 
 
 def test_every_kernel_lists_its_variants() -> None:
-    assert {source.stem for source in SOURCES} == {"color", "deform_conv", "fourier_field", "videoinr_decoder", "warp"}
+    assert {source.stem for source in SOURCES} == {
+        "color",
+        "deform_conv",
+        "fourier_field",
+        "strips",
+        "videoinr_decoder",
+        "warp",
+    }
     assert len({param.id for param in VARIANTS}) == len(VARIANTS)
     assert {param.values[0] for param in VARIANTS} == set(SOURCES)
 
@@ -40,7 +54,8 @@ def test_every_kernel_lists_its_variants() -> None:
 def test_sources_include_no_header_that_the_wheels_of_cuda_lack() -> None:
     own = {path.name for path in launcher.HERE.glob("*.cuh")}
     text = "\n".join(path.read_text() for path in [*SOURCES, *launcher.HERE.glob("*.cuh")])
-    included = set(re.findall(r"#include [<\"](.+?)[>\"]", text)) - {"matrix_unit_on_cpu.h"}  # that of the tests
+    of_tests = {path.name for path in cuda_cpu.HEADERS.glob("*_on_cpu.h")}
+    included = set(re.findall(r"#include [<\"](.+?)[>\"]", text)) - of_tests
     assert included == own | {"cuda_fp16.h"}
 
 

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.testing import assert_allclose, assert_array_equal
-from stvsr.kernels.deform_conv import DeformConv
+from stvsr.kernels.deform_conv import DeformConv, Variant
+from stvsr.kernels.variants import text_of
 
 from tests.support.compare import assert_close_to_range
 from tests.support.cuda_cpu import Run, assert_errs_at_most_twice, everywhere
@@ -89,6 +91,57 @@ def test_half_precision_rounds_only_columns_and_results(run: Run, name: str) -> 
     assert_errs_at_most_twice(out, deform_conv_in_plain_half(conv, *inputs), deform_conv_truth(conv, *inputs))
 
 
+def variants(*numbers: int) -> list[Any]:
+    """Return the variants of these numbers that a network's convolutions have, and all others as slow."""
+    listed = []
+    for dtype, outs in (("float32", 64), ("float16", 64), ("float16", 70)):
+        for number, variant in enumerate(DeformConv(8, outs).candidates(dtype)):
+            marks = () if number in numbers and outs == 64 else pytest.mark.slow
+            listed.append(pytest.param(dtype, outs, variant, id=f"{dtype}-{text_of(variant)}", marks=marks))
+    return listed
+
+
+@everywhere
+@pytest.mark.parametrize(("dtype", "outs", "variant"), variants(0, 1))
+def test_every_variant_agrees_with_the_reference(run: Run, dtype: str, outs: int, variant: Variant) -> None:
+    # More pixels than a block of any variant has, more steps than stages, and strips that share a position.
+    for conv, size in (
+        (DeformConv(72, outs, padding=(1, 1), offset_groups=3), (11, 25)),
+        (DeformConv(20, outs - 3, (1, 2), offset_groups=4), (3, 7)),
+    ):
+        inputs = deform_conv_scene(conv, size, batch=1)
+        x, weight, bias = (inputs[i].astype(dtype) for i in (0, 3, 4))
+        inputs = [x, inputs[1], inputs[2], weight, bias]
+        out = run(lambda x, o, m, w, b, c=conv: c(x, o, m, c.pack(w), b, variant=variant), *inputs)
+        truth = deform_conv_truth(conv, *inputs)
+        if dtype == "float32":
+            assert_close_to_range(out, truth, mean=1e-6, max=1e-5)
+        else:
+            assert_errs_at_most_twice(out, deform_conv_in_plain_half(conv, *inputs), truth)
+
+
+def test_first_variants_fit_into_the_memory_that_needs_no_attribute() -> None:
+    for dtype, outs in (("float32", 64), ("float16", 64), ("float16", 70)):
+        conv = DeformConv(8, outs)
+        for variant in conv.candidates(dtype):
+            launch = conv.launch(1, 9, 15, dtype, variant)
+            assert launch.grid == (-(-135 // variant.pixels), conv.packed_shape[2] // variant.rows, 1)
+            assert launch.shared_bytes <= 99 << 10  # the limit of compute capability 8.6 to 12.0
+        assert conv.launch(1, 9, 15, dtype, conv.candidates(dtype)[0]).shared_bytes <= 48 << 10
+
+
+@everywhere
+def test_features_in_strips_are_taken_as_they_are(run: Run) -> None:
+    conv = DeformConv(10, 4, padding=(1, 1), offset_groups=5)
+    x, offset, mask, weight, bias = deform_conv_scene(conv, (4, 9))
+    strips = run(conv.pack_features, x)
+    assert strips.shape == (2, 5, 4, 9, 8)
+    assert_array_equal(strips[..., :2].transpose(0, 1, 4, 2, 3).reshape(x.shape), x)
+    assert_array_equal(strips[..., 2:], 0)
+    expected = deform_conv_truth(conv, x, offset, mask, weight, bias)
+    assert_close_to_range(convolve(run, conv, strips, offset, mask, weight, bias), expected, mean=1e-6, max=1e-5)
+
+
 @everywhere
 def test_zero_offsets_give_an_ordinary_convolution(run: Run) -> None:
     conv = DeformConv(40, 70, padding=(1, 1), offset_groups=1)
@@ -134,7 +187,7 @@ def test_a_packed_weight_contains_every_weight_once() -> None:
     conv = DeformConv(12, 70, (3, 2), groups=2, offset_groups=3)
     weight = np.arange(1, 70 * 6 * 6 + 1, dtype=np.float32).reshape(70, 6, 3, 2)
     packed = conv.pack(weight)
-    assert packed.shape == (2, 32 * conv.steps, 64)
+    assert packed.shape == (2, 192, 64)  # 3 runs of 2 channels, 6 taps, padded to strips of 8 and to 64
     assert_array_equal(np.sort(packed[packed != 0]), np.arange(1, weight.size + 1))
 
 

@@ -58,7 +58,10 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     fake.ndarray, fake.RawModule = np.ndarray, FakeModule
     fake.device = 0
     fake.cuda = SimpleNamespace(
-        runtime=SimpleNamespace(getDevice=lambda: fake.device),
+        runtime=SimpleNamespace(
+            getDevice=lambda: fake.device,
+            getDeviceProperties=lambda device: {"name": f"Card {device}".encode(), "major": 8, "minor": 6},
+        ),
         Device=lambda device: SimpleNamespace(attributes={"MaxSharedMemoryPerBlockOptin": 232448}),
         compiler=SimpleNamespace(CompileException=FakeCompileError),
     )
@@ -66,7 +69,14 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "cupy", fake)
     launcher._load.cache_clear()
     launcher._function.cache_clear()
+    launcher._card.cache_clear()
     return fake
+
+
+def test_a_card_is_known_by_its_name_and_compute_capability(cupy: Any) -> None:
+    assert launcher.card() == launcher.Card("Card 0", "8.6")
+    cupy.device = 1
+    assert launcher.card() == launcher.Card("Card 1", "8.6")
 
 
 def test_a_kernel_is_compiled_once_for_each_device_and_variant(cupy: Any) -> None:

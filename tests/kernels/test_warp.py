@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from numpy.testing import assert_allclose, assert_array_equal
 from stvsr.kernels import launcher, reference
 from stvsr.kernels.launcher import Launch
-from stvsr.kernels.warp import Border, Layout, channels_launch, planes_launch, warp
+from stvsr.kernels.variants import text_of
+from stvsr.kernels.warp import PLANAR_VARIANTS, Border, Layout, Variant, channels_launch, planes_launch, warp
 from stvsr.training.networks import ops
 from stvsr.training.networks.videoinr import VideoINR
 
@@ -81,6 +82,31 @@ def test_sizes_that_do_not_fill_a_block_agree(
     features, flows = warp_scene(1, channels, size, out)
     warped = run(warp, to_layout(features, layout), to_layout(flows, layout), "clamp", layout=layout)
     assert_allclose(from_layout(warped, layout), reference.warp(features, flows, "clamp"), rtol=0, atol=1e-5)
+
+
+def marks_of(variant: Variant) -> Any:
+    """Mark all variants as slow but one that reads two pixels and one that reads strips."""
+    return () if variant in (PLANAR_VARIANTS[3], PLANAR_VARIANTS[-1]) else pytest.mark.slow
+
+
+@everywhere
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(variant, id=text_of(variant), marks=marks_of(variant)) for variant in PLANAR_VARIANTS],
+)
+@pytest.mark.parametrize(("channels", "out"), [(37, (6, 35)), (64, (3, 70))])
+def test_every_variant_agrees_with_the_reference(
+    run: Run, variant: Variant, dtype: str, channels: int, out: tuple[int, int]
+) -> None:
+    features, flows = warp_scene(2, channels, (7, 13), out, count=2)
+    features = features.astype(dtype)
+    truth = reference.warp(features, flows, "clamp")
+    warped = run(warp, features, flows, "clamp", variant=variant)
+    if dtype == "float32":
+        assert_allclose(warped, truth, rtol=0, atol=1e-5)
+    else:
+        assert_errs_at_most_twice(warped, truth.astype(np.float16), truth)
 
 
 @everywhere
@@ -157,9 +183,8 @@ def test_wrong_shapes_and_dtypes_are_refused() -> None:
 
 
 def test_launches_cover_every_pixel_and_channel() -> None:
-    launch = planes_launch(3, 37, 270, 481)
-    assert launch.block == (32, 8, 1)
-    assert launch.grid == (16, 34, 3 * 3)
+    for variant, grid in ((Variant(0, 16, 4, 1, 6), (16, 34, 3 * 3)), (Variant(0, 64, 8, 2, 2), (8, 34, 3))):
+        assert planes_launch(3, 37, 270, 481, variant) == Launch(grid, (32, 8, 1))
     assert channels_launch(3, 8, 270, 481, 2) == Launch((4059, 2, 3), (256, 1, 1))
     with pytest.raises(ValueError, match="too many"):
         channels_launch(1, 64, 8192, 8192, 1)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from stvsr.cli import main
+from stvsr.cli.app import main
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

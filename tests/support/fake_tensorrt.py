@@ -105,6 +105,7 @@ class FakeEngine:
             for tensor in description[mode]
         }
         self.num_io_tensors = len(self.tensors)
+        self.caches: list[FakeRuntimeCache] = []  # of the contexts
         self.open()
 
     def open(self) -> None:
@@ -127,7 +128,11 @@ class FakeEngine:
         return [[sizes[bound] for sizes in ranges] for bound in range(3)]
 
     def create_runtime_config(self) -> Any:
-        return SimpleNamespace(set_execution_context_allocation_strategy=lambda strategy: None)
+        return SimpleNamespace(
+            set_execution_context_allocation_strategy=lambda strategy: None,
+            create_runtime_cache=lambda: FakeRuntimeCache(self.gpu),
+            set_runtime_cache=self.caches.append,
+        )
 
     def create_execution_context(self, config: Any) -> "FakeContext":
         self.gpu.count["contexts"] += 1
@@ -145,6 +150,20 @@ class FakeEngine:
                 tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
         self.model = model.SerializeToString()
         self.open()
+
+
+class FakeRuntimeCache:
+    """The kernels that contexts have compiled: the count of the process, after those of the stored content."""
+
+    def __init__(self, gpu: "FakeGpu") -> None:
+        self.gpu, self.stored = gpu, b""
+
+    def deserialize(self, content: bytes) -> bool:
+        self.stored = content
+        return True
+
+    def serialize(self) -> bytes:
+        return self.stored + b"%d contexts;" % self.gpu.count["contexts"]
 
 
 class FakeContext:

@@ -14,6 +14,8 @@ DEFORM_CONVS = {
     "rectangular": ((9, 14), DeformConv(20, 7, (1, 5), (2, 3), (0, 2), (1, 2), offset_groups=2)),
     "tall": ((12, 3), DeformConv(9, 3, (4, 2), (1, 2), (3, 1), (2, 1))),
     "more rows than a block": ((3, 7), DeformConv(8, 131, padding=(1, 1), offset_groups=4)),
+    "wide groups": ((6, 13), DeformConv(80, 5, padding=(1, 1), offset_groups=2)),
+    "two groups of one offset group": ((5, 9), DeformConv(56, 6, (2, 1), groups=2)),
     "one pixel": ((1, 1), DeformConv(3, 2, padding=(1, 1))),
 }
 

@@ -11,7 +11,7 @@ from tests.support.media import make_video, pan
 
 ROOT = Path(stvsr.__file__).parent
 SERVER = "http://127.0.0.1:8000"
-ROOMS = ("benchmarks", "engine", "export", "kernels", "tests", "training")
+ROOMS = ("benchmarks", "cli", "engine", "export", "kernels", "tests", "training")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))])
 
 

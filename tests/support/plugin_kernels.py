@@ -18,11 +18,11 @@ def deform_conv_attributes(conv: DeformConv) -> dict[str, Any]:
 
 
 def deform_conv_shapes(conv: DeformConv, batch: int, size: tuple[int, int]) -> list[tuple[int, ...]]:
-    """Return the shapes of the plugin's inputs, for x of `size` (height, width)."""
+    """Return the shapes of the plugin's inputs, for x of `size` (height, width), which is in strips."""
     out, maps = conv.out_size(*size), conv.offset_groups * conv.taps
     weight = np.zeros((conv.out_channels, conv.in_channels // conv.groups, *conv.kernel), np.float32)
     packed = conv.pack(weight).shape
-    x = (batch, conv.in_channels, *size)
+    x = (batch, conv.strips, *size, 8)
     return [x, packed, (batch, 2 * maps, *out), (batch, maps, *out), (conv.out_channels,)]
 
 

@@ -32,7 +32,7 @@ class ToySession:
     device = "cpu"
     runs: list[dict[str, np.ndarray]]
 
-    def __init__(self, path: Path, *_: Any) -> None:
+    def __init__(self, path: Path, *_: Any, **__: Any) -> None:
         self.kind, space = path.parent.name.split("-x")
         self.space = int(space)
 

@@ -21,7 +21,7 @@ from tests.torture.case import Case, Result, Room
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 _OTHERS = {".ses", "torchinductor_root"}  # in TMPDIR, of others: ONNX Runtime, PyTorch's cache
 _SENTENCE = re.compile(r"Error:|╭─ Error|Usage:|Interrupted:")
-_FRAME = re.compile(r'File ".*?/((?:engine|export|training|kernels)/[\w/]+\.py|cli\w*\.py|terminal\.py)", line (\d+)')
+_FRAME = re.compile(r'File ".*?/((?:cli|engine|export|training|kernels)/[\w/]+\.py)", line (\d+)')
 _ERROR = re.compile(r"^[\w.]+(Error|Exception|Interrupt|Exit)\b")
 
 

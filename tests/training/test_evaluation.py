@@ -9,7 +9,7 @@ import pytest
 from stvsr.engine.contract.errors import MediaError, RequestError
 from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.training.clips import read_clip
-from stvsr.training.evaluation import Protocol, evaluate
+from stvsr.training.evaluation import Protocol, differences, evaluate
 from stvsr.training.resize import imresize, to_uint8
 
 from tests.support.media import write_images
@@ -88,3 +88,38 @@ def test_a_folder_of_images_scores_like_its_clip(tmp_path: Path) -> None:
     assert (figures["at"]["stvsr"]["frames"], figures["between"]["stvsr"]["frames"]) == (5, 4)
     bicubic_db = figures["at"]["bicubic+blend"]["psnr_y_db"]
     assert figures["at"]["stvsr"]["psnr_y_db"] == pytest.approx(bicubic_db, abs=2e-3)
+
+
+def test_means_have_intervals_over_clips_and_one_clip_has_none(tmp_path: Path) -> None:
+    frames = list(read_clip(SAMPLE))
+    clips = [write_images(tmp_path / name, frames[start : start + 5]) for name, start in (("a", 0), ("b", 30))]
+    scores = evaluate(clips, bicubic, Protocol())
+    values = [clip["at"]["stvsr"]["psnr_y_db"] for clip in scores["clips"].values()]
+    low, high = scores["interval_95"]["at"]["stvsr"]["psnr_y_db"]
+    assert (low + high) / 2 == pytest.approx(scores["mean"]["at"]["stvsr"]["psnr_y_db"], abs=1e-3)
+    assert (high - low) / 2 == pytest.approx(12.7062 * abs(values[0] - values[1]) / 2, rel=1e-3)
+    gains = [
+        clip["between"]["stvsr"]["psnr_y_db"] - clip["between"]["bicubic+blend"]["psnr_y_db"]
+        for clip in scores["clips"].values()
+    ]
+    low, high = scores["gain_interval_95_db"]["between"]
+    assert (high - low) / 2 == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, abs=2e-4)
+    one = evaluate(clips[:1], bicubic, Protocol())
+    assert one["interval_95"]["at"]["stvsr"] == {"psnr_y_db": None, "ssim_y": None}
+    assert one["gain_interval_95_db"] == {"at": None, "between": None}
+
+
+def test_differences_are_paired_by_clip() -> None:
+    def clip(at_db: float, ssim: float) -> dict[str, dict[str, dict[str, float]]]:
+        return {"at": {"stvsr": {"psnr_y_db": at_db, "ssim_y": ssim}}, "between": {}}
+
+    first = {"easy": clip(40.0, 0.9), "hard": clip(20.0, 0.5), "alone": clip(1.0, 0.1)}
+    second = {"easy": clip(40.4, 0.91), "hard": clip(20.6, 0.52), "other": clip(90.0, 0.99)}
+    found = differences(second, first)
+    assert list(found) == ["at"]
+    assert found["at"]["clips"] == 2
+    assert found["at"]["psnr_y_db"]["mean"] == pytest.approx(0.5)
+    low, high = found["at"]["psnr_y_db"]["interval_95"]
+    assert (high - low) / 2 == pytest.approx(12.7062 * 0.1, abs=1e-3), "the difference of the clips themselves cancels"
+    assert differences({"easy": clip(1, 0.1)}, first)["at"]["psnr_y_db"]["interval_95"] is None
+    assert differences({}, first) == {}

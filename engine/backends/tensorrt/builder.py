@@ -5,13 +5,15 @@ precision.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from ...contract.axes import axis_range
 from ...contract.errors import BackendError
 from ...contract.manifest import EngineSpec, Graph
+from ..cache_folder import read_cached, write_cached
 from .library import TITLES, check_target, get_logger, last_error, load_library
 from .tensors import check_network
 
@@ -63,13 +65,31 @@ def _build(trt: ModuleType, model: bytes, graph: Graph, spec: EngineSpec, target
         ranges = [axis_range(axis, spec.shapes) for axis in tensor.axes]
         profile.set_shape(tensor.name, *([sizes[bound] for sizes in ranges] for bound in range(3)))
     config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
+    with timing_cache(trt, config, spec):
+        engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise BackendError(
             f"{title} cannot build {graph.file} for {', '.join(targets)} ({last_error(logger)}): use smaller shapes,"
             " another precision or --backend ort."
         )
     return bytes(engine)
+
+
+@contextmanager
+def timing_cache(trt: ModuleType, config: Any, spec: EngineSpec) -> Iterator[None]:
+    """Give a build what earlier builds for this GPU measured, and keep what it measures.
+
+    TensorRT ignores measurements of another GPU. TensorRT-RTX, which builds without a GPU, measures nothing.
+    """
+    if spec.library != "tensorrt":
+        yield
+        return
+    file = f"{spec.library}-{trt.__version__}-{spec.target}"
+    stored = read_cached("timing", file)
+    config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False)
+    yield
+    if measured := config.get_timing_cache():
+        write_cached("timing", file, bytes(measured.serialize()))
 
 
 def _parser_errors(parser: Any) -> str:

@@ -5,8 +5,6 @@ Entries appear whole or not at all. Processes may share the cache: each builds i
 
 import hashlib
 import json
-import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,29 +15,18 @@ from pydantic import ValidationError
 from ...contract.bundle import file_sha256
 from ...contract.errors import BackendError
 from ...contract.manifest import Engine, EngineSpec
+from ..cache_folder import cache_folder
 from .shapes import covers
 
+ENGINES = "engines"  # folder of the cache
 RECORD_FILE, ENGINE_FILE = "engine.json", "network.engine"
 _ATTEMPTS = 5  # to publish an entry while other processes publish the same one
-
-
-def cache_folder() -> Path:
-    """Return the folder of cached engines: in STVSR_CACHE, else in the folder where this system keeps user caches."""
-    if folder := os.environ.get("STVSR_CACHE"):
-        return Path(folder).expanduser() / "engines"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "stvsr" / "engines"
 
 
 def entry_folder(spec: EngineSpec) -> Path:
     """Return the folder of the entry for a specification, whether or not it exists."""
     text = json.dumps(spec.model_dump(), sort_keys=True)
-    return cache_folder() / f"{spec.role}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    return cache_folder(ENGINES) / f"{spec.role}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def engine_mismatch(engine: Engine, path: Path, spec: EngineSpec) -> str | None:

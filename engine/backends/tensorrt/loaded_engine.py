@@ -1,16 +1,19 @@
 """An engine file that is loaded on a GPU: its profile, and the source of its execution contexts."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ...contract.errors import BackendError, BundleError, DeviceMemoryError, RequestError
 from ...contract.manifest import Graph, Library
+from ..cache_folder import read_cached, write_cached
 from ..cuda import CudaDevice, import_cupy, translate_errors
 from .library import TITLES, get_logger, last_error, load_library
 from .tensors import check_engine
 
 Shape = tuple[int, ...]
+_COMPILED = "compiled"  # folder of the cache
 
 
 class LoadedEngine:
@@ -28,7 +31,8 @@ class LoadedEngine:
         with self.cupy.cuda.Device(device.index), translate_errors(self.cupy, device.name):
             self.logger.errors.clear()
             self._runtime = self.trt.Runtime(self.logger)
-            engine = self._runtime.deserialize_cuda_engine(self.path.read_bytes())
+            content = self.path.read_bytes()
+            engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise BackendError(
                 f"{self._title} {self.trt.__version__} cannot open {path} ({last_error(self.logger)}): it may be built"
@@ -36,6 +40,8 @@ class LoadedEngine:
             )
         check_engine(engine, self.trt, graph, path)
         self.engine: Any = engine
+        self._compiled: Any = None  # the kernels that TensorRT-RTX compiles, which all contexts share
+        self._compiled_file = f"{hashlib.sha256(content).hexdigest()[:32]}-{self.trt.__version__}"
         self._profile: dict[str, list[Shape]] = {  # smallest, usual and largest shape of each input
             spec.name: [tuple(int(size) for size in shape) for shape in engine.get_tensor_profile_shape(spec.name, 0)]
             for spec in graph.inputs
@@ -68,10 +74,29 @@ class LoadedEngine:
         if hasattr(self.trt, "DynamicShapesKernelSpecializationStrategy"):  # TensorRT-RTX compiles kernels for shapes
             eager = self.trt.DynamicShapesKernelSpecializationStrategy.EAGER
             config.dynamic_shapes_kernel_specialization_strategy = eager
+        if hasattr(config, "create_runtime_cache"):
+            self._share_compiled(config)
         context = self.engine.create_execution_context(config)
         if context is None:
             self.fail()
         return context
+
+    def _share_compiled(self, config: Any) -> None:
+        """Let a context use the kernels that are compiled, by other contexts or in an earlier process."""
+        if self._compiled is None:
+            self._compiled = config.create_runtime_cache()
+            stored = read_cached(_COMPILED, self._compiled_file)
+            if stored:
+                self._compiled.deserialize(stored)  # refuses what another GPU, driver or version has compiled
+                self.logger.errors.clear()
+        config.set_runtime_cache(self._compiled)
+
+    def keep_compiled(self) -> None:
+        """Keep what TensorRT-RTX has compiled for the next process, if there is more than an earlier one kept."""
+        if self._compiled is not None:
+            content = bytes(self._compiled.serialize())
+            if content != read_cached(_COMPILED, self._compiled_file):
+                write_cached(_COMPILED, self._compiled_file, content)
 
     def infer_output_shapes(self, context: Any, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Set the input shapes of a context and return its output shapes. Raises BackendError or BundleError."""
@@ -96,6 +121,7 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Free the engine; its contexts must be gone. A second call does nothing."""
+        self._compiled = None
         self.engine = None  # before the runtime that loaded it
         self._runtime = None
 

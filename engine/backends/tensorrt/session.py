@@ -1,7 +1,7 @@
 """TensorRtSession: runs an engine on any stream, on inputs and outputs of any CUDA library."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,8 @@ class TensorRtSession(Closing):
         """Free the engine. A second call does nothing."""
         if not self._closed:
             self._device.trim()
+            with suppress(BackendError), self._on_device():
+                self._loaded.keep_compiled()
         self._closed = True
         self._contexts.clear()
         self._loaded.close()

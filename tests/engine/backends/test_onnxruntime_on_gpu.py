@@ -62,6 +62,12 @@ def test_capture_can_be_turned_off(ort: FakeOrt, toy: Bundle, monkeypatch: pytes
     assert {provider["enable_cuda_graph"] for provider in ort.opened} == {"0"}
 
 
+def test_no_graph_is_captured_beside_other_threads(ort: FakeOrt, toy: Bundle) -> None:
+    with open_graphs(toy, GPU, captures=False) as graphs:
+        graphs.run("encoder", {"frames": np.ones((1, 2, 3, 8, 8), np.float32)})
+    assert [provider["enable_cuda_graph"] for provider in ort.opened] == ["0", "0"]
+
+
 def test_results_of_a_captured_graph_outlive_the_next_run(ort: FakeOrt, toy: Bundle) -> None:
     first, second = (np.full((1, 2, 3, 8, 8), value, np.float32) for value in (0.25, 0.75))
     with open_graphs(toy, GPU) as graphs:
@@ -78,6 +84,20 @@ def test_each_size_has_a_session_and_the_last_ones_stay_open(ort: FakeOrt, toy: 
             assert result.shape == (1, 2, 3, size, size)
         assert len(graphs._sessions) == SESSIONS
         assert len(ort.opened) == 1 + SESSIONS + 2, "the size that came again has kept its session"
+
+
+def test_opening_and_first_runs_are_counted_for_each_size(ort: FakeOrt, toy: Bundle) -> None:
+    with open_graphs(toy, GPU) as graphs:
+        times = [graphs.preparation]
+        assert times[0].opening_seconds > 0
+        assert times[0].first_run_seconds == 0
+        for size in ((8, 16), (8, 16), (24, 8)):
+            with graphs.device.stream(0):
+                graphs.run("encoder", {"frames": np.zeros((1, 2, 3, *size), np.float32)})
+            times.append(replace(graphs.preparation))
+    assert times[2] == times[1], "the second run of a size is not the first"
+    assert times[3].opening_seconds > times[2].opening_seconds
+    assert times[3].first_run_seconds > times[2].first_run_seconds > 0
 
 
 def test_shapes_that_contradict_each_other_are_refused(ort: FakeOrt, toy: Bundle) -> None:
@@ -144,7 +164,8 @@ def test_candidates_tell_why_something_cannot_compute(gpu: FakeGpu, monkeypatch:
     assert by_title["TensorRT-RTX"].unavailable is None
     assert by_title["ONNX Runtime"].unavailable is None
     assert "TensorRT cannot be imported" in (by_title["TensorRT"].unavailable or "")
-    assert 'no CUDA provider: pip install "stvsr[cuda]"' in (by_title["ONNX Runtime with CUDA"].unavailable or "")
+    reason = by_title["ONNX Runtime with CUDA"].unavailable or ""
+    assert 'no CUDA provider: pip uninstall onnxruntime onnxruntime-gpu, then pip install "stvsr[cuda]"' in reason
     monkeypatch.setattr(choice, "local_target", lambda index: "sm90")
     reason = choice.engines_unavailable(0, "tensorrt-rtx") or ""
     assert re.search("do not run on sm90: install TensorRT .*--backend ort", reason)

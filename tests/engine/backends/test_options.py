@@ -28,6 +28,13 @@ from tests.support.toy import write_toy
         ({"device": "cuda:"}, "Unknown device"),
         ({"device": "cpu:1"}, "Unknown device"),
         ({"device": ""}, "Unknown device"),
+        ({"device": "cuda:0,"}, "Unknown device ''"),
+        ({"device": "cuda:0,cuda:x"}, "Unknown device 'cuda:x'"),
+        ({"device": "cpu,cuda:0"}, "'cpu,cuda:0' cannot share work: name GPUs by their numbers"),
+        ({"device": "auto,auto"}, "cannot share work"),
+        ({"device": "cpu,cpu", "precision": "fp16"}, "float32: leave out --precision fp16"),
+        ({"device": "cpu,cpu", "kind": "tensorrt"}, "run only on GPUs"),
+        ({"device": "cuda:0,cuda:1", "kind": "remote", "url": "http://h:1"}, "--device has no effect"),
     ],
 )
 def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None:
@@ -41,6 +48,15 @@ def test_wrong_values_are_refused(options: dict[str, Any], message: str) -> None
 )
 def test_devices_are_parsed(device: str, expected: tuple[str, int]) -> None:
     assert parse_device(device) == expected
+
+
+def test_several_devices_share_the_threads_of_the_cpu() -> None:
+    assert Backend(device="cuda:1").by_device() == (Backend(device="cuda:1"),)
+    gpus = Backend("ort", "cuda:0,cuda:2", "fp16").by_device()
+    assert gpus == (Backend("ort", "cuda:0", "fp16"), Backend("ort", "cuda:2", "fp16"))
+    each = max(1, cpu_threads() // 2)
+    assert Backend(device="cpu,cpu").by_device() == (Backend(device="cpu", threads=each),) * 2
+    assert Backend(device="cpu,cpu", threads=3).by_device() == (Backend(device="cpu", threads=3),) * 2
 
 
 def test_graphs_open_in_onnx_runtime_by_default(tmp_path: Path) -> None:

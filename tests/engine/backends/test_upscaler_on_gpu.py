@@ -50,7 +50,7 @@ def test_engines_give_the_frames_of_onnx_runtime(gpu: FakeGpu, name: str, precis
         with Upscaler(bundle, backend) as upscaler:
             results = upscaler.frames(one_scene(frames, times), (20 * scale, 36 * scale))
             outputs.append(np.stack(list(results)).astype(int))
-            assert upscaler.device.name == device
+            assert upscaler.device == device
             assert upscaler.warnings == []
     difference = np.abs(outputs[0] - outputs[1]).max() / 65535
     assert difference <= (1e-4 if precision == "fp32" else 2e-2)
@@ -108,7 +108,7 @@ def test_several_windows_are_in_flight(gpu: FakeGpu, toy: Bundle) -> None:
     """Work is queued on two streams in turn, and a result is awaited when three more are pending."""
     frames = noise(8, 3, 16, 16)
     with Upscaler(toy, GPU) as upscaler:
-        assert isinstance(upscaler.device, CudaDevice)
+        assert isinstance(upscaler.queues[0].device, CudaDevice)
         read = 0
 
         def counted() -> Iterator[np.ndarray]:
@@ -121,8 +121,8 @@ def test_several_windows_are_in_flight(gpu: FakeGpu, toy: Bundle) -> None:
         next(results)
         assert read >= 4
         assert len(list(results)) == 7
-        streams = {stream.ptr for stream in upscaler.device.streams}
-        for session in upscaler._graphs._sessions.values():
+        streams = {stream.ptr for stream in upscaler.queues[0].device.streams}
+        for session in upscaler.queues[0].graphs._sessions.values():
             assert set(session._contexts) == streams  # type: ignore[attr-defined]
 
 

@@ -107,5 +107,6 @@ def test_a_cluster_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     assert_one_clear_error(stvsr(*batch, "--ray-address", "127.0.0.1:1"), "127.0.0.1:1 cannot be used")
     assert time.monotonic() - began < 30, "Ray alone would try for minutes"
     assert_one_clear_error(stvsr(*batch, "--ray-address", "ray://x:1"), "write HOST:PORT, or auto")
-    with pytest.raises(BackendError, match="Ray chooses the GPU"):
-        RayExecutor(Backend(device="cuda:1"))
+    for device in ("cuda:1", "cuda:0,cuda:1"):
+        with pytest.raises(BackendError, match=f"Ray chooses the GPU .* in the place of {device}"):
+            RayExecutor(Backend(device=device))

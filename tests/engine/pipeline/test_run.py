@@ -142,6 +142,8 @@ def test_the_report_is_json_with_consistent_times(clip: Path, toy: Path) -> None
     assert len(fields["fingerprint"]) == 64
     assert fields["duration_s"] == pytest.approx(7 / 24)
     assert fields["seconds"] > max(fields["decode_seconds"], fields["inference_seconds"], fields["encode_seconds"]) > 0
+    assert fields["opening_seconds"] > 0
+    assert fields["inference_seconds"] > fields["first_run_seconds"] > 0
 
 
 def test_progress_counts_every_input_frame(clip: Path, toy: Path) -> None:

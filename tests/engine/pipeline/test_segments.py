@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stvsr.engine.contract.manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
 from stvsr.engine.contract.windows import InputFrame, split_windows
-from stvsr.engine.pipeline.segments import Segment, requested_times, split_scene
+from stvsr.engine.pipeline.segments import Segment, requested_times, segment_around, split_scene
 
 TIMES = (Fraction(0), Fraction(1, 3))
 WINDOWS: tuple[Window, ...] = (
@@ -65,6 +65,32 @@ def test_segments_make_the_outputs_of_one_run(window: Window, scene: tuple[int, 
         assert segment.inputs[-1] in numbers
         actual += list(made(window, inputs_of(segment, TIMES)))
     assert actual == expected
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), data=st.data())
+def test_the_segment_around_a_frame_makes_its_outputs(window: Window, lengths: list[int], data: st.DataObject) -> None:
+    """Whatever frame is asked for first, and without a look at frames that are far away."""
+    count = sum(lengths)
+    starts = {sum(lengths[:n]) for n in range(1, len(lengths))}
+    whole = (InputFrame(picture(n), TIMES, n + 1 in {*starts, count}) for n in range(count))
+    expected = list(made(window, whole))
+    asked: list[int] = []
+
+    def starts_scene(number: int) -> bool:
+        assert 0 < number < count
+        asked.append(number)
+        return number in starts
+
+    frame = data.draw(st.integers(0, count - 1))
+    segment = segment_around(window, frame, count, starts_scene)
+    assert frame in segment.outputs
+    actual = list(made(window, inputs_of(segment, TIMES)))
+    assert actual == expected[2 * segment.outputs.start : 2 * segment.outputs.stop]
+    assert len(segment.outputs) <= (window.frames if isinstance(window, DoubledWindow | RunWindow) else 1)
+    if not isinstance(window, DoubledWindow | RunWindow):
+        assert all(abs(number - frame) <= 4 * 7 for number in asked)
 
 
 @given(length=st.integers(1, 200), frames=st.integers(1, 50))

@@ -132,7 +132,7 @@ def test_a_batch_equals_single_windows(tmp_path: Path, kind: str) -> None:
     factor = time_factor(kind)
     times = tuple(Fraction(n, factor) for n in range(factor))
     with Upscaler(folder, CPU) as upscaler:
-        runner = upscaler._runner._runner
+        runner = upscaler.queues[0].runner._runner
         kinds = upscaler.bundle.manifest.window
         streams = [list(split_windows(kinds, one_scene(clip, times))) for clip in clips(3, 7, 9, 13)]
         for windows in zip(*streams, strict=True):
@@ -159,7 +159,7 @@ def test_streams_at_once_equal_streams_alone(tmp_path: Path, batch: int) -> None
         for _ in range(3):
             for expected, actual in zip(alone, threads.map(upscale, inputs), strict=True):
                 np.testing.assert_allclose(actual.astype(int), expected, atol=1)
-        assert upscaler._runner._waiting == []
+        assert upscaler.queues[0].runner._waiting == []
 
 
 @pytest.mark.parametrize("model", ["fourier-s", "edvr-s", pytest.param("videoinr-s", marks=pytest.mark.slow)])
@@ -169,7 +169,7 @@ def test_shipped_bundles_compute_batches(model: str) -> None:
         streams = [
             next(split_windows(upscaler.bundle.manifest.window, one_scene(clip, times))) for clip in clips(2, 5, 20, 28)
         ]
-        runner, size = upscaler._runner._runner, (20 * scale, 28 * scale)
+        runner, size = upscaler.queues[0].runner._runner, (20 * scale, 28 * scale)
         together = list(runner.run(streams, size))
         for number, one in enumerate(streams):
             for (expected,), buffers in zip(runner.run([one], size), together, strict=True):

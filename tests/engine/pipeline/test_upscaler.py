@@ -56,13 +56,13 @@ def levels_apart(first: np.ndarray, second: np.ndarray) -> int:
 def record_roles(upscaler: Upscaler) -> list[str]:
     """Return a list that receives the role of each graph when it runs."""
     roles: list[str] = []
-    run = upscaler._graphs.run
+    run = upscaler.queues[0].graphs.run
 
     def recorded(role: Any, inputs: Mapping[str, np.ndarray], **options: Any) -> dict[str, np.ndarray]:
         roles.append(role)
         return run(role, inputs, **options)
 
-    upscaler._graphs.run = recorded  # type: ignore[method-assign]
+    upscaler.queues[0].graphs.run = recorded  # type: ignore[method-assign]
     return roles
 
 
@@ -205,12 +205,12 @@ def test_bands_and_groups_of_times_leave_no_trace(blurred: Path, pair: Pair, mon
 
 def test_large_frames_are_tiled_unless_whole_frames_are_requested(blurred: Path, untileable: Path) -> None:
     with Upscaler(blurred, CPU) as upscaler:
-        assert upscaler._tile_size.side_px(360, 640) is None
-        assert upscaler._tile_size.side_px(360, 641) == PAIR_TILE_PX
+        assert upscaler.queues[0].tile_size.side_px(360, 640) is None
+        assert upscaler.queues[0].tile_size.side_px(360, 641) == PAIR_TILE_PX
     with Upscaler(blurred, CPU, tile=0) as upscaler:
-        assert upscaler._tile_size.side_px(1080, 1920) is None
+        assert upscaler.queues[0].tile_size.side_px(1080, 1920) is None
     with Upscaler(untileable, CPU) as upscaler:
-        assert upscaler._tile_size.side_px(1080, 1920) is None
+        assert upscaler.queues[0].tile_size.side_px(1080, 1920) is None
 
 
 @pytest.mark.parametrize(

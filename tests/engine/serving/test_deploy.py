@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import stvsr
 import typer
-from stvsr.cli import app
+from stvsr.cli.app import app
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
@@ -80,6 +80,7 @@ def test_every_extra_that_is_named_exists() -> None:
     named = [extras for text in texts for extras in re.findall(r"EXTRAS[=:] ?([\w,-]+)", text)]
     assert len(named) >= 4
     assert {extra for extras in named for extra in extras.split(",")} <= EXTRAS.keys()
+    assert all(len({"cpu", "cuda"} & set(extras.split(","))) == 1 for extras in named), "one build of ONNX Runtime"
 
 
 def test_the_container_runs_the_server_without_rights() -> None:

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <string>
 #include <type_traits>
@@ -50,12 +51,18 @@ constexpr unsigned char POISON = 0xff;  // a float or half of such bytes is NaN
 
 enum class State { ready, at_block_barrier, at_warp_barrier, returned };
 
+struct Copy {
+    void* to;
+    const void* from;
+};
+
 struct Thread {
     ucontext_t context;
     uint3 index;
     int number;  // in the block
     State state;
     int line;  // of the barrier that it waits at
+    std::deque<std::vector<Copy>> copies;  // groups of asynchronous copies that are not made yet
 };
 
 // Values that the lanes of a warp exchange.
@@ -132,6 +139,7 @@ static void run_block(size_t shared_bytes) {
         thread.index = {static_cast<unsigned>(i % blockDim.x), static_cast<unsigned>(i / blockDim.x % blockDim.y),
                         static_cast<unsigned>(i / blockDim.x / blockDim.y)};
         thread.state = State::ready;
+        thread.copies.assign(1, {});
         getcontext(&thread.context);
         thread.context.uc_stack.ss_sp = stacks.data() + i * STACK_BYTES;
         thread.context.uc_stack.ss_size = STACK_BYTES;
@@ -249,4 +257,9 @@ template <typename V>
 V __shfl_xor_sync(unsigned, V value, int bits, int width = 32, int line = __builtin_LINE()) {
     const int lane = cuda_on_cpu::lane(), from = lane ^ bits;
     return cuda_on_cpu::take(value, from / width == lane / width ? from : lane, line);
+}
+
+template <typename V>
+V __shfl_sync(unsigned, V value, int lane, int line = __builtin_LINE()) {
+    return cuda_on_cpu::take(value, lane, line);
 }

@@ -49,6 +49,19 @@ def to_plugins(model: "ModelProto", config: Mapping[str, Any] | None = None) -> 
     return changed
 
 
+def _write_strips(writer: GraphWriter, x: str, conv: DeformConv) -> str:
+    """Write the operators that put features (B, C, H, W) into strips, as `DeformConv.pack_features` does."""
+    constant, width = writer.constant, 8
+    size = writer("Shape", x, start=2, end=4)
+    missing = -conv.run_channels % width
+    if missing:
+        runs = writer("Concat", constant((0, conv.in_channels // conv.run_channels, conv.run_channels)), size, axis=0)
+        ends = constant((0, 0, 0, 0, 0, 0, 0, missing, 0, 0))
+        x = writer("Pad", writer("Reshape", x, runs), ends)
+    shape = writer("Concat", constant((0, conv.strips, width)), size, axis=0)
+    return writer("Transpose", writer("Reshape", x, shape), perm=(0, 1, 3, 4, 2))
+
+
 def _write_deform_conv(writer: GraphWriter, node: "NodeProto", shapes: dict[str, tuple[int, ...]]) -> int:
     """Write one `DeformConv` as a node of the plugin, and return its output channels."""
     onnx = import_onnx()
@@ -79,6 +92,6 @@ def _write_deform_conv(writer: GraphWriter, node: "NodeProto", shapes: dict[str,
         ones = onnx.numpy_helper.from_array(np.ones(1, np.float32))
         mask = writer("ConstantOfShape", shape, value=ones)
     bias = bias or constant(np.zeros(out_channels), np.float32)
-    inputs = (x, packed, offset, mask, bias)
+    inputs = (_write_strips(writer, x, conv), packed, offset, mask, bias)
     writer("deform_conv2d", *inputs, output=node.output[0], **NODE_ATTRIBUTES, **asdict(conv))
     return out_channels

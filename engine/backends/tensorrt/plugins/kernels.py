@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .....kernels import launcher
 from .....kernels.deform_conv import DeformConv
 from .....kernels.videoinr_decoder import DecoderWeights, decoder_launch
-from .....kernels.warp import CHUNK, planes_launch
+from .....kernels.warp import PLANAR_VARIANTS, planes_launch
 from ....contract.errors import BackendError
 from .ptx import Entry, entry
 
@@ -99,11 +99,10 @@ class _Size:
         return _Size((self.value + (count - 1 if self.negative else 0)) // count, self.negative)
 
 
-def _launch(function: Callable[..., launcher.Launch], *arguments: Any, **grid: int) -> launcher.Launch:
-    """Call a launch function of the kernels; `grid` replaces its sizes x, y or z."""
+def _launch(function: Callable[..., launcher.Launch], *arguments: Any) -> launcher.Launch:
+    """Call a launch function of the kernels."""
     launch = function(*arguments)
-    sizes = (size.value if isinstance(size, _Size) else size for size in launch.grid)
-    x, y, z = (grid.get(axis, size) for axis, size in zip("xyz", sizes, strict=True))
+    x, y, z = (size.value if isinstance(size, _Size) else size for size in launch.grid)
     return launch._replace(grid=(x, y, z))
 
 
@@ -111,9 +110,7 @@ def _deform_conv2d(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) 
     x, _, offset = shapes[:3]
     plain = {key: tuple(map(int, value)) if np.ndim(value) else int(value) for key, value in attributes.items()}
     conv = DeformConv(**plain)  # type: ignore[arg-type]
-    # The graph packs the weight before TensorRT chooses its type, so that its blocks of rows are those of float32.
-    packed_rows = conv.row_blocks(np.float32) * conv.rows(np.float32)
-    rows = conv.rows(dtype) if packed_rows % conv.rows(dtype) == 0 else conv.rows(np.float32)
+    variant = conv.candidates(dtype)[0]
     sizes = (_Size(x[0]), _Size(offset[2]), _Size(offset[3]))
     integers = {"channels": conv.in_channels, "height": x[2], "width": x[3]}
     integers |= {"out_channels": conv.out_channels, "out_height": offset[2], "out_width": offset[3]}
@@ -125,9 +122,8 @@ def _deform_conv2d(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) 
     ):
         integers |= {f"{name}_{end}": value for end, value in zip(ends, pair, strict=True)}
     integers |= {"groups": conv.groups, "offset_groups": conv.offset_groups}
-    integers |= {"run_channels": conv.run_channels, "steps": conv.steps}
-    defines = (launcher.dtype_define(dtype), ("ROWS", str(rows)))
-    return Call(defines, _launch(conv.launch, *sizes, dtype, y=packed_rows // rows), integers)
+    integers |= {"run_channels": conv.run_channels, "steps": conv.packed_shape[1] // variant.depth}
+    return Call(variant.defines(dtype), _launch(conv.launch, *sizes, dtype, variant), integers)
 
 
 def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
@@ -135,7 +131,7 @@ def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
     if attributes["border"] not in ("zeros", "clamp"):
         raise BackendError(f"Unknown border '{attributes['border']}': use zeros or clamp.")
     limit = float(attributes["grid_limit"])
-    head = [f"const int chunk = {CHUNK}, clamped = {int(attributes['border'] == 'clamp')};"]
+    head = [f"const int clamped = {int(attributes['border'] == 'clamp')};"]
     for axis, size in (("y", "height"), ("x", "width")):  # the values that kernels.warp.axis computes on the host
         scale, shift = ("1.0f", "0.0f") if attributes["align_corners"] else (f"{size} / ({size} - 1.0f)", "-0.5f")
         low, high = f"-{_FLOAT32_MAX}", _FLOAT32_MAX
@@ -146,8 +142,9 @@ def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
         head.append(f"const float {axis}_low = {low}, {axis}_high = {high};")
     integers = {"channels": channels, "height": height, "width": width}
     integers |= {"out_height": flows[2], "out_width": flows[3], "flow_count": flows[1] // 2}
-    launch = _launch(planes_launch, *(_Size(size) for size in (batch, channels, flows[2], flows[3])))
-    return Call((launcher.dtype_define(dtype),), launch, integers, "\n".join(head))
+    variant = next(variant for variant in PLANAR_VARIANTS if not variant.strips)
+    launch = _launch(planes_launch, *(_Size(size) for size in (batch, channels, flows[2], flows[3])), variant)
+    return Call(variant.defines(dtype), launch, integers, "\n".join(head))
 
 
 def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[Shape], Attributes, Any], Call]:
@@ -175,7 +172,7 @@ def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[
 _F, _F32, _I32 = FEATURES, "FP32", "INT32"
 _DECODER = {"channels": int, "frame_upsample": int, "official_sampling": bool}
 
-# Tensors and attributes of `kernels.deform_conv.DeformConv`. The weight, (groups, depth, rows), is packed for float32.
+# Tensors and attributes of `kernels.deform_conv.DeformConv`. The graph packs x, (B, S, H, W, 8), and the weight.
 _DEFORM_CONV = Plugin(
     "deform_conv2d",
     "deform_conv",

@@ -61,7 +61,7 @@ def test_a_pair_runs_as_an_ensemble(
     with Upscaler(bundle, LOCAL, tile=tile) as upscaler:
         expected = list(upscaler.frames(one_scene(noise(3), HALVES), size))
     with Upscaler(bundle, remote(server), tile=tile) as upscaler:
-        assert (upscaler.device.name, upscaler.backend, upscaler.precision) == (server.url, "remote", "fp32")
+        assert (upscaler.device, upscaler.backend, upscaler.precision) == (server.url, "remote", "fp32")
         frames = list(upscaler.frames(one_scene(noise(3), HALVES), size))
         assert upscaler.warnings == []
     np.testing.assert_array_equal(frames, expected)

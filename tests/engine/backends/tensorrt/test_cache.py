@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from stvsr import BackendError, Bundle
 from stvsr.engine.backends.tensorrt import engines
-from stvsr.engine.backends.tensorrt.cache import cache_folder
 from stvsr.engine.backends.tensorrt.engines import compile_bundle, find_engine
 from stvsr.engine.contract.bundle import file_sha256, write_manifest
 from stvsr.engine.contract.manifest import Engine
@@ -171,20 +170,6 @@ def test_processes_share_a_cache(rtx: ModuleType, toy: Bundle, cache: Path) -> N
     results = [process.communicate() for process in running]
     assert {(out.strip(), error) for out, error in results} == {(str(next(cache.glob("*/network.engine"))), "")}
     assert len(list(cache.iterdir())) == 1
-
-
-def test_the_cache_is_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("STVSR_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path / "engines"
-    monkeypatch.delenv("STVSR_CACHE")
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "stvsr" / "engines"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "stvsr" / "engines"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert cache_folder() == tmp_path / "stvsr" / "engines"
 
 
 def test_a_cache_that_cannot_be_written_is_named(

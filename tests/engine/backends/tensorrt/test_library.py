@@ -39,7 +39,11 @@ def test_the_real_library_has_the_names_that_the_engine_uses() -> None:
     names = {
         "ICudaEngine": "get_tensor_name get_tensor_mode get_tensor_dtype get_tensor_shape num_io_tensors refittable"
         " get_tensor_profile_shape create_runtime_config create_execution_context",
-        "IRuntimeConfig": "set_execution_context_allocation_strategy dynamic_shapes_kernel_specialization_strategy",
+        "IRuntimeConfig": "set_execution_context_allocation_strategy dynamic_shapes_kernel_specialization_strategy"
+        " create_runtime_cache set_runtime_cache",
+        "IRuntimeCache": "serialize deserialize",
+        "IBuilderConfig": "create_timing_cache set_timing_cache get_timing_cache",
+        "ITimingCache": "serialize",
         "IExecutionContext": "set_input_shape infer_shapes update_device_memory_size_for_shapes set_device_memory"
         " get_tensor_shape set_tensor_address execute_async_v3 is_stream_capturable",
         "Refitter": "get_all_weights get_weights_prototype set_named_weights get_missing_weights refit_cuda_engine",

@@ -56,6 +56,21 @@ def test_shapes_that_return_are_captured(gpu: FakeGpu, toy: Bundle) -> None:
             np.testing.assert_array_equal(result, noise(*shape) + np.float32(turn))
 
 
+def test_compiled_kernels_are_kept_for_the_next_process(gpu: FakeGpu, toy: Bundle, tmp_path: Path) -> None:
+    contents = []
+    for _ in range(2):
+        with open_engine(toy) as session:
+            for stream in (0, 1):
+                with session._device.stream(stream):
+                    check_copies(session, (1, 2, 3, 8, 16))
+            caches = session._loaded.engine.caches
+            assert len(caches) == 2
+            assert caches[0] is caches[1], "all contexts share one"
+        (file,) = (tmp_path / "cache" / "compiled").iterdir()
+        contents.append(file.read_bytes())
+    assert contents == [b"2 contexts;", b"2 contexts;4 contexts;"]
+
+
 def test_only_the_latest_captures_are_kept(gpu: FakeGpu, toy: Bundle) -> None:
     with open_engine(toy) as session, session._device.stream(0):
         for height in range(8, 24):

@@ -57,6 +57,10 @@ class DeformConvNode(OpRun):
         unpacked = np.empty(np.prod(shape), weight.dtype)
         unpacked[indices[indices > 0] - 1] = weight[indices > 0]
         geometry = (conv.stride, conv.padding, conv.dilation, conv.groups, conv.offset_groups)
+        batch, _, height, width, _ = x.shape
+        runs = x.transpose(0, 1, 4, 2, 3).reshape(batch, conv.in_channels // conv.run_channels, -1, height, width)
+        assert not runs[:, :, conv.run_channels :].any()
+        x = runs[:, :, : conv.run_channels].reshape(batch, conv.in_channels, height, width)
         output = reference.deform_conv(x, offset, mask, unpacked.reshape(shape), bias, *geometry)
         return (output.astype(x.dtype),)
 

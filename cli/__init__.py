@@ -1,0 +1,1 @@
+"""The command line: a file of commands each, on the rooms below."""

@@ -1,0 +1,137 @@
+"""The command line: `stvsr upscale | models | info | compile | ...`, with the commands of the other files here."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..engine.contract.errors import StvsrError
+from ..engine.contract.interrupts import received
+from ..engine.contract.shortage import describe_shortage
+from .adaptation import adapt
+from .batch import batch
+from .benchmark import benchmark
+from .bundles import compile_, install, models, pack
+from .compare import compare
+from .config import COMMANDS, ConfiguredCommand, config, configure
+from .evaluation import evaluate
+from .importing import import_
+from .info import info
+from .serving import serve
+from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
+from .training import export, train
+from .triton import triton
+from .upscale import upscale
+
+_ENDED = "Interrupted: the command did not end."
+
+
+class _Commands(TyperGroup):
+    """The commands; a signal in one that says nothing else ends with a sentence and the exit code 128 + the signal."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(interrupted(_ENDED, interrupt_number(interrupt))) from None
+        except Exception as error:
+            # Typer prints it; the class is Click's, and newer versions of Typer have one of their own.
+            if isinstance(code := getattr(error, "exit_code", None), int) and hasattr(error, "format_message"):
+                answers.fail("usage", error.format_message(), code)
+            raise
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Upscale video in space and time.",
+    epilog="Exit codes: 0 done, 1 an error, 2 wrong options, 128 + the signal that ended it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+# Faults of the environment, not of this program: full or read-only disks, missing permissions, too many files, names.
+_ENVIRONMENT = {
+    getattr(errno, name, None)  # not every system has each of them
+    for name in [
+        "EACCES",
+        "EDQUOT",
+        "EISDIR",
+        "EMFILE",
+        "ENAMETOOLONG",
+        "ENFILE",
+        "ENOSPC",
+        "ENOTDIR",
+        "EPERM",
+        "EROFS",
+    ]
+}
+
+
+def main() -> None:
+    """Run the command line. An error that the user can mend is one line on stderr, with exit code 1.
+
+    With --json it is an object on stdout, too.
+    """
+    protect_streams()
+    quiet_encoders()
+    answers.begin(errors_as_json="--json" in sys.argv)
+    try:
+        _run()
+    except BaseException as error:
+        number = received()
+        code = error.code if isinstance(error, SystemExit) else None
+        if number is not None and code not in (0, 128 + number):
+            raise SystemExit(interrupted(_ENDED, number)) from None  # whatever the interrupt became on its way
+        if isinstance(error, Exception):
+            answers.fail("internal", f"{type(error).__name__}: {error}", 1)
+        raise
+    finally:
+        answers.opened.close()
+
+
+def _run() -> None:
+    try:
+        app()
+    except StvsrError as error:
+        fail(error, error.code)
+    except Exception as error:
+        if (shortage := describe_shortage(error)) is not None:
+            fail(shortage, "shortage")
+        if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
+            raise
+        fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "environment")
+
+
+def _version(requested: bool) -> None:
+    if requested:
+        out.print(f"stvsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Upscale video in space and time."""
+    configure(ctx)
+
+
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(upscale, models, install, pack, info),
+    *(batch, compare, serve, triton, adapt, export, train, evaluate, benchmark, config),
+)
+for _command in _COMMANDS:
+    if _command.__name__ in COMMANDS:
+        _sources = f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
+        app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
+    else:
+        app.command()(_command)
+app.command("compile")(compile_)
+app.command("import")(import_)
