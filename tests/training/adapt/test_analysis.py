@@ -132,7 +132,7 @@ def test_blocks_of_an_older_compression_are_seen(sample: Tensor) -> None:
 
 
 def test_compression_is_not_taken_for_a_blur() -> None:
-    """It takes fine structure away as a blur does."""
+    """Fine structure is taken away as by a blur."""
     frames = small((120, 212), Degradation(crf=35), seed=7)
     found = analyse([frames], 4, StreamCoding("h264", 0.1, quantiser=40.0))
     assert found.certain() == ("compression",)
