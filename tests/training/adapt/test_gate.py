@@ -274,8 +274,8 @@ def test_error_from_clean_frames_is_estimated_from_noisy_ones() -> None:
     [
         (Looks(0.6, 0.03, -14.0), None),
         (Looks(2.0, 0.03, -14.0), "became noisier: 0.5 grey levels before and 2.0 after"),
-        (Looks(0.6, 0.12, -14.0), "ring more: by 0.010 before and 0.120 after"),
-        (Looks(0.6, 0.03, -5.0), "stronger than is natural, by 10.0 dB"),
+        (Looks(0.6, 0.06, -14.0), "ring more: by 0.010 before and 0.060 after"),
+        (Looks(0.6, 0.03, -12.5), "stronger than is natural, by 2.5 dB"),
     ],
 )
 def test_frames_that_look_worse_at_their_own_scale_are_refused(looks: Looks, words: str | None) -> None:
