@@ -14,8 +14,9 @@ _QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 
 _LEAST_CLEANED = 0.05  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
-# Rises of ringing, and of fine structure in dB, of frames at their own scale. Where a blur was right (4 trials) they
-# were up to 0.03 and 1.5; where the clip had none, so that 4 dB were lost (2 trials), from 0.056 and 2.7 on.
+# Rises of ringing, and of fine structure in dB, of frames at their own scale. Where a blur was right (5 trials of
+# edvr-s) they were up to 0.029 and 1.5; where the clip had none, so that 2 to 5 dB were lost (4 trials), at least 0.056
+# and 2.7.
 _MOST_RINGING, _MOST_FINER_DB = 0.04, 2.0
 
 
