@@ -174,7 +174,12 @@ class BundleAdapter:
         if refused := [option for option, given in without_effect.items() if given]:
             verb, pronoun = ("has", "it") if len(refused) == 1 else ("have", "them")
             raise RequestError(f"{' and '.join(refused)} {verb} no effect on the method {method}: leave {pronoun} out.")
-        read_parts(options.degradation)
+        parts = read_parts(options.degradation) or ()
+        if method == InternalLearning.name and set(parts) - {"blur"}:
+            raise RequestError(
+                "Internal learning undoes a blur only, as the frames that it learns from are noisy and compressed"
+                " themselves: use --degradation blur, plain or auto."
+            )
         if method == Distillation.name and options.teacher is None:
             raise RequestError("Distillation needs the results of a larger network: name its bundle with --teacher.")
         if options.coarse is not None and (options.coarse < 1 or options.coarse & (options.coarse - 1)):

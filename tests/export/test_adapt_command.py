@@ -214,6 +214,7 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
             {"degradation": "blur+fog"},
             "Unknown degradation 'fog': use auto, plain, or blur",
         ),
+        ("spatial", {"degradation": "blur+noise"}, "Internal learning undoes a blur only"),
         ("dtsr", {"teacher": True}, "--teacher has no effect on the method zero-shot"),
         ("spatial", {"method": "zero-shot"}, "Zero-shot learning trains dtsr and dtsr-s, not 'adavsr-spatial-s'"),
     ],

@@ -32,10 +32,10 @@ from torch import Tensor
 from ...engine.contract.errors import AdaptationError
 from ...engine.contract.resize import cubic_kernel
 from .blur import KERNEL_SIDE_PX, gaussian_of_covariance, kernel_moments
-from .sampling import LUMA, spread_frames
+from .sampling import LUMA, spread_frames, spread_steps
 
 PATCH_PX = 32  # of the clip; its spectrum resolves the directions of the content
-_FRAMES = 6  # of a scene that are analysed at most
+_FRAMES, _MOST_PATCHES = 6, 12_000  # of a scene that are analysed at most
 _LOWEST = 2.5 / PATCH_PX  # frequency in cycles a pixel; below it the taper of a patch mixes frequencies
 _HIGHEST = 0.47  # along each axis
 _REFERENCE = 0.2  # frequency at which the logarithm of frequency is 0
@@ -119,8 +119,8 @@ def estimate_blur(scenes: Sequence[Tensor], factor: int, noise: float = 0.0, los
 def mean_spectrum(frames: Tensor) -> NDArray[np.float64]:
     """Return the mean power spectrum of the luma of some frames, (N, 3, h, w): (PATCH_PX, PATCH_PX // 2 + 1).
 
-    Patches overlap by half; their brightness is left out. White noise has its variance as power at each frequency.
-    Raises AdaptationError if the frames are too small.
+    Patches overlap by half, unless frames are large; their brightness is left out. White noise has its variance as
+    power at each frequency. Raises AdaptationError if the frames are too small.
     """
     luma = torch.einsum("nchw,c->nhw", spread_frames(frames, _FRAMES).float().cpu(), torch.tensor(LUMA))
     if min(luma.shape[-2:]) < PATCH_PX:
@@ -128,7 +128,8 @@ def mean_spectrum(frames: Tensor) -> NDArray[np.float64]:
             f"The blur of frames of {luma.shape[2]}x{luma.shape[1]} pixels cannot be estimated: it needs frames of at"
             f" least {PATCH_PX} pixels each way."
         )
-    patches = luma.unfold(1, PATCH_PX, PATCH_PX // 2).unfold(2, PATCH_PX, PATCH_PX // 2)
+    step = spread_steps(len(luma), luma.shape[1:], PATCH_PX // 2, _MOST_PATCHES)
+    patches = luma.unfold(1, PATCH_PX, step).unfold(2, PATCH_PX, step)
     patches = patches.reshape(-1, PATCH_PX, PATCH_PX)
     taper = torch.hann_window(PATCH_PX, periodic=False)
     taper = taper[:, None] * taper

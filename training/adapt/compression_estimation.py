@@ -17,7 +17,7 @@ from torch import Tensor
 from ...engine.contract.coding import StreamCoding
 from ..compression import compressed_bits
 from ..resize import to_uint8
-from .sampling import grey_levels, spread_frames
+from .sampling import grey_levels, middle, spread_frames
 
 _ABOVE_CRF = 5.0  # of x264's mean quantiser above its CRF; 3.6 to 5.9 were measured
 _BY_QUANTISER, _BY_BITS, _BY_BLOCKS = 0.95, 0.7, 0.6  # confidence
@@ -26,6 +26,7 @@ _LOSSLESS_CRF = 0  # of streams with more bits than at the lowest of these
 _FRAMES = 16  # neighbours that are encoded
 # Bits of other codecs over those of H.264 for the same quality, roughly.
 _EFFICIENCY = {"hevc": 0.7, "vp9": 0.7, "av1": 0.55, "vvc": 0.5, "mpeg4": 1.4, "mpeg2video": 2.0, "mpeg1video": 2.2}
+_MIDDLE_PX = 512  # side of what is looked at, of large frames
 _BLOCK_PX = 8
 _BLOCKS_FRAMES = 8
 _BLOCKINESS = 0.12  # from which the picture has blocks; up to 0.05 was measured without compression
@@ -75,7 +76,7 @@ def blockiness(frames: Tensor) -> float:
 
     `frames` is (N, 3, h, w) in [0, 1]. The smaller of both directions counts, as a fence has a period in one only.
     """
-    levels = grey_levels(spread_frames(frames, _BLOCKS_FRAMES))
+    levels = grey_levels(middle(spread_frames(frames, _BLOCKS_FRAMES), _MIDDLE_PX, _BLOCK_PX))
     if min(levels.shape[1:]) < 4 * _BLOCK_PX:
         return 0.0
     return min(_excess(levels), _excess(levels.transpose(0, 2, 1)))
@@ -92,7 +93,7 @@ def _excess(levels: NDArray[np.float32]) -> float:
 
 def _crf_by_bits(frames: Tensor, coding: StreamCoding) -> float:
     """Return the CRF at which x264 spends as many bits on neighbouring frames as the stream did."""
-    pictures = [to_uint8(frame.permute(1, 2, 0).cpu().numpy()) for frame in frames[:_FRAMES]]
+    pictures = [to_uint8(frame.permute(1, 2, 0).cpu().numpy()) for frame in middle(frames[:_FRAMES], _MIDDLE_PX)]
     pixels = len(pictures) * pictures[0].shape[0] * pictures[0].shape[1]
     spent = np.log([max(1, compressed_bits(pictures, crf)) / pixels for crf in _CRFS])
     wanted = np.log(max(coding.bits_per_pixel, 1e-6) / _EFFICIENCY[coding.codec])

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .sampling import LUMA, grey_levels, spread_frames
+from .sampling import LUMA, grey_levels, spread_frames, spread_steps
 
 _BLOCK_PX = 8
-_STEP_PX = 3  # between blocks, which overlap
+_STEP_PX, _MOST_BLOCKS = 3, 100_000  # pixels between blocks, which overlap, and blocks of all frames, at most
 _FRAMES = 6  # of a scene that are analysed at most
 _FLATTEST, _FEWEST_BLOCKS = 0.01, 150  # share of the blocks that is measured, and their least number
 _RANGE = (4, 250)  # grey levels: blocks with darker or brighter pixels may be clipped
@@ -83,7 +83,8 @@ def _flattest_power(levels: NDArray[np.float32]) -> tuple[float, float] | None:
     if min(levels.shape[1:]) < _BLOCK_PX:
         return None
     views = np.lib.stride_tricks.sliding_window_view(levels, (_BLOCK_PX, _BLOCK_PX), (1, 2))
-    blocks = views[:, ::_STEP_PX, ::_STEP_PX].reshape(-1, _BLOCK_PX, _BLOCK_PX)
+    step = spread_steps(len(levels), levels.shape[1:], _STEP_PX, _MOST_BLOCKS)
+    blocks = views[:, ::step, ::step].reshape(-1, _BLOCK_PX, _BLOCK_PX)
     blocks = blocks[(blocks.min((1, 2)) > _RANGE[0]) & (blocks.max((1, 2)) < _RANGE[1])]
     if len(blocks) < _FEWEST_BLOCKS:
         return None

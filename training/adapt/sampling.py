@@ -1,5 +1,7 @@
 """The frames of a clip that an analysis looks at, and their luma."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +14,20 @@ def spread_frames(frames: Tensor, most: int) -> Tensor:
     """Return at most `most` frames of (N, ...), evenly spaced over all of them."""
     indices = torch.linspace(0, len(frames) - 1, min(most, len(frames))).round().long()
     return frames[indices.to(frames.device)]
+
+
+def spread_steps(count: int, size: tuple[int, int], step: int, most: int) -> int:
+    """Return a step in pixels, `step` or more, at which `count` frames of a size (h, w) have at most `most` windows."""
+    return max(step, math.ceil(math.sqrt(count * size[0] * size[1] / most)))
+
+
+def middle(frames: Tensor, side: int, multiple: int = 1) -> Tensor:
+    """Return the middle of frames (..., h, w), at most `side` pixels each way.
+
+    Its corner is at multiples of `multiple` pixels.
+    """
+    top, left = (max(0, n - side) // 2 // multiple * multiple for n in frames.shape[-2:])
+    return frames[..., top : top + side, left : left + side]
 
 
 def grey_levels(frames: Tensor) -> NDArray[np.float32]:

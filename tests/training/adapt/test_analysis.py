@@ -13,6 +13,7 @@ from stvsr.training.adapt.blur import gaussian_kernel, kernel_moments
 from stvsr.training.adapt.compression_estimation import blockiness, estimate_compression
 from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.noise_estimation import estimate_noise
+from stvsr.training.adapt.sampling import middle, spread_steps
 from stvsr.training.clips import read_clip
 from torch import Tensor
 
@@ -176,3 +177,15 @@ def test_degradation_is_repeated_by_its_seed() -> None:
     plain = degradation.without_losses()
     assert plain.parts == ("blur",)
     assert float((first - plain.degrader()(frames, 4)).std()) * 255 > 2
+
+
+def test_large_frames_are_sampled() -> None:
+    """The analysis of a frame of 4K takes no more memory than that of a small one, and finds the same noise."""
+    assert spread_steps(6, (2160, 3840), 3, 100_000) == 23
+    assert spread_steps(6, (120, 213), 3, 100_000) == 3
+    smooth = torch.linspace(0.3, 0.6, 1200)[None, None, None].expand(2, 3, 800, 1200)
+    noisy = smooth + torch.randn(smooth.shape, generator=torch.Generator().manual_seed(0)) * 5 / 255
+    assert estimate_noise([noisy]).sigma == pytest.approx(5, rel=0.1)
+    corner = middle(torch.arange(1200.0).expand(1, 800, 1200), 512, 8)
+    assert corner.shape == (1, 512, 512)
+    assert corner[0, 0, 0] % 8 == 0
