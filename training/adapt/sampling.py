@@ -1,6 +1,7 @@
 """The frames of a clip that an analysis looks at, and their luma."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ def spread_frames(frames: Tensor, most: int) -> Tensor:
     return frames[indices.to(frames.device)]
 
 
-def spread_steps(count: int, size: tuple[int, int], step: int, most: int) -> int:
+def spread_steps(count: int, size: Sequence[int], step: int, most: int) -> int:
     """Return a step in pixels, `step` or more, at which `count` frames of a size (h, w) have at most `most` windows."""
     return max(step, math.ceil(math.sqrt(count * size[0] * size[1] / most)))
 
