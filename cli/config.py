@@ -104,7 +104,11 @@ def _key(parameter: Any) -> str:
 
 def files() -> list[Path]:
     """Return the files that options are read from, of which the last one decides."""
-    return [Path(typer.get_app_dir("stvsr")) / _NAME, Path(_NAME).absolute()]
+    of_user = Path(typer.get_app_dir("stvsr")) / _NAME
+    try:
+        return [of_user, Path(_NAME).absolute()]
+    except FileNotFoundError:  # the working folder was removed
+        return [of_user]
 
 
 def configure(ctx: typer.Context) -> None:

@@ -1,6 +1,7 @@
 """Options from files and from the environment, in their order, and `stvsr config`."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ def values(inside: Run, command: str) -> dict[str, tuple[Any, str]]:
     done = inside("config", command, "--json")
     assert done.returncode == 0, done.stderr
     return {row["option"]: (row["value"], row["from"]) for row in json.loads(done.stdout)["options"]}
+
+
+def test_a_working_folder_that_was_removed_has_no_file(inside: Run, write: Write, tmp_path: Path) -> None:
+    write(user_text="[upscale]\ncrf = 40")
+    shutil.rmtree(tmp_path / "here")
+    assert values(inside, "upscale")["crf"][0] == "40"
 
 
 def test_the_nearest_source_decides(

@@ -18,7 +18,7 @@ _REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "time-limit": ("--time-limit", ("0", "nan", "-1", "x", "1e300")),
 }
 _REFUSED_AT_ONE: dict[str, tuple[str, tuple[str, ...]]] = {
-    "factor": ("-t", ("0", "-1", "1.5", "x", "1001", "100000", str(10**9), _HUGE)),
+    "factor": ("-t", ("0", "-1", "x", "1001", "100000", str(10**9), _HUGE)),
     "fps": ("--fps", ("0", "-5", "nan", "x", "1/0", "1e400000000", "1e9", "100000", "1e-30")),
     "tile": ("--tile", ("-1", "1", "7", "x")),
     "crf": ("--crf", ("x",)),
@@ -92,15 +92,17 @@ def _accepted() -> Iterator[Case]:
     yield case("factor.1000", "-s", "1", "-t", "1000", expect="ok", factor=1000)
     for value in ("59.94005994005994", "59.94005994", "23.976", "60000/1001", "119.88"):
         yield case(f"fps.{_label(value)}", "-s", "1", "--fps", value, expect="ok", factor=0)
-    yield case("size.odd", "--size", "33x25", expect="ok", factor=2, size=(33, 25))
+    yield case("factor.1.5", "-s", "1", "-t", "1.5", expect="ok", factor=0)
+    yield case("size.odd", "--size", "33x25", expect="ok", factor=2, size=(34, 26))  # made even, with a note
     yield case("fps.and-factor", "-s", "1", "--fps", "60", "-t", "2")
     yield case("size.and-scale", "--size", "64x48", "-s", "2")
     logged = ("-e", "passlogfile={room}/logged", "-e", "flags=+pass1")
     yield case("e.stats-file", "-s", "1", *logged, expect="any")
     for codec in ("ffv1", "libsvtav1", "libx265", "mpeg4", "utvideo"):
         yield case(f"codec-mkv.{codec}", "-s", "2", "--codec", codec, expect="any", factor=2, extension="mkv")
-    for extension in ("avi", "ts", "gif", "txt", "mp4.exe"):
+    for extension in ("avi", "ts", "txt", "mp4.exe"):
         yield case(f"container.{extension}", "-s", "1", extension=extension)
+    yield case("container.gif", "-s", "1", expect="ok", factor=2, extension="gif")
     yield case("container.MP4", "-s", "1", expect="ok", factor=2, extension="MP4")
 
 
