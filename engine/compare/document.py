@@ -11,19 +11,24 @@ from ..contract.errors import RequestError
 
 _FILES = Path(__file__).parent / "page"
 _NO_SCRIPT = "default-src 'none'; style-src {style}"
+_SECTIONS = "<main>\n{{sections}}\n</main>\n"
 
 
-def fill(template: str, parts: Mapping[str, str], styles: Sequence[str], policy: str, script: str = "") -> str:
-    """Return a document, whose names in double braces are replaced by `parts`, the style and the script.
+def fill(body: str, parts: Mapping[str, str], styles: Sequence[str], policy: str, script: str = "") -> str:
+    """Return a document with a body, in which names in double braces are replaced by `parts` and the script.
 
     `styles` and `script` are files of the folder `page`; `policy` has {style} and {script} for what they allow.
     """
-    style = "".join((_FILES / name).read_text() for name in styles)
-    code = (_FILES / script).read_text() if script else ""
+    style = "".join(read(name) for name in styles)
+    code = read(script) if script else ""
     allowed = policy.format(style=_source(style), script=_source(code))
     values = {**parts, "policy": allowed, "style": style, "script": code}
-    before, *rest = (_FILES / template).read_text().split("{{")
-    return before + "".join(values[name] + text for name, _, text in (part.partition("}}") for part in rest))
+    return _replaced(read("document.html"), {**values, "body": _replaced(body, values)})
+
+
+def read(name: str) -> str:
+    """Return a file of the folder `page`."""
+    return (_FILES / name).read_text()
 
 
 def report(title: str, facts: Iterable[str], sections: Iterable[tuple[str, str]]) -> str:
@@ -35,7 +40,7 @@ def report(title: str, facts: Iterable[str], sections: Iterable[tuple[str, str]]
             f"<section>\n<h2>{html.escape(heading)}</h2>\n{content}\n</section>\n" for heading, content in sections
         ),
     }
-    return fill("report.html", parts, ["base.css"], _NO_SCRIPT)
+    return fill(_SECTIONS, parts, ["base.css"], _NO_SCRIPT)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -66,6 +71,12 @@ def check_page(path: Path, overwrite: bool) -> None:
         raise RequestError(f"The folder {path.parent} for the page does not exist: create it first.")
     if path.is_dir() or (path.exists() and not overwrite):
         raise RequestError(f"{path} exists already: choose another page, or pass --overwrite.")
+
+
+def _replaced(template: str, values: Mapping[str, str]) -> str:
+    """Return a template with the values of the names in double braces; braces in the values stay as they are."""
+    before, *rest = template.split("{{")
+    return before + "".join(values[name] + text for name, _, text in (part.partition("}}") for part in rest))
 
 
 def _source(text: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..contract.errors import RequestError
 from ..contract.resize import resized
-from .document import check_page, fill, write_page
+from .document import check_page, fill, read, write_page
 from .media_data import ClipEncoder, encode_below
 from .scores import Score, chart
 
@@ -145,7 +145,7 @@ class ComparisonPage:
             "charts": "" if is_picture else self._charts(),
             "data": json.dumps(data).replace("<", "\\u003c"),
         }
-        return fill("compare.html", parts, ["base.css", "compare.css"], _POLICY, "compare.js")
+        return fill(read("compare.html"), parts, ["base.css", "compare.css"], _POLICY, "compare.js")
 
     def _pictures(self) -> list[dict[str, Any]]:
         self._shown = _fitted(self._size, _PICTURE_SIDE)

@@ -30,6 +30,7 @@ from ..media.tags import UNSPECIFIED, ColorTags, coding_of
 from .chain import Chain
 from .plan import Pass, check_flow, default_factor, default_scale, plan_passes
 from .quantities import read_factor, read_scale
+from .request import DEFAULT_MODEL
 from .scenes import DEFAULT_THRESHOLD, difference, thumbnail
 from .segments import segment_around
 
@@ -44,7 +45,7 @@ def upscale(
     clip: Clip,
     scale: float | str | Fraction | None = None,
     factor: float | str | Fraction | None = None,
-    model: str | Path = "fourier-s",
+    model: str | Path = DEFAULT_MODEL,
     backend: Backend | None = None,
     *,
     tile: int | None = None,
