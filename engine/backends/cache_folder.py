@@ -6,9 +6,10 @@ minutes, are an error if they cannot be written.
 
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from ..contract.atomic import atomic_path
 
 
 def cache_folder(name: str) -> Path:
@@ -51,10 +52,5 @@ def write_cached(name: str, file: str, content: bytes) -> None:
     folder = writable_folder(name)
     if folder is None:
         return
-    with suppress(OSError), tempfile.NamedTemporaryFile(prefix=f".{file}.", dir=folder, delete=False) as new:
-        try:
-            new.write(content)
-            new.close()
-            os.replace(new.name, folder / file)
-        except OSError:
-            os.unlink(new.name)
+    with suppress(OSError), atomic_path(folder / file) as partial:
+        partial.write_bytes(content)
