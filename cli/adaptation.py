@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.contract.errors import RequestError
-from .options import DEFAULT_MODEL, AdaptOptions, PartOptions, SourceOptions, record_options
+from .options import DEFAULT_MODEL, AdaptOptions, InputFpsOption, PartOptions, SourceOptions
+from .records import record_options
 from .terminal import headline, interruptible, note, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ def adapt(
     model: Annotated[
         str, typer.Option("-m", "--model", help="A bundle's name or folder, or Ada-VSR's TEMPORAL+SPATIAL.")
     ] = DEFAULT_MODEL,
-    input_fps: Annotated[
-        str | None,
-        typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
-    ] = None,
+    input_fps: InputFpsOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,

@@ -16,9 +16,10 @@ from .options import (
     PartOptions,
     SourceOptions,
     WorkerOptions,
-    record_options,
+    request_fields,
 )
 from .progress import ProgressOptions, RunEvents
+from .records import record_options
 from .terminal import answers, complain, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -60,13 +61,7 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
     """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
-    options = {
-        "backend": backend.record(),
-        **encoder.values(),
-        **reading.values(),
-        **frames.values(),
-        **part.values(),
-    }
+    options = request_fields(backend, encoder, reading, frames, part)
     shown.begin()
     run_queue(sources, folder, options, worker, store, shown.hides_bar or as_json, as_json)
 

@@ -12,7 +12,8 @@ import typer
 from rich.table import Table
 
 from ..engine.contract.errors import RequestError
-from .options import DEFAULT_MODEL, record_options
+from .options import DEFAULT_MODEL, ScaleOption, ThreadsOption
+from .records import record_options
 from .terminal import complain, headline, interrupt_number, interrupted, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -57,20 +58,14 @@ class CaseOptions:
     concurrency: Annotated[
         str, typer.Option(metavar="N,...", help="Streams that share the network at the same time, as 1,2,4.")
     ] = "1"
-    scale: Annotated[
-        str | None,
-        typer.Option("-s", "--scale", help="Spatial factor (4, 1.33, 4/3).", show_default="4, or the bundle's own"),
-    ] = None
+    scale: ScaleOption = None
     factor: Annotated[
         int | None,
         typer.Option(
             "-t", "--factor", help="Output frames per input frame.", min=1, show_default="2, or the bundle's own"
         ),
     ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
-    ] = None
+    threads: ThreadsOption = None
     url: Annotated[
         str | None,
         typer.Option(metavar="URL", help="With --backend remote: the inference server.", show_default="none"),

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ..engine.contract.errors import RequestError
-from .options import refuse_without
+from .records import refuse_without
 from .terminal import headline, interruptible, out, plain, progress_bar, read_size
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.contract.errors import MediaError, RequestError, StvsrError
-from .options import BackendOptions, record_options
+from .options import BackendOptions
+from .records import record_options
 from .scores import print_scores, write_scores_page
 from .terminal import complain, out, plain, progress_bar, training_extra
 

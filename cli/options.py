@@ -1,62 +1,33 @@
-"""Options that commands share: a dataclass parameter of a command becomes one option for each of its fields."""
+"""Options that commands share, as records (`records.py`)."""
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..engine.contract.errors import RequestError
+from .records import refuse_without
 from .terminal import read_pairs
 
 if TYPE_CHECKING:
     from ..engine.backends.options import Backend
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 DEFAULT_MODEL = "fourier-s"
 
-
-def record_options(command: _Command) -> _Command:
-    """Let a command take records of options: its dataclass parameters are replaced by their fields."""
-    hints = get_type_hints(command, include_extras=True)
-    records: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
-    parameters = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name not in records:
-            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        kind = records[parameter.name]
-        types = get_type_hints(kind, include_extras=True)
-        for field in fields(kind):
-            default = inspect.Parameter.empty if field.default is MISSING else field.default
-            parameters.append(
-                inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
-                )
-            )
-
-    @functools.wraps(command)
-    def flat(**values: Any) -> Any:
-        for name, kind in records.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        return command(**values)
-
-    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del flat.__wrapped__
-    return flat  # type: ignore[return-value]
-
-
-def refuse_without(option: str, given: dict[str, Any]) -> None:
-    """Raise RequestError if any option in `given` has a value, because it has no effect without `option`."""
-    names = [name for name, value in given.items() if value]
-    if names:
-        verb = "have" if len(names) > 1 else "has"
-        raise RequestError(f"{' and '.join(names)} {verb} no effect without {option}: add it, or leave them out.")
+# Options of several records or commands.
+ScaleOption = Annotated[
+    str | None,
+    typer.Option("-s", "--scale", help="Spatial factor (4, 1.33, 4/3).", show_default="4, or the bundle's own"),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
+]
+InputFpsOption = Annotated[
+    str | None,
+    typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
+]
 
 
 @dataclass(frozen=True)
@@ -80,10 +51,7 @@ class BackendOptions:
         str | None,
         typer.Option(help="With the tensorrt backend: tensorrt or tensorrt-rtx.", show_default="the installed one"),
     ] = None
-    threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
-    ] = None
+    threads: ThreadsOption = None
     url: Annotated[
         str | None,
         typer.Option(
@@ -125,10 +93,7 @@ class BackendOptions:
 class FrameOptions:
     """Size and rate of the output, and the bundle that computes it."""
 
-    scale: Annotated[
-        str | None,
-        typer.Option("-s", "--scale", help="Spatial factor (4, 1.33, 4/3).", show_default="4, or the bundle's own"),
-    ] = None
+    scale: ScaleOption = None
     size: Annotated[
         str | None,
         typer.Option(
@@ -166,10 +131,7 @@ class FrameOptions:
         float | None,
         typer.Option(help="From 0 (no scene cuts) to 1; a lower threshold finds more cuts.", show_default="0.38"),
     ] = None
-    input_fps: Annotated[
-        str | None,
-        typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
-    ] = None
+    input_fps: InputFpsOption = None
 
     def values(self) -> dict[str, Any]:
         """Return the fields of an UpscaleRequest that were given. Raises RequestError for text that is not valid."""
@@ -393,3 +355,19 @@ class AdaptOptions:
             "--coarse": self.coarse,
             "--seed": self.seed,
         }
+
+
+def request_fields(
+    backend: BackendOptions, encoder: EncoderOptions, reading: SourceOptions, frames: FrameOptions, part: PartOptions
+) -> dict[str, Any]:
+    """Return the fields of an UpscaleRequest that records of options give.
+
+    Raises RequestError and BackendError for options that are not valid.
+    """
+    return {
+        "backend": backend.record(),
+        **encoder.values(),
+        **reading.values(),
+        **frames.values(),
+        **part.values(),
+    }

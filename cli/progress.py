@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from ..engine.contract.errors import RequestError
-from .options import refuse_without
+from .records import refuse_without
 from .terminal import answers, err
 
 if TYPE_CHECKING:

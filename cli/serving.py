@@ -8,7 +8,8 @@ import typer
 
 from ..engine.contract.errors import BackendError, RequestError
 from .batch import backends_of_workers, open_executor
-from .options import BackendOptions, WorkerOptions, record_options
+from .options import BackendOptions, WorkerOptions
+from .records import record_options
 from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -21,11 +21,11 @@ from .options import (
     PartOptions,
     SourceOptions,
     WorkerOptions,
-    record_options,
-    refuse_without,
+    request_fields,
 )
 from .preview import write_preview
 from .progress import ProgressOptions, RunEvents, show_frames
+from .records import record_options, refuse_without
 from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -90,13 +90,7 @@ def upscale(
     shown.begin()
     if adapt and resume:
         raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
-    options = {
-        "backend": backend.record(),
-        **encoder.values(),
-        **reading.values(),
-        **frames.values(),
-        **part.values(),
-    }
+    options = request_fields(backend, encoder, reading, frames, part)
     if adapt and options["backend"].kind == "remote":
         raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
     if not adapt:

@@ -1,0 +1,50 @@
+"""Records of options: a dataclass parameter of a command becomes one option for each of its fields."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from ..engine.contract.errors import RequestError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def record_options(command: _Command) -> _Command:
+    """Let a command take records of options: its dataclass parameters are replaced by their fields."""
+    hints = get_type_hints(command, include_extras=True)
+    records: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name not in records:
+            parameters.append(parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        kind = records[parameter.name]
+        types = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            parameters.append(
+                inspect.Parameter(
+                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
+                )
+            )
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> Any:
+        for name, kind in records.items():
+            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        return command(**values)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del flat.__wrapped__
+    return flat  # type: ignore[return-value]
+
+
+def refuse_without(option: str, given: dict[str, Any]) -> None:
+    """Raise RequestError if any option in `given` has a value, because it has no effect without `option`."""
+    names = [name for name, value in given.items() if value]
+    if names:
+        verb = "have" if len(names) > 1 else "has"
+        raise RequestError(f"{' and '.join(names)} {verb} no effect without {option}: add it, or leave them out.")
