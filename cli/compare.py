@@ -69,8 +69,7 @@ def compare(
 def _open(source: str, rate: Fraction | None, start: Fraction, open_reader: Any) -> "FrameReader":
     """Open a part of a video, or images."""
     from ..engine.media.image_files import is_images
-    from ..engine.media.options import ReadOptions
-    from ..engine.media.part import Part
+    from ..engine.media.options import Part, ReadOptions
 
     is_picture = Path(source).is_file() and is_images(source)
     part = Part(start, None, None, Fraction(1)) if start and not is_picture else None

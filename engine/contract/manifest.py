@@ -4,10 +4,12 @@ Sizes and halos are in input pixels, value ranges in the units of the network, a
 """
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FORMAT = 1
 Role = Literal["encoder", "refiner", "decoder", "integer_decoder", "network"]
@@ -186,8 +188,10 @@ class SizeConstraint(_Frozen):
         """Return the smallest accepted size that is at least `size_px`."""
         return math.ceil(max(size_px, self.minimum) / self.multiple_of) * self.multiple_of
 
-    def pad(self, frame: np.ndarray) -> np.ndarray:  # (..., h, w) -> (..., h', w')
+    def pad(self, frame: "np.ndarray") -> "np.ndarray":  # (..., h, w) -> (..., h', w')
         """Repeat the last row and column of a frame up to the next accepted size; the top left corner stays."""
+        import numpy as np  # the server reads manifests, and needs no NumPy
+
         h, w = frame.shape[-2:]
         rows, columns = self.padded(h) - h, self.padded(w) - w
         if not rows and not columns:

@@ -14,18 +14,12 @@ import av
 from av.filter import Graph
 
 from ..contract.errors import MediaError
+from .options import FILTERS
 from .pixel_format import planar_format, repack
 
 Timed = tuple[av.VideoFrame, Fraction, Fraction]  # a frame, its time and its own duration, both in seconds
 FirstField = Literal["top", "bottom"]
 
-# Filters that take interlaced frames, and their names of the double and of the single rate.
-FILTERS = {
-    "bwdif": ("send_field", "send_frame"),
-    "yadif": ("send_field", "send_frame"),
-    "w3fdif": ("field", "frame"),
-    "estdif": ("field", "frame"),
-}
 LEAST_PX = 16  # FFmpeg's filters refuse frames of a few rows
 PARITIES: dict[FirstField | None, str] = {"top": "tff", "bottom": "bff", None: "auto"}
 

@@ -20,6 +20,7 @@ PIPE_FORMATS = {
     "y4m": (".y4m", "yuv4mpegpipe"),
     "rawvideo": (".raw", "rawvideo"),
 }
+GIF_RATE = 50  # frames per second, above which browsers slow a GIF down
 PICTURES_ALONE = (*ANIMATIONS, ".y4m", ".raw")
 _IN_FOLDERS = "%06d.png"  # the names of images in a folder
 

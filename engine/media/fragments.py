@@ -21,9 +21,6 @@ from ..contract.errors import MediaError
 from .segment_file import SegmentFile
 from .video_stream import codec_tag
 
-# By FFmpeg's names of the codecs that players take in fragments of MP4: how many packets may come between that of a
-# frame and those of frames that are shown before it, by the standard of the codec.
-REORDERED = {"h264": 16, "hevc": 16, "av1": 0, "vp9": 0}
 _MOST_FRAGMENT_S = 4.0  # so that a long part is not held in memory
 
 

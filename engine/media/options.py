@@ -1,16 +1,33 @@
-"""Options of reading a video: fields, damage and decoding units."""
+"""Options of reading a video: its part, fields, damage and decoding units."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from ..contract.errors import RequestError
 from .damage import ON_DAMAGE, OnDamage
-from .deinterlace import FILTERS
 
 FieldRate = Literal["double", "single"]
+# Filters that take interlaced frames, and their names of the double and of the single rate.
+FILTERS = {
+    "bwdif": ("send_field", "send_frame"),
+    "yadif": ("send_field", "send_frame"),
+    "w3fdif": ("field", "frame"),
+    "estdif": ("field", "frame"),
+}
 DEINTERLACE = ("auto", "off", *FILTERS, "ivtc")
 HWACCELS = ("none", "auto", "cuda")
 FIELD_RATES: tuple[FieldRate, ...] = ("double", "single")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The frames of a video from `start` up to and without `end`, in seconds from the beginning of its first stream."""
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+    frames: int | None = None  # at most so many
+    slowness: Fraction = Fraction(1)  # how many times longer every frame is shown
 
 
 @dataclass(frozen=True)

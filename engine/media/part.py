@@ -2,25 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from ..contract.errors import MediaError
 from .frame import Frame, FrameReader, WrappedReader
+from .options import Part
 from .pipes import input_name, is_pipe
 from .time_map import TimeMap
 
 _ROUNDING_S = Fraction(1, 2000)  # times are typed with three decimals
-
-
-@dataclass(frozen=True)
-class Part:
-    """The frames of a video from `start` up to and without `end`, in seconds from the beginning of its first stream."""
-
-    start: Fraction | None = None
-    end: Fraction | None = None
-    frames: int | None = None  # at most so many
-    slowness: Fraction = Fraction(1)  # how many times longer every frame is shown
 
 
 class PartReader(WrappedReader):

@@ -17,8 +17,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
-import av
-
 from ..contract.closing import Closing
 from ..contract.errors import MediaError
 
@@ -262,9 +260,11 @@ class PipeOutput:
     @contextmanager
     def media_errors(self) -> Iterator[None]:
         """Turn errors of the system and of FFmpeg into MediaError."""
+        from av.error import FFmpegError  # others ask only which path is a pipe
+
         try:
             yield
-        except (OSError, av.error.FFmpegError) as error:
+        except (OSError, FFmpegError) as error:
             if error.errno == errno.EPIPE:
                 raise MediaError(
                     f"{self._name} was closed by the program that reads it, before the end of the video: see why it"

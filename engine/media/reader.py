@@ -28,9 +28,9 @@ from .frame import Frame, FrameReader, checked_rate
 from .image_files import is_images
 from .images import open_images
 from .lost_bytes import ends_within_packet
-from .options import ReadOptions
+from .options import Part, ReadOptions
 from .packets import Joint, SourcePackets
-from .part import Part, PartReader
+from .part import PartReader
 from .pipes import STANDARD, close_pipe, open_pipe
 from .probe import VideoInfo, open_video, probe
 from .tags import Coding, ColorTags, coding_of

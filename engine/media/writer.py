@@ -16,7 +16,7 @@ from av.packet import Packet
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from .damage import OnDamage, Repair
-from .destination import ANIMATIONS, CONTAINERS, PICTURES_ALONE, Destination, read_destination
+from .destination import ANIMATIONS, CONTAINERS, GIF_RATE, PICTURES_ALONE, Destination, read_destination
 from .encoder import choose_encoding
 from .frame import FrameReader
 from .hdr import hdr_warnings
@@ -32,7 +32,6 @@ from .video_stream import MILLISECONDS, EncodedStream, output_time_base, stores_
 
 Source = FrameReader | VideoInfo | str | Path
 
-GIF_RATE = 50  # frames per second, above which browsers slow a GIF down
 _GIF_TICK = Fraction(1, 100)  # seconds
 _WITHOUT_ROTATION = (*PICTURES_ALONE, ".ts")  # the frames themselves are turned
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg

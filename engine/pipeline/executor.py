@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 from ..backends.options import Backend
-from .tasks import PROGRESS, Task, TaskRunner
+from .tasks import PROGRESS, Task
 from .worker import ENDED, Worker, wait_for_messages
 
 LOST = "lost"  # the kind of the message that a worker is gone for a reason that is not its task
@@ -36,7 +36,7 @@ class TaskWorker(Protocol):
 
 
 class Message(NamedTuple):
-    """A message about the task of a worker; `TaskRunner.run` has the kinds and their values.
+    """A message about the task of a worker; `TaskRunner.run` in task_runner.py has the kinds and their values.
 
     ENDED and LOST are the kinds of a task that was not finished. The value of ENDED states how the worker ended.
     """
@@ -110,6 +110,8 @@ class LocalExecutor:
 
 def _do_tasks(connection: Connection, backend: Backend) -> None:
     """Do the tasks that come over a connection, until it closes: the main function of a worker process."""
+    from .task_runner import TaskRunner  # in this process alone: it needs the networks' libraries
+
     with TaskRunner(backend) as runner, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             runner.run(connection.recv(), connection.send)

@@ -2,14 +2,11 @@
 
 import functools
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..contract.errors import BackendError
-
-Method = Literal["farneback", "dis"]
-METHODS: tuple[Method, ...] = ("farneback", "dis")
 
 _LEAST_PX = 32  # OpenCV 5.0 reads outside smaller frames, and crashes
 

@@ -1,11 +1,16 @@
-"""Limits of the options of a run: what is above them is refused before work begins."""
+"""Limits of the options of a run: what is above them is refused before work begins; and values of some options."""
 
 import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import Literal
 
 from ..contract.errors import RequestError
 
+FlowMethod = Literal["farneback", "dis"]
+METHODS: tuple[FlowMethod, ...] = ("farneback", "dis")  # of optical flow
+# Of scene cuts; real clips at half their rate: at most 0.33 within a scene, at least 0.40 at cuts.
+DEFAULT_THRESHOLD = 0.38
 LARGEST_SCALE = 1000
 MOST_TIMES = 1000  # output frames for each input frame
 LEAST_RATE, LARGEST_RATE = Fraction(1, 1_000_000), 10_000  # frames per second

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate, chain
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from .segments import Segment
-from .survey import Survey
 from .timeline import Slot
+
+if TYPE_CHECKING:  # the server reads outlines without PyAV and NumPy
+    from .segments import Segment
+    from .survey import Survey
+
+# By FFmpeg's names of the codecs that players take in fragments of MP4: how many packets may come between that of a
+# frame and those of frames that are shown before it, by the standard of the codec.
+REORDERED = {"h264": 16, "hevc": 16, "av1": 0, "vp9": 0}
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Outline:
 
 
 def outline(
-    segments: Sequence[Segment],
-    surveyed: Survey,
+    segments: Sequence["Segment"],
+    surveyed: "Survey",
     slots: Sequence[Sequence[Slot]],
     *,
     codec: str,

@@ -14,7 +14,7 @@ from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
 from ..contract.manifest import ContinuousSpace, ContinuousTime, DoubledWindow, FixedFactors
 from ..media.destination import Destination
-from .flow import METHODS
+from .limits import METHODS
 from .timeline import Timeline
 
 DEFAULT_SCALE = 4

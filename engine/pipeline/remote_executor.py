@@ -13,7 +13,8 @@ from typing import Any, Self
 
 from ..backends.options import Backend
 from .executor import ENDED, LOST, PROGRESS, Message, TaskWorker
-from .tasks import Task, TaskRunner
+from .task_runner import TaskRunner
+from .tasks import Task
 
 STARTED = "started"  # the kind of the message that a task which waited elsewhere has started
 _PAUSE_S = 1.0  # before a worker that was lost is started again

@@ -3,24 +3,24 @@
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..backends.options import Backend
 from ..contract.bundle import Bundle
 from ..contract.errors import MediaError, RequestError
 from ..contract.manifest import ContinuousTime
 from ..media.damage import OnDamage
-from ..media.destination import IMAGES, Destination, read_destination
+from ..media.destination import GIF_RATE, IMAGES, Destination, read_destination
 from ..media.image_files import is_images, stem_of
-from ..media.options import ReadOptions
-from ..media.part import Part
+from ..media.options import Part, ReadOptions
 from ..media.pipes import is_pipe
-from ..media.probe import VideoInfo
-from ..media.writer import GIF_RATE
-from .limits import check_encoder_options, storable_rate
+from .limits import DEFAULT_THRESHOLD, check_encoder_options, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .quantities import Number, Size, read_factor, read_rate, read_scale, read_seconds, read_size, target_size
-from .scenes import DEFAULT_THRESHOLD
 from .timeline import Timeline, common_time_base
+
+if TYPE_CHECKING:  # the server creates requests without PyAV and NumPy
+    from ..media.probe import VideoInfo
 
 DEFAULT_MODEL = "fourier-s"
 
@@ -116,7 +116,7 @@ class UpscaleRequest:
         elif self.format is not None:
             raise RequestError("--format is for a pipe: add -o -, or leave it out.")
 
-    def plan(self, bundles: tuple[Bundle, ...], info: VideoInfo) -> Plan:
+    def plan(self, bundles: tuple[Bundle, ...], info: "VideoInfo") -> Plan:
         """Plan the run on a video, or a part of it. Raises RequestError if the bundles do not support it."""
         check_flow(bundles, self.flow)
         destination = None if self.output is None else self._destination(self.output)

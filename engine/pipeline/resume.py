@@ -22,7 +22,6 @@ from ..media.alpha import AlphaReader
 from ..media.damage import Repair
 from ..media.destination import CONTAINERS
 from ..media.encoder import Encoding, choose_encoding
-from ..media.fragments import REORDERED
 from ..media.frame import Frame, FrameReader
 from ..media.image_files import find_images
 from ..media.pipes import input_name, is_pipe
@@ -31,7 +30,7 @@ from ..media.segment_file import JoinedVideo, SegmentWriter
 from ..media.video_stream import output_time_base
 from .chain import SceneChains
 from .notes import alpha_warnings, untrained_warnings, warn_before
-from .outline import Outline, outline
+from .outline import REORDERED, Outline, outline
 from .plan import Plan
 from .pool import UpscalerPool
 from .report import Progress, Report

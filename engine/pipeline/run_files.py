@@ -1,6 +1,8 @@
 """The files of a run that is resumed, on this machine or elsewhere: its input, its output and its parts."""
 
 import hashlib
+import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,6 +13,8 @@ from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError, StvsrError
 from ..media.folders import Folder, is_remote, open_folder, split_address
 from .request import UpscaleRequest
+
+_RECORD = re.compile(r"(\d{6,})\.json")
 
 
 class RunFiles(Closing):
@@ -138,3 +142,30 @@ def is_finished(request: UpscaleRequest) -> bool:
         raise MediaError(
             f"{request.output} cannot be reached ({error.strerror}): check the address and access."
         ) from error
+
+
+def segment_name(number: int) -> str:
+    """Return the name of the file of a segment among the parts of a run."""
+    return f"{number:06d}.mkv"
+
+
+def record_name(number: int) -> str:
+    """Return the name of the file, among the parts of a run, that is there when a segment is finished."""
+    return f"{number:06d}.json"
+
+
+def finished_numbers(folder: Folder) -> list[int]:
+    """Return the numbers of the finished segments of a run by the folder of its parts. Raises OSError."""
+    return sorted(int(match[1]) for name in folder.names() if (match := _RECORD.fullmatch(name)))
+
+
+def read_segment(folder: Folder, number: int) -> tuple[Path, tuple[int, ...]]:
+    """Return the file of a finished segment, and the ticks of its packets, by the folder of the parts of its run.
+
+    The file is not checked. Raises OSError or ValueError if it is not there.
+    """
+    ticks = tuple(json.loads(folder.read(record_name(number)))["ticks"])
+    path = folder.path(segment_name(number))
+    if ticks and not path.exists():
+        path = folder.fetch(segment_name(number))
+    return path, ticks

@@ -11,7 +11,7 @@ A strong flash of light that saturates counts as a cut: its neighbours are repea
 
 import numpy as np
 
-DEFAULT_THRESHOLD = 0.38  # real clips at half their rate: at most 0.33 within a scene, at least 0.40 at cuts
+from .limits import DEFAULT_THRESHOLD
 
 _THUMB_PX = 64  # the longer side
 _BLOCK_PX = 6

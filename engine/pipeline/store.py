@@ -4,7 +4,6 @@ A segment counts as finished when its record exists: it is written last, and rea
 """
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from ..contract.bundle import file_sha256
 from ..contract.errors import MediaError, RequestError
 from ..media.folders import Folder
 from ..media.segment_file import SegmentFile
+from .run_files import finished_numbers, record_name, segment_name
 from .survey import Survey
 
 _PLAN = "plan.json"
 _VERSION = 3
-_RECORD = re.compile(r"(\d{6,})\.json")
 
 
 class SegmentStore:
@@ -51,18 +50,18 @@ class SegmentStore:
 
     def path(self, number: int) -> Path:
         """Return the file of a segment on this machine, finished or not."""
-        return self.folder.path(_file(number))
+        return self.folder.path(segment_name(number))
 
     def finished(self, number: int) -> SegmentFile | None:
         """Return a segment, or None if it is not finished or was damaged since."""
-        record = self._read(_record(number))
+        record = self._read(record_name(number))
         try:
             if record is None:
                 return None
             ticks = tuple(map(int, record["ticks"]))
             if ticks and not _has_sha256(self.path(number), record["sha256"]):
                 # It is elsewhere, or was made again there.
-                self.folder.fetch(_file(number))
+                self.folder.fetch(segment_name(number))
                 if not _has_sha256(self.path(number), record["sha256"]):
                     return None
             return SegmentFile(self.path(number), ticks)
@@ -81,11 +80,11 @@ class SegmentStore:
         sha256 = None
         if segment.ticks:
             try:
-                self.folder.keep(_file(number))
+                self.folder.keep(segment_name(number))
             except OSError as error:
-                raise self._unwritable(_file(number), error) from error
+                raise self._unwritable(segment_name(number), error) from error
             sha256 = file_sha256(segment.path)
-        self._write(_record(number), {"sha256": sha256, "ticks": list(segment.ticks)})
+        self._write(record_name(number), {"sha256": sha256, "ticks": list(segment.ticks)})
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -121,31 +120,6 @@ class SegmentStore:
 
     def _unwritable(self, name: str, error: OSError) -> MediaError:
         return MediaError(f"{self.folder}/{name} cannot be written ({error.strerror}): free some space and run again.")
-
-
-def finished_numbers(folder: Folder) -> list[int]:
-    """Return the numbers of the finished segments of the store in a folder. Raises OSError."""
-    return sorted(int(match[1]) for name in folder.names() if (match := _RECORD.fullmatch(name)))
-
-
-def read_segment(folder: Folder, number: int) -> SegmentFile:
-    """Return a finished segment of the store in a folder, without a check of its file.
-
-    Raises OSError or ValueError if it is not there.
-    """
-    ticks = tuple(json.loads(folder.read(_record(number)))["ticks"])
-    path = folder.path(_file(number))
-    if ticks and not path.exists():
-        path = folder.fetch(_file(number))
-    return SegmentFile(path, ticks)
-
-
-def _file(number: int) -> str:
-    return f"{number:06d}.mkv"
-
-
-def _record(number: int) -> str:
-    return f"{number:06d}.json"
 
 
 def _has_sha256(path: Path, sha256: str) -> bool:

@@ -28,10 +28,11 @@ from ..contract.picture import as_frame, to_float
 from ..contract.windows import InputFrame
 from ..media.tags import UNSPECIFIED, ColorTags, coding_of
 from .chain import Chain
+from .limits import DEFAULT_THRESHOLD
 from .plan import Pass, check_flow, default_factor, default_scale, plan_passes
 from .quantities import read_factor, read_scale
 from .request import DEFAULT_MODEL
-from .scenes import DEFAULT_THRESHOLD, difference, thumbnail
+from .scenes import difference, thumbnail
 from .segments import segment_around
 
 KEPT_BYTES = 256 << 20  # memory for computed frames, at least those of one window

@@ -1,21 +1,23 @@
-"""Checks of uploaded videos, in a process of their own: a file that breaks a decoder does not end the server."""
+"""A process that reads videos of clients, and plans what becomes of them, by the functions of `reading.py`.
 
-from collections.abc import Callable
+A file that breaks a decoder does not end the server, which needs neither the decoders nor NumPy.
+"""
+
+import importlib
 from contextlib import ExitStack, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from ..backends.options import Backend
-from ..contract.bundle import find_bundles
 from ..contract.closing import Closing
-from ..contract.errors import MediaError, RequestError, StvsrError
-from ..media.encoder import choose_encoding
+from ..contract.errors import MediaError, StvsrError
 from ..pipeline.request import UpscaleRequest
-from ..pipeline.run import open_input
 from ..pipeline.worker import ENDED, Worker
 
+_FUNCTIONS = f"{__package__}.reading"  # the module whose functions are called
 _MOST_S = 30.0  # of a call
 _ATTEMPTS = 2  # at a video that ends the process, which something else may have ended
 _RETURNED, _REFUSED = "returned", "refused"  # kinds of answers
@@ -28,47 +30,35 @@ class VideoLimits(NamedTuple):
     frames: int
 
 
-def check_request(request: UpscaleRequest, limits: VideoLimits) -> None:
-    """Raise MediaError for an input that cannot be read, and RequestError for what this server does not compute."""
-    request.check()
-    with open_input(request) as reader:
-        info = reader.info
-    if info.width * info.height > limits.pixels:
-        raise RequestError(
-            f"The video has frames of {info.width}x{info.height} pixels, and this server takes"
-            f" {limits.pixels} pixels: make it smaller."
-        )
-    frames = info.frames or (None if info.duration is None else round(info.duration * info.rate))
-    if frames is not None and frames > limits.frames:
-        raise RequestError(f"The video has {frames} frames, and this server takes {limits.frames}: cut it into parts.")
-    plan = request.plan(find_bundles(request.model), info)
-    choose_encoding(
-        plan.destination.suffix, plan.size, info, codec=request.codec, crf=request.crf, pix_fmt=request.pix_fmt
-    )
-
-
 class VideoChecker(Closing):
-    """A process that reads videos of clients, one after another; it starts with the first. Any thread may use it."""
+    """A process that reads videos of clients, one after another. Any thread may use it.
 
-    def __init__(self, limits: VideoLimits, most_s: float = _MOST_S) -> None:
+    A context manager, which starts and ends the process. One that dies, or whose call takes longer than `most_s`
+    seconds, is replaced.
+    """
+
+    def __init__(self, limits: VideoLimits, most_s: float = _MOST_S, functions: str = _FUNCTIONS) -> None:
         self._limits, self._most_s = limits, most_s
-        self._worker = Worker(_call_functions, Backend(device="cpu"))
+        self._worker = Worker(partial(_call_functions, functions), Backend(device="cpu"))
         self._running = ExitStack()
-        self._runs = False
         self._lock = Lock()
 
+    def __enter__(self) -> Self:
+        self._running.enter_context(self._worker.running())
+        return self
+
     def check(self, request: UpscaleRequest) -> None:
-        """Check a request as `check_request` does, and raise its errors.
+        """Check a request as `check_request` in reading.py does, and raise its errors.
 
         Raises MediaError, too, for an input that ends the process, or whose check takes too long.
         """
-        self.call(request.input, check_request, request, self._limits)
+        self.call(request.input, "check_request", request, self._limits)
 
-    def call(self, video: str | Path, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns, which is called in the process and reads a video.
+    def call(self, video: str | Path, function: str, *arguments: Any) -> Any:
+        """Return what a function returns, which is called in the process by its name, and reads a video.
 
-        The function is that of a module. Raises its StvsrError, and MediaError for a video that ends the process twice,
-        or if the function takes too long.
+        Raises its StvsrError, and MediaError for a video that ends the process twice, or if the function takes too
+        long.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
@@ -87,9 +77,6 @@ class VideoChecker(Closing):
 
     def _answer(self, task: Any) -> tuple[str, Any, bool]:
         """Return the kind and the value of the answer to a task, and whether the process was killed for its time."""
-        if not self._runs:
-            self._running.enter_context(self._worker.running())
-            self._runs = True
         self._worker.start(task)
         took_too_long = not self._worker.connection.poll(self._most_s)
         if took_too_long:
@@ -100,13 +87,14 @@ class VideoChecker(Closing):
         return kind, value, took_too_long
 
 
-def _call_functions(connection: Connection, backend: Backend) -> None:
-    """Call the functions that come over a connection, until it closes: the main function of the process."""
+def _call_functions(functions: str, connection: Connection, backend: Backend) -> None:
+    """Call functions of a module as they come over a connection, until it closes: the main function of the process."""
+    module = importlib.import_module(functions)
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             function, arguments = connection.recv()
             try:
-                answer = _RETURNED, function(*arguments)
+                answer = _RETURNED, getattr(module, function)(*arguments)
             except StvsrError as refusal:
                 answer = _REFUSED, type(refusal)(str(refusal))
             connection.send(answer)

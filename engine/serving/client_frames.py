@@ -13,6 +13,7 @@ from ..contract.errors import RequestError, ServerError
 from ..contract.picture import as_frame, to_uint16
 from .client_socket import Socket, SocketClosed, open_socket
 from .connection import Connection
+from .frame_coding import decode_frame
 from .frame_formats import FormatName, FrameFormat
 
 
@@ -58,7 +59,7 @@ def encode_frame(frame: np.ndarray, frame_format: FrameFormat) -> bytes:
 def decode_frames(data: bytes, name: FormatName, size: tuple[int, int]) -> list[np.ndarray]:
     """Return the frames in some bytes, each (3, H, W) of a size (width, height)."""
     frame_format = FrameFormat(name, *size)
-    return [frame_format.decode(frame)[0] for frame in frame_format.split(data)]
+    return [decode_frame(frame, frame_format)[0] for frame in frame_format.split(data)]
 
 
 def stream_frames(

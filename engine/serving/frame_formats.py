@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from ..contract.errors import RequestError
-from ..contract.picture import FULL_SCALE
-from ..media.png import bit_depth, decode_png, encode_png, png_size, png_to_rgb, split_pngs
+from ..media.png_files import png_size, split_pngs
 
 FormatName = Literal["png", "rgb24", "rgb48le"]  # those of raw pixels are FFmpeg's
 
@@ -67,29 +64,3 @@ class FrameFormat:
         if self.width is None or self.height is None:
             return png_size(data)
         return self.width, self.height
-
-    def decode(self, data: bytes) -> tuple[np.ndarray, int]:
-        """Return a frame as RGB, (3, h, w) uint8, uint16 or float32 in [0, 1], and the bits of its values.
-
-        Raises RequestError, MediaError.
-        """
-        if self.width is None or self.height is None:
-            image = decode_png(data, "A frame")
-            return png_to_rgb(image), bit_depth(image)
-        if len(data) != self.frame_bytes:
-            raise RequestError(
-                f"There are {len(data)} bytes, and a frame of {self.width}x{self.height} pixels in {self.name} has"
-                f" {self.frame_bytes}: send one frame in each message."
-            )
-        bits = 8 if self.name == "rgb24" else 16
-        pixels = np.frombuffer(data, f"<u{bits // 8}").reshape(self.height, self.width, 3)
-        return pixels.transpose(2, 0, 1).astype(f"u{bits // 8}"), bits
-
-    def encode(self, frame: np.ndarray, bits: int) -> bytes:
-        """Return a frame, (3, H, W) uint16, in this format; `bits` is the depth of a PNG image, up to 8 or up to 16."""
-        pixels = frame.transpose(1, 2, 0)
-        if self.name == "rgb24" or (self.name == "png" and bits <= 8):
-            pixels = ((pixels.astype(np.uint32) + 128) // (FULL_SCALE // 255)).astype(np.uint8)
-        if self.name == "png":
-            return encode_png(pixels)
-        return pixels.astype(f"<u{pixels.itemsize}").tobytes()

@@ -1,7 +1,8 @@
-"""The options of frames that come over HTTP."""
+"""The options and limits of frames that come over HTTP."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated
 
@@ -14,7 +15,17 @@ from ..pipeline.request import DEFAULT_MODEL
 from .frame_formats import FormatName, FrameFormat
 from .requests import MODEL
 
-_TIME = r"\d{1,4}(\.\d{1,6}|/\d{1,4})?"
+_TIME = r"[0-9]{1,4}(\.[0-9]{1,6}|/[0-9]{1,4})?"
+
+
+@dataclass(frozen=True)
+class StreamLimits:
+    """The limits of a worker for streams, and the models that it opens at once."""
+
+    most_pixels: int  # of an input frame
+    most_frame_bytes: int  # of a new frame
+    batch: int = 1  # windows of several streams that are computed at once
+    warm: tuple[str, ...] = ()
 
 
 class FrameOptions(BaseModel):
@@ -26,7 +37,7 @@ class FrameOptions(BaseModel):
     width: Annotated[int, Field(ge=1, le=32768)] | None = None  # of raw frames
     height: Annotated[int, Field(ge=1, le=32768)] | None = None
     scale: Annotated[float, Field(gt=0, le=64)] | None = None
-    size: Annotated[str, Field(pattern=r"^\d{1,5}x\d{1,5}$")] | None = None  # of the new frames, as 1280x720
+    size: Annotated[str, Field(pattern=r"^[0-9]{1,5}x[0-9]{1,5}$")] | None = None  # of the new frames, as 1280x720
     time_factor: Annotated[int, Field(ge=1, le=64)] | None = None
     times: Annotated[str, Field(pattern=rf"^{_TIME}(,{_TIME}){{0,63}}$")] | None = None  # after each frame, as 0,1/2
     model: Annotated[str, MODEL] = DEFAULT_MODEL

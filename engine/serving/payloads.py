@@ -13,6 +13,7 @@ from typing import NamedTuple
 from ..contract.closing import Closing
 
 INLINE_BYTES = 1 << 16
+UNDER_WAY = 2  # frames of a stream in each direction that the receiver has not taken yet
 
 
 class Shared(NamedTuple):

@@ -5,30 +5,30 @@ are read from their store; when it is done, the same frames are read from the re
 """
 
 import math
+import os
+import uuid
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
-from tempfile import SpooledTemporaryFile
 from typing import IO, TypeVar
 
 from ..contract.errors import MediaError, RequestError
-from ..media.fragments import REORDERED, JoinedPart, SegmentPart, start_of_part, write_fragments
-from ..pipeline.outline import Outline
-from ..pipeline.store import finished_numbers, read_segment
+from ..pipeline.outline import REORDERED, Outline
+from ..pipeline.run_files import finished_numbers, read_segment
 from .checks import VideoChecker
 from .jobs import Job, JobStore
+from .parts import FragmentOptions, PartSource, ResultPart, StoredPart
 from .problems import Problem
 from .requests import JobOptions, make_request
-from .stills import input_still, output_still
 
-_MOST_IN_MEMORY = 16 << 20  # bytes of a segment that is sent
 _Used = TypeVar("_Used")
 
 
 class Preview:
     """The preview of a job. Raises Problem if the video is not surveyed yet, or for what is not there.
 
-    Single frames are decoded in the process of `reader`.
+    Single frames are decoded, and segments written, in the process of `reader`.
     """
 
     def __init__(self, jobs: JobStore, job: Job, reader: VideoChecker) -> None:
@@ -62,21 +62,21 @@ class Preview:
             lines.append("#EXT-X-ENDLIST")
         return "\n".join(lines) + "\n"
 
-    def initialization(self) -> bytes:
-        """Return what a player reads before any segment."""
+    def initialization(self) -> tuple[bytes, str]:
+        """Return what a player reads before any segment, and the name of the codec by RFC 6381."""
         count = self._finished()
         number = next((n for n, length in enumerate(self._lengths()[:count]) if length), None)
         if number is None:
             raise _not_ready(self._job)
-        file = self.segment(number)
-        length = file.tell()
-        file.seek(0)
-        return file.read(length)
+        file, codec = self._written(number)
+        with file:
+            length = file.tell()
+            file.seek(0)
+            return file.read(length), codec
 
     def segment(self, number: int) -> IO[bytes]:
         """Return a file at the position from which a segment is read to its end."""
-        self._check_codec()
-        return self._use(number, lambda source: self._write(source, number))
+        return self._written(number)[0]
 
     def before(self, number: int) -> bytes:
         """Return a frame of the input as a PNG image."""
@@ -88,7 +88,7 @@ class Preview:
         try:
             request = make_request(JobOptions.model_validate(self._job.options), source, output)
             png = self._reader.call(
-                source, input_still, request, low * time_base, high * time_base, self._outline.seekable
+                source, "input_still", request, low * time_base, high * time_base, self._outline.seekable
             )
         except (MediaError, RequestError) as error:
             raise _no_frame() from error
@@ -99,9 +99,9 @@ class Preview:
         self._check_frame(number)
         tick = round(self._outline.frames[number] * self._outline.input_time_base / self._outline.time_base)
         segment = min(bisect_right(self._outline.starts, tick), len(self._outline.lengths)) - 1
-        return self._use(segment, lambda source: bytes(self._reader.call("The result", output_still, source, tick)))
+        return self._use(segment, lambda part: bytes(self._reader.call("The result", "output_still", part, tick)))
 
-    def _use(self, number: int, use: Callable[[SegmentPart | JoinedPart], _Used]) -> _Used:
+    def _use(self, number: int, use: Callable[[PartSource], _Used]) -> _Used:
         """Return what a function returns for a segment: that in the store, or else that in the result.
 
         The result is there before the store is deleted.
@@ -116,22 +116,33 @@ class Preview:
                 continue
         raise _no_segment()
 
-    def _stored(self, number: int) -> SegmentPart:
-        return SegmentPart(read_segment(self._store, number))
+    def _stored(self, number: int) -> StoredPart:
+        return StoredPart(*read_segment(self._store, number))
 
-    def _joined(self, number: int) -> JoinedPart:
+    def _joined(self, number: int) -> ResultPart:
         result = self._jobs.result_of(self._job.id, self._container)
         low, high = self._outline.starts[number : number + 2]
-        return JoinedPart(result, self._outline.starts[0], low, high, self._outline.time_base)
+        return ResultPart(result, self._outline.starts[0], low, high, self._outline.time_base)
 
-    def _write(self, source: SegmentPart | JoinedPart, number: int) -> IO[bytes]:
-        end = self._outline.starts[number + 1]
-        time_base, delay = self._outline.time_base, self._outline.delay
-        with source.open() as part:
-            file = SpooledTemporaryFile(_MOST_IN_MEMORY)  # noqa: SIM115 the caller closes it
-            write_fragments(part, file, time_base=time_base, end=end, delay=delay, number=number)
-        file.seek(start_of_part(file))
-        return file
+    def _written(self, number: int) -> tuple[IO[bytes], str]:
+        """Return a file with a segment, at the position at which it begins, and the name of its codec."""
+        self._check_codec()
+
+        def write(part: PartSource) -> tuple[IO[bytes], str]:
+            outline = self._outline
+            options = FragmentOptions(outline.time_base, outline.starts[number + 1], outline.delay, number)
+            # In the folder of the job, with which it is deleted if the server ends before.
+            path = self._jobs.folder_of(self._job.id) / f"preview-{uuid.uuid4()}"
+            try:
+                start, codec = self._reader.call("The result", "write_part", part, path, options)
+                file = path.open("rb")
+            finally:
+                with suppress(OSError):
+                    os.unlink(path)
+            file.seek(start)
+            return file, codec
+
+        return self._use(number, write)
 
     def _check_frame(self, number: int) -> None:
         if number >= len(self._outline.frames):

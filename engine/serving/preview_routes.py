@@ -7,7 +7,6 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import StreamingResponse
 
-from ..media.fragments import codec_string
 from .preview import Preview
 from .problems import Problem
 from .server import Server
@@ -33,8 +32,8 @@ def preview_routes(server: Server) -> APIRouter:
     @routes.get("/preview/init.mp4")
     def read_initialization(identifier: str) -> Response:
         """Return what a player reads before any segment."""
-        content = preview(identifier).initialization()
-        return Response(content, media_type=f'video/mp4; codecs="{codec_string(content)}"', headers=_KEEP)
+        content, codec = preview(identifier).initialization()
+        return Response(content, media_type=f'video/mp4; codecs="{codec}"', headers=_KEEP)
 
     @routes.get("/preview/{name}.m4s")
     def read_segment(identifier: str, name: str) -> StreamingResponse:

@@ -11,9 +11,10 @@ from ..contract.errors import RequestError
 from ..pipeline.quantities import read_factor
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 
-MODEL = Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)  # a bundle's name, or two with a + between
-_NUMBER = Field(pattern=r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$")  # or a fraction
-_TIME = Field(pattern=r"^[\d:.]{1,20}$")  # seconds, or 1:02:03.5
+# Patterns have ASCII classes: counted \w and \d take megabytes each, for the letters and digits of all scripts.
+MODEL = Field(pattern=r"^[^+/\\]+(\+[^+/\\]+)?$", max_length=200)  # a bundle's name, or two with a + between
+_NUMBER = Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?(/[0-9]{1,6})?$")  # or a fraction
+_TIME = Field(pattern=r"^[0-9:.]{1,20}$")  # seconds, or 1:02:03.5
 _MOST_TIMES = 64  # output frames for each input frame
 _NOT_OF_REQUESTS = {"width", "height", "container", "priority", "webhook"}
 _Options = TypeVar("_Options", bound=BaseModel)
@@ -27,7 +28,7 @@ class JobOptions(BaseModel):
     scale: Annotated[float, Field(gt=0, le=64)] | None = None
     width: Annotated[int, Field(ge=1, le=32768)] | None = None  # of the output, with `height`
     height: Annotated[int, Field(ge=1, le=32768)] | None = None
-    size: Annotated[str, Field(pattern=r"^[\w:\-]{2,20}$")] | None = None  # 1280x720, 1920x-1 or 1080p
+    size: Annotated[str, Field(pattern=r"^[A-Za-z0-9:\-]{2,20}$")] | None = None  # 1280x720, 1920x-1 or 1080p
     time_factor: Annotated[str, _NUMBER] | None = None
     fps: Annotated[str, _NUMBER] | None = None  # of the output
     start: Annotated[str, _TIME] | None = None  # of the part of the input that is upscaled
@@ -35,7 +36,7 @@ class JobOptions(BaseModel):
     frames: Annotated[int, Field(ge=1)] | None = None  # input frames at most
     slowmo: Annotated[str, _NUMBER] | None = None  # how many times longer the output takes
     model: Annotated[str, MODEL] = DEFAULT_MODEL
-    codec: Annotated[str, Field(pattern=r"^[\w\-]{1,40}$")] | None = None
+    codec: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]{1,40}$")] | None = None
     crf: Annotated[int, Field(ge=0, le=63)] | None = None
     container: Literal["mp4", "mov", "mkv", "webm"] = "mp4"
     scene_threshold: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -12,6 +12,7 @@ from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
 from ..backends.options import Backend
+from ..contract.bundle import MANIFEST, named_bundles
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
@@ -43,6 +44,7 @@ class Server:
         self.draining = False
         self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
         self.streams = FrameStreams(settings, backends)
+        self._models: tuple[dict[str, int], list[dict[str, Any]]] = {}, []  # by the times of their manifests
         self.scheduler = Scheduler(
             self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
         )
@@ -72,6 +74,17 @@ class Server:
         """Raise Problem for a value of the Authorization header without the server's token."""
         if not self.settings.admits(authorization):
             raise Problem(401, "unauthorized", "Send 'Authorization: Bearer TOKEN'.", www_authenticate="Bearer")
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return what clients see of the models that a job can name. Those that cannot be used are left out."""
+        stamps = {name: (folder / MANIFEST).stat().st_mtime_ns for name, folder in named_bundles().items()}
+        if self._models[0] != stamps:
+            found = self.checker.call("A model", "list_models")
+            for facts in found:
+                if "error" in facts:
+                    log.warning("model left out", extra={"reason": facts["error"]})
+            self._models = stamps, [facts for facts in found if "error" not in facts]
+        return self._models[1]
 
     async def create(self, request: Request, key: str | None) -> Job:
         """Store the video of a request, or take its upload, and create its job.

@@ -5,15 +5,9 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from ..contract.bundle import Bundle, named_bundles
-from ..contract.errors import RequestError
-from ..pipeline.plan import plan_passes
 from ..pipeline.request import DEFAULT_MODEL
 from .problems import Problem
 from .server import Server
-
-_SCALES = (1, 1.5, 2, 3, 4, 6, 8)
-_FACTORS = (1, 2, 3, 4, 8)
 
 
 def status_routes(server: Server) -> APIRouter:
@@ -24,8 +18,7 @@ def status_routes(server: Server) -> APIRouter:
     @routes.get("/v1/models", dependencies=private)
     def list_models() -> dict[str, Any]:
         """List the models that a job can name."""
-        bundles = {name: Bundle.load(folder) for name, folder in named_bundles().items()}
-        return {"models": [_facts(name, bundle) for name, bundle in bundles.items()], "default": DEFAULT_MODEL}
+        return {"models": server.models(), "default": DEFAULT_MODEL}
 
     @routes.get("/healthz")
     def health() -> dict[str, str]:
@@ -45,25 +38,3 @@ def status_routes(server: Server) -> APIRouter:
         return Response(server.metrics.text(server.jobs.counts()), media_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def _facts(name: str, bundle: Bundle) -> dict[str, Any]:
-    """Return what clients see of a model; of scales and time factors, those of the usual ones that it makes."""
-    made = [(scale, factor) for scale in _SCALES for factor in _FACTORS if _makes(bundle, scale, factor)]
-    manifest = bundle.manifest
-    return {
-        "name": name,
-        "space": str(manifest.space),
-        "time": str(manifest.time),
-        "scales": sorted({scale for scale, _ in made}),
-        "time_factors": sorted({factor for _, factor in made}),
-        "licence": manifest.licence,
-    }
-
-
-def _makes(bundle: Bundle, scale: float, factor: int) -> bool:
-    side, target = 240, round(240 * scale)
-    try:
-        return bool(plan_passes((bundle,), (side, side), (target, target), factor))
-    except RequestError:
-        return False

@@ -5,7 +5,6 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
@@ -19,20 +18,9 @@ from ..pipeline.chain import Chain
 from ..pipeline.live import live_inputs
 from ..pipeline.pool import UpscalerPool
 from ..pipeline.run import Clock
-from .frame_options import FrameOptions
-from .payloads import PayloadReader, PayloadWriter
-
-UNDER_WAY = 2  # frames of a stream in each direction that the receiver has not taken yet
-
-
-@dataclass(frozen=True)
-class StreamLimits:
-    """The limits of a worker, and the models that it opens at once."""
-
-    most_pixels: int  # of an input frame
-    most_frame_bytes: int  # of a new frame
-    batch: int = 1  # windows of several streams that are computed at once
-    warm: tuple[str, ...] = ()
+from .frame_coding import decode_frame, encode_frame
+from .frame_options import FrameOptions, StreamLimits
+from .payloads import UNDER_WAY, PayloadReader, PayloadWriter
 
 
 def serve_streams(limits: StreamLimits, connection: Connection, backend: Backend) -> None:
@@ -218,7 +206,7 @@ class _Stream(threading.Thread):
                     result = next(results, None)
                 if result is None:
                     return
-                data = frame_format.encode(result, bits)
+                data = encode_frame(result, frame_format, bits)
                 del result  # or it would live until the next one
                 yield data, clock.seconds
 
@@ -229,7 +217,7 @@ class _Stream(threading.Thread):
             raise RequestError(
                 f"A frame has {width}x{height} pixels, and this server takes {most} pixels: make it smaller."
             )
-        return frame_format.decode(data)
+        return decode_frame(data, frame_format)
 
 
 def _bundles(model: str) -> tuple[Bundle, ...]:

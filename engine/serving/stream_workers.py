@@ -14,8 +14,7 @@ from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..pipeline.worker import ENDED, Work, Worker, wait_for_messages
 from .logs import log
-from .payloads import PayloadReader, PayloadWriter, discard
-from .stream_tasks import UNDER_WAY
+from .payloads import UNDER_WAY, PayloadReader, PayloadWriter, discard
 
 _POLL_S = 0.5
 

@@ -5,14 +5,15 @@ import functools
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Self
 
 from ..backends.options import Backend
 from ..contract.closing import Closing
-from .frame_options import FrameOptions
+from .frame_options import FrameOptions, StreamLimits
+from .payloads import UNDER_WAY
 from .problems import Problem
 from .settings import Settings
-from .stream_tasks import UNDER_WAY, StreamLimits, serve_streams
 from .stream_workers import Link, StreamWorkers
 
 _STATUS = {"bad-request": 422, "unreadable": 400}  # of the errors of streams by their code; else 500
@@ -47,7 +48,7 @@ class FrameStreams(Closing):
         self._most, self._idle_s = settings.most_streams, settings.most_idle_s
         limits = StreamLimits(settings.most_pixels, settings.most_frames_bytes, settings.batch, settings.warm)
         devices = list(dict.fromkeys(backends))  # a worker computes streams in turns, so that a device needs no second
-        self._workers = StreamWorkers(functools.partial(serve_streams, limits), devices, settings.task_s)
+        self._workers = StreamWorkers(functools.partial(_serve_streams, limits), devices, settings.task_s)
         self._streams: Counter[int] = Counter({number: 0 for number in range(len(devices))})  # by worker
         self._warm = bool(settings.warm)
 
@@ -144,3 +145,10 @@ class FrameStreams(Closing):
             messages.put_nowait(("sent", None))
         except Exception as error:
             messages.put_nowait(("error", error))
+
+
+def _serve_streams(limits: StreamLimits, connection: Connection, backend: Backend) -> None:
+    """Run streams as `serve_streams` does: the main function of a worker."""
+    from .stream_tasks import serve_streams  # in this process alone: it needs the networks' libraries
+
+    serve_streams(limits, connection, backend)

@@ -14,7 +14,8 @@ from stvsr import Backend
 from stvsr.engine.pipeline.executor import ENDED, LOST, PROGRESS, Message
 from stvsr.engine.pipeline.outline import Outline
 from stvsr.engine.pipeline.remote_executor import RemoteRunner, TaskEndedWorkerError
-from stvsr.engine.pipeline.tasks import Task, TaskRunner
+from stvsr.engine.pipeline.task_runner import TaskRunner
+from stvsr.engine.pipeline.tasks import Task
 
 
 def outline_of(*lengths: int) -> Outline:

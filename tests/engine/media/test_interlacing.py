@@ -12,10 +12,10 @@ import pytest
 from stvsr import Backend, UpscaleRequest, upscale
 from stvsr.engine.contract.errors import MediaError, RequestError
 from stvsr.engine.media.combing import combing
-from stvsr.engine.media.deinterlace import FILTERS, deinterlacer
+from stvsr.engine.media.deinterlace import deinterlacer
 from stvsr.engine.media.frame import Frame
 from stvsr.engine.media.interlacing import judge
-from stvsr.engine.media.options import ReadOptions
+from stvsr.engine.media.options import FILTERS, ReadOptions
 from stvsr.engine.media.pixel_format import repack
 from stvsr.engine.media.reader import open_reader
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.media.frame import Frame
-from stvsr.engine.media.part import Part
+from stvsr.engine.media.options import Part
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.media.writer import VideoWriter
 

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
-from stvsr.engine.media.part import Part
+from stvsr.engine.media.options import Part
 from stvsr.engine.media.pipes import PipeInput, PipeOutput, is_pipe, open_pipe
 from stvsr.engine.media.probe import has_streams
 from stvsr.engine.media.reader import open_reader

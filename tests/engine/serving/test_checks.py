@@ -45,15 +45,19 @@ def test_good_and_bad_videos(checker: VideoChecker, tmp_path: Path, toy: Path) -
     checker.check(request_for(good, toy))
 
 
-def _die(*_: object) -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_ends_the_process_is_refused(checker: VideoChecker, tmp_path: Path, toy: Path) -> None:
-    good = request_for(make_video(tmp_path / "good.mp4", pan(7)), toy)
-    with pytest.raises(MediaError, match=r"bad\.mp4 cannot be read: it stops the reading of videos"):
-        checker.call("bad.mp4", _die)
-    checker.check(good)
+def answer() -> int:
+    return 42
+
+
+def test_what_ends_the_process_is_refused() -> None:
+    with VideoChecker(LIMITS, functions=__name__) as checker:
+        with pytest.raises(MediaError, match=r"bad\.mp4 cannot be read: it stops the reading of videos"):
+            checker.call("bad.mp4", "die")
+        assert checker.call("good.mp4", "answer") == 42
 
 
 def test_a_process_that_something_else_has_ended_is_started_again(

@@ -21,7 +21,8 @@ pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
 pytest.importorskip("httpx2", reason="stvsr[client] is not installed")
 
 from fastapi.testclient import TestClient
-from stvsr.engine.media.png import decode_png, encode_png, png_to_rgb, split_pngs
+from stvsr.engine.media.png import decode_png, encode_png, png_to_rgb
+from stvsr.engine.media.png_files import split_pngs
 
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.servers import LOCAL, app_of, wait_until, workers_of

@@ -12,7 +12,6 @@ import av
 import numpy as np
 import pytest
 from stvsr import Backend
-from stvsr.engine.media.fragments import codec_string
 from stvsr.engine.pipeline.request import UpscaleRequest
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.serving.checks import VideoChecker, VideoLimits
@@ -54,7 +53,7 @@ def computed(
 def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
     """Return the times, durations and pictures of a playlist that is played from its beginning."""
     numbers = [int(n) for n in re.findall(r"^preview/(\d+)\.m4s$", preview.playlist(), re.M)]
-    content = preview.initialization() + b"".join(preview.segment(number).read() for number in numbers)
+    content = preview.initialization()[0] + b"".join(preview.segment(number).read() for number in numbers)
     return frames_of(io.BytesIO(content))
 
 
@@ -113,7 +112,7 @@ def test_a_preview_plays_the_frames_of_the_result(tmp_path: Path, name: str) -> 
             lines = playlist.count("#EXTINF")
             assert ("#EXT-X-ENDLIST" in playlist) == (number == len(video.segments) - 1)
         before = played(preview)
-        assert codec_string(preview.initialization()).startswith(CODECS.get(name, "avc1.f40"))
+        assert preview.initialization()[1].startswith(CODECS.get(name, "avc1.f40"))
         lengths = [float(text) for text in re.findall(r"#EXTINF:([\d.]+)", playlist)]
         target = int(re.findall(r"TARGETDURATION:(\d+)", playlist)[0])
         assert max(lengths) <= target
@@ -151,8 +150,8 @@ def test_a_preview_has_the_aspect_and_the_rotation_of_the_result(tmp_path: Path)
     with computed(tmp_path, clip) as (video, preview, _):
         for number in range(len(video.segments)):
             video.compute(number)
-        content = preview.initialization() + preview.segment(0).read()
-        first = preview.initialization()
+        content = preview.initialization()[0] + preview.segment(0).read()
+        first, _ = preview.initialization()
         for number in range(len(video.segments)):
             file = preview.segment(number)
             length = file.tell()

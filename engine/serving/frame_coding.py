@@ -1,0 +1,37 @@
+"""Frames in the formats in which they come over HTTP, as arrays."""
+
+import numpy as np
+
+from ..contract.errors import RequestError
+from ..contract.picture import FULL_SCALE
+from ..media.png import bit_depth, decode_png, encode_png, png_to_rgb
+from .frame_formats import FrameFormat
+
+
+def decode_frame(data: bytes, frame_format: FrameFormat) -> tuple[np.ndarray, int]:
+    """Return a frame as RGB, (3, h, w) uint8, uint16 or float32 in [0, 1], and the bits of its values.
+
+    Raises RequestError, MediaError.
+    """
+    width, height = frame_format.width, frame_format.height
+    if width is None or height is None:
+        image = decode_png(data, "A frame")
+        return png_to_rgb(image), bit_depth(image)
+    if len(data) != frame_format.frame_bytes:
+        raise RequestError(
+            f"There are {len(data)} bytes, and a frame of {width}x{height} pixels in {frame_format.name} has"
+            f" {frame_format.frame_bytes}: send one frame in each message."
+        )
+    bits = 8 if frame_format.name == "rgb24" else 16
+    pixels = np.frombuffer(data, f"<u{bits // 8}").reshape(height, width, 3)
+    return pixels.transpose(2, 0, 1).astype(f"u{bits // 8}"), bits
+
+
+def encode_frame(frame: np.ndarray, frame_format: FrameFormat, bits: int) -> bytes:
+    """Return a frame, (3, H, W) uint16, in a format; `bits` is the depth of a PNG image, up to 8 or up to 16."""
+    pixels = frame.transpose(1, 2, 0)
+    if frame_format.name == "rgb24" or (frame_format.name == "png" and bits <= 8):
+        pixels = ((pixels.astype(np.uint32) + 128) // (FULL_SCALE // 255)).astype(np.uint8)
+    if frame_format.name == "png":
+        return encode_png(pixels)
+    return pixels.astype(f"<u{pixels.itemsize}").tobytes()
