@@ -58,6 +58,7 @@ def jobs(arguments: argparse.Namespace, command: str) -> None:
                         "cpu_over_bare": round(cpu_s / bare_s, 3),
                         "get_ms": percentiles(gets),
                         "server_mb": round(usage(server.process).memory_bytes / 1e6, 1),
+                        "server_resident_mb": round(usage(server.process).resident_bytes / 1e6, 1),
                     }
                 )
             preview = [_first_preview(server.url, clip) for _ in range(arguments.runs)]

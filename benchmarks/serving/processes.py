@@ -14,6 +14,7 @@ class Usage:
 
     cpu_s: float  # with that of their children that have ended
     memory_bytes: int  # PSS: memory that processes share counts in equal parts
+    resident_bytes: int  # RSS: memory that processes share counts in each
     descriptors: int
     threads: int
 
@@ -21,12 +22,13 @@ class Usage:
         return Usage(
             self.cpu_s + other.cpu_s,
             self.memory_bytes + other.memory_bytes,
+            self.resident_bytes + other.resident_bytes,
             self.descriptors + other.descriptors,
             self.threads + other.threads,
         )
 
 
-NOTHING = Usage(0.0, 0, 0, 0)
+NOTHING = Usage(0.0, 0, 0, 0, 0)
 
 
 def usage(process: int) -> Usage:
@@ -39,8 +41,12 @@ def usage(process: int) -> Usage:
         descriptors = len(list((folder / "fd").iterdir()))
     except OSError:
         return NOTHING
-    pss = next(int(line.split()[1]) for line in memory.splitlines() if line.startswith("Pss:"))
-    return Usage(sum(map(int, fields[11:15])) / _TICKS_PER_S, 1024 * pss, descriptors, int(fields[17]))
+    pss, rss = (_kibibytes(memory, name) for name in ("Pss", "Rss"))
+    return Usage(sum(map(int, fields[11:15])) / _TICKS_PER_S, 1024 * pss, 1024 * rss, descriptors, int(fields[17]))
+
+
+def _kibibytes(memory: str, name: str) -> int:
+    return next(int(line.split()[1]) for line in memory.splitlines() if line.startswith(f"{name}:"))
 
 
 def usage_of_tree(process: int) -> Usage:

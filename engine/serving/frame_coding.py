@@ -29,9 +29,12 @@ def decode_frame(data: bytes, frame_format: FrameFormat) -> tuple[np.ndarray, in
 
 def encode_frame(frame: np.ndarray, frame_format: FrameFormat, bits: int) -> bytes:
     """Return a frame, (3, H, W) uint16, in a format; `bits` is the depth of a PNG image, up to 8 or up to 16."""
-    pixels = frame.transpose(1, 2, 0)
     if frame_format.name == "rgb24" or (frame_format.name == "png" and bits <= 8):
-        pixels = ((pixels.astype(np.uint32) + 128) // (FULL_SCALE // 255)).astype(np.uint8)
+        levels = frame.astype(np.uint32)
+        levels += 128
+        levels //= FULL_SCALE // 255
+        frame = levels.astype(np.uint8)
+    pixels = frame.transpose(1, 2, 0)
     if frame_format.name == "png":
         return encode_png(pixels)
     return pixels.astype(f"<u{pixels.itemsize}").tobytes()

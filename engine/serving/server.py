@@ -60,7 +60,7 @@ class Server:
             raise Problem(404, "not-found", "There is no such job.")
         return job
 
-    def authorize(
+    async def authorize(  # a function that is not would run in a thread
         self, request: Request, authorization: str | None = Header(None), access: str | None = Query(None)
     ) -> None:
         """Raise Problem for a request without the server's token, and without what admits to reading its job."""

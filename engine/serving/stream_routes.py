@@ -19,6 +19,7 @@ from .streams import StreamFacts
 
 MOST_FRAMES = 256  # in a request
 _ATTEMPTS = 2  # at a request whose worker ends
+_SMALL_BYTES = 1 << 20  # of a body that is taken apart at once, and not in a thread, which takes longer
 _CLOSED = 4000  # the close code of a stream that fails, without its status
 
 _DESCRIPTION = {
@@ -41,7 +42,10 @@ def stream_routes(server: Server) -> APIRouter:
         options = _read_options(server, request.query_params)
         body = await _read_body(request, server.settings.most_frames_bytes)
         try:
-            frames = await run_in_threadpool(lambda: list(islice(options.frame_format.split(body), MOST_FRAMES + 1)))
+            if len(body) <= _SMALL_BYTES:
+                frames = _split(options, body)
+            else:
+                frames = await run_in_threadpool(_split, options, body)
         except MediaError as error:
             raise Problem(400, "unreadable", str(error)) from error
         except RequestError as error:
@@ -99,6 +103,11 @@ async def _read_body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
+def _split(options: FrameOptions, body: bytes) -> list[bytes]:
+    """Return the frames in a body, up to one more than there may be. Raises RequestError, MediaError."""
+    return list(islice(options.frame_format.split(body), MOST_FRAMES + 1))
+
+
 async def _upscale(server: Server, options: FrameOptions, frames: list[bytes]) -> Response:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -113,7 +122,7 @@ async def _upscale_once(server: Server, options: FrameOptions, frames: list[byte
     facts: StreamFacts | None = None
     new: list[bytes] = []
     seconds = 0.0
-    async with aclosing(server.streams.run(options, _each(frames))) as results:
+    async with aclosing(server.streams.run(options, _each(frames), takes_all=True)) as results:
         async for result in results:
             if isinstance(result, StreamFacts):
                 facts = result

@@ -24,11 +24,12 @@ Deliver = Callable[[list[tuple[str, tuple[Any, ...]]]], None]
 
 @dataclass(eq=False)
 class Link:
-    """The link of a stream to its worker; all but the first three fields belong to the thread."""
+    """The link of a stream to its worker; all but the first four fields belong to the thread."""
 
     number: int
     worker: int
     deliver: Deliver
+    takes_all: bool  # the caller takes every new frame at once, and sends no "sent"
     reader: PayloadReader = field(default_factory=PayloadReader)
     writer: PayloadWriter = field(default_factory=lambda: PayloadWriter(UNDER_WAY))
     owed: int = 0  # answers to input frames and to their end
@@ -64,25 +65,32 @@ class StreamWorkers(Closing):
         """End the processes. A second call does nothing."""
         self._ending.set()
         if self._thread is not None:
-            self._wake()
+            self.wake()
             self._thread.join()
 
-    def open(self, worker: int, deliver: Deliver, options: Any) -> Link:
-        """Open a stream on a worker, by its number. Its messages go to `deliver`, until `send` closes it."""
+    def open(self, worker: int, deliver: Deliver, options: Any, takes_all: bool = False) -> Link:
+        """Open a stream on a worker, by its number. Its messages go to `deliver`, until `send` closes it.
+
+        With `takes_all` the caller does not send that it has taken a new frame. The worker learns of the stream after
+        the next `wake`.
+        """
         self.start()
         self._count += 1
-        link = Link(self._count, worker, deliver)
+        link = Link(self._count, worker, deliver, takes_all)
         self.send(link, "open", options)
         if self._ending.is_set():
             deliver([(ENDED, ())])
         return link
 
     def send(self, link: Link, kind: str, value: Any = None) -> None:
-        """Send a message to the worker of a stream: "frame" with its bytes, "end", "sent" or "close"."""
-        self._outbox.put((link, kind, value))
-        self._wake()
+        """Send a message to the worker of a stream, with the next `wake`.
 
-    def _wake(self) -> None:
+        It is "frame" with its bytes, "end", "sent" or "close".
+        """
+        self._outbox.put((link, kind, value))
+
+    def wake(self) -> None:
+        """Let the thread send what there is to send."""
         if self._woken.acquire(blocking=False):
             self._wake_writer.send(None)
 
@@ -142,7 +150,10 @@ class StreamWorkers(Closing):
                         values[0] = link.reader.unpack(connection, values[0])
                 if link is not None:  # or the caller has closed it
                     link.owed = 0 if kind == "failed" else link.owed - (kind in ("taken", "done"))
-                    link.given += kind == "frame"
+                    if kind == "frame":
+                        link.given += 1
+                        if link.takes_all:
+                            self._outbox.put((link, "sent", None))  # which the thread sends before it waits again
                     lists[link].append((kind, tuple(values)))
         except (EOFError, OSError):  # the worker has ended, which its next message tells
             return

@@ -51,6 +51,7 @@ class FrameStreams(Closing):
         self._workers = StreamWorkers(functools.partial(_serve_streams, limits), devices, settings.task_s)
         self._streams: Counter[int] = Counter({number: 0 for number in range(len(devices))})  # by worker
         self._warm = bool(settings.warm)
+        self._wakes = False  # when the event loop has done what it is about to do
 
     def __enter__(self) -> Self:
         if self._warm:
@@ -66,12 +67,14 @@ class FrameStreams(Closing):
         if self._streams.total() >= self._most:
             raise Problem(429, "busy", "Too many streams of frames are running: try again later.", retry_after="1")
 
-    async def run(self, options: FrameOptions, frames: AsyncIterable[bytes]) -> AsyncGenerator[StreamFacts | NewFrame]:
+    async def run(
+        self, options: FrameOptions, frames: AsyncIterable[bytes], takes_all: bool = False
+    ) -> AsyncGenerator[StreamFacts | NewFrame]:
         """Yield the facts of a stream and then its new frames, as they are ready.
 
-        Input frames are taken as the worker needs them, and the worker waits while new frames are not taken. A caller
-        that closes the iterator ends the stream. Raises Problem, also when the worker waits too long for a frame, and
-        the errors of `frames`.
+        Input frames are taken as the worker needs them, and the worker waits while new frames are not taken, unless the
+        caller has room for all of them (`takes_all`), which is faster. A caller that closes the iterator ends the
+        stream. Raises Problem, also when the worker waits too long for a frame, and the errors of `frames`.
         """
         self.check_room()
         loop = asyncio.get_running_loop()
@@ -87,9 +90,10 @@ class FrameStreams(Closing):
 
         worker = min(self._streams, key=lambda number: self._streams[number])
         self._streams[worker] += 1
-        link = self._workers.open(worker, deliver, options)
+        link = self._workers.open(worker, deliver, options, takes_all)
         room = asyncio.Semaphore(UNDER_WAY)
         sending = asyncio.create_task(self._send_frames(link, frames, room, messages))
+        self._wake_soon()
         waiting = False
         try:
             while True:
@@ -100,7 +104,8 @@ class FrameStreams(Closing):
                         yield StreamFacts(width, height, times)
                     case "frame", (data, seconds):
                         yield NewFrame(data, seconds)
-                        self._workers.send(link, "sent")
+                        if not takes_all:
+                            self._send(link, "sent")
                     case "taken", _:
                         room.release()
                     case "waiting" | "sent", _:
@@ -116,9 +121,23 @@ class FrameStreams(Closing):
                         raise Problem(503, "worker-ended", sentence, retry_after="1")
         finally:
             self._streams[worker] -= 1
-            self._workers.send(link, "close")
+            self._send(link, "close")
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
+
+    def _send(self, link: Link, kind: str, value: Any = None) -> None:
+        self._workers.send(link, kind, value)
+        self._wake_soon()
+
+    def _wake_soon(self) -> None:
+        """Wake the workers once for all that is sent before the event loop takes the next turn."""
+        if not self._wakes:
+            self._wakes = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._wakes = False
+        self._workers.wake()
 
     async def _next_message(self, messages: "asyncio.Queue[tuple[str, Any]]", waiting: bool) -> tuple[str, Any]:
         """Return the next message; raise Problem if the worker waits too long for a frame."""
@@ -139,9 +158,9 @@ class FrameStreams(Closing):
         try:
             async for data in frames:
                 await room.acquire()
-                self._workers.send(link, "frame", data)
+                self._send(link, "frame", data)
                 messages.put_nowait(("sent", None))
-            self._workers.send(link, "end")
+            self._send(link, "end")
             messages.put_nowait(("sent", None))
         except Exception as error:
             messages.put_nowait(("error", error))

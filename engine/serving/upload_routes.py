@@ -112,7 +112,7 @@ class _TusRoute(APIRoute):
         return versioned
 
 
-def _check_version(request: Request) -> None:
+async def _check_version(request: Request) -> None:
     """Raise Problem for a request of another version of the protocol."""
     if request.method != "OPTIONS" and request.headers.get("tus-resumable") != _VERSION:
         raise Problem(412, "bad-request", f"Send 'Tus-Resumable: {_VERSION}'.", tus_version=_VERSION)
