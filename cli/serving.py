@@ -72,7 +72,7 @@ def serve(
         from ..engine.serving.logs import log_to_stderr
         from ..engine.serving.requests import check_model
         from ..engine.serving.settings import Settings, read_secret, read_token
-        from ..engine.serving.websocket import websocket_options
+        from ..engine.serving.websocket import DrainingServer, websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
@@ -102,7 +102,7 @@ def serve(
     record = backend.record()
     app = make_app(settings, backends_of_workers(record, worker.workers), open_executor(worker, record))
     err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
             app,
             host=host,

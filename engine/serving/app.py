@@ -33,13 +33,14 @@ def make_app(settings: Settings, backends: list[Backend], executor: Executor | N
         with server.checker, server.scheduler, server.streams, _webhooks(server):
             sweeper = asyncio.create_task(server.sweep())
             yield
-            server.draining = True
+            server.drain()
             sweeper.cancel()
         server.jobs.close()
 
     app = FastAPI(
         title="stvsr", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
+    app.state.drain = server.drain  # for a host that knows earlier that it ends
     answer_errors(app)
     if settings.token is None:
         app.add_middleware(RefuseOtherSites)

@@ -8,7 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from .jobs import Job, State
 from .problems import Problem
-from .server import Server
+from .server import Server, event_id
 
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska", "webm": "video/webm"}
 
@@ -18,7 +18,7 @@ def job_routes(server: Server) -> APIRouter:
     routes = APIRouter(prefix="/v1/jobs", dependencies=[Depends(server.authorize)])
 
     def facts(job: Job) -> dict[str, Any]:
-        return job_facts(job) | {"access": server.settings.access_to(job.id)}
+        return job_facts(job) | {"position": server.jobs.position(job), "access": server.settings.access_to(job.id)}
 
     @routes.post("", status_code=202)
     async def create_job(request: Request, idempotency_key: str | None = Header(None, max_length=200)) -> JSONResponse:
@@ -50,11 +50,21 @@ def job_routes(server: Server) -> APIRouter:
         return Response(status_code=204)
 
     @routes.get("/{identifier}/events")
-    def read_events(identifier: str) -> StreamingResponse:
-        """Stream the progress of a job as server-sent events, until it ends."""
-        job = server.job(identifier)
-        return StreamingResponse(server.events(job.id), media_type="text/event-stream")
+    def read_events(identifier: str, last_event_id: str | None = Header(None)) -> Response:
+        """Stream the progress of a job as server-sent events, until it ends.
 
+        After the last of them there is nothing to come back for: 204 keeps browsers from asking again and again.
+        """
+        job = server.job(identifier)
+        if job.ended and last_event_id == event_id(job):
+            return Response(status_code=204)
+        return StreamingResponse(
+            server.events(job.id, last_event_id),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},  # nginx would hold them back
+        )
+
+    @routes.head("/{identifier}/result", include_in_schema=False)
     @routes.get("/{identifier}/result")
     def read_result(identifier: str) -> FileResponse:
         """Return the upscaled video, or a range of its bytes."""

@@ -205,6 +205,17 @@ class JobStore(Closing):
         with self._lock:
             return self._find(f"{where} ORDER BY number LIMIT ?", (*values, limit))
 
+    def position(self, job: Job) -> int | None:
+        """Return how many of the jobs that are queued come before a job or are the job itself; None if it is not."""
+        if job.state != "queued":
+            return None
+        with self._lock:
+            (count,) = self._database.execute(
+                "SELECT COUNT(*) FROM jobs WHERE state = 'queued' AND (priority > ? OR (priority = ? AND number <= ?))",
+                (job.priority, job.priority, job.number),
+            ).fetchone()
+        return int(count)
+
     def waiting(self) -> list[Job]:
         """Return the jobs that are queued or running, in the order in which they are computed."""
         with self._lock:

@@ -1,8 +1,12 @@
 """The metrics of a server."""
 
+import time
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from .jobs import Job
+
+_QUEUE_S = (0.1, 1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600)
 
 
 class Metrics:
@@ -12,7 +16,14 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._jobs = Gauge("stvsr_jobs", "Jobs by state", ["state"], registry=self._registry)
         self._frames = Counter("stvsr_frames_total", "Input frames of finished segments", registry=self._registry)
+        self._queue = Histogram(
+            "stvsr_queue_seconds", "Time that jobs waited", registry=self._registry, buckets=_QUEUE_S
+        )
         self._segments = Histogram("stvsr_segment_seconds", "Duration of segments", ["model"], registry=self._registry)
+
+    def start(self, job: Job) -> None:
+        """Count a job that begins now."""
+        self._queue.observe(max(0.0, time.time() - job.created))
 
     def segment(self, job: Job, frames: int, seconds: float) -> None:
         """Count a finished segment."""

@@ -23,6 +23,7 @@ _POLL_S = 0.5
 # Errors of the video, of the options, and of what they ask for; others name paths and addresses of the server.
 _OF_CLIENTS = ("media", "request", "device-memory", "non-finite")
 
+OnStart = Callable[[Job], None]  # called with a job whose first task begins
 OnSegment = Callable[[Job, int, float], None]  # called with a segment's job, input frames and seconds
 
 
@@ -49,10 +50,12 @@ class Scheduler:
         *,
         task_s: float = 600.0,
         drain_s: float = DRAIN_S,
+        on_start: OnStart | None = None,
         on_segment: OnSegment | None = None,
     ) -> None:
         self._jobs, self._executor, self._request_of = jobs, executor, request_of
-        self._task_s, self._drain_s, self._on_segment = task_s, drain_s, on_segment
+        self._task_s, self._drain_s = task_s, drain_s
+        self._on_start, self._on_segment = on_start, on_segment
         self._active: dict[str, _Active] = {}
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stvsr-scheduler")
@@ -64,10 +67,14 @@ class Scheduler:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._ending.set()
-        self.wake()
+        self.drain()
         self._thread.join()
         self._executor.__exit__(*error)
+
+    def drain(self) -> None:
+        """Begin no task any more."""
+        self._ending.set()
+        self.wake()
 
     @property
     def ready(self) -> bool:
@@ -119,6 +126,8 @@ class Scheduler:
                 if active.job.state == "queued":
                     self._jobs.update(task.video, state="running", started=task.began)
                     log.info("job started", extra={"job": task.video})
+                    if self._on_start and active.job.started is None:  # it did not run before a restart
+                        self._on_start(active.job)
                     active.job = self._jobs.get(task.video) or active.job
                 worker.start(task)
 

@@ -31,6 +31,7 @@ from .webhooks import is_allowed
 _EVENT_S = 0.25  # between looks at a job whose events are read
 _SILENCE_S = 15.0  # at most, so that neither clients nor proxies take a job that waits for a lost connection
 _MOST_JSON_BYTES = 1 << 16  # of options
+_PROGRESS = ("state", "frames_done", "frames_total", "segments_done", "segments_total")  # in an event
 
 
 class Server:
@@ -46,8 +47,18 @@ class Server:
         self.streams = FrameStreams(settings, backends)
         self._models: tuple[dict[str, int], list[dict[str, Any]]] = {}, []  # by the times of their manifests
         self.scheduler = Scheduler(
-            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs,
+            executor,
+            self._request_of,
+            task_s=settings.task_s,
+            on_start=self.metrics.start,
+            on_segment=self.metrics.segment,
         )
+
+    def drain(self) -> None:
+        """Take no job and begin no task any more; streams of events end, and their clients come back."""
+        self.draining = True
+        self.scheduler.drain()
 
     def job(self, identifier: str) -> Job:
         """Return a job. Raises Problem if there is none."""
@@ -64,7 +75,7 @@ class Server:
         self, request: Request, authorization: str | None = Header(None), access: str | None = Query(None)
     ) -> None:
         """Raise Problem for a request without the server's token, and without what admits to reading its job."""
-        reads = request.method == "GET" and self.settings.admits_reading(
+        reads = request.method in ("GET", "HEAD") and self.settings.admits_reading(
             request.path_params.get("identifier", ""), access
         )
         if not reads:
@@ -124,18 +135,19 @@ class Server:
         self.scheduler.wake()
         return job
 
-    async def events(self, identifier: str) -> AsyncIterator[str]:
-        """Yield server-sent events: "progress" whenever a number changes, comments in between, and the last state."""
-        last: dict[str, Any] = {}
+    async def events(self, identifier: str, last: str | None = None) -> AsyncIterator[str]:
+        """Yield server-sent events: "progress" whenever a number changes, comments in between, and the last state.
+
+        `last` is the id of the last event that the client has.
+        """
         sent = time.monotonic()
-        while (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
-            names = ("state", "frames_done", "frames_total", "segments_done", "segments_total")
-            facts = {name: getattr(job, name) for name in names}
-            if facts != last:
+        while not self.draining and (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
+            if (number := event_id(job)) != last:
+                facts = {name: getattr(job, name) for name in _PROGRESS}
                 event = job.state if job.ended else "progress"
                 data = {**facts, "error": job.error} if job.ended else facts
-                yield f"event: {event}\ndata: {json.dumps(data)}\n\n"
-                last, sent = facts, time.monotonic()
+                yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
+                last, sent = number, time.monotonic()
             elif time.monotonic() - sent > _SILENCE_S:
                 yield ": waiting\n\n"
                 sent = time.monotonic()
@@ -191,6 +203,11 @@ class Server:
         """Return a sentence without the paths of this machine."""
         folder = self.jobs.folder_of(identifier)
         return without_paths(sentence, {str(folder / "input"): "the video", str(folder): ""})
+
+
+def event_id(job: Job) -> str:
+    """Return the id of the event that states the progress of a job as it is."""
+    return "-".join(str(getattr(job, name)) for name in _PROGRESS)
 
 
 async def _read_request(request: Request) -> tuple[str | None, JobOptions]:

@@ -1,11 +1,25 @@
-"""The protocol of WebSockets in uvicorn, with an end for clients that do not read."""
+"""What differs from uvicorn: how a server ends, and an end of WebSockets for clients that do not read."""
 
 import asyncio
+import socket
 from typing import Any
 
+import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from .settings import Settings
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that lets its application drain at once when it is to end, and not after its last connection.
+
+    Clients that follow a job would keep it from that.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the server."""
+        self.config.app.state.drain()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def websocket_protocol(most_idle_s: float) -> type[asyncio.Protocol]:

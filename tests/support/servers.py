@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from stvsr import Backend
 from stvsr.engine.serving.app import make_app
 from stvsr.engine.serving.settings import Settings
-from stvsr.engine.serving.websocket import websocket_options
+from stvsr.engine.serving.websocket import DrainingServer, websocket_options
 
 LOCAL = "http://127.0.0.1"  # of clients in this process: servers without a token refuse other names
 
@@ -28,17 +28,18 @@ def app_of(folder: Path, workers: int = 1, **settings: Any) -> FastAPI:
 @contextlib.contextmanager
 def serving(folder: Path, workers: int = 1, **settings: Any) -> Iterator[str]:
     """Run a server on a port of this machine, and yield its address."""
-    with listening(app_of(folder, workers, **settings), **websocket_options(Settings(folder, **settings))) as url:
+    options = websocket_options(Settings(folder, **settings))
+    with listening(app_of(folder, workers, **settings), DrainingServer, **options) as url:
         yield url
 
 
 @contextlib.contextmanager
-def listening(app: Any, **options: Any) -> Iterator[str]:
+def listening(app: Any, server_class: type[uvicorn.Server] = uvicorn.Server, **options: Any) -> Iterator[str]:
     """Run an application on a port of this machine, and yield its address; `options` are those of uvicorn."""
     # With its protocol named, asyncio sends small answers at once; else each waits 40 ms for an acknowledgement.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5, **options))
+        server = server_class(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5, **options))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), name="server")
         thread.start()
         try:

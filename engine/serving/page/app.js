@@ -158,7 +158,9 @@ function show(job) {
   const share = job.frames_total ? job.frames_done / job.frames_total : 0;
   const names = { queued: "Waiting for its turn", running: job.frames_total ? "Upscaling" : "Reading the video" };
   $("state").textContent = { ...names, done: "Done", failed: "Failed", cancelled: "Cancelled" }[job.state];
-  $("numbers").textContent = job.frames_total ? `${job.frames_done} of ${job.frames_total} frames` : "";
+  $("numbers").textContent = job.frames_total
+    ? `${job.frames_done} of ${job.frames_total} frames`
+    : job.position > 1 ? `Number ${job.position} in the queue` : "";
   $("facts").textContent = job.eta_s ? `About ${spoken(job.eta_s)} left` : "";
   $("progress").hidden = ENDED.includes(job.state);
   if (job.state === "running" && !job.frames_done) $("progress").removeAttribute("value");

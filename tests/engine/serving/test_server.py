@@ -2,13 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stvsr import RequestError
 from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.settings import Settings, is_loopback
 
+from tests.support import servers
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.serving import clip_of, post, serving, wait_for
 
@@ -61,6 +63,10 @@ def test_a_video_is_upscaled(client: Any, tmp_path: Path) -> None:
     result = client.get(done["links"]["result"])
     assert result.headers["content-type"] == "video/mp4"
     assert frames_in(result.content, tmp_path) == 21
+    assert int(client.head(done["links"]["result"]).headers["content-length"]) == len(result.content)
+    last = re.findall("^id: (.*)$", events, re.M)[-1]
+    assert client.get(job["links"]["events"], headers={"Last-Event-ID": last}).status_code == 204
+    assert client.get(job["links"]["events"], headers={"Last-Event-ID": "earlier"}).text.count("event: ") == 1
     part = client.get(done["links"]["result"], headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, result.content[10:20])
     assert str(tmp_path) not in json.dumps(done), "paths of the server stay there"
@@ -81,6 +87,7 @@ def test_models_health_and_metrics(client: Any, tmp_path: Path) -> None:
     metrics = client.get("/metrics").text
     assert 'stvsr_jobs{state="done"} 1.0' in metrics
     assert "stvsr_frames_total 7.0" in metrics
+    assert "stvsr_queue_seconds_count 1.0" in metrics
     assert 'stvsr_segment_seconds_count{model="toy"} 1.0' in metrics
     assert "/v1/jobs/{identifier}/result" in client.get("/v1/openapi.json").json()["paths"]
 
@@ -222,6 +229,22 @@ def test_jobs_go_on_after_a_restart(tmp_path: Path) -> None:
         assert frames_in(client.get(done["links"]["result"]).content, tmp_path) == 400
 
 
+def test_a_server_that_ends_begins_no_task_while_clients_follow_jobs(tmp_path: Path) -> None:
+    clip = clip_of(tmp_path, 900)
+    with ExitStack() as stack:
+        with servers.serving(tmp_path) as url:
+            client = stack.enter_context(httpx2.Client(base_url=url, timeout=60))
+            job = post(client, clip).json()
+            lines = stack.enter_context(client.stream("GET", job["links"]["events"])).iter_lines()
+            next(line for line in lines if line[:5] == "data:" and json.loads(line[5:])["segments_done"])
+        assert not any(line.startswith("event: done") for line in lines)
+    with JobStore(tmp_path / "store") as jobs:
+        left = jobs.get(job["id"])
+        assert left is not None
+        assert left.state == "running"
+        assert 0 < left.segments_done < (left.segments_total or 0)
+
+
 def test_a_cancelled_job_stops(client: Any, tmp_path: Path) -> None:
     first = post(client, clip_of(tmp_path, 600)).json()["id"]
     wait_for(client, first, state="running")
@@ -249,6 +272,9 @@ def test_jobs_are_computed_by_priority(tmp_path: Path) -> None:
     with JobStore(tmp_path) as jobs:
         made = [jobs.create(jobs.new_id(), {}, priority=priority).id for priority in (0, 5, 0, 5)]
         assert [made.index(job.id) for job in jobs.waiting()] == [1, 3, 0, 2]
+        assert [jobs.position(job) for job in jobs.waiting()] == [1, 2, 3, 4]
+        jobs.update(made[1], state="running")
+        assert [jobs.position(job) for job in jobs.waiting()] == [None, 1, 2, 3]
 
 
 def test_the_command_refuses_wrong_options(tmp_path: Path) -> None:
