@@ -51,7 +51,6 @@ class FrameStreams(Closing):
         self._workers = StreamWorkers(functools.partial(_serve_streams, limits), devices, settings.task_s)
         self._streams: Counter[int] = Counter({number: 0 for number in range(len(devices))})  # by worker
         self._warm = bool(settings.warm)
-        self._wakes = False  # when the event loop has done what it is about to do
 
     def __enter__(self) -> Self:
         if self._warm:
@@ -130,14 +129,8 @@ class FrameStreams(Closing):
         self._wake_soon()
 
     def _wake_soon(self) -> None:
-        """Wake the workers once for all that is sent before the event loop takes the next turn."""
-        if not self._wakes:
-            self._wakes = True
-            asyncio.get_running_loop().call_soon(self._wake)
-
-    def _wake(self) -> None:
-        self._wakes = False
-        self._workers.wake()
+        """Wake the workers in the next turn of the event loop, for all that is sent in this one."""
+        asyncio.get_running_loop().call_soon(self._workers.wake)
 
     async def _next_message(self, messages: "asyncio.Queue[tuple[str, Any]]", waiting: bool) -> tuple[str, Any]:
         """Return the next message; raise Problem if the worker waits too long for a frame."""
