@@ -1,4 +1,4 @@
-"""What does the tasks of a worker: it keeps videos and upscalers open between them."""
+"""The runner of a worker's tasks, which keeps videos and upscalers open between them."""
 
 import time
 from collections import OrderedDict

@@ -19,8 +19,9 @@ from ..pipeline.worker import ENDED, Worker
 
 _FUNCTIONS = f"{__package__}.reading"  # the module whose functions are called
 _MOST_S = 30.0  # of a call
+_START_S = 120.0  # of the process, which imports libraries
 _ATTEMPTS = 2  # at a video that ends the process, which something else may have ended
-_RETURNED, _REFUSED = "returned", "refused"  # kinds of answers
+_READY, _RETURNED, _REFUSED = "ready", "returned", "refused"  # kinds of messages: the first one, and answers
 
 
 class VideoLimits(NamedTuple):
@@ -42,6 +43,7 @@ class VideoChecker(Closing):
         self._worker = Worker(partial(_call_functions, functions), Backend(device="cpu"))
         self._running = ExitStack()
         self._lock = Lock()
+        self._is_ready = False
 
     def __enter__(self) -> Self:
         self._running.enter_context(self._worker.running())
@@ -77,20 +79,31 @@ class VideoChecker(Closing):
 
     def _answer(self, task: Any) -> tuple[str, Any, bool]:
         """Return the kind and the value of the answer to a task, and whether the process was killed for its time."""
+        if not self._is_ready:
+            began = self._next_message(_START_S)
+            if began[0] == ENDED:
+                return began
         self._worker.start(task)
-        took_too_long = not self._worker.connection.poll(self._most_s)
+        answer = self._next_message(self._most_s)
+        self._worker.task = None
+        return answer
+
+    def _next_message(self, most_s: float) -> tuple[str, Any, bool]:
+        """Return the next message as `_answer` does; the process is killed if none comes within `most_s` seconds."""
+        took_too_long = not self._worker.connection.poll(most_s)
         if took_too_long:
             self._worker.kill()
             self._worker.connection.poll(None)  # until it has ended
-        ((kind, value), *_) = self._worker.messages()
-        self._worker.task = None
-        return kind, value, took_too_long
+        messages = list(self._worker.messages())
+        self._is_ready = all(kind != ENDED for kind, _ in messages)
+        return *messages[0], took_too_long
 
 
 def _call_functions(functions: str, connection: Connection, backend: Backend) -> None:
     """Call functions of a module as they come over a connection, until it closes: the main function of the process."""
     module = importlib.import_module(functions)
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+        connection.send((_READY, None))
         while True:
             function, arguments = connection.recv()
             try:

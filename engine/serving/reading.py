@@ -1,4 +1,4 @@
-"""What the process that reads videos of clients does (`checks.py`). The server does not import this module."""
+"""The work of the process that reads videos of clients (`checks.py`). The server does not import this module."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What differs from uvicorn: how a server ends, and an end of WebSockets for clients that do not read."""
+"""Changes of uvicorn: how a server ends, and an end of WebSockets for clients that do not read."""
 
 import asyncio
 import socket

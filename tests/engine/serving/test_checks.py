@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from stvsr import MediaError, RequestError, UpscaleRequest
+from stvsr.engine.serving import checks
 from stvsr.engine.serving.checks import VideoChecker, VideoLimits
 
 from tests.support.media import make_video, pan
@@ -81,3 +82,12 @@ def test_a_check_has_a_time_limit(tmp_path: Path, toy: Path) -> None:
         assert time.monotonic() - began < 60
         checker._most_s = 60
         checker.check(good)
+
+
+def test_the_start_of_the_process_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_START_S", 0.001)
+    with VideoChecker(LIMITS, functions=__name__) as checker:
+        with pytest.raises(MediaError, match="stops the reading of videos"):
+            checker.call("good.mp4", "answer")
+        monkeypatch.undo()
+        assert checker.call("good.mp4", "answer") == 42
