@@ -15,6 +15,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
+from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
 from ..contract.video_file import open_arguments
 from .boxes import top_level_boxes
@@ -261,6 +262,7 @@ def _main_stream(container: InputContainer, path: Path) -> VideoStream:
         raise MediaError(
             f"FFmpeg has no decoder for the video stream of {path}: convert it to H.264 or another common codec."
         )
+    stream.codec_context.thread_count = codec_threads()
     return stream
 
 

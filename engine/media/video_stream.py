@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from .color import fill, fill_planes
-from .encoder import Encoding
+from .encoder import Encoding, within_quota
 from .hdr import hdr_options
 from .metadata import lasting_metadata
 from .palette import Palette
@@ -50,7 +50,8 @@ class EncodedStream:
         time_base: Fraction,
         warnings: list[str],
     ) -> None:
-        self._options = hdr_options(encoding.codec, None if source is None else source.hdr, encoding.options)
+        options = hdr_options(encoding.codec, None if source is None else source.hdr, encoding.options)
+        self._options = within_quota(encoding.codec, options)
         self._path, self._encoding, self._time_base = path, encoding, time_base
         self._codec, self._pix_fmt = encoding.codec, encoding.pix_fmt
         self._coding, self._tags = _output_colors(source, size[1], encoding.pix_fmt)
