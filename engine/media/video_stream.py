@@ -16,9 +16,10 @@ from .color import fill, fill_planes
 from .encoder import Encoding, within_quota
 from .hdr import hdr_options
 from .metadata import lasting_metadata
+from .opening import open_video
 from .palette import Palette
 from .pixel_format import has_alpha, is_rgb, planar_format, repack
-from .probe import VideoInfo, has_streams, open_video
+from .probe import VideoInfo, has_streams
 from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
 
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
