@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,9 @@ import onnx
 import pytest
 import torch
 from onnx import helper
+from stvsr import BackendError
 from stvsr.cli.terminal import read_pairs
+from stvsr.engine.backends.tensorrt.library import load_library
 from stvsr.training.networks.registry import configured, find_network
 from stvsr.training.networks.rife import RIFE, RIFEConfig
 
@@ -44,9 +45,14 @@ _VIDEOS, _WEIGHTS = (".mp4", ".mkv"), (".pth", ".pt", ".pkl", ".safetensors", ".
 
 def reason_to_skip(arguments: Sequence[str]) -> str | None:
     line = " ".join(arguments)
-    if arguments[0] == "compile" and find_spec("tensorrt_rtx") is None:
-        return "needs TensorRT-RTX: pip install stvsr[tensorrt-rtx]"
-    return next((reason for words, reason in SKIPPED.items() if words in line), None)
+    if (reason := next((reason for words, reason in SKIPPED.items() if words in line), None)) is not None:
+        return reason
+    if arguments[0] == "compile":
+        try:
+            load_library("tensorrt-rtx")
+        except BackendError as error:
+            return str(error)
+    return None
 
 
 def shortened(arguments: Sequence[str]) -> list[str]:

@@ -47,8 +47,10 @@ class Model(NamedTuple):
 
     def facts(self) -> BundleFacts:
         """Return what tells the weights from others."""
-        graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in self.bundles}
-        return BundleFacts(fingerprint="+".join(bundle.fingerprint for bundle in self.bundles), graphs_sha256=graphs)
+        return BundleFacts(
+            fingerprint="+".join(bundle.fingerprint for bundle in self.bundles),
+            graphs_sha256={b.manifest.name: {one.role: one.sha256 for one in b.manifest.graphs} for b in self.bundles},
+        )
 
 
 def find_combinations(models: Mapping[str, Model], choice: Choice) -> tuple[list[Combination], list[Unavailable]]:
