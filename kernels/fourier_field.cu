@@ -5,8 +5,7 @@
 // `field_at_phases`.
 // YUV, SAMPLE_BYTES: 0, 0: RGB in float, not clamped; 0, 2: RGB in 16 bits, of which 65535 is 1; 1, 1 and 1, 2: codes
 // of YUV 4:2:0, for which COLUMNS and rows are even.
-// Of `field_at_phases`: THREADS: of a block; BLOCKS: of a multiprocessor at once, at least; STAGED: 1: weights are
-// copied to shared memory.
+// THREADS: of a block, and BLOCKS: of a multiprocessor at once, at least, of `field_at_phases`.
 
 #include <cuda_fp16.h>
 
@@ -15,7 +14,6 @@ using T = DTYPE;
 constexpr int COEFFICIENTS = 2 * TERMS;
 // Target columns that a thread computes at once; more than four take too many registers.
 constexpr int GROUP = COLUMNS % 4 == 0 ? 4 : !YUV && COLUMNS % 3 == 0 ? 3 : COLUMNS % 2 == 0 ? 2 : 1;
-constexpr int GROUPS = COLUMNS / GROUP;
 constexpr int ROWS = YUV ? 2 : 1;  // that a thread computes before it goes on: those of one chroma sample
 constexpr int TAPS = 5;            // of cubic interpolation around an input pixel, for targets inside of it
 constexpr int TILE_X = 32, TILE_Y = 8;
@@ -94,36 +92,38 @@ struct Cell {
     __device__ __forceinline__ void render(const float (&coefficient)[COEFFICIENTS], int row, int first,
                                            float (&rgb)[3][GROUP]) const {
 #pragma unroll
-        for (int channel = 0; channel < 3; ++channel) {
-            const T* plane = base + static_cast<size_t>(channel) * height * width;
+        for (int i = 0; i < 3 * GROUP; ++i) rgb[i / GROUP][i % GROUP] = 0.f;
+        const size_t size = static_cast<size_t>(height) * width;
+#pragma unroll 1
+        for (int k = 0; k < TAPS; ++k) {
+            const T* column = base + min(max(x + k - TAPS / 2, 0), width - 1);
+            float tap[3] = {};
 #pragma unroll
-            for (int i = 0; i < GROUP; ++i) rgb[channel][i] = 0.f;
+            for (int j = 0; j < TAPS; ++j) {
+                const T* from = column + static_cast<size_t>(min(max(y + j - TAPS / 2, 0), height - 1)) * width;
+                const float weight = row_taps[row * TAPS + j];
 #pragma unroll
-            for (int k = 0; k < TAPS; ++k) {
-                const int from_x = min(max(x + k - TAPS / 2, 0), width - 1);
-                float tap = 0.f;
-#pragma unroll
-                for (int j = 0; j < TAPS; ++j) {
-                    const int from_y = min(max(y + j - TAPS / 2, 0), height - 1);
-                    const float value = static_cast<float>(plane[static_cast<size_t>(from_y) * width + from_x]);
-                    tap += row_taps[row * TAPS + j] * value;
-                }
-#pragma unroll
-                for (int i = 0; i < GROUP; ++i) rgb[channel][i] += column_taps[(first + i) * TAPS + k] * tap;
+                for (int c = 0; c < 3; ++c) tap[c] += weight * static_cast<float>(from[c * size]);
             }
-            const float* weight = weights + (channel * rows + row) * COEFFICIENTS * COLUMNS + first;
+#pragma unroll
+            for (int i = 0; i < 3 * GROUP; ++i)
+                rgb[i / GROUP][i % GROUP] += column_taps[(first + i % GROUP) * TAPS + k] * tap[i / GROUP];
+        }
+#pragma unroll
+        for (int c = 0; c < 3; ++c) {
+            const float* weight = weights + (c * rows + row) * COEFFICIENTS * COLUMNS + first;
 #pragma unroll
             for (int n = 0; n < COEFFICIENTS; ++n) {
                 const Group<float> group = *reinterpret_cast<const Group<float>*>(weight + n * COLUMNS);
 #pragma unroll
-                for (int i = 0; i < GROUP; ++i) rgb[channel][i] += coefficient[n] * group.value[i];
+                for (int i = 0; i < GROUP; ++i) rgb[c][i] += coefficient[n] * group.value[i];
             }
         }
     }
 };
 
 // Every input pixel becomes rows x COLUMNS target pixels. One thread computes all of them: it keeps the coefficients of
-// its pixel in registers, and all threads of a warp read the same weights. With YUV a warp has 31 pixels, and its first
+// its pixel in registers, and all threads of a warp read the same weights from shared memory. With YUV a warp has 31 pixels, and its first
 // thread computes the one to their left, for their chroma.
 //
 // weights: (3, rows, 2 * TERMS, COLUMNS), the colours of each coefficient. row_taps: (rows, TAPS), column_taps:
@@ -133,20 +133,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 field_at_phases(const T* __restrict__ coefficients, const T* __restrict__ base, const float* __restrict__ weights,
                 const float* __restrict__ row_taps, const float* __restrict__ column_taps, int rows, int height,
                 int width, TARGET_PARAMETERS) {
-#if STAGED
     extern __shared__ __align__(128) unsigned char shared_memory[];
-    float* staged = reinterpret_cast<float*>(shared_memory);
-    for (int i = threadIdx.x; i < 3 * rows * COEFFICIENTS * COLUMNS; i += THREADS) staged[i] = weights[i];
+    auto* staged = reinterpret_cast<Group<float>*>(shared_memory);
+    for (int i = threadIdx.x; i < 3 * rows * COEFFICIENTS * COLUMNS / GROUP; i += THREADS)
+        staged[i] = reinterpret_cast<const Group<float>*>(weights)[i];
     __syncthreads();
-    weights = staged;
-#endif
     Target target = TARGET;
     const int lane = threadIdx.x % 32, warp = (blockIdx.x * THREADS + threadIdx.x) / 32;
     const int pixel = YUV ? warp * 31 + lane - 1 : warp * 32 + lane;
     const int last = height * width - 1, nearest = min(max(pixel, 0), last);
     const size_t image = blockIdx.y;
     target.skip(image);
-    const Cell cell{base + image * 3 * height * width, weights, row_taps, column_taps, rows, height, width,
+    const Cell cell{base + image * 3 * height * width, reinterpret_cast<float*>(shared_memory), row_taps, column_taps, rows, height, width,
                     nearest / width,  nearest % width};
     const bool inside =
         pixel <= last && lane >= YUV && cell.y * rows < target.height && cell.x * COLUMNS < target.width;

@@ -2,8 +2,8 @@
 
 The network computes, for every input pixel, the coefficients of a field and the base, a blend of both warped frames.
 At integer factors the colours of a target are a product of the coefficients and of weights that are the same for every
-input pixel (`phases`); elsewhere each target pixel adds up its sinusoids (`at`). Nothing but the frame is written, or the
-picture that is made of it: RGB in 16 bits, or the planes of YUV 4:2:0.
+input pixel (`phases`); elsewhere each target pixel adds up its sinusoids (`at`). Nothing but the frame is written, or
+the picture that is made of it: RGB in 16 bits, or the planes of YUV 4:2:0.
 
 The field is that of `stvsr.training.networks.field`.
 """
@@ -21,7 +21,6 @@ TERMS = 32  # of the shipped network
 _TILE = (32, 8)  # threads of a block of `field_at`
 _WARP = 32
 MOST_COLUMNS = 8  # target columns for each input pixel
-_STAGED_BYTES = 48 << 10  # of weights in shared memory
 
 
 class Variant(NamedTuple):
@@ -29,11 +28,10 @@ class Variant(NamedTuple):
 
     threads: int  # of a block
     blocks: int  # of a multiprocessor at once, at least
-    staged: int  # 1: weights are copied to shared memory
 
 
 # The first one is used unless another is known to be faster on the card.
-PHASES_VARIANTS = (Variant(128, 2, 0), Variant(128, 4, 0), Variant(128, 2, 1), Variant(128, 4, 1), Variant(256, 2, 1))
+PHASES_VARIANTS = (Variant(128, 3), Variant(128, 2), Variant(64, 6), Variant(256, 1))
 
 
 class Target(NamedTuple):
@@ -199,22 +197,16 @@ def picture_at(
     return picture
 
 
-def candidates(table: PhaseTable) -> tuple[Variant, ...]:
-    """Return the variants for a table: not all are small enough for shared memory."""
-    fits = 4 * np.prod(table.weights.shape) <= _STAGED_BYTES
-    return PHASES_VARIANTS if fits else tuple(variant for variant in PHASES_VARIANTS if not variant.staged)
-
-
 def variant_key(dtype: Any, picture: bool) -> str:
     """Return the key of `field_at_phases` in the table of variants."""
     return f"fourier_field {np.dtype(dtype)}, {'picture' if picture else 'frame'}"
 
 
-def phases_launch(batch: int, pixels: int, staged_bytes: int, target: Target, variant: Variant) -> launcher.Launch:
-    """Return the launch parameters of `field_at_phases` for so many input pixels."""
+def phases_launch(batch: int, pixels: int, table_bytes: int, target: Target, variant: Variant) -> launcher.Launch:
+    """Return the launch parameters of `field_at_phases` for so many input pixels, and weights of so many bytes."""
     warps = -(-pixels // (_WARP - target.yuv))
     blocks = -(-warps * _WARP // variant.threads)
-    return launcher.Launch((blocks, batch, 1), (variant.threads, 1, 1), staged_bytes if variant.staged else 0)
+    return launcher.Launch((blocks, batch, 1), (variant.threads, 1, 1), table_bytes)
 
 
 def _launch_phases(
@@ -233,7 +225,7 @@ def _launch_phases(
     if not batch * size[0] * size[1]:
         return
     key = variant_key(coefficients.dtype, target != _FRAME)
-    variant = variant or variants.choose(key, candidates(table), launcher.card_of(coefficients))
+    variant = variant or variants.choose(key, PHASES_VARIANTS, launcher.card_of(coefficients))
     launcher.launch(
         "fourier_field",
         target.defines(coefficients.dtype, terms, columns, variant),

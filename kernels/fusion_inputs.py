@@ -1,7 +1,7 @@
 """The inputs of Fourier-S's fusion in one launch: both warps, their blend, the motion, the visibility and the times.
 
-As operators these are two warps and some twenty passes over maps of the input's size: slices, concatenations, the blend.
-The motion is that of `stvsr.training.networks.motion`.
+As operators these are two warps and some twenty passes over maps of the input's size: slices, concatenations, the
+blend. The motion is that of `stvsr.training.networks.motion`.
 """
 
 from typing import Any
@@ -28,9 +28,7 @@ STRIP_VARIANTS = (Variant(1, 32, 8, 1, 4), Variant(1, 16, 8, 1, 4))
 
 VARIANTS: tuple[launcher.Defines, ...] = tuple(
     dict.fromkeys(
-        variant.defines(dtype)
-        for dtype in (np.float32, np.float16)
-        for variant in (*PLANAR_VARIANTS, *STRIP_VARIANTS)
+        variant.defines(dtype) for dtype in (np.float32, np.float16) for variant in (*PLANAR_VARIANTS, *STRIP_VARIANTS)
     )
 )
 

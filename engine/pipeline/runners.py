@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..backends.device import Array, Device
+from ..backends.device import Array, Device, Rendering
 from ..backends.graphs import Graphs
 from ..contract.manifest import ContinuousTime, Manifest, Role
 from ..contract.windows import Output, WindowFrames
@@ -20,7 +20,7 @@ from .tiles import Span, Tile, TileSize
 DECODE_PX = 1 << 22  # target pixels in one run of the decoder, which works at the input's size first
 BUFFER_BYTES = 1 << 30  # output buffers of tiled frames at once; for frames beyond, tiles are encoded again
 
-Buffers = tuple[Array, ...]  # an output buffer (3, H, W) of each window
+Buffers = tuple[Array | Rendering, ...]  # an output buffer (3, H, W) of each window, or what renders it
 
 
 class Runner(Protocol):
@@ -44,7 +44,8 @@ class PairRunner:
     """Encodes a pair of frames, and decodes the frame at each requested time.
 
     At integer factors the bundle's integer decoder is used, if it has one: it renders whole tiles, halo included. With
-    it, an input frame whose size does not change passes through as it is.
+    it, an input frame whose size does not change passes through as it is. Where a GPU can render a frame as the picture
+    that is made of it, and the frame is one tile, it gets no buffer.
     """
 
     def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
@@ -64,14 +65,19 @@ class PairRunner:
         passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
-            buffers = {time: _output_buffers(self._device, windows, size) for time in times[start : start + at_once]}
-            computed = {time: buffers_of_time for time, buffers_of_time in buffers.items() if time not in passed}
-            for time in buffers.keys() & passed:
-                for window_frames, buffer in zip(frames, buffers[time], strict=True):
-                    self._pass_through(window_frames[int(time)], buffer)
-            for tile in tiles if computed else ():
-                tile_features = features or self._encode(frames, tile)
-                self._decode_times(tile_features, tile, shape, computed)
+            if features and times[start] not in passed and self._renders(shape, size):
+                buffers = {times[start]: self._renderings(features, times[start], shape, size, len(windows))}
+            else:
+                buffers = {
+                    time: _output_buffers(self._device, windows, size) for time in times[start : start + at_once]
+                }
+                computed = {time: buffers_of_time for time, buffers_of_time in buffers.items() if time not in passed}
+                for time in buffers.keys() & passed:
+                    for window_frames, buffer in zip(frames, buffers[time], strict=True):
+                        self._pass_through(window_frames[int(time)], buffer)
+                for tile in tiles if computed else ():
+                    tile_features = features or self._encode(frames, tile)
+                    self._decode_times(tile_features, tile, shape, computed)
             for time in list(buffers):
                 repeated = [buffers.pop(time)] * requested.count(time)
                 while repeated:
@@ -83,6 +89,18 @@ class PairRunner:
 
     def _encode(self, frames: Array, tile: Tile) -> dict[str, Array]:
         return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
+
+    def _renders(self, shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+        role, _ = decoder_inputs(self._manifest, shape, size)
+        return self._manifest.value_range == (0.0, 1.0) and self._graphs.renders(role)
+
+    def _renderings(
+        self, features: Mapping[str, Array], time: float, shape: tuple[int, ...], size: tuple[int, int], count: int
+    ) -> Buffers:
+        """Return what renders the frame at a time of each window."""
+        maps = refine(self._graphs, features, np.full(count, time, np.float32))
+        role, at = decoder_inputs(self._manifest, shape, size)
+        return self._graphs.renderings(role, {**maps, **at}, size)
 
     def _decode_times(
         self, features: Mapping[str, Array], tile: Tile, shape: tuple[int, ...], buffers: Mapping[float, Buffers]
@@ -228,7 +246,7 @@ def pixel_phases(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, in
     return {name: positions(range(factor), 1, factor, 0) for name, factor in zip("yx", factors, strict=True)}
 
 
-def decoder_inputs(manifest: Manifest, shape: tuple[int, int], size: tuple[int, int]) -> tuple[Role, dict[str, Array]]:
+def decoder_inputs(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Role, dict[str, Array]]:
     """Return which graph decodes whole frames of `shape` (h, w) to `size` (H, W), and its inputs `y` and `x`."""
     if phases := pixel_phases(manifest, shape, size):
         return "integer_decoder", phases

@@ -174,9 +174,5 @@ def test_wrong_sizes_and_formats_are_refused(field: Field) -> None:
     for table, size, coding in ((even, (9, 14), None), (even, (12, 14), NV12), (odd, (15, 21), NV12)):
         with pytest.raises(ValueError, match="cannot be made of"):
             run_phases(on_cpu, arrays, table, size, coding)
-    for coding in (NV12._replace(pix_fmt="yuv422p"),):
-        with pytest.raises(ValueError, match="yuv422p"):
-            run_phases(on_cpu, arrays, even, (10, 14), coding)
-    assert len(fourier_field.candidates(even)) == len(PHASES_VARIANTS)
-    large = PhaseTable(np.zeros((3, 9, 64, 8), np.float32), even.row_taps, even.column_taps)
-    assert not any(variant.staged for variant in fourier_field.candidates(large))
+    with pytest.raises(ValueError, match="yuv422p"):
+        run_phases(on_cpu, arrays, even, (10, 14), NV12._replace(pix_fmt="yuv422p"))

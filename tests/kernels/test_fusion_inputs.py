@@ -90,7 +90,9 @@ def test_motion_that_is_no_number_reads_inside_of_the_frame(run: Run, variant: V
     warped = slice(0, 2 * 8 + 6)
     time = np.array([0.5, 0.75], np.float32)
     inputs, base = run(fusion_inputs, features, motion, time, variant=variant)
-    expected, blended = reference.fusion_inputs(features, np.nan_to_num(motion, nan=-1e9, posinf=1e9, neginf=-1e9), time)
+    expected, blended = reference.fusion_inputs(
+        features, np.nan_to_num(motion, nan=-1e9, posinf=1e9, neginf=-1e9), time
+    )
     assert_allclose(inputs[:, warped], expected[:, warped], rtol=0, atol=1e-5)
     assert_allclose(base, blended, rtol=0, atol=1e-5)
     inputs, base = run(fusion_inputs, features, motion, np.array([0, 1], np.float32), variant=variant)
