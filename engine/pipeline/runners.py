@@ -29,7 +29,7 @@ class Runner(Protocol):
     def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
         """Yield, for each requested output in order, an output buffer (3, H, W) of `size` of each window.
 
-        Buffers may come several times; they are released after the last time.
+        On a GPU it may be a `Rendering`. Buffers may come several times; they are released after the last time.
         """
 
 
@@ -65,19 +65,18 @@ class PairRunner:
         passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
-            if features and times[start] not in passed and self._renders(shape, size):
-                buffers = {times[start]: self._renderings(features, times[start], shape, size, len(windows))}
-            else:
-                buffers = {
-                    time: _output_buffers(self._device, windows, size) for time in times[start : start + at_once]
-                }
-                computed = {time: buffers_of_time for time, buffers_of_time in buffers.items() if time not in passed}
-                for time in buffers.keys() & passed:
-                    for window_frames, buffer in zip(frames, buffers[time], strict=True):
-                        self._pass_through(window_frames[int(time)], buffer)
-                for tile in tiles if computed else ():
-                    tile_features = features or self._encode(frames, tile)
-                    self._decode_times(tile_features, tile, shape, computed)
+            now, rendered = times[start : start + at_once], None
+            if features and now[0] not in passed:
+                rendered = self._renderings(features, now[0], shape, size, len(windows))
+            buffers = {now[0]: rendered} if rendered else {t: _output_buffers(self._device, windows, size) for t in now}
+            computed = {time: buffers[time] for time in now if not rendered and time not in passed}
+            del rendered  # or its maps would live until the next one
+            for time in buffers.keys() & passed:
+                for window_frames, buffer in zip(frames, buffers[time], strict=True):
+                    self._pass_through(window_frames[int(time)], buffer)
+            for tile in tiles if computed else ():
+                tile_features = features or self._encode(frames, tile)
+                self._decode_times(tile_features, tile, shape, computed)
             for time in list(buffers):
                 repeated = [buffers.pop(time)] * requested.count(time)
                 while repeated:
@@ -90,16 +89,14 @@ class PairRunner:
     def _encode(self, frames: Array, tile: Tile) -> dict[str, Array]:
         return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
 
-    def _renders(self, shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-        role, _ = decoder_inputs(self._manifest, shape, size)
-        return self._manifest.value_range == (0.0, 1.0) and self._graphs.renders(role)
-
     def _renderings(
         self, features: Mapping[str, Array], time: float, shape: tuple[int, ...], size: tuple[int, int], count: int
-    ) -> Buffers:
-        """Return what renders the frame at a time of each window."""
-        maps = refine(self._graphs, features, np.full(count, time, np.float32))
+    ) -> Buffers | None:
+        """Return what renders the frame at a time of each window, or None if it is decoded into a buffer."""
         role, at = decoder_inputs(self._manifest, shape, size)
+        if self._manifest.value_range != (0.0, 1.0) or not self._graphs.renders(role):
+            return None
+        maps = refine(self._graphs, features, np.full(count, time, np.float32))
         return self._graphs.renderings(role, {**maps, **at}, size)
 
     def _decode_times(
