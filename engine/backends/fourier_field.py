@@ -83,16 +83,19 @@ class FourierFieldSession(Closing):
         self._field = None
         self._tables.clear()
 
-    def _inputs(self, inputs: Mapping[str, Array]) -> tuple[list[Array], np.ndarray, np.ndarray]:
+    def _inputs(self, inputs: Mapping[str, Array]) -> tuple[tuple[Array, Array], np.ndarray, np.ndarray]:
         """Return the coefficients and the base, the rows, and the columns."""
-        maps = [self._device.array(inputs[name], "float32") for name in ("coefficients", "base")]
-        return maps, np.asarray(inputs["y"], np.float32), np.asarray(inputs["x"], np.float32)
+        coefficients, base = (self._device.array(inputs[name], "float32") for name in ("coefficients", "base"))
+        return (coefficients, base), np.asarray(inputs["y"], np.float32), np.asarray(inputs["x"], np.float32)
 
-    def _at(self, field: fourier_field.Field, y: np.ndarray, x: np.ndarray) -> list[Array]:
+    def _at(self, field: fourier_field.Field, y: np.ndarray, x: np.ndarray) -> tuple[Array, Array, Array, Array]:
         """Return the arguments of `render_at` after the maps."""
         cells = ((at[-1] - at[0]) / max(len(at) - 1, 1) for at in (y, x))
-        arrays = field.frequency, field.damped(*cells), y, x
-        return [self._device.constant(np.ascontiguousarray(array, np.float32)) for array in arrays]
+
+        def constant(array: np.ndarray) -> Array:
+            return self._device.constant(np.ascontiguousarray(array, np.float32))
+
+        return constant(field.frequency), constant(field.damped(*cells)), constant(y), constant(x)
 
     def _table(self, field: fourier_field.Field, y: np.ndarray, x: np.ndarray) -> fourier_field.PhaseTable:
         key = y.tobytes() + b"," + x.tobytes()
@@ -105,7 +108,7 @@ def _render(
     coefficients: Array,
     base: Array,
     table: fourier_field.PhaseTable | None,
-    at: list[Array],
+    at: tuple[Array, Array, Array, Array],
     size: tuple[int, int],
     coding: Yuv420 | None,
 ) -> tuple[Array, tuple[Array, ...]]:

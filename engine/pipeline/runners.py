@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..backends.device import Array, Device, Rendering
+from ..backends.device import Array, Device
 from ..backends.graphs import Graphs
 from ..contract.manifest import ContinuousTime, Manifest, Role
 from ..contract.windows import Output, WindowFrames
@@ -20,7 +20,7 @@ from .tiles import Span, Tile, TileSize
 DECODE_PX = 1 << 22  # target pixels in one run of the decoder, which works at the input's size first
 BUFFER_BYTES = 1 << 30  # output buffers of tiled frames at once; for frames beyond, tiles are encoded again
 
-Buffers = tuple[Array | Rendering, ...]  # an output buffer (3, H, W) of each window, or what renders it
+Buffers = tuple[Array, ...]  # an output buffer (3, H, W) of each window, or its `Rendering`
 
 
 class Runner(Protocol):

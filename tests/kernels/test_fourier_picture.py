@@ -56,7 +56,7 @@ def run_at(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], field: Field, y: np.ndarray, x: np.ndarray, coding: Yuv420 | None
 ) -> Picture:
     def render(*of_field: Any) -> Any:
-        picture = fourier_field.picture_at(*of_field, coding)
+        picture = fourier_field.picture_at(*of_field, coding=coding)
         return (*picture.planes, picture.finite)
 
     colours = field.damped(*((at[-1] - at[0]) / max(len(at) - 1, 1) for at in (y, x)))
@@ -88,11 +88,9 @@ def assert_shows(picture: Picture, frames: np.ndarray, coding: Yuv420 | None) ->
 def truth(
     arrays: tuple[np.ndarray, np.ndarray], field: Field, size: tuple[int, int], target: tuple[int, int]
 ) -> np.ndarray:
-    return reference.fourier_field(
-        *arrays,
-        *(field.frequency, field.damped(*(n / m for n, m in zip(size, target, strict=True))), 0.0),
-        *(positions(n, m) for n, m in zip(size, target, strict=True)),
-    )
+    colours = field.damped(*(n / m for n, m in zip(size, target, strict=True)))
+    y, x = (positions(n, m) for n, m in zip(size, target, strict=True))
+    return reference.fourier_field(*arrays, field.frequency, colours, 0.0, y, x)
 
 
 @everywhere

@@ -23,7 +23,7 @@ class _Fusion(NamedTuple):
 
     inputs: str
     motion: str  # (B, 5, H, W)
-    count: int  # features of each frame
+    features: int  # of each frame
 
 
 def fusion_to_plugin(model: "ModelProto") -> "ModelProto":
@@ -44,14 +44,14 @@ def fusion_to_plugin(model: "ModelProto") -> "ModelProto":
             writer.nodes.append(node)
         elif fusion.inputs in node.output:
             names = ("features", fusion.motion, "time")
-            writer("fusion_inputs", *names, output=fusion.inputs, count=fusion.count, **NODE_ATTRIBUTES)
-            first = 2 * fusion.count + _FRAMES
+            writer("fusion_inputs", *names, output=fusion.inputs, count=fusion.features, **NODE_ATTRIBUTES)
+            first = 2 * fusion.features + _FRAMES
             ends = (writer.constant((value,)) for value in (first, first + 3, 1))
             writer("Add", writer("Slice", fusion.inputs, *ends), writer.constant(0.5, np.float32), output="base")
     writer.nodes[:] = _used(writer.nodes, {value.name for value in graph.output})
     writer.finish()
     if fusion.inputs not in {value.name for value in graph.value_info}:  # shape inference does not know the plugin
-        shape = (None, 2 * fusion.count + EXTRA, None, None)
+        shape = (None, 2 * fusion.features + EXTRA, None, None)
         graph.value_info.append(onnx.helper.make_tensor_value_info(fusion.inputs, onnx.TensorProto.FLOAT, shape))
     return changed
 
