@@ -35,7 +35,7 @@ PHASES_VARIANTS = (Variant(128, 3), Variant(128, 2), Variant(64, 6), Variant(256
 
 
 class Target(NamedTuple):
-    """What the kernels write: RGB as it is (float32), RGB in 16 bits, or the codes of YUV 4:2:0."""
+    """The output of the kernels: RGB as it is (float32), RGB in 16 bits, or the codes of YUV 4:2:0."""
 
     yuv: int
     sample_bytes: int

@@ -55,8 +55,8 @@ def run_phases(
 def run_at(
     run: Run, arrays: tuple[np.ndarray, np.ndarray], field: Field, y: np.ndarray, x: np.ndarray, coding: Yuv420 | None
 ) -> Picture:
-    def render(*of_field: Any) -> Any:
-        picture = fourier_field.picture_at(*of_field, coding=coding)
+    def render(coefficients: Any, base: Any, frequency: Any, colours: Any, y: Any, x: Any) -> Any:
+        picture = fourier_field.picture_at(coefficients, base, frequency, colours, y, x, coding)
         return (*picture.planes, picture.finite)
 
     colours = field.damped(*((at[-1] - at[0]) / max(len(at) - 1, 1) for at in (y, x)))
