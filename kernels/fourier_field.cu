@@ -75,7 +75,7 @@ constexpr int CHANNELS = 3;
 #endif
 
 template <int N>
-static __device__ __forceinline__ bool has_no_numbers(const float (&rgb)[3][N]) {
+static __device__ __forceinline__ bool is_not_finite(const float (&rgb)[3][N]) {
     bool found = false;
 #pragma unroll
     for (int i = 0; i < 3 * N; ++i) found |= rgb[i / N][i % N] - rgb[i / N][i % N] != 0.f;
@@ -123,8 +123,8 @@ struct Cell {
 };
 
 // Every input pixel becomes rows x COLUMNS target pixels. One thread computes all of them: it keeps the coefficients of
-// its pixel in registers, and all threads of a warp read the same weights from shared memory. With YUV a warp has 31 pixels, and its first
-// thread computes the one to their left, for their chroma.
+// its pixel in registers, and all threads of a warp read the same weights from shared memory. With YUV a warp has 31
+// pixels, and its first thread computes the one to their left, for their chroma.
 //
 // weights: (3, rows, 2 * TERMS, COLUMNS), the colours of each coefficient. row_taps: (rows, TAPS), column_taps:
 // (COLUMNS, TAPS), the weights of the base. The target has the first pixels of rows * height by COLUMNS * width, in
@@ -144,8 +144,8 @@ field_at_phases(const T* __restrict__ coefficients, const T* __restrict__ base, 
     const int last = height * width - 1, nearest = min(max(pixel, 0), last);
     const size_t image = blockIdx.y;
     target.skip(image);
-    const Cell cell{base + image * 3 * height * width, reinterpret_cast<float*>(shared_memory), row_taps, column_taps, rows, height, width,
-                    nearest / width,  nearest % width};
+    const Cell cell{base + image * 3 * height * width, reinterpret_cast<float*>(shared_memory), row_taps, column_taps,
+                    rows, height, width, nearest / width, nearest % width};
     const bool inside =
         pixel <= last && lane >= YUV && cell.y * rows < target.height && cell.x * COLUMNS < target.width;
     if (!YUV && !inside) return;
@@ -172,7 +172,7 @@ field_at_phases(const T* __restrict__ coefficients, const T* __restrict__ base, 
             for (int row = first_row; row < first_row + ROWS; ++row) {
                 float rgb[3][GROUP];
                 cell.render(coefficient, row, first, rgb);
-                wrong |= has_no_numbers(rgb);
+                wrong |= is_not_finite(rgb);
 #pragma unroll
                 for (int channel = 0; channel < CHANNELS; ++channel) {
                     Group<Sample> samples;
@@ -321,7 +321,7 @@ field_at(const T* __restrict__ coefficients, const T* __restrict__ base, const f
         const int y = first_y + row, near_y = min(y, target.height - 1);
         float rgb[3][1];
         render_at(waves, coefficients, base, row, column, rows[near_y], columns[near_x], height, width, rgb);
-        wrong |= has_no_numbers(rgb);
+        wrong |= is_not_finite(rgb);
         for (int channel = 0; channel < CHANNELS; ++channel)
             if (writes && y < target.height) *target.at(channel, y, x) = target.stored(rgb, 0, channel);
 #if YUV
