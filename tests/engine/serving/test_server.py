@@ -294,9 +294,9 @@ def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = "import sys\nsys.modules.update(dict.fromkeys(['numpy', 'av', 'onnxruntime']))\n"
-    code += "from stvsr.__main__ import main\nmain()"
-    command = [sys.executable, "-c", code, "serve", "--port", str(port), "--store", str(tmp_path / "store")]
+    program = "import sys\nsys.modules.update(dict.fromkeys(['numpy', 'av', 'onnxruntime']))\n"
+    program += "from stvsr.__main__ import main\nmain()"
+    command = [sys.executable, "-c", program, "serve", "--port", str(port), "--store", str(tmp_path / "store")]
     command += ["--device", "cpu", "--workers", "2"]
     clip = clip_of(tmp_path, 150)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
