@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..engine.contract.errors import RequestError
-from ..engine.contract.metrics import FIGURES
+from ..engine.contract.figures import FIGURES
 from .metrics import MetricsOption, find_metrics
 from .terminal import headline, interruptible, out, plain, progress_bar
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ..engine.contract.metrics import FIGURES
+from ..engine.contract.figures import FIGURES
 from .terminal import out, plain
 
 _WHEN = {"at": "at input times", "between": "between input times"}

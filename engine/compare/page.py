@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import RequestError
+from ..contract.figures import FIGURES
 from ..contract.further_metrics import FurtherMetric, Meters
-from ..contract.metrics import FIGURES
 from ..contract.resize import resized
 from .document import check_page, fill, read, write_page
 from .media_data import ClipEncoder, encode_below

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .metrics import FIGURES, Figure
+from .figures import FIGURES, Figure
 
 
 class Meter(Protocol):
