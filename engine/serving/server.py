@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
 from .checks import VideoChecker, VideoLimits
@@ -20,7 +21,7 @@ from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, make_request, read_options, without_paths
+from .requests import JobOptions, adapt_settings, check_adaptation, make_request, read_options, without_paths
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -44,7 +45,12 @@ class Server:
         self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
         self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
-            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs,
+            executor,
+            self._request_of,
+            adapt_of=self._adapt_of,
+            task_s=settings.task_s,
+            on_segment=self.metrics.segment,
         )
 
     def job(self, identifier: str) -> Job:
@@ -116,7 +122,9 @@ class Server:
         last: dict[str, Any] = {}
         sent = time.monotonic()
         while (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
-            names = ("state", "frames_done", "frames_total", "segments_done", "segments_total")
+            names = ["state", "frames_done", "frames_total", "segments_done", "segments_total"]
+            if job.options.get("adapt"):
+                names += ["scenes_done", "scenes_total"]
             facts = {name: getattr(job, name) for name in names}
             if facts != last:
                 event = job.state if job.ended else "progress"
@@ -152,6 +160,7 @@ class Server:
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
+            check_adaptation(options, self.settings.adapt_s)
             self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
@@ -169,6 +178,10 @@ class Server:
         request = self._make_request(JobOptions.model_validate(job.options), job.id)
         source, output = self.jobs.input_of(job.id), self.jobs.output_of(job.id, job.options["container"])
         return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
+
+    def _adapt_of(self, job: Job) -> AdaptSettings | None:
+        """Return how the network of a job is adapted."""
+        return adapt_settings(JobOptions.model_validate(job.options), self.settings.adapt_s)
 
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)
