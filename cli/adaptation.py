@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..engine.pipeline.adaptation import Adapting, AdaptSettings, Announce, Learner, OnStep
     from ..engine.pipeline.request import UpscaleRequest
+    from .progress import RunEvents
 
 
 @record_options
@@ -141,11 +142,16 @@ def adapt_settings(options: AdaptOptions) -> "AdaptSettings":
     )
 
 
-def show_steps(progress: "Progress", task: "TaskID", settings: "AdaptSettings") -> Callable[[int, float, int], None]:
-    """Return a function that shows the steps of a learner on a bar."""
+def show_steps(
+    progress: "Progress", task: "TaskID", settings: "AdaptSettings", events: "RunEvents | None" = None
+) -> Callable[[int, float, int], None]:
+    """Return a function that shows the steps of a learner on a bar, and sends the events of a run that waits for it."""
 
     def show(unit: int, share: float, steps: int) -> None:
-        name = f"adapt to scene {unit + 1}" if settings.per == "scene" else "adapt"
+        is_scene = settings.per == "scene"
+        name = f"adapt to scene {unit + 1}" if is_scene else "adapt"
         progress.update(task, description=name, completed=share, total=1.0, note=f"step {steps}")
+        if events is not None and is_scene:
+            events.learn(unit + 1)
 
     return show

@@ -151,7 +151,9 @@ def _upscale_one(
         adapting = None
         if adaptation is not None:
             announce = discard if as_json else partial(note, event=False)
-            request, adapting = learn_beside(request, adaptation, show_steps(progress, task, adaptation), announce)
+            request, adapting = learn_beside(
+                request, adaptation, show_steps(progress, task, adaptation, events), announce
+            )
         events.start("survey" if resume else "adapt" if adaptation else "upscale")
         if resume:
             report = upscale_resumable(request, show, on_warning=warn, adapting=adapting)
