@@ -44,6 +44,7 @@ def adapt(
     """Adapt a bundle to one clip, and write it with its new weights."""
     from ..engine.backends.options import Backend
     from ..engine.contract.bundle import new_bundle
+    from ..engine.media.stream_coding import measure_coding
     from ..engine.pipeline.learning import share_threads
     from ..engine.pipeline.request import UpscaleRequest
 
@@ -65,7 +66,8 @@ def adapt(
         show = show_steps(progress, task, settings)
         with training_extra():
             from ..export.scene_learner import SceneLearner
-        learner = SceneLearner(request, settings, folder, show, announce, device=device, keeps_all=True)
+        coding = measure_coding(clip)
+        learner = SceneLearner(request, settings, folder, show, announce, coding=coding, device=device, keeps_all=True)
         records = []
         with learner:
             while (learned := learner.learn(len(records))) is not None:
@@ -91,6 +93,8 @@ def open_learner(
     request: "UpscaleRequest", settings: "AdaptSettings", folder: Path, on_step: "OnStep", announce: "Announce"
 ) -> "Learner":
     """Open the learner of a run, which learns on the device of the run, or where PyTorch can if it cannot use that."""
+    from ..engine.media.stream_coding import measure_coding
+
     with training_extra():
         from ..export.scene_learner import SceneLearner
         from ..training.run import find_device
@@ -100,7 +104,8 @@ def open_learner(
         find_device(device)
     except BackendError:
         device = "auto"
-    return SceneLearner(request, settings, folder, on_step, announce, device=device)
+    coding = measure_coding(request.input)
+    return SceneLearner(request, settings, folder, on_step, announce, coding=coding, device=device)
 
 
 def learn_beside(

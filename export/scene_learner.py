@@ -9,7 +9,7 @@ import torch
 
 from ..engine.contract.bundle import find_bundle, find_bundles
 from ..engine.contract.closing import Closing
-from ..engine.media.stream_coding import measure_coding
+from ..engine.contract.coding import StreamCoding
 from ..engine.pipeline.adaptation import AdaptSettings, Announce, Learned, OnStep, remove_bundles
 from ..engine.pipeline.request import UpscaleRequest
 from ..engine.pipeline.run import read_scenes
@@ -24,7 +24,8 @@ class SceneLearner(Closing):
 
     A video is read once if its scenes are asked for in order. The adapted bundles are written to `folder`, per scene to
     its sub-folders 1, 2 and on; with `keeps_all` all of them stay, and those that are not kept have their original
-    weights. PyTorch learns by `request.backend.threads`. Raises RequestError, BackendError, BundleError.
+    weights. `coding` is what is known of the video's stream. PyTorch learns by `request.backend.threads`. Raises
+    RequestError, BackendError, BundleError.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SceneLearner(Closing):
         on_step: OnStep | None = None,
         announce: Announce | None = None,
         *,
+        coding: StreamCoding | None = None,
         device: str = "auto",
         keeps_all: bool = False,
     ) -> None:
@@ -44,7 +46,7 @@ class SceneLearner(Closing):
         self._on_step, self._announce = on_step, announce
         self._bundles = find_bundles(request.model)
         self._adapter = BundleAdapter(self._bundles, _options(settings, device, request.backend.threads))
-        self._coding = measure_coding(request.input)
+        self._coding = coding
         self._scenes: Iterator[np.ndarray] = iter(())
         self._read = -1  # the number of the last scene that was read; -1 before the first
 

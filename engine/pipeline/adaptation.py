@@ -24,7 +24,7 @@ DEFAULT_SECONDS = 20.0  # after which learning ends without a choice of steps or
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """How the bundles of a request are adapted to its video; None means the default of the network.
+    """Settings of the adaptation of a request's bundles to its video; None means the default of the network.
 
     Raises RequestError for an unknown value of `per`.
     """
@@ -96,7 +96,7 @@ class OpenLearner(Protocol):
 
 @dataclass(frozen=True)
 class Adapting:
-    """How the bundles of a run that can be resumed are adapted.
+    """The adaptation that a run asks for.
 
     settings: of the learner.
     open_learner: opens the learner of a request whose files are on this machine, which writes below a folder.

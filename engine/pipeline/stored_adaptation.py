@@ -22,7 +22,7 @@ _UNPACKED = 2  # units whose bundles are on this machine besides the archives
 
 
 class _Kept(NamedTuple):
-    """What the store has of a unit."""
+    """The entry of a unit in the store."""
 
     version: str | None  # None: the original weights stay in use
     record: dict[str, Any]

@@ -104,7 +104,7 @@ def check_adaptation(options: JobOptions, most_seconds: float | None) -> None:
     if not options.adapt:
         for name in sorted(_ADAPT):
             if getattr(options, name) != JobOptions.model_fields[name].default:
-                raise RequestError(f"{name} has no effect without adapt: add adapt=true, or leave it out.")
+                raise RequestError(f"The option {name} has no effect without adapt: add adapt=true, or leave it out.")
     elif most_seconds is None:
         raise RequestError("This server adapts no networks to videos: leave out adapt.")
     elif options.adapt_seconds is not None and options.adapt_seconds > most_seconds:

@@ -141,7 +141,7 @@ def test_the_cpus_are_shared_where_both_compute_on_them() -> None:
 def test_a_resumed_run_does_not_learn_again(
     toy: Path, scenes: Path, tmp_path: Path, expected: tuple[Path, Report]
 ) -> None:
-    """It stops in the second scene. A damaged archive is learned again."""
+    """Stop in the second scene, and damage its archive, which is learned again."""
     wanted, calls = request(scenes, toy, tmp_path / "out.mp4"), list[int]()
 
     def run(on_progress: Callable[[Any], None] | None = None, settings: AdaptSettings = SCENES) -> Report:

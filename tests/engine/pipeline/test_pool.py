@@ -49,7 +49,7 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
 
 
 def test_an_idle_upscaler_takes_the_weights_of_an_adapted_bundle(tmp_path: Path) -> None:
-    """It is opened again only while others use it, and for bundles that differ in more than their weights."""
+    """Open it again only while others use it, and for bundles that differ in more than their weights."""
     toy = Bundle.load(write_toy(tmp_path / "toy", integer=True))
     one, two = (with_eighth(toy, value, tmp_path / f"{value}") for value in (0.5, 0.75))
     training = {"adapted": {"parent": toy.fingerprint}}
