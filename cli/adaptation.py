@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,7 +68,7 @@ def adapt(
             from ..export.scene_learner import SceneLearner
         coding = measure_coding(clip)
         learner = SceneLearner(request, settings, folder, show, announce, coding=coding, device=device, keeps_all=True)
-        records = []
+        records: list[dict[str, Any]] = []
         with learner:
             while (learned := learner.learn(len(records))) is not None:
                 records.append(learned.record)

@@ -249,10 +249,9 @@ class SegmentedVideo(Closing):
             adaptation = StoredAdaptation(self.store, self._adapting, request, scenes, self._cancel)
             self.adaptation = opened.enter_context(adaptation)
 
-    @property
-    def scenes(self) -> list[int]:
-        """The number of the scene of each segment."""
-        return [bisect_right(self.survey.cuts, segment.outputs.start) for segment in self.segments]
+    def scene_of(self, number: int) -> int:
+        """Return the number of the scene that a segment is part of."""
+        return bisect_right(self.survey.cuts, self.segments[number].outputs.start)
 
     def _weights_of(self, number: int) -> str | None:
         """Return the version of the adapted weights of a segment; None if it has the original ones."""
@@ -266,7 +265,7 @@ class SegmentedVideo(Closing):
 
     def _unit_of(self, number: int) -> int:
         assert self.adaptation is not None
-        return self.adaptation.unit_of(self.scenes[number])
+        return self.adaptation.unit_of(self.scene_of(number))
 
     def _open_run(self) -> SegmentedRun:
         if self._run is None:

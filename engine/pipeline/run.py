@@ -129,12 +129,18 @@ def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Ite
         most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
         for frame in AlphaReader(reader, keep=True):
             if detector.is_cut(frame.rgb) and scene:
-                yield np.stack(scene)
-                scene = []
+                yield _taken(scene)
             if len(scene) < most:
                 scene.append(frame.rgb)
     if scene:
-        yield np.stack(scene)
+        yield _taken(scene)
+
+
+def _taken(frames: list[np.ndarray]) -> np.ndarray:
+    """Return frames as one array, and remove them from their list, so that they are in memory once."""
+    stacked = np.stack(frames)
+    frames.clear()
+    return stacked
 
 
 class FrameWriter(Protocol):

@@ -131,7 +131,7 @@ class TaskRunner(Closing):
                 found = video.outline(), video.store.recorded()
                 if video.adaptation is None:
                     return Surveyed(*found)
-                units = tuple(video.adaptation.unit_of(scene) for scene in video.scenes)
+                units = tuple(video.adaptation.unit_of(video.scene_of(n)) for n in range(len(video.segments)))
                 return Surveyed(*found, units, video.adaptation.learned())
             case "adapt":
                 assert opened.video.adaptation is not None
