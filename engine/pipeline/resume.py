@@ -144,6 +144,12 @@ class SegmentedVideo(Closing):
         """Sentences of the report that are known before any work."""
         return (*untrained_warnings(self._bundles), *self._reader.warnings, *self._encoding.notes)
 
+    def learn(self, unit: int) -> None:
+        """Learn a unit of the adaptation that was asked for (`AdaptSettings.unit_of`), unless it is in the store."""
+        assert self.adaptation is not None
+        with self._files.named_errors():
+            self.adaptation.learn(unit)
+
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
         with self._files.named_errors():

@@ -134,8 +134,7 @@ class TaskRunner(Closing):
                 units = tuple(video.adaptation.unit_of(video.scene_of(n)) for n in range(len(video.segments)))
                 return Surveyed(*found, units, video.adaptation.learned())
             case "adapt":
-                assert opened.video.adaptation is not None
-                opened.video.adaptation.learn(task.number)
+                opened.video.learn(task.number)
                 return task.number
             case "segment":
                 opened.compute(task.number, send)

@@ -198,7 +198,7 @@ class Upscaler(Closing):
             else:
                 replaced, in_use = dict(weights), None
             former = {**self._own(replaced.keys()), **self._replaced} if len(self.queues) > 1 else {}
-            for number, queue in enumerate(self.queues):
+            for number, queue in enumerate(self.queues if replaced else ()):
                 try:
                     queue.refit(replaced)
                 except BaseException:
