@@ -96,30 +96,33 @@ def make_request(options: JobOptions, source: str | Path, output: str | Path) ->
     return UpscaleRequest(input=source, output=output, overwrite=True, **given)
 
 
-def check_adaptation(options: JobOptions, most_seconds: float | None) -> None:
-    """Raise RequestError for an adaptation that a server does not allow, or options of one that was not asked for.
+def limited_adaptation(options: JobOptions, most_seconds: float | None) -> JobOptions:
+    """Return options whose adaptation, if they ask for one, ends within a server's limit.
 
-    A scene may be learned for at most `most_seconds`; without them the server adapts none.
+    A scene may be learned for at most `most_seconds`; without them the server adapts none. Raises RequestError for what
+    it does not allow, and for options of an adaptation that was not asked for.
     """
     if not options.adapt:
         for name in sorted(_ADAPT):
             if getattr(options, name) != JobOptions.model_fields[name].default:
                 raise RequestError(f"The option {name} has no effect without adapt: add adapt=true, or leave it out.")
-    elif most_seconds is None:
+        return options
+    if most_seconds is None:
         raise RequestError("This server adapts no networks to videos: leave out adapt.")
-    elif options.adapt_seconds is not None and options.adapt_seconds > most_seconds:
+    if options.adapt_seconds is not None and options.adapt_seconds > most_seconds:
         raise RequestError(f"This server learns a scene for at most {most_seconds:g} s: lower adapt_seconds.")
+    if options.adapt_seconds is None and (options.adapt_steps is not None or most_seconds < DEFAULT_SECONDS):
+        return options.model_copy(update={"adapt_seconds": most_seconds})
+    return options
 
 
-def adapt_settings(options: JobOptions, most_seconds: float | None) -> AdaptSettings | None:
-    """Return how a job's network is adapted, within a server's limit; None: it is used as it is."""
+def adapt_settings(options: JobOptions) -> AdaptSettings | None:
+    """Return the settings of a job's adaptation; None: the network is used as it is."""
     if not options.adapt:
         return None
-    most = DEFAULT_SECONDS if most_seconds is None else most_seconds
-    seconds = options.adapt_seconds
-    if seconds is not None or options.adapt_steps is not None or most < DEFAULT_SECONDS:
-        seconds = min(most, seconds or most)
-    return AdaptSettings(per=options.adapt_per, steps=options.adapt_steps, seconds=seconds, seed=options.adapt_seed)
+    return AdaptSettings(
+        per=options.adapt_per, steps=options.adapt_steps, seconds=options.adapt_seconds, seed=options.adapt_seed
+    )
 
 
 def without_paths(sentence: str, words: Mapping[str, str]) -> str:

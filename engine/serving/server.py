@@ -21,7 +21,7 @@ from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, adapt_settings, check_adaptation, make_request, read_options, without_paths
+from .requests import JobOptions, adapt_settings, limited_adaptation, make_request, read_options, without_paths
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -91,7 +91,7 @@ class Server:
         counts = self.jobs.counts()
         if counts["queued"] + counts["running"] >= self.settings.most_queued:
             raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
-        upload, options = await _read_request(request)
+        upload, options = await _read_request(request, self.settings.adapt_s)
         if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
             raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
@@ -160,7 +160,6 @@ class Server:
     def _check(self, options: JobOptions, identifier: str) -> None:
         try:
             request = self._make_request(options, identifier)
-            check_adaptation(options, self.settings.adapt_s)
             self.checker.check(request)
         except MediaError as error:
             raise Problem(400, "unreadable", self._without_paths(str(error), identifier)) from error
@@ -180,8 +179,8 @@ class Server:
         return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
 
     def _adapt_of(self, job: Job) -> AdaptSettings | None:
-        """Return how the network of a job is adapted."""
-        return adapt_settings(JobOptions.model_validate(job.options), self.settings.adapt_s)
+        """Return the settings of a job's adaptation; None: the network is used as it is."""
+        return adapt_settings(JobOptions.model_validate(job.options))
 
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)
@@ -193,7 +192,7 @@ class Server:
         return without_paths(sentence, {str(folder / "input"): "the video", str(folder): ""})
 
 
-async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
+async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[str | None, JobOptions]:
     """Return the upload and the options of a new job: in a JSON body, or in the query if the body is the video."""
     values: Any = {name: value for name, value in request.query_params.items()}
     upload = None
@@ -209,6 +208,6 @@ async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
         except (ValueError, TypeError, KeyError) as error:
             raise Problem(422, "bad-request", "The body is no JSON object with an upload: send one.") from error
     try:
-        return upload, read_options(values)
+        return upload, limited_adaptation(read_options(values), most_adapt_s)
     except RequestError as error:
         raise Problem(422, "bad-request", str(error)) from error
