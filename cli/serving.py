@@ -47,7 +47,7 @@ def serve(
         float | None,
         typer.Option(
             help="Allow clients to adapt the network to each scene, and learn one for at most so many seconds"
-            " (needs stvsr[training]).",
+            " (needs PyTorch).",
             show_default="not allowed",
         ),
     ] = None,
