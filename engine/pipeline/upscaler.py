@@ -1,7 +1,17 @@
 """The upscaler: a bundle's open graphs, run on the windows of a stream of frames."""
 
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -112,12 +122,12 @@ class Upscaler(Closing):
         self,
         inputs: Iterable[InputFrame | None],  # None: the scene has ended
         size: tuple[int, int],  # (H, W)
-    ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
+    ) -> Generator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
         """Yield a frame of `size` for every input frame and each of its times, in order.
 
         Raises RequestError for a size or a time that the bundle does not support.
         """
-        return cast(Iterator[np.ndarray], self.pictures(inputs, size, None))
+        return cast(Generator[np.ndarray], self.pictures(inputs, size, None))
 
     def stream(
         self,
@@ -143,7 +153,7 @@ class Upscaler(Closing):
 
     def pictures(
         self, inputs: Iterable[InputFrame | None], size: tuple[int, int], picture_format: PictureFormat | None
-    ) -> Iterator[Picture]:
+    ) -> Generator[Picture]:
         """Yield the frames of `frames` as planes of `picture_format` if the device can convert to it, else as RGB."""
         windows = _numbered(split_windows(self.bundle.manifest.window, self._checked(inputs, size)))
         with self._lock:

@@ -42,6 +42,11 @@ def hole(tmp_path: Path) -> Path:
     return write_frames_rgba(tmp_path / "hole.mkv", moving_hole(7, range(1, 3)), "ffv1", "bgra")
 
 
+def as_array(alpha: np.ndarray | None) -> np.ndarray:
+    assert alpha is not None
+    return alpha
+
+
 def alphas(path: Path) -> np.ndarray:  # (n, h, w)
     with open_reader(path) as reader:
         return np.stack([frame.alpha for frame in reader if frame.alpha is not None])
@@ -78,8 +83,8 @@ def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, factor: Any
         with SceneAdaptation(wanted, adapting) as adaptation:
             report = upscale(wanted, adaptation=adaptation)
         assert report.cuts_s == (pytest.approx(5 / float(RATE)),)
-        with open_reader(wanted.output) as reader:
-            results.append(np.stack([np.concatenate([frame.rgb, frame.alpha[None]]) for frame in reader]))
+        with open_reader(tmp_path / f"{name}.mkv") as reader:
+            results.append(np.stack([np.stack([*frame.rgb, as_array(frame.alpha)]) for frame in reader]))
     plain, first, both = results
     cut = 10 if factor == 2 else 2
     for scene, (before, after) in ((slice(0, cut), (plain, first)), (slice(cut, None), (first, both))):
