@@ -1,17 +1,7 @@
 """The upscaler: a bundle's open graphs, run on the windows of a stream of frames."""
 
 import threading
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-    Set,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -207,7 +197,7 @@ class Upscaler(Closing):
                 replaced, in_use = self._weights_of(weights), weights.fingerprint
             else:
                 replaced, in_use = dict(weights), None
-            former = {**self._own(replaced.keys()), **self._replaced} if len(self.queues) > 1 else {}
+            former = {**self._own(set(replaced)), **self._replaced} if len(self.queues) > 1 else {}
             for number, queue in enumerate(self.queues if replaced else ()):
                 try:
                     queue.refit(replaced)
@@ -232,9 +222,9 @@ class Upscaler(Closing):
                 f"{bundle.folder} differs from {self.bundle.folder} in more than its weights: open it in an upscaler of"
                 " its own."
             )
-        return {**self._own(self._replaced.keys() - weights.keys()), **weights}
+        return {**self._own(set(self._replaced) - set(weights)), **weights}
 
-    def _own(self, names: Set[str]) -> dict[str, np.ndarray]:
+    def _own(self, names: set[str]) -> dict[str, np.ndarray]:
         """Return weights of the upscaler's own bundle by their names."""
         own: dict[str, np.ndarray] = {}
         if names:

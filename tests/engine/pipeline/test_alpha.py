@@ -65,8 +65,8 @@ def test_alpha_is_computed_by_the_network(hole: Path, toy: Path, tmp_path: Path)
     assert result[5].min() < 1
 
 
-@pytest.mark.parametrize("factor", [2, Fraction(1, 3)])
-def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, factor: Any) -> None:
+@pytest.mark.parametrize(("rate", "cut"), [({"time_factor": 2}, 10), ({"fps": RATE / 3}, 2)], ids=["twice", "a third"])
+def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, rate: dict[str, Any], cut: int) -> None:
     """Give the colors and the alpha of each scene its weights; at a low rate a scene's last frames have no output."""
     frames = moving_hole(10)
     for rgba in frames[5:]:
@@ -77,7 +77,7 @@ def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, factor: Any
     results = []
     for name, bundles in (("plain", [(), ()]), ("first", [learned[0], ()]), ("both", learned)):
         wanted = UpscaleRequest(
-            input=clip, output=tmp_path / f"{name}.mkv", model=toy.folder, backend=CPU, scale=2, time_factor=factor
+            input=clip, output=tmp_path / f"{name}.mkv", model=toy.folder, backend=CPU, scale=2, **rate
         )
         adapting = Adapting(AdaptSettings("scene"), lambda *_, known=bundles: KnownLearner(known))
         with SceneAdaptation(wanted, adapting) as adaptation:
@@ -86,7 +86,6 @@ def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, factor: Any
         with open_reader(tmp_path / f"{name}.mkv") as reader:
             results.append(np.stack([np.stack([*frame.rgb, as_array(frame.alpha)]) for frame in reader]))
     plain, first, both = results
-    cut = 10 if factor == 2 else 2
     for scene, (before, after) in ((slice(0, cut), (plain, first)), (slice(cut, None), (first, both))):
         assert (before[scene] != after[scene]).any(axis=(0, 2, 3)).all(), "every color, and the alpha"
     assert np.array_equal(plain[cut:], first[cut:])
