@@ -12,7 +12,7 @@ from ..engine.contract.closing import Closing
 from ..engine.contract.coding import StreamCoding
 from ..engine.pipeline.adaptation import AdaptSettings, Announce, Learned, OnStep, remove_bundles
 from ..engine.pipeline.request import UpscaleRequest
-from ..engine.pipeline.run import read_scenes
+from ..engine.pipeline.scene_frames import read_scenes
 from ..training.adapt.protocol import Budget, Clock
 from .adapter import BundleAdapter, Options, write_unadapted
 

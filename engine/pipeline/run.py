@@ -22,7 +22,7 @@ from ..media.image_writer import ImageWriter
 from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
-from .adaptation import SceneAdaptation, refuse_pipe
+from .adaptation import SceneAdaptation
 from .alpha import pictures_with_alpha
 from .chain import SceneChains
 from .notes import alpha_warnings, untrained_warnings, warn_before
@@ -36,8 +36,6 @@ from .timeline import Slot, slots_over, with_durations
 from .workers import Channel, WorkerGroup
 
 INPUT_FRAMES = 2  # decoded frames in the queue
-SCENE_FRAMES = 48  # frames of a scene that adaptation reads
-SCENE_BYTES = 1 << 29  # memory for these frames
 OUTPUT_BYTES = 64 << 20  # memory for computed frames in the queue, at least one: a frame of 8K takes 190 MiB
 
 
@@ -114,33 +112,6 @@ def open_writer(request: UpscaleRequest, plan: Plan, info: VideoInfo) -> VideoWr
         pipe_format=request.format,
         **options,
     )
-
-
-def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
-    """Yield the scenes of a request's video, as `upscale` cuts them, each (N, 3, h, w) in [0, 1].
-
-    Of a long scene only the first frames are returned, at most `most_frames` and `SCENE_BYTES`.
-    """
-    request.check()
-    refuse_pipe(request)
-    detector = CutDetector(request.scene_threshold)
-    scene: list[np.ndarray] = []
-    with open_input(request) as reader:
-        most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
-        for frame in AlphaReader(reader, keep=True):
-            if detector.is_cut(frame.rgb) and scene:
-                yield _taken(scene)
-            if len(scene) < most:
-                scene.append(frame.rgb)
-    if scene:
-        yield _taken(scene)
-
-
-def _taken(frames: list[np.ndarray]) -> np.ndarray:
-    """Return frames as one array, and remove them from their list, so that they are in memory once."""
-    stacked = np.stack(frames)
-    frames.clear()
-    return stacked
 
 
 class FrameWriter(Protocol):

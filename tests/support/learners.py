@@ -12,7 +12,7 @@ from stvsr.engine.contract.bundle import find_bundle
 from stvsr.engine.contract.closing import Closing
 from stvsr.engine.contract.weights import replace_weights
 from stvsr.engine.pipeline.adaptation import AdaptSettings, Announce, Learned, OnStep, remove_bundles
-from stvsr.engine.pipeline.run import read_scenes
+from stvsr.engine.pipeline.scene_frames import read_scenes
 
 LOG = "STVSR_TEST_LEARNED"  # in the environment: a file that gets a line for each unit that is learned
 

@@ -25,7 +25,7 @@ from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.media.frame import Frame
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.pipeline.adaptation import Adapting, AdaptSettings, SceneAdaptation
-from stvsr.engine.pipeline.run import read_scenes
+from stvsr.engine.pipeline.scene_frames import read_scenes
 
 from tests.support.learners import KnownLearner
 from tests.support.media import make_video, pan, picture
