@@ -48,7 +48,7 @@ SEGMENT_S = 2  # seconds of input in a segment, approximately
 FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
 _FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
-_WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
+_WITHOUT_EFFECT = frozenset({"threads", "waiting", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on frames
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
 
 
