@@ -264,14 +264,23 @@ class EngineGraphs(Graphs):
         if not self._backend.refit:
             raise BackendError("These engines were compiled without refit: open the bundle with Backend(refit=True).")
         edit_graphs(self.bundle, weights)  # raises BundleError for weights that do not fit
-        for graph in self.bundle.manifest.graphs:
-            names = read_weights(self.bundle.path(graph.role).read_bytes())
-            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in names})
-            session = self._sessions.get(_Key(graph.role))
-            if isinstance(session, TensorRtSession):
-                session.refit(self._weights[graph.role])
-            elif session is not None:
-                self._close_session(_Key(graph.role))
+        former = self._weights
+        self._weights = {}
+        try:
+            for graph in self.bundle.manifest.graphs:
+                names = read_weights(self.bundle.path(graph.role).read_bytes())
+                replaced = {name: weight for name, weight in weights.items() if name in names}
+                self._weights[graph.role] = {**former.get(graph.role, {}), **replaced}
+                session = self._sessions.get(_Key(graph.role)) if replaced else None
+                if isinstance(session, TensorRtSession):
+                    session.refit(self._weights[graph.role])
+                elif session is not None:
+                    self._close_session(_Key(graph.role))
+        except BaseException:
+            self._weights = former
+            for key in list(self._sessions):  # they open again with the former weights
+                self._close_session(key)
+            raise
 
 
 class RemoteGraphs(Graphs):

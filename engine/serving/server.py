@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from ..backends.options import Backend
 from ..contract.bundle import MANIFEST, named_bundles
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
 from .checks import VideoChecker, VideoLimits
@@ -21,7 +22,7 @@ from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, make_request, read_options, without_paths
+from .requests import JobOptions, adapt_settings, limited_adaptation, make_request, read_options, without_paths
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -32,6 +33,7 @@ _EVENT_S = 0.25  # between looks at a job whose events are read
 _SILENCE_S = 15.0  # at most, so that neither clients nor proxies take a job that waits for a lost connection
 _MOST_JSON_BYTES = 1 << 16  # of options
 _PROGRESS = ("state", "frames_done", "frames_total", "segments_done", "segments_total")  # in an event
+_SCENES = ("scenes_done", "scenes_total")  # of a job that adapts
 
 
 class Server:
@@ -50,6 +52,7 @@ class Server:
             self.jobs,
             executor,
             self._request_of,
+            adapt_of=self._adapt_of,
             task_s=settings.task_s,
             on_start=self.metrics.start,
             on_segment=self.metrics.segment,
@@ -109,7 +112,7 @@ class Server:
         counts = self.jobs.counts()
         if counts["queued"] + counts["running"] >= self.settings.most_queued:
             raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
-        upload, options = await _read_request(request)
+        upload, options = await _read_request(request, self.settings.adapt_s)
         if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
             raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
@@ -143,7 +146,7 @@ class Server:
         sent = time.monotonic()
         while not self.draining and (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
             if (number := event_id(job)) != last:
-                facts = {name: getattr(job, name) for name in _PROGRESS}
+                facts = _progress(job)
                 event = job.state if job.ended else "progress"
                 data = {**facts, "error": job.error} if job.ended else facts
                 yield f"id: {number}\nevent: {event}\ndata: {json.dumps(data)}\n\n"
@@ -195,6 +198,10 @@ class Server:
         source, output = self.jobs.input_of(job.id), self.jobs.output_of(job.id, job.options["container"])
         return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
 
+    def _adapt_of(self, job: Job) -> AdaptSettings | None:
+        """Return the settings of a job's adaptation; None: the network is used as it is."""
+        return adapt_settings(JobOptions.model_validate(job.options))
+
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)
         return make_request(options, self.jobs.input_of(identifier), output)
@@ -207,10 +214,16 @@ class Server:
 
 def event_id(job: Job) -> str:
     """Return the id of the event that states the progress of a job as it is."""
-    return "-".join(str(getattr(job, name)) for name in _PROGRESS)
+    return "-".join(map(str, _progress(job).values()))
 
 
-async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
+def _progress(job: Job) -> dict[str, Any]:
+    """Return the members of an event that states the progress of a job."""
+    scenes = _SCENES if job.options.get("adapt") else ()
+    return {name: getattr(job, name) for name in (*_PROGRESS, *scenes)}
+
+
+async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[str | None, JobOptions]:
     """Return the upload and the options of a new job: in a JSON body, or in the query if the body is the video."""
     values: Any = {name: value for name, value in request.query_params.items()}
     upload = None
@@ -226,6 +239,6 @@ async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
         except (ValueError, TypeError, KeyError) as error:
             raise Problem(422, "bad-request", "The body is no JSON object with an upload: send one.") from error
     try:
-        return upload, read_options(values)
+        return upload, limited_adaptation(read_options(values), most_adapt_s)
     except RequestError as error:
         raise Problem(422, "bad-request", str(error)) from error
