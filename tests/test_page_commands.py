@@ -1,5 +1,6 @@
 """Every `stvsr` command of the pages runs, in the order of its page, on small inputs of the names that it has there."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,13 +35,19 @@ SKIPPED = {
 }
 # Options that shorten a command that has such words, at its end.
 SHORTER = {
-    "train": "--steps 2 --stage-two-at 1 --batch 1 --patch 16 --motion-patch 0 --workers 0 --no-progress",
-    "train adavsr": "--steps 2 --batch 1 --patch 16 --workers 0 --no-progress --meta steps=1 --meta inner_steps=1",
+    "train": "--steps 2 --batch 1 --patch 32 --workers 0 --no-progress",
+    "train fourier-s": "--steps 2 --stage-two-at 1 --batch 1 --patch 32 --motion-patch 0 --workers 0 --no-progress",
+    "train adavsr": "--steps 2 --batch 1 --patch 32 --workers 0 --no-progress --meta steps=1 --meta inner_steps=1",
     "benchmark": "--budget 12 --no-progress",
     "adapt": "--adapt-steps 1",
     "--adapt": "--adapt-steps 1",
 }
 _VIDEOS, _WEIGHTS = (".mp4", ".mkv"), (".pth", ".pt", ".pkl", ".safetensors", ".onnx")
+
+
+def is_long(page: Path) -> bool:
+    """Return whether commands of a page train, or export large networks, which takes minutes each."""
+    return any(arguments[0] in ("train", "export", "adapt") for arguments in COMMANDS[page])
 
 
 def reason_to_skip(arguments: Sequence[str]) -> str | None:
@@ -77,7 +84,7 @@ def write_inputs(arguments: Sequence[str], folder: Path) -> None:
         elif name.startswith("clips"):
             path.mkdir(parents=True, exist_ok=True)
             for letter in "ab":
-                make_video(path / f"{letter}.mp4", pan(14, (176, 192)) if "train" in arguments else pan(4, (48, 64)))
+                make_video(path / f"{letter}.mp4", pan(14, (176, 192)) if name == "clips/train" else pan(4, (64, 96)))
         elif path.suffix in _WEIGHTS and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_weights(arguments, path)
@@ -115,10 +122,22 @@ def run_server(arguments: Sequence[str], folder: Path) -> None:
         assert any("http://127.0.0.1:" in line for line in lines), lines
 
 
+@pytest.fixture(scope="module")
+def exports() -> dict[str, Path]:
+    """Bundles by the line that has exported them: several pages export the same one, which takes minutes."""
+    return {}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", COMMANDS, ids=str)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.long if is_long(page) else (), id=str(page)) for page in COMMANDS]
+)
 def test_commands_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    tmp_path: Path,
+    exports: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inside = run_inside(monkeypatch, capsys)
@@ -127,6 +146,9 @@ def test_commands_run(
         line = " ".join(arguments)
         if (reason := reason_to_skip(arguments)) is not None:
             skipped[line] = reason
+            continue
+        if line in exports:
+            shutil.copytree(exports[line], tmp_path / arguments[-1], dirs_exist_ok=True)
             continue
         write_inputs(arguments, tmp_path)
         if arguments[0] == "serve":
@@ -141,6 +163,8 @@ def test_commands_run(
             again = [] if "--resume" in arguments or "--overwrite" in arguments else again
             inside_done = inside(*shortened(arguments), *again)
             assert inside_done.returncode == 0, f"{line}\n{inside_done.stderr}"
+        if arguments[0] == "export" and "--weights" not in arguments:
+            exports[line] = tmp_path / arguments[-1]
     if len(skipped) == len(COMMANDS[page]):
         pytest.skip("; ".join(f"{line}: {reason}" for line, reason in skipped.items()))
 
