@@ -19,7 +19,7 @@ from stvsr.training.networks.registry import configured, find_network
 from stvsr.training.networks.rife import RIFE, RIFEConfig
 
 from tests.support.commands import run_inside
-from tests.support.image_networks import build, need_spandrel, save_weights
+from tests.support.image_networks import build, save_weights
 from tests.support.media import make_folder, make_video, pan
 from tests.support.onnx_models import make_model
 from tests.support.pages import PAGES, ROOT, stvsr_commands
@@ -54,6 +54,11 @@ def reason_to_skip(arguments: Sequence[str]) -> str | None:
     line = " ".join(arguments)
     if (reason := next((reason for words, reason in SKIPPED.items() if words in line), None)) is not None:
         return reason
+    if arguments[0] == "import" and arguments[1].endswith((".pth", ".safetensors")):
+        try:
+            import spandrel  # noqa: F401
+        except (ImportError, RuntimeError) as absent:
+            return f"needs spandrel ({absent})"
     if arguments[0] == "compile":
         try:
             load_library("tensorrt-rtx")
@@ -99,7 +104,6 @@ def write_weights(arguments: Sequence[str], path: Path) -> None:
     elif path.suffix == ".pkl":
         torch.save(RIFE(RIFEConfig("4.0")).state_dict(), path)
     elif arguments[0] == "import":
-        need_spandrel()
         save_weights(build("ESRGAN"), path)
     else:
         name = path.parent.name if "--start" in arguments else arguments[1]  # runs/NETWORK/weights.pt
@@ -142,10 +146,15 @@ def test_commands_run(
     monkeypatch.chdir(tmp_path)
     inside = run_inside(monkeypatch, capsys)
     skipped: dict[str, str] = {}
+    missing: dict[str, str] = {}  # outputs of commands that were skipped
     for arguments in COMMANDS[page]:
         line = " ".join(arguments)
-        if (reason := reason_to_skip(arguments)) is not None:
+        parts = {part for argument in arguments for part in argument.split("+")}
+        of_input = next((reason for output, reason in missing.items() if output in parts), None)
+        if (reason := reason_to_skip(arguments) or of_input) is not None:
             skipped[line] = reason
+            if "-o" in arguments:
+                missing[arguments[arguments.index("-o") + 1]] = reason
             continue
         if line in exports:
             shutil.copytree(exports[line], tmp_path / arguments[-1], dirs_exist_ok=True)
