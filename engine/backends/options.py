@@ -138,6 +138,11 @@ class Backend:
         return "fp32"
 
 
+def with_refit(backend: Backend) -> Backend:
+    """Return a backend whose open graphs take new weights, where it can have them."""
+    return backend if backend.kind == "remote" else replace(backend, refit=True)
+
+
 def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
     """Parse "auto", "cpu", "cuda" or "cuda:N" into its kind and index. Raises BackendError for anything else."""
     match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
