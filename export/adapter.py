@@ -16,6 +16,7 @@ from ..engine.contract.coding import StreamCoding
 from ..engine.contract.errors import RequestError
 from ..engine.contract.manifest import FixedFactors
 from ..engine.contract.weights import replace_weights
+from ..engine.pipeline.adaptation import DEFAULT_SECONDS
 from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
 from ..training.adapt.analysis import AUTO, Decision, decide, read_parts
@@ -40,7 +41,7 @@ from .bundle_network import engine_restorer, load_network, write_adapted
 METHODS = (SelfSupervised.name, Distillation.name, InternalLearning.name, ZeroShot.name)
 PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
-_STEPS, _SECONDS = 15, 20.0  # of an adaptation without a budget; learning from scratch goes by the seconds alone
+_STEPS = 15  # of an adaptation without a budget; learning from scratch goes by the seconds alone
 _RATE = 2e-4  # of Adam, for so few steps; at twice as much the gain without any degradation falls
 
 OnStep = Callable[[Clock, float], None]  # called after every step with the clock and the loss
@@ -58,6 +59,7 @@ class Options:
     coarse: int | None = None  # for zero-shot learning: how many times smaller it sees frames; None: by their motion
     seed: int = 0
     device: str = "cpu"  # of PyTorch: cpu, cuda:N, or auto: the first CUDA device if PyTorch can use it
+    threads: int | None = None  # CPU threads of ONNX Runtime, which makes training targets
 
 
 class BundleAdapter:
@@ -209,7 +211,7 @@ class BundleAdapter:
                 }
                 restoring = bundle if self.method == SelfSupervised.name else options.teacher
                 assert restoring is not None
-                backend = Backend("ort", "cpu" if self._device == "cpu" else "auto")
+                backend = Backend("ort", "cpu" if self._device == "cpu" else "auto", threads=options.threads)
                 settings["restore"] = engine_restorer(stack.enter_context(Upscaler(restoring, backend)))
                 return SelfSupervised(**settings) if self.method == SelfSupervised.name else Distillation(**settings)
             case ZeroShot.name:
@@ -222,7 +224,7 @@ class BundleAdapter:
 
 def default_budget(method: str) -> Budget:
     """Return the budget of a method without a choice: some steps, and the seconds after which they end in any case."""
-    return Budget(None if method == ZeroShot.name else _STEPS, _SECONDS)
+    return Budget(None if method == ZeroShot.name else _STEPS, DEFAULT_SECONDS)
 
 
 def write_unadapted(bundles: Iterable[Bundle], out: Path, verdict: Verdict) -> None:

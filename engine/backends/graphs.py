@@ -146,14 +146,13 @@ class OrtGraphs(Graphs):
         self,
         bundle: Bundle,
         device: Device,
-        threads: int | None,
+        backend: Backend,
         precision: Precision = "fp32",
-        time_limit_s: float | None = None,
         *,
         captures: bool = True,
     ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads, self._time_limit_s, self._captures = threads, time_limit_s, captures
+        self._backend, self._captures = backend, captures
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -196,7 +195,14 @@ class OrtGraphs(Graphs):
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
         return OrtSession(
-            graph, self.device, self._threads, self.precision, fixed, self._time_limit_s, captures=self._captures
+            graph,
+            self.device,
+            self._backend.threads,
+            self.precision,
+            fixed,
+            self._backend.time_limit_s,
+            captures=self._captures,
+            waiting=self._backend.waiting,
         )
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -258,14 +264,23 @@ class EngineGraphs(Graphs):
         if not self._backend.refit:
             raise BackendError("These engines were compiled without refit: open the bundle with Backend(refit=True).")
         edit_graphs(self.bundle, weights)  # raises BundleError for weights that do not fit
-        for graph in self.bundle.manifest.graphs:
-            names = read_weights(self.bundle.path(graph.role).read_bytes())
-            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in names})
-            session = self._sessions.get(_Key(graph.role))
-            if isinstance(session, TensorRtSession):
-                session.refit(self._weights[graph.role])
-            elif session is not None:
-                self._close_session(_Key(graph.role))
+        former = self._weights
+        self._weights = {}
+        try:
+            for graph in self.bundle.manifest.graphs:
+                names = read_weights(self.bundle.path(graph.role).read_bytes())
+                replaced = {name: weight for name, weight in weights.items() if name in names}
+                self._weights[graph.role] = {**former.get(graph.role, {}), **replaced}
+                session = self._sessions.get(_Key(graph.role)) if replaced else None
+                if isinstance(session, TensorRtSession):
+                    session.refit(self._weights[graph.role])
+                elif session is not None:
+                    self._close_session(_Key(graph.role))
+        except BaseException:
+            self._weights = former
+            for key in list(self._sessions):  # they open again with the former weights
+                self._close_session(key)
+            raise
 
 
 class RemoteGraphs(Graphs):
@@ -326,13 +341,13 @@ def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn, captures: bool) -
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
             precision = backend.precision_on_gpu(bundle.manifest)
-            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s, captures=captures)
+            return OrtGraphs(bundle, device, backend, precision, captures=captures)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
                 f" {backend.precision}, or see 'stvsr info --devices'."
             )
-        return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
+        return OrtGraphs(bundle, device, backend)
 
     graphs = open_on(backend.device, open_with)
     if kind == "auto" and not isinstance(graphs.device, CudaDevice) and (gpu := device_name(0)):

@@ -83,12 +83,20 @@ def test_a_bundle_adapts_to_a_clip(clip: Path, spatial: Path, tmp_path: Path) ->
     assert_one_clear_error(again, "exists already", "--overwrite")
 
 
-@pytest.mark.parametrize(("per", "adaptations"), [("video", 1), ("scene", 2)])
+@pytest.mark.parametrize(
+    ("per", "adaptations", "others"),
+    [
+        ("video", 1, ()),
+        ("scene", 2, ()),
+        pytest.param("video", 1, ("--resume",), marks=pytest.mark.slow),
+        pytest.param("scene", 2, ("--resume",), marks=pytest.mark.slow),
+    ],
+)
 def test_upscale_adapts_to_the_video_or_to_each_scene(
-    clip: Path, spatial: Path, tmp_path: Path, per: str, adaptations: int
+    clip: Path, spatial: Path, tmp_path: Path, per: str, adaptations: int, others: tuple[str, ...]
 ) -> None:
     out = tmp_path / "out.mp4"
-    adapt = ("--adapt", "--adapt-per", per, "--adapt-steps", "2")
+    adapt = ("--adapt", "--adapt-per", per, "--adapt-steps", "2", *others)
     done = stvsr("upscale", clip, "-m", spatial, "-o", out, *adapt, "--json", "-e", "preset=ultrafast")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
