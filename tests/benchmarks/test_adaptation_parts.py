@@ -54,8 +54,8 @@ def test_adaptation_that_decides_by_itself_is_measured_on_both_sides(runs: Path)
     difference = compressed["learned"]["psnr_y_db"] - compressed["before"]["psnr_y_db"]
     assert compressed["learned_gain_db"] == pytest.approx(difference, abs=2e-4)
     assert compressed["gain_db"] == (compressed["learned_gain_db"] if compressed["record"]["kept"] else 0)
-    (row,) = [row for row in automatic_rows([plain, compressed]) if row.startswith("| all inputs")]
-    assert row.startswith(f"| all inputs | 2 | 1, {int(compressed['record']['kept'])} |")
+    (row,) = [row for row in automatic_rows([plain, compressed]) if row.startswith("| edvr-s, all inputs")]
+    assert row.startswith(f"| edvr-s, all inputs | 2 | 1, {int(compressed['record']['kept'])} |")
 
 
 @pytest.mark.parametrize("part", ["self-supervised", "distilled"])
@@ -143,7 +143,7 @@ def test_picture_shows_the_largest_error_of_interpolation() -> None:
     videos[1][0] = 255  # at the end of the clip, which is left out
     picture = temporal.crops_side_by_side(videos)
     h, w = temporal._CROP_PX
-    gap = temporal._GAP_PX
+    gap = temporal.GAP_PX
     assert picture.shape == (h, 3 * w + 2 * gap, 3)
     assert (picture[:, :w] == 10).all()
     assert (picture[-10:, w + gap + w - 10 : w + gap + w] == 90).all()

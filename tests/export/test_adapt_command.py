@@ -216,7 +216,11 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
         ),
         ("spatial", {"degradation": "blur+noise"}, "Internal learning undoes a blur only"),
         ("dtsr", {"teacher": True}, "--teacher has no effect on the method zero-shot"),
-        ("spatial", {"method": "zero-shot"}, "Zero-shot learning trains dtsr and dtsr-s, not 'adavsr-spatial-s'"),
+        (
+            "spatial",
+            {"method": "zero-shot"},
+            "not serve 'adavsr-spatial-s': use internal, self-supervised or dist",
+        ),
     ],
 )
 def test_options_that_a_method_does_not_use_are_refused(
@@ -232,7 +236,8 @@ def test_options_that_a_method_does_not_use_are_refused(
 @pytest.mark.parametrize("method", ["self-supervised", "distillation"])
 def test_methods_for_one_bundle_refuse_both_modules_of_ada_vsr(spatial: Path, temporal: Path, method: str) -> None:
     bundles = [Bundle.load(temporal), Bundle.load(spatial)]
-    with pytest.raises(RequestError, match=f"The method {method} adapts one bundle, not both of Ada-VSR: use internal"):
+    message = rf"The method {method} does not serve 'adavsr-temporal-s\+adavsr-spatial-s': use internal\."
+    with pytest.raises(RequestError, match=message):
         BundleAdapter(bundles, Options(Budget(steps=1), method=method, teacher=bundles[1]))
 
 
