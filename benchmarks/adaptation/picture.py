@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,40 +18,42 @@ from torch import Tensor
 
 from ..media import write_png
 from .automatic import INPUTS, cut_to_even
-from .temporal import GAP_PX, crops_side_by_side
+from .temporal import GAP_PX, crops_side_by_side, error_of
 from .trials import WHOLE, Lines, degraded, middle_crop, to_pictures
 
 PICTURE = "adaptation_blur.png"
+_ENLARGED = 2  # times, so that pixels can be seen
 _SHOWN_PX = 16  # side of the middle of a kernel, in large pixels
 
 
 def picture(lines: Lines, options: argparse.Namespace) -> None:
-    """Draw the first clip that is given, under the first input, to `OUT/adaptation_blur.png`.
+    """Draw the first clip that is given, under the first input, to `OUT/adaptation_blur.png`, where most was gained.
 
-    Raises ValueError if the input is not blurred, no blur is learned, or the adaptation is not kept.
+    Exits with a message if the input is not blurred, no blur is learned, or the adaptation is not kept.
     """
     kernel = INPUTS[options.inputs[0]].degradation.kernel
     if kernel is None:
-        raise ValueError(f"the input {options.inputs[0]} has no blur: name one with --inputs")
+        sys.exit(f"the input {options.inputs[0]} has no blur: name one with --inputs")
     clip = find_clips(options.val)[0]
     true = cut_to_even(middle_crop(clip, options.cache, options.frames, options.auto_size or WHOLE))
     frames = degraded(true, INPUTS[options.inputs[0]].degradation.degrader())
     adapter = BundleAdapter([find_bundle(options.bundle)], Options(seed=options.seed))
     decision = adapter.decide([frames.numpy()])
     if decision is None or decision.degradation is None or decision.degradation.kernel is None:
-        raise ValueError(f"no blur is learned from {clip.name}")
+        sys.exit(f"no blur is learned from {clip.name}")
     with tempfile.TemporaryDirectory() as folder:
         _, verdict = adapter.adapt(frames.numpy(), Path(folder) / "bundle", decision=decision)
     if not verdict.kept or verdict.adapted is None:
-        raise ValueError(f"the adaptation to {clip.name} was not kept: {verdict.reason}")
+        sys.exit(f"the adaptation to {clip.name} was not kept: {verdict.reason}")
     network = copy.deepcopy(adapter.network)
     network.load_state_dict(verdict.adapted.weights)
-    videos = [
+    before, after = (
         to_pictures(restored_frames(net, frames, range(len(frames)), picture_flow))
         for net in (adapter.network, network)
-    ]
-    row = crops_side_by_side([videos[0], videos[-1], true], compared=0)
-    write_png(lines.folder / PICTURE, beside(row, [decision.degradation.kernel, kernel]))
+    )
+    row = crops_side_by_side([before, after, true], error_of(before, true) - error_of(after, true))
+    drawn = beside(row, [decision.degradation.kernel, kernel])
+    write_png(lines.folder / PICTURE, drawn.repeat(_ENLARGED, 0).repeat(_ENLARGED, 1))
 
 
 def beside(row: NDArray[np.uint8], kernels: list[Tensor]) -> NDArray[np.uint8]:

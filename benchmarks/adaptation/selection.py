@@ -24,7 +24,7 @@ from .automatic import INPUTS, restored_scores
 from .trials import Figures, Lines, degraded, middle_crop
 
 PART = "selection"
-RATES: dict[Adapts, float] = {"all": 2e-4, "scales": 1e-2, "last": 2e-3, "low-rank": 2e-3}
+RATES: dict[Adapts, float] = {"all": 5e-4, "scales": 3e-3, "last": 2e-3, "low-rank": 2e-3}
 _STEPS = 10
 
 
