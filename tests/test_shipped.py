@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import onnx
@@ -104,8 +104,13 @@ def test_a_frame_is_kept_at_scale_1(upscaler: Upscaler) -> None:
     assert ours > (99 if upscaler.bundle.manifest.name == "fourier-s" else 33)
 
 
-@pytest.mark.parametrize("name", PAIRS)
-@pytest.mark.parametrize("scale", [pytest.param(1.5, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param(*case, marks=[] if case == ("fourier-s", 2) else pytest.mark.slow)
+        for case in product(PAIRS, (1.5, 2))
+    ],
+)
 def test_tiles_leave_no_seam(name: str, scale: float, pair: tuple[np.ndarray, np.ndarray]) -> None:
     size = (round(136 * scale), round(240 * scale))
     with Upscaler(name, CPU, tile=0) as whole:

@@ -37,7 +37,9 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", ["edvr-s", "adavsr-temporal-s", "dtsr-s"])
+@pytest.mark.parametrize(
+    "name", ["edvr-s", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adavsr-temporal-s", "dtsr-s"))]
+)
 def test_engines_give_the_frames_of_onnx_runtime(gpu: FakeGpu, name: str, precision: Any) -> None:
     bundle = exported(name)[1]
     frames = np.random.default_rng(1).random((4, 3, 20, 36), np.float32)
