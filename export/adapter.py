@@ -38,7 +38,7 @@ from .bundle_network import engine_restorer, load_network, write_adapted
 
 PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
-_STEPS, _SECONDS = 15, 20.0  # of an adaptation without a budget; learning from scratch goes by the seconds alone
+_STEPS, _SECONDS = 10, 20.0  # of an adaptation without a budget; learning from scratch goes by the seconds alone
 _RATE = 5e-4  # of Adam, for so few steps; see the table of benchmarks/adaptation
 _INTERNAL_RATE = 3e-4  # of Adam; after 20 steps Ada-VSR learns the error of the estimated blur
 
