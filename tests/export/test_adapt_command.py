@@ -83,6 +83,27 @@ def test_a_bundle_adapts_to_a_clip(clip: Path, spatial: Path, tmp_path: Path) ->
     assert_one_clear_error(again, "exists already", "--overwrite")
 
 
+@pytest.mark.slow
+def test_the_default_network_adapts_in_space_and_time(tmp_path: Path) -> None:
+    """Its motion stays as it is, and the record has the kernel and the gain of the frames between."""
+    clip, out = make_video(tmp_path / "clip.mp4", pan(12, (64, 96))), tmp_path / "adapted"
+    done = stvsr("adapt", clip, "-o", out, "--degradation", "blur", "--adapt-steps", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["method"], record["adapts"], record["steps"]) == ("self-supervised", "all", 2)
+    assert "between_gain_db" in record
+    kernel = np.array(record["analysis"]["blur"]["kernel"])
+    assert kernel.shape == (24, 24)
+    assert kernel.sum() == pytest.approx(1, abs=0.01)
+    before, after = weights_of(find_bundle("fourier-s")), weights_of(Bundle.load(out))
+    changed = {name.split(".")[0] for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == ({"fuse", "trunk", "last", "field"} if record["kept"] else set())
+    again = stvsr(
+        "upscale", clip, "--adapt", "--adapt-steps", "2", "--degradation", "blur", "-t", "2", "-o", tmp_path / "o.mp4"
+    )
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.parametrize(("per", "adaptations"), [("video", 1), ("scene", 2)])
 def test_upscale_adapts_to_the_video_or_to_each_scene(
     clip: Path, spatial: Path, tmp_path: Path, per: str, adaptations: int

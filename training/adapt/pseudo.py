@@ -42,8 +42,9 @@ def blurring(kernel: Tensor, kernel_factor: int | None = None) -> Degrade:
     """
 
     def degrade(frames: Tensor, factor: int) -> Tensor:
-        is_other = kernel_factor is not None and factor != kernel_factor
-        return shrink(frames, rescaled(kernel, kernel_factor, factor) if is_other else kernel, factor)
+        if kernel_factor is None or factor == kernel_factor:
+            return shrink(frames, kernel, factor)
+        return shrink(frames, rescaled(kernel, kernel_factor, factor), factor)
 
     return degrade
 

@@ -63,7 +63,8 @@ def select(network: Network, adapts: Adapts) -> list[nn.Parameter]:
                 parametrize.register_parametrization(layer, name, update)
                 learned += update.parameters()
             else:
-                learned.append(parameter.requires_grad_())
+                parameter.requires_grad_()
+                learned.append(parameter)
     return learned
 
 
@@ -71,7 +72,7 @@ def merge(network: Network) -> None:
     """Merge what was learned into the network's own weights: names and shapes are those before `select`."""
     for layer in list(network.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):  # type: ignore[union-attr, arg-type]
+            for name in list(layer.parametrizations):  # type: ignore[arg-type]
                 parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
 
 

@@ -1,4 +1,4 @@
-"""Which method serves which network."""
+"""The methods that serve a network, and its default one."""
 
 import pytest
 from stvsr.training.adapt.methods import METHODS, methods_for
