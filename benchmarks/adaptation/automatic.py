@@ -111,13 +111,13 @@ def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: a
         adapter = BundleAdapter([bundle], Options(budget, degradation=options.degradation, seed=options.seed))
         decision = adapter.decide(sampled, measure_coding(path))
         _, verdict = adapter.adapt(scene, Path(folder) / "bundle", decision=decision)
-    scene = torch.from_numpy(scene)
-    before = restored_scores(adapter.network, scene, true)
+    inputs = torch.from_numpy(scene)
+    before = restored_scores(adapter.network, inputs, true)
     learned = before
     if verdict.adapted is not None:
         network = copy.deepcopy(adapter.network)
         network.load_state_dict(verdict.adapted.weights)
-        learned = restored_scores(network, scene, true)
+        learned = restored_scores(network, inputs, true)
     gain = learned["psnr_y_db"] - before["psnr_y_db"]
     between = {}
     if (db := learned.get("between_psnr_y_db")) is not None:

@@ -74,7 +74,14 @@ def selection_rows(lines: Sequence[Figures]) -> list[str]:
     groups: dict[tuple[str, ...], list[Figures]] = {}
     for line in measured.values():
         t = line["trial"]
-        key = (t["network"], t["input"], t["adapts"], f"{t['rate']:g}", str(t["steps"]), str(line["parameters"]))
+        key: tuple[str, ...] = (
+            t["network"],
+            t["input"],
+            t["adapts"],
+            f"{t['rate']:g}",
+            str(t["steps"]),
+            str(line["parameters"]),
+        )
         groups.setdefault(key, []).append(line)
     rows = [
         "| selection: network | input | adapted | rate | steps | parameters | clips | gain, dB | between inputs, dB |",

@@ -148,6 +148,7 @@ def test_network_of_any_scale_learns_at_random_factors() -> None:
         example = pairs.batch(1)
         frames, times = example.inputs
         assert frames.shape == (1, 2, 3, 32, 32)
+        assert example.size is not None
         factor = example.size[0] // 32
         assert example.target.shape == (1, 2, 3, *[factor * min(32, 80 // factor)] * 2)
         own = frames[0, int(times[0, 0])].mean()
