@@ -24,6 +24,7 @@ from .terminal import answers, complain, interruptible, note, out, plain, progre
 
 if TYPE_CHECKING:
     from ..engine.backends.options import Backend
+    from ..engine.pipeline.adaptation import OpenLearner
     from ..engine.pipeline.batch import Outcome
     from ..engine.pipeline.executor import Executor
 
@@ -208,15 +209,15 @@ def _outputs(clips: list[str], folder: str) -> list[str]:
     return outputs
 
 
-def open_executor(worker: WorkerOptions, backend: "Backend") -> "Executor":
-    """Return the workers that the options of a command describe, before they run."""
+def open_executor(worker: WorkerOptions, backend: "Backend", open_learner: "OpenLearner | None" = None) -> "Executor":
+    """Return the workers that the options of a command describe, before they run; `open_learner` lets them adapt."""
     from ..engine.pipeline.executor import LocalExecutor
 
     if worker.executor == "local":
-        return LocalExecutor(backends_of_workers(backend, worker.workers))
+        return LocalExecutor(backends_of_workers(backend, worker.workers), open_learner)
     from ..engine.pipeline.ray_executor import RayExecutor
 
-    return RayExecutor(backend, workers=worker.workers, address=worker.ray_address)
+    return RayExecutor(backend, workers=worker.workers, address=worker.ray_address, open_learner=open_learner)
 
 
 def backends_of_workers(backend: "Backend", workers: int | None) -> list["Backend"]:

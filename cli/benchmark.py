@@ -137,7 +137,7 @@ def benchmark(
     as_json: Annotated[bool, typer.Option("--json", help="Print the run as JSON.")] = False,
 ) -> None:
     """Measure speed, latency and memory of every backend, precision, size and batch that this machine can run."""
-    from ..engine.benchmark.cases import bundle_facts, find_combinations
+    from ..engine.benchmark.cases import Model, find_combinations
     from ..engine.benchmark.results import Figures, read_run
     from ..engine.benchmark.run import Benchmark
     from ..engine.contract.bundle import short_names
@@ -145,7 +145,7 @@ def benchmark(
     for path in outputs or []:
         _check_output(path, overwrite)
     saved = None if against is None else read_run(against)
-    models = short_names(bundles or [DEFAULT_MODEL])
+    models = {name: Model.find(model) for name, model in short_names(bundles or [DEFAULT_MODEL]).items()}
     combinations, unavailable = find_combinations(models, cases.choice(clip, quick))
     seconds = _QUICK_SECONDS if quick else _SECONDS
     budget_s = budget or (_QUICK_BUDGET_S if quick else _BUDGET_S)
@@ -159,7 +159,7 @@ def benchmark(
             code = interrupted(f"Interrupted: {what}.", interrupt_number(interrupt))
     if code and not results:
         raise typer.Exit(code)
-    run = _record(results, {name: bundle_facts(model) for name, model in models.items()}, unavailable, clip, seconds)
+    run = _record(results, {name: model.facts() for name, model in models.items()}, unavailable, clip, seconds)
     _write(run, saved, outputs or [], overwrite)
     if as_json:
         out.print_json(json.dumps(_as_dict(run, saved)))

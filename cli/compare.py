@@ -10,6 +10,8 @@ import typer
 from rich.table import Table
 
 from ..engine.contract.errors import RequestError
+from ..engine.contract.metrics import FIGURES
+from .metrics import MetricsOption, find_metrics
 from .terminal import headline, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..engine.compare.page import ComparisonPage
+    from ..engine.contract.further_metrics import FurtherMetric
     from ..engine.media.frame import FrameReader
 
 
@@ -43,6 +46,7 @@ def compare(
         str | None,
         typer.Option(help="Frames per second, for folders of images.", show_default="none; a folder needs it"),
     ] = None,
+    metrics: MetricsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the mean scores as JSON.")] = False,
@@ -55,13 +59,14 @@ def compare(
     if len(sources) not in (2, 3):
         raise RequestError(f"Name two videos, or two and the truth, and not {len(sources)}.")
     check_page(output, overwrite)
+    further = find_metrics(metrics)
     rate = None if input_fps is None else read_rate(input_fps)
     low = Fraction(0) if start is None else read_seconds(start)
     with ExitStack() as opened:
         opened.enter_context(interruptible("nothing was written"))
         readers = [opened.enter_context(_open(source, rate, low, open_reader)) for source in sources]
         progress = opened.enter_context(progress_bar(no_progress or as_json))
-        page = fill_page(readers, names_of(sources), "Comparison", frame_count, progress)
+        page = fill_page(readers, names_of(sources), "Comparison", frame_count, progress, further)
         size = page.write(output, overwrite=overwrite)
     print_page(page, output, size, as_json)
 
@@ -91,6 +96,7 @@ def fill_page(
     title: str,
     most: int,
     progress: "Progress",
+    metrics: "Sequence[FurtherMetric]" = (),
 ) -> "ComparisonPage":
     """Compare videos in step, and return the page with at most so many frames."""
     from ..engine.compare.in_step import fastest, frames_in_step, largest
@@ -99,7 +105,7 @@ def fill_page(
     driver = fastest(readers).info
     count = min(most, driver.frames or most)
     sides = [Side(name, _detail(reader)) for name, reader in zip(names, readers, strict=True)]
-    page = ComparisonPage(sides, driver.rate, count, title, largest(readers).sample_aspect_ratio)
+    page = ComparisonPage(sides, driver.rate, count, title, largest(readers).sample_aspect_ratio, metrics)
     task = progress.add_task("compare", total=count, note="frames")
     for time, frames in frames_in_step(readers):
         page.add(time, frames)
@@ -122,14 +128,11 @@ def print_page(page: "ComparisonPage", output: Path, size: int, as_json: bool) -
         out.print_json(json.dumps({"output": str(output), "bytes": size, "scores": means}))
         return
     headline(output, f"  {size / 1e6:.1f} MB")
-    table = Table("", "against", "frames", "PSNR dB", "SSIM", box=None)
+    shown = {name: figure for name, figure in FIGURES.items() if name in means[0]}
+    table = Table("", "against", "frames", *(figure.title for figure in shown.values()), box=None)
     for row in means:
-        level, similarity = row["psnr_y_db"], row["ssim_y"]
-        table.add_row(
-            plain(row["name"]),
-            plain(row["against"]),
-            str(row["frames"]),
-            "equal" if level is None else f"{level:.2f}",
-            "" if similarity is None else f"{similarity:.4f}",
-        )
+        level = "equal" if row["psnr_y_db"] is None else ""
+        cells = ("" if row[name] is None else f"{row[name]:.{figure.digits}f}" for name, figure in shown.items())
+        first, *others = cells
+        table.add_row(plain(row["name"]), plain(row["against"]), str(row["frames"]), first or level, *others)
     out.print(table)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.contract.errors import MediaError, RequestError, StvsrError
+from .metrics import MetricsOption, find_metrics
 from .options import BackendOptions
 from .records import record_options
 from .scores import print_scores, write_scores_page
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ..engine.backends.options import Backend
     from ..engine.compare.page import ComparisonPage
     from ..engine.contract.bundle import Bundle
+    from ..engine.contract.further_metrics import FurtherMetric
     from ..training.evaluation import OnFrames, Protocol, UpscaleClip
 
 _TRIAL_PX = 64  # side of the frames for which a bundle is asked what it can do
@@ -78,6 +80,7 @@ def evaluate(
         str | None,
         typer.Option(help="Optical flow for networks that take it: farneback or dis.", show_default="the bundle's own"),
     ] = None,
+    metrics: MetricsOption = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
@@ -91,6 +94,7 @@ def evaluate(
     if page is not None:
         check_page(page, overwrite=True)
     models, clips = split_sources(sources)
+    further = find_metrics(metrics)
     record = backend.record()
     bundles = {name: find_bundles(model) for name, model in short_names(models).items()}
     for one in bundles.values():
@@ -106,7 +110,7 @@ def evaluate(
         with progress_bar(no_progress or as_json) as progress:
             found = find_clips(*clips)
             of_frames = page is not None and len(found) == len(bundles) == 1
-            comparison = _begin_page(found[0], models[0]) if of_frames else None
+            comparison = _begin_page(found[0], models[0], further) if of_frames else None
             task = progress.add_task("", total=None, note="frames")
             for name, one in bundles.items():
                 used = Used()
@@ -118,6 +122,7 @@ def evaluate(
                         partial(_show_clip, progress, task, name),
                         lambda: progress.advance(task),
                         None if comparison is None else _add_to_page(comparison),
+                        further,
                     )
                 except StvsrError as error:  # of every clip
                     if len(bundles) == 1:
@@ -257,14 +262,15 @@ def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | 
     return upscale
 
 
-def _begin_page(clip: Path, bundle: str) -> "ComparisonPage":
+def _begin_page(clip: Path, bundle: str, metrics: "Sequence[FurtherMetric]") -> "ComparisonPage":
     """Return the page on which the frames of a clip will be."""
     from ..engine.compare.page import MOST_FRAMES, ComparisonPage, Side
     from ..engine.media.reader import describe
 
     rate = Fraction(25) if clip.is_dir() else Fraction(describe(clip)["rate"])
     sides = [Side("bicubic", "blended in time"), Side(bundle), Side(clip.name, "the truth")]
-    return ComparisonPage(sides, rate, MOST_FRAMES, f"Evaluation of {bundle} on {clip.name}")
+    title = f"Evaluation of {bundle} on {clip.name}"
+    return ComparisonPage(sides, rate, MOST_FRAMES, title, metrics=metrics)
 
 
 def _add_to_page(page: "ComparisonPage") -> "OnFrames":

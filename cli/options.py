@@ -22,7 +22,7 @@ ScaleOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each available CPU"),
+    typer.Option(help="CPU threads of ONNX Runtime.", min=1, show_default="one for each CPU that may be used"),
 ]
 InputFpsOption = Annotated[
     str | None,
@@ -52,6 +52,13 @@ class BackendOptions:
         typer.Option(help="With the tensorrt backend: tensorrt or tensorrt-rtx.", show_default="the installed one"),
     ] = None
     threads: ThreadsOption = None
+    waiting: Annotated[
+        str | None,
+        typer.Option(
+            help="How ONNX Runtime's threads wait for each other: spin, or sleep (faster beside busy programs).",
+            show_default="spin",
+        ),
+    ] = None
     url: Annotated[
         str | None,
         typer.Option(
@@ -83,6 +90,7 @@ class BackendOptions:
             precision=self.precision,  # type: ignore[arg-type]
             library=self.library,  # type: ignore[arg-type]
             threads=self.threads,
+            waiting=self.waiting,  # type: ignore[arg-type]
             time_limit_s=self.time_limit,
             url=self.url,
             timeout_s=self.remote_timeout,

@@ -138,6 +138,7 @@ class RunEvents:
         self._output = None if request.output is None else str(request.output)
         self._began = self._sent = 0.0
         self._stage = ""
+        self._finished: tuple[int, int | None] = 0, None  # input frames, and all
         self._cuts = 0
         self.warned: list[str] = []
 
@@ -151,9 +152,14 @@ class RunEvents:
         """Send how many input frames are finished, and the scene cuts that are new."""
         if not self._began:
             self.start("upscale")
+        self._finished = frames, total
         self._send_cuts([float(cut) for cut in cuts[self._cuts :]])
         if self._stage != "upscale" or frames == total or time.monotonic() - self._sent >= _PROGRESS_S:
             self._progress("upscale", frames, total)
+
+    def learn(self, scene: int) -> None:
+        """Send that the run waits for the weights of a scene, by its number from 1."""
+        self._progress("adapt", *self._finished, scene=scene)
 
     def warn(self, warning: str) -> None:
         """Send a warning."""
@@ -174,7 +180,7 @@ class RunEvents:
             self.warn(warning)
         self.finish(outcome.report)
 
-    def _progress(self, stage: str, frames: int, total: int | None) -> None:
+    def _progress(self, stage: str, frames: int, total: int | None, **facts: int) -> None:
         self._sent, self._stage = time.monotonic(), stage
         seconds = self._sent - self._began
         answers.emit(
@@ -185,6 +191,7 @@ class RunEvents:
             total=total,
             speed=round(frames / seconds, 3) if frames else 0.0,
             seconds=round(seconds, 3),
+            **facts,
         )
 
     def _send_cuts(self, cuts: Sequence[float]) -> None:

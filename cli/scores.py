@@ -1,11 +1,13 @@
 """Scores of `evaluate`: tables on the terminal, and their page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from ..engine.contract.metrics import FIGURES
 from .terminal import out, plain
 
 _WHEN = {"at": "at input times", "between": "between input times"}
@@ -39,10 +41,15 @@ def print_scores(scores: Mapping[str, Scores], differences: Differences) -> None
 def score_rows(scores: Mapping[str, Scores], differences: Differences) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of the table: for each clip, the means and the differences, one of each bundle.
 
-    The lines of a cell are PSNR / SSIM, and, of means and differences, half the length of their intervals.
+    The lines of a cell are PSNR / SSIM and further metrics, and, of means and differences, half the length of their
+    intervals.
     """
     times = [when for when in _WHEN if any(when in one["mean"] for one in scores.values())]
-    return ["clip", "PSNR dB / SSIM", *(_WHEN[when] for when in times)], list(_rows(scores, differences, times))
+    return [
+        "clip",
+        " / ".join(FIGURES[name].title for name in _figures(scores)),
+        *(_WHEN[when] for when in times),
+    ], list(_rows(scores, differences, times))
 
 
 def _rows(scores: Mapping[str, Scores], differences: Differences, times: Sequence[str]) -> Iterator[list[str]]:
@@ -69,29 +76,32 @@ def write_scores_page(path: Path, scores: Mapping[str, Scores], differences: Dif
     from ..engine.compare.document import report, table, write_page
 
     charts = ""
-    for when, description in _WHEN.items():
-        if means := list(_means(scores, when)):
+    drawn = [name for name in _figures(scores) if name != "ssim_y"]
+    for (when, description), figure in product(_WHEN.items(), drawn):
+        if means := list(_means(scores, when, figure)):
+            low = _low(means) if figure == "psnr_y_db" else 0.0
             bars = [
                 Bar(
                     name,
-                    [mean - _low(means)],
-                    _with_half(mean, interval),
+                    [mean - low],
+                    _with_half(mean, interval, FIGURES[figure].digits),
                     (interval[0], interval[1]) if interval else None,
                 )
                 for name, mean, interval in means
             ]
-            charts += bar_chart(f"Mean PSNR in dB {description}, and its interval of 95 %", bars, low=_low(means))
+            title = "PSNR in dB" if figure == "psnr_y_db" else FIGURES[figure].title
+            charts += bar_chart(f"Mean {title} {description}, and its interval of 95 %", bars, low=low)
     names = ", ".join(f"{name} on {one['device']}, {one['precision']}" for name, one in scores.items())
     sections = [("Means", charts), ("Scores", table(*score_rows(scores, differences)))]
     write_page(path, report("stvsr evaluate", [names, _protocol(scores), INTERVALS], sections), overwrite=True)
 
 
-def _means(scores: Mapping[str, Scores], when: str) -> Iterator[tuple[str, float, list[float] | None]]:
-    """Yield the mean PSNR of each bundle and of bicubic resizing, and its interval."""
+def _means(scores: Mapping[str, Scores], when: str, figure: str) -> Iterator[tuple[str, float, list[float] | None]]:
+    """Yield the mean of a figure of each bundle and of bicubic resizing, and its interval."""
     first = next(iter(scores.values()))
     for name, one, method in [*((n, one, "stvsr") for n, one in scores.items()), *((m, first, m) for m in _BICUBIC)]:
         if when in one["mean"]:
-            yield name, one["mean"][when][method]["psnr_y_db"], one["interval_95"][when][method]["psnr_y_db"]
+            yield name, one["mean"][when][method][figure], one["interval_95"][when][method][figure]
 
 
 def _protocol(scores: Mapping[str, Scores]) -> str:
@@ -107,29 +117,39 @@ def _low(means: Sequence[tuple[str, float, list[float] | None]]) -> float:
     return min(min(mean, *(interval or [mean])) for _, mean, interval in means) - 0.5
 
 
-def _with_half(mean: float, interval: list[float] | None) -> str:
-    return f"{mean:.2f}" if interval is None else f"{mean:.2f} ± {(interval[1] - interval[0]) / 2:.2f}"
+def _with_half(mean: float, interval: list[float] | None, digits: int) -> str:
+    half = "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.{digits}f}"
+    return f"{mean:.{digits}f}{half}"
+
+
+def _figures(scores: Mapping[str, Scores]) -> list[str]:
+    """Return the names of the figures that were measured."""
+    first = next(iter(next(iter(scores.values()))["mean"].values()))
+    return [name for name in FIGURES if name in first["stvsr"]]
 
 
 def _cell(figures: Mapping[str, Any] | None) -> str:
-    return "" if not figures else f"{figures['psnr_y_db']:.2f} / {figures['ssim_y']:.4f}"
+    return "" if not figures else _joined({name: value for name, value in figures.items() if name in FIGURES})
+
+
+def _joined(figures: Mapping[str, float], sign: str = "") -> str:
+    return " / ".join(f"{figures[name]:{sign}.{one.digits}f}" for name, one in FIGURES.items() if name in figures)
+
+
+def _halves(intervals: Mapping[str, list[float] | None]) -> str:
+    """Return half the length of intervals, on a line of its own; nothing if there is none."""
+    halves = {name: (ends[1] - ends[0]) / 2 for name, ends in intervals.items() if ends is not None}
+    return f"\n± {_joined(halves)}" if halves else ""
 
 
 def _with_intervals(figures: Mapping[str, Any] | None, intervals: Mapping[str, list[float] | None] | None) -> str:
     """Return means, and half the length of their intervals below, which are as long on both sides."""
-    text = _cell(figures)
-    if not intervals or intervals["psnr_y_db"] is None or intervals["ssim_y"] is None:
-        return text
-    (low, high), (least, most) = intervals["psnr_y_db"], intervals["ssim_y"]
-    return f"{text}\n± {(high - low) / 2:.2f} / {(most - least) / 2:.4f}"
+    return _cell(figures) + _halves(intervals or {})
 
 
 def _difference(figures: Mapping[str, Any] | None) -> str:
     if not figures:
         return ""
-    level, similarity = figures["psnr_y_db"], figures["ssim_y"]
-    means = f"{level['mean']:+.2f} / {similarity['mean']:+.4f}"
-    if level["interval_95"] is None or similarity["interval_95"] is None:
-        return means
-    (low, high), (least, most) = level["interval_95"], similarity["interval_95"]
-    return f"{means}\n± {(high - low) / 2:.2f} / {(most - least) / 2:.4f}"
+    measured = {name: one for name, one in figures.items() if name in FIGURES}
+    means = {name: one["mean"] for name, one in measured.items()}
+    return _joined(means, "+") + _halves({name: one["interval_95"] for name, one in measured.items()})

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..engine.contract.errors import BackendError, RequestError
+from .adaptation import check_learner, open_learner
 from .batch import backends_of_workers, open_executor
 from .options import BackendOptions, WorkerOptions
 from .records import record_options
@@ -42,6 +43,14 @@ def serve(
     max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
     keep_hours: Annotated[float, typer.Option(help="Hours until a job that has ended is deleted.", min=0)] = 24.0,
     segment_timeout: Annotated[float, typer.Option(help="Seconds that a part of a video may take.", min=1)] = 600.0,
+    adapt_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Allow clients to adapt the network to each scene, and learn one for at most so many seconds"
+            " (needs PyTorch).",
+            show_default="not allowed",
+        ),
+    ] = None,
     webhook_prefix: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +88,8 @@ def serve(
         raise BackendError(
             f'This command needs {error.name}, which is not installed: pip install "stvsr[serve]".'
         ) from error
+    if adapt_seconds is not None:
+        check_learner()
     for model in warm or ():
         check_model(model)
     settings = Settings(
@@ -92,6 +103,7 @@ def serve(
         most_queued=max_queue,
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
+        adapt_s=adapt_seconds,
         webhook_prefixes=tuple(webhook_prefix or ()),
         webhook_secret=None if webhook_secret_file is None else read_secret(webhook_secret_file),
         most_streams=max_streams,
@@ -100,7 +112,8 @@ def serve(
     )
     log_to_stderr(log_level)
     record = backend.record()
-    app = make_app(settings, backends_of_workers(record, worker.workers), open_executor(worker, record))
+    executor = open_executor(worker, record, None if adapt_seconds is None else open_learner)
+    app = make_app(settings, backends_of_workers(record, worker.workers), executor)
     err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = uvicorn.Server(
         uvicorn.Config(

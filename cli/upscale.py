@@ -1,8 +1,7 @@
 """The command that upscales one video, or a queue of them."""
 
 import json
-import tempfile
-from contextlib import nullcontext
+from contextlib import ExitStack
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.contract.errors import RequestError
-from .adaptation import adapt_scenes, discard
+from .adaptation import adapt_settings, check_learner, discard, learn_beside, show_steps
 from .batch import is_queue, run_queue
 from .options import (
     AdaptOptions,
@@ -29,6 +28,7 @@ from .records import record_options, refuse_without
 from .terminal import Terminal, answers, err, headline, interruptible, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
+    from ..engine.pipeline.adaptation import AdaptSettings
     from ..engine.pipeline.report import Report
     from ..engine.pipeline.request import UpscaleRequest
 
@@ -88,8 +88,6 @@ def upscale(
     if as_json and output is not None and is_pipe(output):
         answers.json_on = err  # stdout has the video
     shown.begin()
-    if adapt and resume:
-        raise RequestError("--resume goes without --adapt: adapt a bundle first ('stvsr adapt'), and upscale with it.")
     options = request_fields(backend, encoder, reading, frames, part)
     if adapt and options["backend"].kind == "remote":
         raise RequestError("--adapt changes a network's weights, and a server keeps its own: use another --backend.")
@@ -113,19 +111,23 @@ def upscale(
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
+    settings = adapt_settings(adaptation) if adapt else None
+    if adapt:
+        check_learner()
     shown.divert_native_lines()
-    _upscale_one(request, resume, adaptation if adapt else None, shown.hides_bar or as_json, as_json)
+    _upscale_one(request, resume, settings, shown.hides_bar or as_json, as_json)
 
 
 def _upscale_one(
     request: "UpscaleRequest",
     resume: bool,
-    adaptation: AdaptOptions | None,
+    adaptation: "AdaptSettings | None",
     hides_bar: bool,
     as_json: bool,
 ) -> None:
     """Upscale one input, show the progress and print the report."""
     from ..engine.media.pipes import is_pipe
+    from ..engine.pipeline.adaptation import SceneAdaptation
     from ..engine.pipeline.resume import upscale_resumable
     from ..engine.pipeline.run import upscale as run
 
@@ -136,7 +138,7 @@ def _upscale_one(
     with (
         interruptible("the output is not complete" if to_pipe else kept),
         progress_bar(hides_bar) as progress,
-        tempfile.TemporaryDirectory(prefix="stvsr-") if adaptation else nullcontext("") as folder,
+        ExitStack() as opened,
     ):
         task = progress.add_task(name, total=None, note="")
         show = show_frames(progress, task, name, events)
@@ -146,16 +148,18 @@ def _upscale_one(
             if not as_json:
                 note(warning, event=False)
 
+        adapting = None
+        if adaptation is not None:
+            announce = discard if as_json else partial(note, event=False)
+            request, adapting = learn_beside(
+                request, adaptation, show_steps(progress, task, adaptation, events), announce
+            )
         events.start("survey" if resume else "adapt" if adaptation else "upscale")
         if resume:
-            report = upscale_resumable(request, show, on_warning=warn)
+            report = upscale_resumable(request, show, on_warning=warn, adapting=adapting)
         else:
-            adapted = None
-            if adaptation is not None:
-                device = "cpu" if request.backend.by_device()[0].device == "cpu" else "auto"
-                announce = discard if as_json else partial(note, event=False)
-                adapted, _ = adapt_scenes(request, adaptation, device, Path(folder), progress, task, announce)
-            report = run(request, show, adapted, on_warning=warn)
+            scenes = None if adapting is None else opened.enter_context(SceneAdaptation(request, adapting))
+            report = run(request, show, scenes, on_warning=warn)
     for warning in report.warnings:
         if warning not in events.warned:
             warn(warning)

@@ -15,6 +15,7 @@ from ..engine.contract.bundle import Bundle
 from ..engine.contract.coding import StreamCoding
 from ..engine.contract.errors import RequestError
 from ..engine.contract.weights import replace_weights
+from ..engine.pipeline.adaptation import DEFAULT_SECONDS
 from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
 from ..training.adapt.analysis import AUTO, Decision, decide, read_parts
@@ -38,7 +39,7 @@ from .bundle_network import engine_restorer, load_network, write_adapted
 
 PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
-_STEPS, _SECONDS = 10, 20.0  # of an adaptation without a budget; learning from scratch goes by the seconds alone
+_STEPS = 10  # of an adaptation without a budget; learning from scratch goes by the seconds alone
 _RATE = 5e-4  # of Adam, for so few steps; see the table of benchmarks/adaptation
 _INTERNAL_RATE = 3e-4  # of Adam; after 20 steps Ada-VSR learns the error of the estimated blur
 
@@ -57,6 +58,7 @@ class Options:
     coarse: int | None = None  # for zero-shot learning: how many times smaller it sees frames; None: by their motion
     seed: int = 0
     device: str = "cpu"  # of PyTorch: cpu, cuda:N, or auto: the first CUDA device if PyTorch can use it
+    threads: int | None = None  # CPU threads of ONNX Runtime, which makes training targets
 
 
 class BundleAdapter:
@@ -202,7 +204,7 @@ class BundleAdapter:
                 }
                 restoring = bundle if self.method == SelfSupervised.name else options.teacher
                 assert restoring is not None
-                backend = Backend("ort", "cpu" if self._device == "cpu" else "auto")
+                backend = Backend("ort", "cpu" if self._device == "cpu" else "auto", threads=options.threads)
                 settings["restore"] = engine_restorer(stack.enter_context(Upscaler(restoring, backend)))
                 return SelfSupervised(**settings) if self.method == SelfSupervised.name else Distillation(**settings)
             case ZeroShot.name:
@@ -219,7 +221,7 @@ def _either(names: Sequence[str]) -> str:
 
 def default_budget(method: str) -> Budget:
     """Return the budget of a method without a choice: some steps, and the seconds after which they end in any case."""
-    return Budget(None if method == ZeroShot.name else _STEPS, _SECONDS)
+    return Budget(None if method == ZeroShot.name else _STEPS, DEFAULT_SECONDS)
 
 
 def write_unadapted(bundles: Iterable[Bundle], out: Path, verdict: Verdict) -> None:

@@ -4,7 +4,7 @@ Chroma samples lie at every second luma column and half-way between two luma row
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,48 +39,73 @@ VARIANTS: tuple[launcher.Defines, ...] = tuple(
 )
 
 
+class Yuv420(NamedTuple):
+    """A pixel format, one of `PIX_FMTS`, and the meaning of its codes.
+
+    luma_weights: Kr and Kb, the weights of red and blue in luma. full_range: all codes are used, 0 to 2^bits - 1,
+    instead of the limited range of video, 16 to 235 (luma) and 16 to 240 (chroma) at 8 bits.
+    """
+
+    pix_fmt: str
+    luma_weights: tuple[float, float]
+    full_range: bool
+
+    @property
+    def define(self) -> tuple[str, str]:
+        """The define of yuv420.cuh for this format."""
+        return ("SAMPLE_BYTES", str(_LAYOUTS[self.pix_fmt].dtype.itemsize))
+
+    def planes(self, like: Any, size: tuple[int, int], batch: tuple[int, ...] = ()) -> tuple[Any, ...]:
+        """Allocate planes on the device of `like`, for pictures of (height, width): luma, then chroma.
+
+        Luma is (*batch, H, W); blue and red chroma are (*batch, h, w) each, or one plane (*batch, h, 2 * w) where they
+        alternate, with h and w half of H and W, rounded up; uint8, or uint16 for 10 bits. Raises ValueError for a pixel
+        format that is not one of `PIX_FMTS`.
+        """
+        if self.pix_fmt not in _LAYOUTS:
+            raise ValueError(
+                f"the pixel format '{self.pix_fmt}' is not one of {', '.join(PIX_FMTS)}; convert the frame first"
+            )
+        layout, (rows, columns) = _LAYOUTS[self.pix_fmt], ((n + 1) // 2 for n in size)
+        chroma = [(rows, 2 * columns)] if layout.interleaved else 2 * [(rows, columns)]
+        return tuple(launcher.empty(like, (*batch, *shape), layout.dtype) for shape in (size, *chroma))
+
+    def arguments(self, planes: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments of a kernel for YUV420_PARAMETERS of yuv420.cuh."""
+        layout, (height, width) = _LAYOUTS[self.pix_fmt], planes[0].shape[-2:]
+        luma, chroma, black, grey = _scales(self.full_range, layout.bits)
+        matrix = _matrix(self.luma_weights) * np.array([[luma], [chroma], [chroma]])
+        # Interleaved chroma: both pointers are to the one plane, and red samples start one later.
+        step, red_start = (2, 1) if layout.interleaved else (1, 0)
+        integers = (height, width, step, red_start, layout.shift, 2**layout.bits - 1)
+        return (
+            *(planes[0], planes[1], planes[-1]),
+            *(np.float32(value) for value in (*matrix.ravel(), black, grey, grey)),
+            *(np.int32(value) for value in integers),
+        )
+
+
 def from_rgb(rgb: Any, pix_fmt: str, luma_weights: tuple[float, float], full_range: bool) -> tuple[Any, ...]:
     """Convert RGB to the planes of a pixel format; every code is rounded to the nearest.
 
-    rgb: (3, H, W), float32 or float16, in [0, 1]; values outside are clipped, NaN becomes 0. pix_fmt: one of
-    `PIX_FMTS`. luma_weights: Kr and Kb, the weights of red and blue in luma. full_range: use all codes, 0 to
-    2^bits - 1, instead of the limited range of video, 16 to 235 (luma) and 16 to 240 (chroma) at 8 bits.
-    Returns luma (H, W) and either blue and red chroma, (h, w) each, or one plane (h, 2 * w) of interleaved chroma,
-    where h and w are half of H and W, rounded up; uint8, or uint16 for 10 bits.
+    rgb: (3, H, W), float32 or float16, in [0, 1]; values outside are clipped, NaN becomes 0. The others are the fields
+    of `Yuv420`, whose `planes` are returned.
     A chroma sample is the mean of two rows, and of three columns weighted by 1/4, 1/2, 1/4; edges repeat.
     Raises ValueError for another pixel format, shape or dtype.
     """
     if rgb.ndim != 3 or rgb.shape[0] != 3:
         raise ValueError(f"RGB of shape {rgb.shape} is not planar; pass (3, H, W)")
-    if pix_fmt not in _LAYOUTS:
-        raise ValueError(f"the pixel format '{pix_fmt}' is not one of {', '.join(_LAYOUTS)}; convert the frame first")
-    layout, (height, width) = _LAYOUTS[pix_fmt], rgb.shape[1:]
-    planes = tuple(launcher.empty(rgb, shape, layout.dtype) for shape in _shapes(layout, height, width))
-    if not rgb.size:
-        return planes
-    luma, chroma, black, grey = _scales(full_range, layout.bits)
-    matrix = _matrix(luma_weights) * np.array([[luma], [chroma], [chroma]])
-    coefficients = (*matrix.ravel(), black, grey, grey)
-    # Interleaved chroma: both pointers are to the one plane, and red samples start one later.
-    step, red_start = (2, 1) if layout.interleaved else (1, 0)
-    pitches = [plane.shape[1] for plane in planes[:2]]
-    integers = (height, width, *pitches, step, red_start, layout.shift, 2**layout.bits - 1)
-    launcher.launch(
-        "color",
-        (launcher.dtype_define(rgb.dtype), ("SAMPLE_BYTES", str(layout.dtype.itemsize))),
-        "rgb_to_yuv420",
-        _launch((height + 1) // 2, (width + 1) // 2),
-        *(planes[0], planes[1], planes[-1], rgb),
-        *(np.float32(value) for value in coefficients),
-        *(np.int32(value) for value in integers),
-    )
+    coding, (height, width) = Yuv420(pix_fmt, luma_weights, full_range), rgb.shape[1:]
+    planes = coding.planes(rgb, (height, width))
+    if rgb.size:
+        launcher.launch(
+            "color",
+            (launcher.dtype_define(rgb.dtype), coding.define),
+            "rgb_to_yuv420",
+            _launch((height + 1) // 2, (width + 1) // 2),
+            *(rgb, *coding.arguments(planes)),
+        )
     return planes
-
-
-def _shapes(layout: _Layout, height: int, width: int) -> list[tuple[int, int]]:
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    chroma = [(rows, 2 * columns)] if layout.interleaved else 2 * [(rows, columns)]
-    return [(height, width), *chroma]
 
 
 def _matrix(luma_weights: tuple[float, float]) -> np.ndarray:

@@ -169,6 +169,27 @@ def _code_scales(full_range: bool, bits: int) -> tuple[float, float, float, floa
     return 219 * step, 224 * step, 16 * step, 128 * step
 
 
+def fusion_inputs(features: ArrayLike, motion: ArrayLike, time: ArrayLike) -> tuple[Array, Array]:
+    """Compute the inputs of Fourier-S's fusion and the blend of both frames, as `fusion_inputs.fusion_inputs` does.
+
+    (B, 2F + 6, H, W), (B * K, 5, H, W), (B * K,) -> (B * K, 2F + 16, H, W), (B * K, 3, H, W)
+    """
+    features, motion, time = (np.asarray(value, np.float64) for value in (features, motion, time))
+    features = features.repeat(len(time) // len(features), axis=0)
+    count = (features.shape[1] - 6) // 2
+    t = time[:, None, None, None]
+    flows = t * motion[:, 0:2], (1 - t) * motion[:, 2:4]
+    warped = []
+    for i, flow in enumerate(flows):
+        of_frame = [features[:, i * count :][:, :count], features[:, 2 * count + 3 * i :][:, :3]]
+        warped.append(warp(np.concatenate(of_frame, axis=1), flow, "clamp"))
+    visible = 1 / (1 + np.exp(-motion[:, 4:]))
+    near, far = (1 - t) * visible + 1e-4, t * (1 - visible) + 1e-4
+    base = (near * warped[0][:, count:] + far * warped[1][:, count:]) / (near + far)
+    times = np.broadcast_to(np.concatenate([t, 1 - t], axis=1), (len(time), 2, *base.shape[2:]))
+    return np.concatenate([*warped, base - 0.5, 0.1 * motion[:, :4], visible, times], axis=1), base
+
+
 def fourier_field(
     coefficients: ArrayLike,
     base: ArrayLike,

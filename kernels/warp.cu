@@ -5,8 +5,7 @@
 // once, EACH: neighbouring pixels that it reads, and BLOCKS: of a multiprocessor at once, at least, of `warp_planes`.
 #include <cuda_fp16.h>
 
-#include "bilinear.cuh"
-#include "packets.cuh"
+#include "warped.cuh"
 
 using Feature = DTYPE;
 
@@ -21,30 +20,6 @@ struct Axis {
 
 constexpr int WIDTH = 16 / sizeof(Feature);  // channels of a strip
 static_assert(CHUNK % WIDTH == 0 && CHUNK % UNROLL == 0 && (EACH == 1 || EACH == 2), "whole strips, groups and pairs");
-
-// Two features that are stored at once.
-template <typename V>
-struct PairOf;
-template <>
-struct PairOf<float> {
-    using Word = uint2;
-};
-template <>
-struct PairOf<half> {
-    using Word = unsigned;
-};
-
-static __device__ __forceinline__ void store_pair(Feature* to, float first, float second) {
-    using Word = PairOf<Feature>::Word;
-    Word word;
-    Feature* value = reinterpret_cast<Feature*>(&word);
-    value[0] = Feature(first), value[1] = Feature(second);
-    *reinterpret_cast<Word*>(to) = word;
-}
-
-static __device__ __forceinline__ bool holds_pairs(const Feature* to) {
-    return reinterpret_cast<size_t>(to) % sizeof(PairOf<Feature>::Word) == 0;
-}
 
 // The corners of an output pixel; the planes of its flow lie `out_plane` apart.
 static __device__ __forceinline__ Corners follow(const float* flow, size_t out_plane, int y, int x, int height,
@@ -81,27 +56,7 @@ warp_planes(const Feature* __restrict__ features, const float* __restrict__ flow
             corners[j] = follow(flow + within, out_plane, y, x + within, height, width, clamped, y_axis, x_axis);
         }
         Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
-        const Feature* from = features;
-        for (int c = 0; c < count; c += UNROLL) {
-            float value[UNROLL][EACH];  // all are read before the first is stored
-#pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-#pragma unroll
-                for (int j = 0; j < EACH; ++j) value[u][j] = read_corners(from, corners[j]);
-                from += c + u + 1 < count ? plane : 0;  // beyond the last channel it is read again
-            }
-#pragma unroll
-            for (int u = 0; u < UNROLL; ++u, to += out_plane) {
-                if (c + u >= count) break;
-                if (EACH == 2 && x + 1 < out_width && holds_pairs(to)) {
-                    store_pair(to, value[u][0], value[u][EACH - 1]);
-                    continue;
-                }
-#pragma unroll
-                for (int j = 0; j < EACH; ++j)
-                    if (x + j < out_width) to[j] = Feature(value[u][j]);
-            }
-        }
+        warp_some_planes<UNROLL>(features, to, corners, count, plane, out_plane, min(EACH, out_width - x));
     }
 }
 
@@ -116,7 +71,7 @@ warp_strips(const Feature* __restrict__ strips, const float* __restrict__ flows,
     if (x >= out_width || y >= out_height) return;
     const int chunks = (channels + CHUNK - 1) / CHUNK, strip_count = (channels + WIDTH - 1) / WIDTH;
     const int batch = blockIdx.z / chunks, first = blockIdx.z % chunks * CHUNK;
-    const int end = min(first + CHUNK, channels);
+    const int count = min(CHUNK, channels - first);
     const size_t plane = static_cast<size_t>(height) * width * WIDTH;
     const size_t out_plane = static_cast<size_t>(out_height) * out_width;
     const size_t pixel = static_cast<size_t>(y) * out_width + x;
@@ -127,21 +82,8 @@ warp_strips(const Feature* __restrict__ strips, const float* __restrict__ flows,
         const size_t flow_index = static_cast<size_t>(batch) * flow_count + i;
         const float* flow = flows + 2 * flow_index * out_plane + pixel;
         const Corners corners = follow(flow, out_plane, y, x, height, width, clamped, y_axis, x_axis);
-        const Feature* from = strips;
         Feature* to = out + (flow_index * channels + first) * out_plane + pixel;
-#pragma unroll 1
-        for (int channel = first; channel < end; channel += WIDTH, from += plane) {
-            float sum[WIDTH] = {};
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                Packet<Feature, WIDTH> packet;
-                packet.load(from + static_cast<size_t>(corners.offset[k]) * WIDTH);
-                packet.add_to(sum, corners.weight[k]);
-            }
-#pragma unroll
-            for (int n = 0; n < WIDTH; ++n, to += out_plane)
-                if (channel + n < end) *to = Feature(sum[n]);
-        }
+        warp_some_strips<WIDTH>(strips, to, corners, count, plane, out_plane);
     }
 }
 

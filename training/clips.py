@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.atomic import atomic_path
+from ..engine.contract.cpus import codec_threads
 from ..engine.contract.errors import MediaError
 from ..engine.contract.video_file import open_arguments
 from .resize import downscale
@@ -75,7 +76,8 @@ def _read_file(path: Path) -> Iterator[NDArray[np.uint8]]:
     with av.open(**open_arguments(path, image)) as container:
         if not container.streams.video:
             raise MediaError(f"The clip {path} has no video stream: take it out of the clips, or name another one.")
-        container.streams.video[0].thread_type = "AUTO"
+        stream = container.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "AUTO", codec_threads()
         for frame in container.decode(video=0):
             # One thread: with more, FFmpeg's scaler now and then writes wrong samples where its slices meet.
             yield frame.to_ndarray(format="rgb24", threads=1).astype(np.uint8, copy=False)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.errors import RequestError, StvsrError
+from ..engine.contract.further_metrics import FurtherMetric, Meters
 from ..engine.contract.metrics import SSIM_PX, luma, psnr, ssim
 from .clips import read_clip
 from .compression import compress
@@ -22,7 +23,7 @@ UpscaleClip = Callable[[Iterable[NDArray[np.float32]], int, tuple[int, int]], It
 # (frame index, the methods' frames and the truth, each (H, W, 3) in 0 to 255), after every judged frame
 OnFrames = Callable[[int, Sequence[NDArray[np.uint8]]], None]
 METHODS = ("stvsr", "bicubic+blend", "bicubic+repeat")
-FIGURES = {"psnr_y_db": 4, "ssim_y": 5}  # of a clip, and the digits of an interval
+_DIGITS = {"psnr_y_db": 4}  # of an interval, and of others 5
 Clips = dict[str, dict[str, dict[str, dict[str, Any]]]]  # clip -> "at" or "between" -> method -> figures
 
 
@@ -32,6 +33,7 @@ class Score:
 
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
+    further: dict[str, list[float]] = field(default_factory=dict)  # of metrics that are known at the end of the clip
 
     def add(self, actual: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
         """Compare one frame, (H, W, 3) in 0 to 255, with the truth."""
@@ -44,6 +46,7 @@ class Score:
         return {
             "psnr_y_db": round(float(np.mean(self.psnr_db)), 4),
             "ssim_y": round(float(np.mean(self.ssim)), 5),
+            **{name: round(float(np.mean(values)), 5) for name, values in self.further.items()},
             "frames": len(self.psnr_db),
         }
 
@@ -69,6 +72,7 @@ def evaluate(
     on_clip: Callable[[Path], None] | None = None,
     on_frame: Callable[[], None] | None = None,
     on_frames: OnFrames | None = None,
+    metrics: Sequence[FurtherMetric] = (),
 ) -> dict[str, Any]:
     """Return the scores of every clip, their mean in which all clips weigh the same, and the gain over bicubic+blend.
 
@@ -86,17 +90,18 @@ def evaluate(
             on_clip(clip)
         name = clip.stem if stems[clip.stem] == 1 else str(clip)
         try:
-            per_clip[name] = evaluate_clip(clip, upscale, protocol, on_frame, on_frames)
+            per_clip[name] = evaluate_clip(clip, upscale, protocol, on_frame, on_frames, metrics)
         except StvsrError as error:
             errors[name] = error
     if errors and not per_clip:
         raise next(iter(errors.values()))
+    figures = ("psnr_y_db", "ssim_y", *(metric.name for metric in metrics))
     judged = [when for when in ("at", "between") if all(c[when] for c in per_clip.values())]
     mean = {
         when: {
             method: {
                 figure: round(float(np.mean([c[when][method][figure] for c in per_clip.values()])), 5)
-                for figure in FIGURES
+                for figure in figures
             }
             for method in METHODS
         }
@@ -105,7 +110,7 @@ def evaluate(
     intervals = {
         when: {
             method: {
-                figure: _interval([c[when][method][figure] for c in per_clip.values()], figure) for figure in FIGURES
+                figure: _interval([c[when][method][figure] for c in per_clip.values()], figure) for figure in figures
             }
             for method in METHODS
         }
@@ -139,16 +144,16 @@ def differences(clips: Clips, first: Clips) -> dict[str, dict[str, Any]]:
         if not pairs:
             continue
         found[when] = {"clips": len(pairs)}
-        for figure, digits in FIGURES.items():
+        for figure in (name for name in pairs[0][0]["stvsr"] if name != "frames"):
             values = [one["stvsr"][figure] - other["stvsr"][figure] for one, other in pairs]
-            mean = round(float(np.mean(values)), digits)
+            mean = round(float(np.mean(values)), _DIGITS.get(figure, 5))
             found[when][figure] = {"mean": mean, "interval_95": _interval(values, figure)}
     return found
 
 
 def _interval(values: Sequence[float], figure: str) -> list[float] | None:
     interval = mean_interval(values)
-    return None if interval is None else [round(end, FIGURES[figure]) for end in interval]
+    return None if interval is None else [round(end, _DIGITS.get(figure, 5)) for end in interval]
 
 
 def evaluate_clip(
@@ -157,8 +162,11 @@ def evaluate_clip(
     protocol: Protocol,
     on_frame: Callable[[], None] | None = None,
     on_frames: OnFrames | None = None,
+    metrics: Sequence[FurtherMetric] = (),
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Return the scores of one clip: `{"at" | "between": {method: means}}`. Raises as `evaluate` does."""
+    meters = {method: Meters(metrics) for method in METHODS}  # of all frames in order, which VMAF needs
+    kinds: list[str] = []  # "at" or "between", of each judged frame
     scores = {when: {method: Score() for method in METHODS} for when in ("at", "between")}
     degraded = _DegradedClip(clip, protocol)
     if degraded.size is not None:
@@ -171,14 +179,20 @@ def evaluate_clip(
             truth, bicubic = degraded.references(index)
             if truth is None:
                 continue
-            when = scores["between" if index % protocol.factor or protocol.exposure else "at"]
+            kinds.append("between" if index % protocol.factor or protocol.exposure else "at")
+            when = scores[kinds[-1]]
             outputs = [to_uint8(output) for output in (np.moveaxis(frame, 0, -1), *bicubic)]
             for method, output in zip(METHODS, outputs, strict=True):
                 when[method].add(output, truth)
+                meters[method].add(output, truth)
             if on_frames:
                 on_frames(index, [*outputs, truth])
             if on_frame:
                 on_frame()
+    for method, meter in meters.items():
+        for name, values in meter.finish().items():
+            for kind, value in zip(kinds, values, strict=True):
+                scores[kind][method].further.setdefault(name, []).append(value)
     required = "between" if protocol.factor > 1 else "at"
     if not scores[required]["stvsr"].psnr_db:
         raise RequestError(

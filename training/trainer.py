@@ -1,7 +1,6 @@
 """The training loop: one network, a folder of clips, two stages, and checkpoints from which a run resumes."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..engine.contract.cpus import cpu_threads
 from ..engine.contract.errors import RequestError
 from .checkpoints import read_run
 from .compressed_clips import CompressedClips
@@ -189,14 +189,14 @@ class Trainer:
         if self._stored is None:
             run, motion = self.run, None
             if self.network.window.kind == "pair":
-                motion = prepare_motion(run.clip_files(), run.cache_folder, os.cpu_count() or 1, run.lines)
+                motion = prepare_motion(run.clip_files(), run.cache_folder, cpu_threads(), run.lines)
             self._stored = DeviceClips(clips, run.device, motion)
         return self._stored
 
     def _sampler_of(
         self, clips: list[NDArray[np.uint8]], sampling: Sampling, stored: DeviceClips | None
     ) -> ClipSampler | DeviceSampler:
-        run, processes = self.run, os.cpu_count() or 1
+        run, processes = self.run, cpu_threads()
         compressed = None
         if sampling.compressed:
             compressed = CompressedClips(run.clip_files(), run.cache_folder, lines=run.lines)

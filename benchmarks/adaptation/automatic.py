@@ -22,13 +22,13 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stvsr.cli.adaptation import longest_scene
 from stvsr.engine.contract.bundle import Bundle, find_bundle
 from stvsr.engine.media.stream_coding import measure_coding
 from stvsr.engine.pipeline.flow import picture_flow
 from stvsr.engine.pipeline.request import UpscaleRequest
-from stvsr.engine.pipeline.run import read_scenes
+from stvsr.engine.pipeline.scene_frames import read_scenes
 from stvsr.export.adapter import BundleAdapter, Options, default_budget
+from stvsr.export.scene_learner import longest_scene
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.protocol import Budget

@@ -25,7 +25,7 @@ from .bench import Bench, OutOfTimeError, gpu_state
 from .tables import checks, tables
 
 COMMANDS = ("fourier-s", "edvr-s")
-KERNELS = ("deform_conv", "warp", "videoinr_decoder", "fourier_field", "color")
+KERNELS = ("deform_conv", "warp", "videoinr_decoder", "fusion_inputs", "fourier_field", "color")
 _STEP_S = 180.0  # time limit of a step
 _GRACE_S = 10.0  # extra time before a step that exceeded its limit is killed
 

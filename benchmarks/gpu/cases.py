@@ -12,12 +12,13 @@ from itertools import product
 from typing import Any
 
 import torch
-from stvsr.kernels import color
+from stvsr.kernels import color, fourier_field, fusion_inputs
 from stvsr.kernels.deform_conv import DeformConv
 from stvsr.kernels.warp import PLANAR_VARIANTS, variant_key, warp
 from stvsr.training.networks import ops
 from torch.nn import functional
 
+from . import torch_reference
 from .bench import Bench
 from .decoder import Decoder
 from .field import FieldScene
@@ -30,6 +31,8 @@ _COMPOSITION = "composition of torch operators"
 # Allowed maximal and mean error, relative to the range; sines magnify rounding.
 _BOUNDS = {"float32": (1e-4, 1e-5), "float16": (2e-3, 1e-3)}
 _CODE_BOUNDS = {"float32": (1e-2, 1e-4), "float16": (1e-2, 1e-4)}  # a code half-way between two may round either way
+# Codes of maps that are rounded to half: more of them round the other way.
+_PICTURE_BOUNDS = {"float32": (1e-2, 1e-4), "float16": (2e-2, 1e-3)}
 _DECODER_BOUNDS = {"float32": (1e-3, 1e-5), "float16": (5e-2, 2e-3)}
 
 
@@ -175,25 +178,75 @@ def videoinr_decoder_cases(bench: Bench) -> Iterator[Case]:
             )
 
 
+def fusion_inputs_cases(bench: Bench) -> Iterator[Case]:
+    """Yield the inputs of Fourier-S's fusion, with 32 features of each frame, at one time and at two."""
+    for (height, width), times in product(_sizes(bench, (180, 320), (360, 640), (540, 960)), (1, 2)):
+        motion = bench.smooth(5 * times, height, width, 8.0).view(times, 5, height, width)
+        time = torch.linspace(0.25, 0.5, times, device=bench.device)
+        for dtype in DTYPES:
+            x = bench.normal(1, 70, height, width, dtype=dtype)
+            repeated = x.expand(times, -1, -1, -1)
+            yield Case(
+                "fusion_inputs",
+                f"inputs of Fourier-S's fusion, {times} time{'s' * (times > 1)}, {width}x{height}",
+                dtype,
+                partial(bench.run, fusion_inputs.fusion_inputs, *(bench.array(a) for a in (x, motion, time))),
+                {_COMPOSITION: partial(torch_reference.fusion_inputs, repeated, motion, time)},
+                _bytes(x, motion, time) + times * (80 * x.element_size() + 3 * 4) * height * width,
+                truth=partial(torch_reference.fusion_inputs, repeated.float(), motion, time),
+                key=fusion_inputs.variant_key(dtype),
+                candidates=fusion_inputs.candidates(32, dtype),
+            )
+
+
 def fourier_field_cases(bench: Bench) -> Iterator[Case]:
-    """Yield Fourier-S's last step: x4, and a factor that is no integer."""
+    """Yield Fourier-S's last step: x4, and a factor that is no integer, as a frame and as a picture."""
+    coding = color.Yuv420("nv12", _BT709, False)
+    convert = RgbToYuv(bench, coding.pix_fmt, coding.luma_weights)
     for height, width in ((2, 3),) if bench.dry_run else _sizes(bench, (180, 320), (360, 640), (540, 960)):
         for target in ((4 * height, 4 * width), (3 * height + 1, 3 * width + 1)):
             scene = FieldScene(bench, (height, width), target)
             for dtype in DTYPES:
                 size, pixels = bench.dtype(dtype).itemsize, target[0] * target[1]
-                maps = scene.coefficients.numel() + scene.base.numel()
+                maps = size * (scene.coefficients.numel() + scene.base.numel())
+                name = f"Fourier-S's last step, {width}x{height} to {target[1]}x{target[0]}"
+                operations = 2 * 3 * pixels * scene.coefficients.shape[1]
+                candidates = fourier_field.PHASES_VARIANTS if scene.integer else ()
+                keys = [fourier_field.variant_key(dtype, picture) if candidates else "" for picture in (False, True)]
                 yield Case(
                     "fourier_field",
-                    f"Fourier-S's last step, {width}x{height} to {target[1]}x{target[0]}",
+                    name,
                     dtype,
                     scene.kernel(dtype),
                     {"eager PyTorch": scene.eager(dtype)},
-                    size * maps + 4 * 3 * pixels,
-                    2 * 3 * pixels * scene.coefficients.shape[1],
+                    maps + 4 * 3 * pixels,
+                    operations,
                     scene.eager("float32"),
                     memory=True,
+                    key=keys[0],
+                    candidates=candidates,
                 )
+                yield Case(
+                    "fourier_field",
+                    f"{name}, as nv12",
+                    dtype,
+                    scene.picture(dtype, coding),
+                    {
+                        "eager PyTorch": partial(_picture_in_torch, scene.eager(dtype), convert),
+                        "two kernels": scene.converted(dtype, coding),
+                    },
+                    maps + 3 * pixels // 2,
+                    operations,
+                    partial(_picture_in_torch, scene.eager("float32"), convert),
+                    _PICTURE_BOUNDS,
+                    memory=True,
+                    key=keys[1],
+                    candidates=candidates,
+                )
+
+
+def _picture_in_torch(render: Callable[[], Any], convert: RgbToYuv) -> Any:
+    return convert(render()[0])
 
 
 def color_cases(bench: Bench) -> Iterator[Case]:
@@ -219,6 +272,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "deform_conv": deform_conv_cases,
     "warp": warp_cases,
     "videoinr_decoder": videoinr_decoder_cases,
+    "fusion_inputs": fusion_inputs_cases,
     "fourier_field": fourier_field_cases,
     "color": color_cases,
 }

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 from stvsr.kernels import color, launcher, reference
 from stvsr.kernels.deform_conv import DeformConv
+from stvsr.kernels.fusion_inputs import fusion_inputs
 from stvsr.kernels.warp import warp
 
 from tests.support.kernel_scenes import (
@@ -22,6 +23,7 @@ from tests.support.kernel_scenes import (
     deform_conv_scene,
     deform_conv_truth,
     from_layout,
+    fusion_scene,
     to_layout,
     warp_scene,
 )
@@ -117,8 +119,29 @@ def check_videoinr_decoder(bench: Bench) -> None:
             _check(bench, "videoinr_decoder", dtype, name, partial(check, options, dtype))
 
 
+def check_fusion_inputs(bench: Bench) -> None:
+    """Check two pairs at two times each, with motion that leads far outside."""
+
+    def check(count: int, dtype: Any) -> dict[str, Any]:
+        features, motion = fusion_scene(count, (11, 45), times=4)
+        time = np.array([0.0, 0.3, 0.5, 1.0], np.float32)
+        features = features.astype(dtype)
+        inputs, base = _run(bench, fusion_inputs, features, motion, time)
+        # A tenth of motion that leads far outside would widen the range that errors are relative to.
+        kept = [*range(2 * count + 9), *range(2 * count + 13, 2 * count + 16)]
+        out, truth = (
+            np.concatenate([array[:, kept], blend], axis=1)
+            for array, blend in ((inputs, base), reference.fusion_inputs(features, motion, time))
+        )
+        return compared(out, truth, _FLOAT32, plain=truth.astype(dtype) if dtype == np.float16 else None)
+
+    for count in _some(bench, [32, 5]):
+        for dtype in DTYPES:
+            _check(bench, "fusion_inputs", dtype, f"{count} features", partial(check, count, dtype))
+
+
 def check_fourier_field(bench: Bench) -> None:
-    """Check integer factors and others, at odd sizes."""
+    """Check integer factors and others, at odd sizes, as frames and as pictures."""
 
     def check(target: tuple[int, int], dtype: str) -> dict[str, Any]:
         scene = FieldScene(bench, (5, 37), target, batch=2)
@@ -127,9 +150,21 @@ def check_fourier_field(bench: Bench) -> None:
         truth = scene.oracle(dtype)
         return compared(out, truth, _FLOAT32, plain=truth.astype(np.float16) if dtype == "float16" else None)
 
+    def check_picture(target: tuple[int, int], dtype: str) -> dict[str, Any]:
+        coding = color.Yuv420("yuv420p10le", (0.2126, 0.0722), False)
+        scene = FieldScene(bench, (5, 37), target)
+        with contextlib.nullcontext() if bench.dry_run else poisoned():
+            planes = [bench.numpy(plane)[0] for plane in scene.picture(dtype, coding)()]
+        exact = reference.rgb_to_yuv420(scene.oracle(dtype)[0], coding.luma_weights, coding.full_range, bits=10)
+        codes, truth = (np.concatenate([plane.ravel() for plane in each]).astype(float) for each in (planes, exact))
+        return compared(codes, truth, (_CODE + 0.02) / np.ptp(truth))
+
     for target in _some(bench, [(20, 148), (10, 111), (13, 90)]):
         for dtype in ("float32", "float16"):
-            _check(bench, "fourier_field", dtype, "5x37 to {}x{}".format(*target), partial(check, target, dtype))
+            name = "5x37 to {}x{}".format(*target)
+            _check(bench, "fourier_field", dtype, name, partial(check, target, dtype))
+            if target != (10, 111):  # odd factors are rendered as any others
+                _check(bench, "fourier_field", dtype, f"{name}, a picture", partial(check_picture, target, dtype))
 
 
 def check_color(bench: Bench) -> None:
@@ -156,6 +191,7 @@ CHECKS: dict[str, Callable[[Bench], None]] = {
     "deform_conv": check_deform_conv,
     "warp": check_warp,
     "videoinr_decoder": check_videoinr_decoder,
+    "fusion_inputs": check_fusion_inputs,
     "fourier_field": check_fourier_field,
     "color": check_color,
 }

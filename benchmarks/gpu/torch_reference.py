@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from stvsr.training.networks.motion import blend_pair, warp_pair
+
 from .bench import Bench
 
 
@@ -14,6 +17,23 @@ def flow_grid(bench: Bench, flow: Any) -> Any:
     x = bench.torch.arange(width, device=flow.device) + flow[:, 0]
     y = bench.torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
     return bench.torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)
+
+
+def fusion_inputs(features: Any, motion: Any, time: Any) -> tuple[Any, Any]:
+    """Return the inputs of Fourier-S's fusion and the blend of both frames, as `FourierS` computes them.
+
+    (B, 2F + 6, H, W), (B, 5, H, W), (B,) -> (B, 2F + 16, H, W), (B, 3, H, W)
+    """
+    count, t = (features.shape[1] - 6) // 2, time.to(features.dtype).view(-1, 1, 1, 1)
+    first, second = (
+        torch.cat([features[:, i * count : (i + 1) * count], features[:, 2 * count + 3 * i :][:, :3]], 1)
+        for i in range(2)
+    )
+    motion = motion.to(features.dtype)
+    first, second = warp_pair(first, second, motion, t)
+    base = blend_pair(first[:, count:], second[:, count:], motion, t)
+    visible, times = torch.sigmoid(motion[:, 4:]), torch.cat([t, 1 - t], 1).expand(-1, -1, *base.shape[2:])
+    return torch.cat([first, second, base - 0.5, 0.1 * motion[:, :4], visible, times], 1), base
 
 
 class RgbToYuv:

@@ -17,7 +17,7 @@ from .cases import CASES, Case
 from .kernels import compare, torch_result
 from .summary import summary
 
-KERNELS = ("deform_conv", "warp")  # those with variants
+KERNELS = ("deform_conv", "warp", "fusion_inputs", "fourier_field")  # those with variants
 _CASE_S = 10.0  # upper limit of the time that a case takes
 _DRY_CARD = Card("no card", "0.0")
 

@@ -2,12 +2,12 @@
 
 from typing import Literal, NamedTuple, get_args
 
+from ..contract.cpus import cpu_threads
 from ..contract.errors import BackendError
 from ..contract.manifest import Library
 from .cuda import CudaDevice
 from .cuda_driver import device_count, device_name, local_target
 from .onnxruntime import NO_CUDA_PROVIDER, cuda_is_offered, import_onnxruntime
-from .options import cpu_threads
 from .tensorrt.library import TITLES, check_runs_on, load_library
 from .tensorrt.onnx_graph import import_onnx
 

@@ -15,7 +15,7 @@ from ..contract.errors import BackendError, DeviceMemoryError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat, to_uint16
 from .cache_folder import writable_folder
 from .cuda_driver import check_context
-from .device import Array
+from .device import Array, Rendering
 
 STREAMS = 2  # windows that are computed at once
 IN_FLIGHT = 3  # frames that are computed or copied while one is encoded
@@ -101,19 +101,21 @@ class CudaDevice:
         else:
             buffer[...] = (frame - np.float32(low)) * np.float32(1 / (high - low))
 
-    def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
-        """Convert an output buffer on the current stream, copy it on the copy stream, and return a function that waits.
+    def download(self, buffer: Array | Rendering, picture_format: PictureFormat | None) -> Callable[[], Picture]:
+        """Make a picture of an output buffer, and return a function that waits for it.
 
-        The picture has the planes of `picture_format` if the color kernel supports it, else RGB, (3, H, W) uint16. The
-        function raises NonFiniteError if the buffer holds NaN or infinity.
+        It is converted or rendered on the current stream, and copied on the copy stream. The picture has the planes of
+        `picture_format` if the kernels support it, else RGB, (3, H, W) uint16. The function raises NonFiniteError if
+        the buffer holds NaN or infinity.
         """
-        finite = self._cupy.isfinite(buffer).all().reshape(1)
+        coding = None
         if picture_format is not None and picture_format.pix_fmt in color.PIX_FMTS:
-            planes = color.from_rgb(
-                buffer, picture_format.pix_fmt, picture_format.luma_weights, picture_format.full_range
-            )
+            coding = color.Yuv420(picture_format.pix_fmt, picture_format.luma_weights, picture_format.full_range)
+        if isinstance(buffer, Rendering):
+            finite, planes = buffer.render(coding)
         else:
-            planes, picture_format = (to_uint16(buffer, 0, 1),), None
+            finite = self._cupy.isfinite(buffer).all().reshape(1)
+            planes = (to_uint16(buffer, 0, 1),) if coding is None else color.from_rgb(buffer, *coding)
         self._copies.wait_event(self._cupy.cuda.get_current_stream().record())
         arrays = (finite, *planes)
         is_finite, *host = (_page_locked(array.shape, array.dtype) for array in arrays)
@@ -126,7 +128,7 @@ class CudaDevice:
                 copied.synchronize()
             if not is_finite[0]:
                 raise NonFiniteError("A frame holds values that are not finite numbers.")
-            return host[0] if picture_format is None else tuple(host)
+            return host[0] if coding is None else tuple(host)
 
         return wait
 

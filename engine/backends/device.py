@@ -5,14 +5,27 @@ A device allocates arrays, queues work on its streams and copies results back. S
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from ...kernels.color import Yuv420
 from ..contract.picture import Picture, PictureFormat, check_finite, to_uint16
 
 # A NumPy array on the CPU, a CuPy array on a GPU; both accept NumPy's functions.
 Array = Any
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A frame on a GPU that is rendered when its format is known; `Device.download` takes it as an output buffer.
+
+    `render` queues the kernel on the current stream, and returns a flag (1,), 0 if a value is not a finite number, and
+    the planes of the picture: those of a format of YUV 4:2:0, or for None RGB, (3, H, W) uint16.
+    """
+
+    render: Callable[[Yuv420 | None], tuple[Array, tuple[Array, ...]]]
 
 
 class Device(Protocol):

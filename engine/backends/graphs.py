@@ -1,13 +1,15 @@
 """A bundle's graphs, opened by one backend: sessions of ONNX Runtime, engines for the sizes in use, or a server."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ...kernels.color import Yuv420
 from ..contract.axes import shape_of, sizes_of
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
@@ -18,7 +20,7 @@ from . import fourier_field, videoinr_decoder
 from .choice import cuda_unavailable, engines_unavailable
 from .cuda import CudaDevice
 from .cuda_driver import device_name, local_target
-from .device import Array, Device
+from .device import Array, Device, Rendering
 from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
 from .preparation import Preparation
@@ -59,9 +61,8 @@ class Graphs(Closing):
         Raises BundleError if an output has another shape than the manifest states.
         """
         session, key = self.session(role, inputs), self._key(role, inputs)
-        with nullcontext() if key in self._ran else self.preparation.first_run():
+        with self._counted(key):
             outputs = session.run(inputs, keep=keep)
-        self._ran.add(key)
         graph = self.bundle.graph(role)
         sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
         for spec in graph.outputs:
@@ -71,6 +72,25 @@ class Graphs(Closing):
                     f" states {stated}: export the bundle again, or use another one."
                 )
         return outputs
+
+    def renders(self, role: Role) -> bool:
+        """Return whether a decoder's frames can be rendered as pictures, by `renderings`."""
+        is_field = self.bundle.manifest.architecture.name == fourier_field.ARCHITECTURE
+        return is_field and isinstance(self.device, CudaDevice) and has_kernel(self.bundle, role)
+
+    def renderings(self, role: Role, inputs: Mapping[str, Array], size: tuple[int, int]) -> tuple[Rendering, ...]:
+        """Return the frame of each pair as it is after `run`, without its values, which pictures are made of later.
+
+        `role` is a decoder that `renders`; see `FourierFieldSession.renderings`.
+        """
+        session, key = self.session(role, inputs), self._key(role, inputs)
+        assert isinstance(session, fourier_field.FourierFieldSession)
+
+        def render(rendering: Rendering, coding: Yuv420 | None) -> tuple[Array, tuple[Array, ...]]:
+            with self._counted(key):
+                return rendering.render(coding)
+
+        return tuple(Rendering(partial(render, rendering)) for rendering in session.renderings(inputs, size))
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""
@@ -94,6 +114,13 @@ class Graphs(Closing):
             for session in self._sessions.values():
                 opened.enter_context(session)
         self._sessions.clear()
+
+    @contextmanager
+    def _counted(self, key: _Key) -> Iterator[None]:
+        """Count the time of the block if it is the first run of a session."""
+        with nullcontext() if key in self._ran else self.preparation.first_run():
+            yield
+        self._ran.add(key)
 
     def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
         """Return the key of the session that accepts these inputs."""
@@ -119,14 +146,13 @@ class OrtGraphs(Graphs):
         self,
         bundle: Bundle,
         device: Device,
-        threads: int | None,
+        backend: Backend,
         precision: Precision = "fp32",
-        time_limit_s: float | None = None,
         *,
         captures: bool = True,
     ) -> None:
         super().__init__(bundle, device, precision)
-        self._threads, self._time_limit_s, self._captures = threads, time_limit_s, captures
+        self._backend, self._captures = backend, captures
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
         first = _Key(bundle.manifest.graphs[0].role)
@@ -169,7 +195,14 @@ class OrtGraphs(Graphs):
             )  # refuses shapes that contradict each other
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
         return OrtSession(
-            graph, self.device, self._threads, self.precision, fixed, self._time_limit_s, captures=self._captures
+            graph,
+            self.device,
+            self._backend.threads,
+            self.precision,
+            fixed,
+            self._backend.time_limit_s,
+            captures=self._captures,
+            waiting=self._backend.waiting,
         )
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -231,14 +264,23 @@ class EngineGraphs(Graphs):
         if not self._backend.refit:
             raise BackendError("These engines were compiled without refit: open the bundle with Backend(refit=True).")
         edit_graphs(self.bundle, weights)  # raises BundleError for weights that do not fit
-        for graph in self.bundle.manifest.graphs:
-            names = read_weights(self.bundle.path(graph.role).read_bytes())
-            self._weights.setdefault(graph.role, {}).update({n: w for n, w in weights.items() if n in names})
-            session = self._sessions.get(_Key(graph.role))
-            if isinstance(session, TensorRtSession):
-                session.refit(self._weights[graph.role])
-            elif session is not None:
-                self._close_session(_Key(graph.role))
+        former = self._weights
+        self._weights = {}
+        try:
+            for graph in self.bundle.manifest.graphs:
+                names = read_weights(self.bundle.path(graph.role).read_bytes())
+                replaced = {name: weight for name, weight in weights.items() if name in names}
+                self._weights[graph.role] = {**former.get(graph.role, {}), **replaced}
+                session = self._sessions.get(_Key(graph.role)) if replaced else None
+                if isinstance(session, TensorRtSession):
+                    session.refit(self._weights[graph.role])
+                elif session is not None:
+                    self._close_session(_Key(graph.role))
+        except BaseException:
+            self._weights = former
+            for key in list(self._sessions):  # they open again with the former weights
+                self._close_session(key)
+            raise
 
 
 class RemoteGraphs(Graphs):
@@ -299,13 +341,13 @@ def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn, captures: bool) -
     def open_with(device: Device) -> OrtGraphs:
         if isinstance(device, CudaDevice):
             precision = backend.precision_on_gpu(bundle.manifest)
-            return OrtGraphs(bundle, device, backend.threads, precision, backend.time_limit_s, captures=captures)
+            return OrtGraphs(bundle, device, backend, precision, captures=captures)
         if backend.precision not in ("auto", "fp32"):
             raise BackendError(
                 f"There is no GPU that works, and the CPU computes in float32: leave out --precision"
                 f" {backend.precision}, or see 'stvsr info --devices'."
             )
-        return OrtGraphs(bundle, device, backend.threads, time_limit_s=backend.time_limit_s)
+        return OrtGraphs(bundle, device, backend)
 
     graphs = open_on(backend.device, open_with)
     if kind == "auto" and not isinstance(graphs.device, CudaDevice) and (gpu := device_name(0)):

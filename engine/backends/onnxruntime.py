@@ -15,13 +15,14 @@ import numpy as np
 
 from ..contract.axes import shape_of, sizes_of
 from ..contract.closing import Closing
+from ..contract.cpus import cpu_threads
 from ..contract.errors import BackendError, BundleError, DeviceMemoryError
 from ..contract.manifest import Precision, TensorSpec
 from ..contract.shortage import describe_shortage
 from .cuda import CudaDevice
 from .cuda_driver import device_name
 from .device import Array, CpuDevice, Device
-from .options import cpu_threads, parse_device
+from .options import WAITING, Waiting, parse_device
 from .session import Session
 
 # The two builds are one module, of which the one that was installed last replaces the other.
@@ -73,7 +74,7 @@ class OrtSession(Closing):
     rounded to TF32 at the precision "tf32"; float16 is a matter of the graph's own types. Runs of fixed shapes are
     captured as a CUDA graph, if `captures` allows it and ONNX Runtime can compute every node of the graph on the GPU:
     during a capture no other thread of the process may allocate memory on any GPU. A run that takes more than
-    `time_limit_s` seconds is ended.
+    `time_limit_s` seconds is ended. `threads` and `waiting` are those of `Backend`.
     Raises BackendError if ONNX Runtime cannot use the GPU or for such a run, BundleError if it cannot load or compute
     the graph.
     """
@@ -88,16 +89,18 @@ class OrtSession(Closing):
         time_limit_s: float | None = None,
         *,
         captures: bool = True,
+        waiting: Waiting | None = None,
     ) -> None:
         ort = import_onnxruntime()
         self._ort, self._graph, self._time_limit_s = ort, _describe(graph), time_limit_s
         self.device: Device = device or CpuDevice()
         self.captured = False
         self._bound: _Bound | None = None
+        options = functools.partial(_options, ort, threads, fixed, waiting or WAITING)
         if not isinstance(self.device, CudaDevice):
-            self._session = _create(ort, graph, _options(ort, threads, fixed), ["CPUExecutionProvider"])
+            self._session = _create(ort, graph, options(), ["CPUExecutionProvider"])
         else:
-            self._open_plain = functools.partial(_open_cuda, ort, graph, threads, fixed, self.device, precision)
+            self._open_plain = functools.partial(_open_cuda, ort, graph, options, self.device, precision)
             if captures and fixed and os.environ.get("STVSR_CUDA_GRAPHS") != "0":
                 with contextlib.suppress(BackendError):
                     self._session, self.captured = self._open_plain(capture=True), True
@@ -249,11 +252,12 @@ def _how_to_install(absent: ImportError) -> str:
     return f"ONNX Runtime, which computes networks, cannot be imported ({absent}): pip install {first}, or {second}."
 
 
-def _options(ort: ModuleType, threads: int | None, fixed: FixedShapes | None) -> Any:
+def _options(ort: ModuleType, threads: int | None, fixed: FixedShapes | None, waiting: Waiting) -> Any:
     options = ort.SessionOptions()
     for axis, size in fixed.axes().items() if fixed else ():
         options.add_free_dimension_override_by_name(axis, size)
-    options.intra_op_num_threads = threads or cpu_threads()
+    options.intra_op_num_threads = threads or cpu_threads()  # 0 would also pin them to CPUs
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(waiting == "spin")))
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_mem_pattern = (
         fixed is not None
@@ -278,8 +282,7 @@ def _create(ort: ModuleType, graph: str | Path | bytes, options: Any, providers:
 def _open_cuda(
     ort: ModuleType,
     graph: str | Path | bytes,
-    threads: int | None,
-    fixed: FixedShapes | None,
+    options: Callable[[], Any],
     device: CudaDevice,
     precision: Precision,
     *,
@@ -302,7 +305,7 @@ def _open_cuda(
             with contextlib.redirect_stdout(io.StringIO()):
                 ort.preload_dlls()  # the CUDA libraries that pip installed; prints the names of missing ones
             providers = [("CUDAExecutionProvider", provider), "CPUExecutionProvider"]
-            session = _create(ort, graph, _options(ort, threads, fixed), providers)
+            session = _create(ort, graph, options(), providers)
         except BundleError as error:
             raise failed from error
         finally:

@@ -1,20 +1,22 @@
 """The record of how a network is computed: backend, device, precision, library and threads."""
 
-import os
 import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from ..contract.cpus import cpu_threads
 from ..contract.errors import BackendError
 from ..contract.manifest import Library, Manifest, Precision
 from .remote.address import parse_address
 
 Kind = Literal["auto", "ort", "tensorrt", "remote"]
 RequestedPrecision = Literal["auto", "fp32", "tf32", "fp16"]
+Waiting = Literal["spin", "sleep"]
 MOST_THREADS = 1024
 DEFAULT_TIMEOUT_S = 60.0
+WAITING: Waiting = "spin"  # chosen by `python -m benchmarks.threads`
 LARGEST_LOSS = 1 / 255  # a step of 8 bits; of a precision that "auto" chooses, at the 99.9th percentile of pixels
 
 
@@ -30,7 +32,10 @@ class Backend:
     precision: of products on a GPU; the CPU computes in "fp32". "auto" is the fastest one whose loss the bundle records
         and that changes fewer than 0.1 % of the pixels by a step of 8 bits.
     library: the TensorRT library; None: the one that is installed.
-    threads: CPU threads of ONNX Runtime; None: one for each CPU that the process may use.
+    threads: CPU threads of ONNX Runtime; None: one for each CPU that the process may use, by its affinity and by the
+        quota of its control groups.
+    waiting: how threads of ONNX Runtime wait for each other: "spin" is a busy loop, which beside other busy programs
+        delays the work itself, "sleep" leaves the CPU to others; None: WAITING.
     refit: compile engines whose weights can be replaced. ONNX Runtime can always replace them.
     time_limit_s: seconds that one run of a graph in ONNX Runtime may take, for bundles that are not trusted; None: any.
     url: of the server of a "remote" backend: "http://HOST:PORT" or "grpc://HOST:PORT"; https and grpcs use TLS.
@@ -42,6 +47,7 @@ class Backend:
     precision: RequestedPrecision = "auto"
     library: Library | None = None
     threads: int | None = None
+    waiting: Waiting | None = None
     refit: bool = False
     time_limit_s: float | None = None
     url: str | None = None
@@ -50,6 +56,8 @@ class Backend:
     def __post_init__(self) -> None:
         _check_choice("backend", self.kind, get_args(Kind))
         _check_choice("precision", self.precision, get_args(RequestedPrecision))
+        if self.waiting is not None:
+            _check_choice("kind of waiting", self.waiting, get_args(Waiting))
         kind = self._device_kind()
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise BackendError(f"The number of threads is {self.threads}: give 1 to {MOST_THREADS}.")
@@ -68,6 +76,8 @@ class Backend:
                 _check_choice("library", self.library, get_args(Library))
             if self.threads is not None:
                 raise BackendError("--threads has no effect on engines, which run on the GPU: leave it out.")
+            if self.waiting is not None:
+                raise BackendError("--waiting has no effect on engines, which run on the GPU: leave it out.")
         else:
             if kind == "cpu" and self.precision not in ("auto", "fp32"):
                 raise BackendError(
@@ -106,6 +116,7 @@ class Backend:
             "--precision": self.precision != "auto",
             "--library": self.library is not None,
             "--threads": self.threads is not None,
+            "--waiting": self.waiting is not None,
             "--time-limit": self.time_limit_s is not None,
             "refit": self.refit,
         }
@@ -127,6 +138,11 @@ class Backend:
         return "fp32"
 
 
+def with_refit(backend: Backend) -> Backend:
+    """Return a backend whose open graphs take new weights, where it can have them."""
+    return backend if backend.kind == "remote" else replace(backend, refit=True)
+
+
 def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
     """Parse "auto", "cpu", "cuda" or "cuda:N" into its kind and index. Raises BackendError for anything else."""
     match = re.fullmatch(r"(auto)|(cpu)|cuda(?::(\d+))?", device)
@@ -134,11 +150,6 @@ def parse_device(device: str) -> tuple[Literal["auto", "cpu", "cuda"], int]:
         raise BackendError(f"Unknown device '{device}': use 'auto', 'cpu' or 'cuda:N', where N is the GPU's number.")
     kind: Literal["auto", "cpu", "cuda"] = "auto" if match[1] else "cpu" if match[2] else "cuda"
     return kind, int(match[3] or 0)
-
-
-def cpu_threads() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def listed(choices: Sequence[str]) -> str:

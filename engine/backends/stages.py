@@ -9,7 +9,7 @@ import numpy as np
 
 from ..contract.manifest import Role
 from ..contract.picture import Picture, PictureFormat
-from .device import Array, Device
+from .device import Array, Device, Rendering
 from .graphs import Graphs
 from .session import Session
 
@@ -41,7 +41,7 @@ class StageClock:
 
 
 class TimedDevice:
-    """A device whose copies are measured; "download" includes the conversion of a network's values."""
+    """A device whose copies are measured; "download" includes the conversion of values, and renderings."""
 
     def __init__(self, device: Device, clock: StageClock) -> None:
         self._device, self._clock = device, clock
@@ -95,6 +95,14 @@ class TimedGraphs(Graphs):
         """Run one graph; see `Graphs.run`."""
         with self._clock.busy("network", self._graphs.device):
             return self._graphs.run(role, inputs, keep=keep)
+
+    def renders(self, role: Role) -> bool:
+        """Return whether a decoder's frames can be rendered as pictures; see `Graphs.renders`."""
+        return self._graphs.renders(role)
+
+    def renderings(self, role: Role, inputs: Mapping[str, Array], size: tuple[int, int]) -> tuple[Rendering, ...]:
+        """Return frames that are rendered later; see `Graphs.renderings`."""
+        return self._graphs.renderings(role, inputs, size)
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session that accepts inputs of these shapes."""

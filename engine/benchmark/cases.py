@@ -34,15 +34,27 @@ class Choice:
     url: str | None = None  # of the server
 
 
-class _Bundles(NamedTuple):
-    """A bundle, or the two of a chain."""
+class Model(NamedTuple):
+    """A bundle, or the two of a chain, and the text that names it."""
 
-    model: str
+    name: str
     bundles: tuple[Bundle, ...]
 
+    @classmethod
+    def find(cls, name: str) -> "Model":
+        """Read the bundles. Raises BundleError if there are none of the name."""
+        return cls(name, find_bundles(name))
 
-def find_combinations(models: Mapping[str, str], choice: Choice) -> tuple[list[Combination], list[Unavailable]]:
-    """Return the combinations of bundles, by their names on the page, and the backends that cannot compute here.
+    def facts(self) -> BundleFacts:
+        """Return what tells the weights from others."""
+        return BundleFacts(
+            fingerprint="+".join(bundle.fingerprint for bundle in self.bundles),
+            graphs_sha256={b.manifest.name: {one.role: one.sha256 for one in b.manifest.graphs} for b in self.bundles},
+        )
+
+
+def find_combinations(models: Mapping[str, Model], choice: Choice) -> tuple[list[Combination], list[Unavailable]]:
+    """Return the combinations of models, by their names on the page, and the backends that cannot compute here.
 
     Combinations with fewer differences from the first of each kind come first. Raises RequestError or BackendError for
     a choice that leaves nothing.
@@ -55,9 +67,8 @@ def find_combinations(models: Mapping[str, str], choice: Choice) -> tuple[list[C
     ]
     ranked: list[tuple[int, Combination]] = []
     refused: list[Unavailable] = []
-    loaded = {name: _Bundles(model, find_bundles(model)) for name, model in models.items()}
     for rank, candidate in _ranked(one for one in candidates if one.unavailable is None):
-        for name_rank, (name, one) in _ranked(loaded.items()):
+        for name_rank, (name, one) in _ranked(models.items()):
             for precision_rank, precision in _ranked(_precisions(candidate, choice, one.bundles)):
                 try:
                     backend = _backend(candidate, choice, precision)
@@ -67,20 +78,11 @@ def find_combinations(models: Mapping[str, str], choice: Choice) -> tuple[list[C
                     continue
                 so_far = rank + name_rank + precision_rank
                 for more, case in _cases(name, one.bundles, candidate, precision, choice):
-                    ranked.append((so_far + more, Combination(case, one.model, backend)))
+                    ranked.append((so_far + more, Combination(case, one.name, backend)))
     if not ranked:
         reasons = dict.fromkeys(one.reason for one in (*unavailable, *refused))
         raise BackendError(" ".join(reasons))
     return [one for _, one in sorted(ranked, key=lambda entry: entry[0])], [*unavailable, *refused]
-
-
-def bundle_facts(model: str) -> BundleFacts:
-    """Return the weights of a bundle or a chain."""
-    bundles = find_bundles(model)
-    return BundleFacts(
-        fingerprint="+".join(bundle.fingerprint for bundle in bundles),
-        graphs_sha256={b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in bundles},
-    )
 
 
 def _ranked(values: Iterable[_Value]) -> list[tuple[int, _Value]]:

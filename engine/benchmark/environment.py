@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backends.cuda_driver import device_count, device_name
 from ..backends.nvml import driver_version
-from ..backends.options import cpu_threads
+from ..contract.cpus import cpu_threads
 
 _PACKAGES = (
     *("stvsr", "onnxruntime-gpu", "onnxruntime", "torch", "torchvision", "triton", "cupy-cuda13x", "tensorrt"),

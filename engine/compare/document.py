@@ -10,6 +10,7 @@ from ..contract.atomic import atomic_path
 from ..contract.errors import RequestError
 
 _FILES = Path(__file__).parent / "page"
+_PALETTE = Path(__file__).parents[1] / "palette.css"
 _NO_SCRIPT = "default-src 'none'; style-src {style}"
 _SECTIONS = "<main>\n{{sections}}\n</main>\n"
 
@@ -19,7 +20,7 @@ def fill(body: str, parts: Mapping[str, str], styles: Sequence[str], policy: str
 
     `styles` and `script` are files of the folder `page`; `policy` has {style} and {script} for what they allow.
     """
-    style = "".join(read(name) for name in styles)
+    style = _PALETTE.read_text() + "".join(read(name) for name in styles)
     code = read(script) if script else ""
     allowed = policy.format(style=_source(style), script=_source(code))
     values = {**parts, "policy": allowed, "style": style, "script": code}

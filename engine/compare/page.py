@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import RequestError
+from ..contract.further_metrics import FurtherMetric, Meters
+from ..contract.metrics import FIGURES
 from ..contract.resize import resized
 from .document import check_page, fill, read, write_page
 from .media_data import ClipEncoder, encode_below
@@ -54,10 +56,17 @@ class ComparisonPage:
     rate: frames a second at which the page plays.
     frames: how many frames will come at most; more than `MOST_FRAMES` are too many.
     pixel_aspect: width of a pixel by its height.
+    metrics: what is measured besides PSNR and SSIM.
     """
 
     def __init__(
-        self, sides: Sequence[Side], rate: Fraction, frames: int, title: str, pixel_aspect: Fraction = Fraction(1)
+        self,
+        sides: Sequence[Side],
+        rate: Fraction,
+        frames: int,
+        title: str,
+        pixel_aspect: Fraction = Fraction(1),
+        metrics: Sequence[FurtherMetric] = (),
     ) -> None:
         if not 2 <= len(sides) <= 3:
             raise RequestError(f"A page compares two videos, or two with the truth, and not {len(sides)}.")
@@ -65,7 +74,8 @@ class ComparisonPage:
         self.rate = Fraction(rate).limit_denominator(1001)
         self._expected, self._title, self._pixel_aspect = max(1, min(frames, MOST_FRAMES)), title, pixel_aspect
         *others, last = sides
-        self.scores = [Score(side.name, last.name) for side in others]
+        self.scores = [Score(side.name, last.name, Meters(metrics)) for side in others]
+        self._metrics = tuple(metrics)
         self._times: list[float] = []
         self._first: list[np.ndarray] = []  # the first frames, until it is known that there are more
         self._size = self._shown = (0, 0)  # (height, width) of the frames, and on the page
@@ -94,15 +104,17 @@ class ComparisonPage:
     def write(self, path: Path, *, overwrite: bool = False) -> int:
         """Write the page, and return its size in bytes.
 
-        Raises RequestError for a file that exists, unless `overwrite` is set.
+        It ends the metrics. Raises RequestError for a file that exists, unless `overwrite` is set.
         """
         check_page(path, overwrite)
         if not self._times:
             raise RequestError("There are no frames to compare: choose another part.")
+        for score in self.scores:
+            score.finish()
         return write_page(path, self._content(), overwrite=overwrite)
 
     def means(self) -> list[dict[str, Any]]:
-        """Return the mean scores, one dictionary for each comparison."""
+        """Return the mean scores, one dictionary for each comparison; those of further metrics once it is written."""
         return [score.means() for score in self.scores]
 
     def _begin_clips(self) -> None:
@@ -141,6 +153,7 @@ class ComparisonPage:
         parts = {
             "title": html.escape(self._title),
             "facts": self._facts(),
+            "metrics": "".join(f'<th scope="col">{metric.figure.title}</th>' for metric in self._metrics),
             "scores": self._table(),
             "charts": "" if is_picture else self._charts(),
             "data": json.dumps(data).replace("<", "\\u003c"),
@@ -187,10 +200,11 @@ class ComparisonPage:
         rows = []
         for means in self.means():
             level, similarity = means["psnr_y_db"], means["ssim_y"]
-            cells = (
+            cells = [
                 "equal frames" if level is None else f"{level:.2f} dB",
                 "frames too small" if similarity is None else f"{similarity:.4f}",
-            )
+                *(f"{means[metric.name]:.{metric.figure.digits}f}" for metric in self._metrics),
+            ]
             label = f"{_named(means['name'])} against {_named(means['against'])}"
             rows.append(f'<tr><th scope="row">{label}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         return "".join(rows)
@@ -200,6 +214,10 @@ class ComparisonPage:
         for title, digits, values in (
             ("PSNR in dB", 1, [(score.name, score.psnr_db) for score in self.scores]),
             ("SSIM", 3, [(score.name, score.ssim) for score in self.scores if score.ssim]),
+            *(
+                (FIGURES[name].title, FIGURES[name].digits - 1, [(s.name, s.further[name]) for s in self.scores])
+                for name in self.scores[0].further
+            ),
         ):
             if drawn := chart(title, self._times, values, digits):
                 keys = "".join(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..contract.further_metrics import Meters
 from ..contract.metrics import SSIM_PX, luma, psnr, ssim
 
 _WIDTH, _HEIGHT = 640, 180  # of a chart, in its own units
@@ -17,12 +18,14 @@ _TICKS = 4
 
 @dataclass
 class Score:
-    """PSNR and SSIM on luma of a video against another one, frame by frame."""
+    """PSNR and SSIM on luma of a video against another one, frame by frame, and further metrics."""
 
     name: str
     against: str
+    meters: Meters
     psnr_db: list[float] = field(default_factory=list)  # infinite for equal frames
     ssim: list[float] = field(default_factory=list)  # empty for frames that are too small for its window
+    further: dict[str, list[float]] = field(default_factory=dict)  # of each metric, once the video has ended
 
     def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
         """Compare two frames, (H, W, 3) uint8."""
@@ -30,6 +33,11 @@ class Score:
         self.psnr_db.append(psnr(first, second))
         if min(first.shape) >= SSIM_PX:
             self.ssim.append(ssim(first, second))
+        self.meters.add(actual, expected)
+
+    def finish(self) -> None:
+        """End the video. A second call does nothing."""
+        self.further = self.further or self.meters.finish()
 
     def means(self) -> dict[str, Any]:
         """Return the means over all frames; None for PSNR if frames are equal, and for SSIM if there is none."""
@@ -39,6 +47,7 @@ class Score:
             "against": self.against,
             "psnr_y_db": round(level, 4) if math.isfinite(level) else None,
             "ssim_y": round(float(np.mean(self.ssim)), 5) if self.ssim else None,
+            **{name: round(float(np.mean(values)), 5) for name, values in self.further.items()},
             "frames": len(self.psnr_db),
         }
 

@@ -50,7 +50,7 @@ def install(path: str | Path, overwrite: bool = False) -> list[Bundle]:
     folder = installed_folder()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".install.", dir=folder) as temporary:
-        unpacked = _unpack(Path(path), Path(temporary))
+        unpacked = unpack(Path(path), Path(temporary))
         installed = []
         for bundle in unpacked:
             target = folder / bundle.folder.name
@@ -64,8 +64,8 @@ def install(path: str | Path, overwrite: bool = False) -> list[Bundle]:
     return installed
 
 
-def _unpack(path: Path, folder: Path) -> list[Bundle]:
-    """Unpack an archive to an empty folder, and load its bundles."""
+def unpack(path: Path, folder: Path) -> list[Bundle]:
+    """Unpack an archive to an empty folder, and load its bundles. Raises BundleError if it is no archive of bundles."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]

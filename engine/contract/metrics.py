@@ -3,6 +3,8 @@
 Papers measure BT.601 luma in 16 to 235, unrounded, on whole frames: no border is cropped.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,21 @@ _Y_FROM_RGB = np.array([65.481, 128.553, 24.966])  # for RGB in [0, 1]; an offse
 SSIM_PX = 11  # side of the window, and so of the smallest image
 _SSIM_SIGMA = 1.5
 _SSIM_C1, _SSIM_C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+
+
+class Figure(NamedTuple):
+    """A figure of a video against another one: its name for readers, and the digits that say something."""
+
+    title: str
+    digits: int
+
+
+FIGURES = {
+    "psnr_y_db": Figure("PSNR dB", 2),
+    "ssim_y": Figure("SSIM", 4),
+    "vmaf": Figure("VMAF", 2),
+    "lpips": Figure("LPIPS", 4),  # of all figures the one in which less is better
+}
 
 
 def luma(rgb: NDArray[np.generic]) -> NDArray[np.float64]:

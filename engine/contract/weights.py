@@ -16,7 +16,7 @@ import numpy as np
 
 from .bundle import Bundle, graph_entry, new_bundle, write_manifest
 from .errors import BundleError
-from .manifest import Role
+from .manifest import Manifest, Role
 from .protobuf import LENGTH_DELIMITED, read_fields, read_varint
 
 Weights = Mapping[str, np.ndarray]
@@ -88,6 +88,26 @@ def edit_graphs(bundle: Bundle, weights: Weights) -> dict[Role, bytes]:
     return graphs
 
 
+def differing_weights(bundle: Bundle, other: Bundle) -> dict[str, np.ndarray] | None:
+    """Return the weights of another bundle that differ from those of a bundle, by name.
+
+    Returns None if the bundles differ in more than weights, so that no refit makes one of the other.
+    """
+    if _interface(bundle.manifest) != _interface(other.manifest):
+        return None
+    differing: dict[str, np.ndarray] = {}
+    for graph in bundle.manifest.graphs:
+        own, wanted = bundle.path(graph.role).read_bytes(), other.path(graph.role).read_bytes()
+        before, after = read_weights(own), read_weights(wanted)
+        if {name: weight.shape for name, weight in before.items()} != {n: w.shape for n, w in after.items()}:
+            return None
+        changed = {name: weight for name, weight in after.items() if weight.tobytes() != before[name].tobytes()}
+        if edit_graph(own, changed)[0] != wanted:
+            return None
+        differing |= changed
+    return differing
+
+
 def replace_weights(
     bundle: Bundle | str | Path,
     weights: Weights,
@@ -130,6 +150,12 @@ def replace_weights(
         update = {"graphs": tuple(entries), "engines": (), **fields}
         write_manifest(partial, parent.manifest.model_copy(update=update))
     return Bundle.load(out)
+
+
+def _interface(manifest: Manifest) -> dict[str, Any]:
+    """Return what a manifest states of the graphs besides their weights and what was measured with these."""
+    measured = {"name", "engines", "precisions", "training", "scores", "licence"}
+    return manifest.model_dump(exclude={**dict.fromkeys(measured, True), "graphs": {"__all__": {"file", "sha256"}}})
 
 
 def _encode(name: str, weight: np.ndarray, span: _Span) -> bytes:

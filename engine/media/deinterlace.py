@@ -13,6 +13,7 @@ from typing import Literal
 import av
 from av.filter import Graph
 
+from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
 from .pixel_format import planar_format, repack
 
@@ -56,6 +57,7 @@ class FilterChain:
 
     def _open(self, frame: av.VideoFrame) -> Graph:
         graph = Graph()
+        graph.threads = codec_threads()
         last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
         try:
             for name, options in (*self._filters, ("buffersink", "")):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import av
 
+from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
 from .output_pixels import Sampling, choose_pixels, coded_size, sampling_of_source
 from .probe import VideoInfo
@@ -52,6 +53,8 @@ _LARGE_OPTIONS = {
     "libvpx-vp9": {"lag-in-frames": "0", "threads": "4"},
     "libsvtav1": {"svtav1-params": "lookahead=0:lp=2"},
 }
+# Parameters of encoders that do not take the number of threads from FFmpeg.
+_THREADS = {"libx265": ("x265-params", "pools"), "libsvtav1": ("svtav1-params", "lp")}
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,19 @@ def choose_encoding(
         if name.endswith("-params"):
             custom[name] = f"{defaults[name]}:{custom[name]}"  # encoders use the last value of a parameter
     return Encoding(codec, chosen, {**defaults, **custom}, coded, tuple(notes))
+
+
+def within_quota(codec: str, options: Mapping[str, str]) -> dict[str, str]:
+    """Return the options of an encoder, with as many threads as a quota of processor time allows unless they say more.
+
+    They are no part of an `Encoding`, so that a run can be resumed under another quota.
+    """
+    if (threads := codec_threads()) == 0:
+        return dict(options)
+    if codec not in _THREADS:
+        return {"threads": str(threads), **options}
+    name, parameter = _THREADS[codec]
+    return {**options, name: ":".join([f"{parameter}={threads}", *([options[name]] if name in options else [])])}
 
 
 def _default_codec(suffix: str, wanted: Sampling) -> str:

@@ -15,7 +15,7 @@ from ..contract.leftovers import Unfinished, remove_leftovers
 from ..contract.picture import Picture
 from .damage import Repair
 from .destination import Destination, read_destination
-from .encoder import choose_encoding
+from .encoder import choose_encoding, within_quota
 from .orientation import turn_upright, upright_info, upright_size
 from .partfile import system_errors
 from .pixel_format import has_alpha, is_rgb
@@ -175,7 +175,7 @@ class ImageWriter(OutputFile):
         encoder.color_primaries, encoder.color_trc = tags.primaries, tags.transfer
         if self._source is not None:
             encoder.sample_aspect_ratio = pixel_aspect(upright_info(self._source), self.coded_size)
-        encoder.options = dict(self._encoding.options)
+        encoder.options = within_quota(self.codec, self._encoding.options)
         try:
             encoder.open()
         except av.error.FFmpegError as error:

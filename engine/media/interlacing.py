@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from .combing import Combing, combing, luma
 from .deinterlace import LEAST_PX, FirstField, Timed
-from .probe import open_video
+from .opening import open_video
 from .telecine import is_pulldown
 
 _AT = (0.3, 0.55, 0.8)  # shares of the duration, besides the beginning

@@ -12,22 +12,21 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
-from ..contract.video_file import open_arguments
 from .boxes import top_level_boxes
 from .color import to_rgba
 from .decoders import decoder_of
 from .decoding_order import is_reordered
 from .hdr import HdrMetadata, read_hdr
+from .opening import not_piped, open_video, reason_of
 from .options import ReadOptions
 from .packets import clock_origin
-from .pipes import input_name, is_pipe, pipe_view
+from .pipes import is_pipe
 from .pixel_format import has_alpha
 from .side_data import side_data
-from .structure import check_structure
 from .tags import ColorTags, coding_of
 from .time_map import TimeMap
 
@@ -35,8 +34,6 @@ _DEFAULT_RATE = Fraction(25)  # for containers without a frame rate, such as a s
 _MAX_RATE = 1000  # frames per second; a higher one is rather the clock of the timestamps
 _ROUNDING_TICKS = 2  # by which stored timestamps are rounded
 _MIN_STEPS, _MAX_STEPS, _MAX_EXCEPTIONS = 4, 10_000, 2  # from frame to frame, that show a regular rate
-_WEBP_ANIMATION = 0x02  # flag in the header of a WebP file
-_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # covers, and pictures of chapters
 
 
 @dataclass(frozen=True)
@@ -149,65 +146,6 @@ def has_streams(info: VideoInfo) -> bool:
     return info.container != "images" and (is_pipe(info.path) or Path(info.path).is_file())
 
 
-def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
-    """Open a video file and return its container and its main video stream; the caller closes the container.
-
-    The main stream is the largest of those that are marked as default, or else of all. Raises MediaError if the file
-    cannot be read, or if it has no video stream or no decoder for it.
-    """
-    path = Path(path)
-    if is_pipe(path):
-        return _open_piped(path)
-    if not path.exists():
-        raise MediaError(f"{path} does not exist: check the path.")
-    if path.is_dir():
-        raise MediaError(f"{path} is a folder: choose a video file, or a folder of images with a frame rate.")
-    head = b""
-    try:
-        if path.stat().st_size == 0:
-            raise MediaError(f"{path} is empty: copy or download it again.")
-        with path.open("rb") as file:
-            head = file.read(21)
-        container = av.open(**open_arguments(path))
-    except av.error.ArgumentError as error:
-        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATION:
-            raise MediaError(f"{path} is an animated WebP, which FFmpeg does not decode: convert it to GIF.") from error
-        raise MediaError(
-            f"{path} is not in a format that is read; playlists and lists of other files are never opened. Convert it"
-            " to MP4 or Matroska."
-        ) from error
-    except PermissionError:
-        raise MediaError(f"{path} cannot be read: change its permissions.") from None
-    except (av.error.FFmpegError, OSError) as error:
-        if head[4:8] == b"ftyp":
-            raise MediaError(
-                f"{path} is cut short or damaged (its index cannot be read): copy or record it again."
-            ) from error
-        raise MediaError(f"{path} is not a readable video ({_reason(error)}): choose another file.") from error
-    try:
-        check_structure(path, container.format.name)
-        return container, _main_stream(container, path)
-    except MediaError:
-        container.close()
-        raise
-
-
-def _open_piped(path: Path) -> tuple[InputContainer, VideoStream]:
-    """Open the video that comes through a pipe, from its first byte."""
-    try:
-        container = av.open(**{**open_arguments(path), "file": pipe_view(path)})
-    except av.error.FFmpegError as error:
-        raise _not_piped(path, _reason(error)) from error
-    return container, _main_stream(container, path)
-
-
-def _not_piped(path: str | Path, reason: str) -> MediaError:
-    return MediaError(
-        f"{input_name(path)} is not a video that can be read through a pipe ({reason}): send MPEG-TS, Matroska, y4m or"
-        " fragmented MP4, or save it to a file first."
-    )
-
-
 def tagged_duration(stream: Stream) -> Fraction | None:
     """Return the duration in seconds from the DURATION tag that Matroska files have for each stream, or None."""
     try:
@@ -222,11 +160,6 @@ def codec_name(stream: Stream) -> str:
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
     return getattr(stream, "name", None) or "unknown"
-
-
-def is_picture(stream: Stream) -> bool:
-    """Return whether a stream of video is a cover or another single picture, and no film."""
-    return bool(stream.disposition & _PICTURES)
 
 
 def moved_chapters(container: InputContainer, origin: Fraction) -> list[dict[str, Any]]:
@@ -251,23 +184,6 @@ def _is_fragmented(path: Path) -> bool:
     return "moof" in boxes
 
 
-def _main_stream(container: InputContainer, path: Path) -> VideoStream:
-    candidates = [stream for stream in container.streams.video if not is_picture(stream)]
-    if not candidates:
-        raise MediaError(f"{path} has no video stream: choose another file.")
-    defaults = [stream for stream in candidates if stream.disposition & Disposition.default]
-    stream = max(defaults or candidates, key=_pixels)
-    if stream.codec_context is None:
-        raise MediaError(
-            f"FFmpeg has no decoder for the video stream of {path}: convert it to H.264 or another common codec."
-        )
-    return stream
-
-
-def _pixels(stream: VideoStream) -> int:
-    return 0 if stream.codec_context is None else stream.codec_context.width * stream.codec_context.height
-
-
 def _first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> av.VideoFrame:
     """Return the first frame that can be decoded."""
     reason = "it has none"
@@ -280,11 +196,11 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: str | Pat
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame
             except av.error.FFmpegError as error:  # a recording may start with frames that refer to earlier ones
-                reason = _reason(error)
+                reason = reason_of(error)
     except av.error.FFmpegError as error:
-        reason = _reason(error)
+        reason = reason_of(error)
     if is_pipe(path):
-        raise _not_piped(path, reason)
+        raise not_piped(path, reason)
     raise MediaError(f"No frame of {path} can be decoded ({reason}): copy or record the file again.")
 
 
@@ -371,7 +287,3 @@ def _stream_info(stream: Any) -> StreamInfo:
 def _chapter(chapter: Mapping[str, Any]) -> Chapter:
     time_base = chapter["time_base"]
     return Chapter(chapter["start"] * time_base, chapter["end"] * time_base, chapter["metadata"].get("title"))
-
-
-def _reason(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -28,11 +28,12 @@ from .frame import Frame, FrameReader, checked_rate
 from .image_files import is_images
 from .images import open_images
 from .lost_bytes import ends_within_packet
+from .opening import open_video
 from .options import ReadOptions
 from .packets import Joint, SourcePackets
 from .part import Part, PartReader
 from .pipes import STANDARD, close_pipe, open_pipe
-from .probe import VideoInfo, open_video, probe
+from .probe import VideoInfo, probe
 from .tags import Coding, ColorTags, coding_of
 
 _TIMES = {"rate", "variable_rate", "time_base", "start", "duration", "origin", "fragmented", "streams", "chapters"}

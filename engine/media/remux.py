@@ -17,9 +17,10 @@ from .audio import layouts_to_try
 from .damage import OnDamage, RepairLog
 from .metadata import lasting_metadata
 from .muxer_trial import refusal
+from .opening import is_picture, open_video
 from .packets import SourcePackets, clock_origin, shares_clock
 from .pipes import is_pipe
-from .probe import VideoInfo, codec_name, is_picture, moved_chapters, open_video
+from .probe import VideoInfo, codec_name, moved_chapters
 from .transfers import AudioConversion, Copy, CoverAttachment, TextConversion, Transfer
 
 # By FFmpeg's name of the output format.

@@ -7,8 +7,8 @@ from av.sidedata.sidedata import Type as SideDataType
 
 from ..contract.coding import StreamCoding
 from .image_files import is_images
+from .opening import open_video
 from .pipes import is_pipe
-from .probe import open_video
 from .side_data import side_data
 
 _FRAMES = 48  # from the beginning, that are measured at most

@@ -13,12 +13,13 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from ..contract.picture import Picture, PictureFormat
 from .color import fill, fill_planes
-from .encoder import Encoding
+from .encoder import Encoding, within_quota
 from .hdr import hdr_options
 from .metadata import lasting_metadata
+from .opening import open_video
 from .palette import Palette
 from .pixel_format import has_alpha, is_rgb, planar_format, repack
-from .probe import VideoInfo, has_streams, open_video
+from .probe import VideoInfo, has_streams
 from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
 
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
@@ -50,7 +51,8 @@ class EncodedStream:
         time_base: Fraction,
         warnings: list[str],
     ) -> None:
-        self._options = hdr_options(encoding.codec, None if source is None else source.hdr, encoding.options)
+        options = hdr_options(encoding.codec, None if source is None else source.hdr, encoding.options)
+        self._options = within_quota(encoding.codec, options)
         self._path, self._encoding, self._time_base = path, encoding, time_base
         self._codec, self._pix_fmt = encoding.codec, encoding.pix_fmt
         self._coding, self._tags = _output_colors(source, size[1], encoding.pix_fmt)

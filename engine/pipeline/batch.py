@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..backends.options import Backend, cpu_threads, parse_device
+from ..backends.options import Backend, parse_device
+from ..contract.cpus import cpu_threads
 from .executor import ENDED, LOST, PROGRESS, Executor, LocalExecutor, Message, TaskWorker
 from .report import Report
 from .request import UpscaleRequest

@@ -1,7 +1,7 @@
 """The chain: frames that stream through the passes of a plan, one bundle after another."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from itertools import count, islice
@@ -40,10 +40,10 @@ class Chain(Closing):
         with ExitStack() as opened:
             upscalers = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
             self._upscalers: dict[str, Upscaler] = {}
-            for bundle in {one.bundle.fingerprint: one.bundle for one in passes}.values():
-                upscaler = upscalers.get(bundle, backend, tile, flow)
+            for fingerprint, one in {one.bundle.fingerprint: one for one in passes}.items():
+                upscaler = upscalers.get(one.bundle, backend, tile, flow, one.parent)
                 opened.callback(upscalers.release, upscaler)
-                self._upscalers[bundle.fingerprint] = upscaler
+                self._upscalers[fingerprint] = upscaler
             self._opened = opened.pop_all()
         first = self._upscaler(passes[0])
         self.device, self.backend = first.device, first.backend
@@ -102,26 +102,33 @@ class Chain(Closing):
 
 
 class SceneChains(Closing):
-    """Runs each scene through a chain of its own, one of which is open at a time; the last serves all later scenes.
+    """Runs each scene through a chain of its own, one of which is open at a time.
 
-    `backend`, `tile` and `flow` are those of `Upscaler`. With a `pool` its upscalers are used, and stay open.
+    It begins with the chain of `passes`. At the beginning of each scene `passes_of` is called with its number in the
+    stream, from 0, and returns the scene's passes, by default the same. Where these differ in the weights of their
+    bundles alone, the open graphs take the new weights. `backend`, `tile` and `flow` are those of `Upscaler`. With a
+    `pool` its upscalers are used, and stay open.
     """
 
     def __init__(
         self,
-        scenes: Sequence[Sequence[Pass]],
+        passes: Sequence[Pass],
         backend: Backend | None = None,
         *,
         tile: int | None = None,
         flow: str | None = None,
         pool: UpscalerPool | None = None,
+        passes_of: Callable[[int], Sequence[Pass]] | None = None,
     ) -> None:
-        self._pool = pool
-        self._scenes = [tuple(passes) for passes in scenes]
+        self._passes_of = passes_of or (lambda _: passes)
         self._backend, self._tile, self._flow = backend, tile, flow
         self._earlier_warnings: list[str] = []
         self._earlier_preparation = Preparation()
-        self._chain = self._open(self._scenes[0])
+        self._beside: Generator[Picture] | None = None
+        with ExitStack() as opened:
+            self._pool = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
+            self._chain = self._open(passes)
+            self._opened = opened.pop_all()
         self.device, self.backend = self._chain.device, self._chain.backend
 
     @property
@@ -146,28 +153,36 @@ class SceneChains(Closing):
             head = list(islice(stream, 1))
             if not head:
                 return
-            self._switch_to(self._scenes[min(number, len(self._scenes) - 1)])
+            self._switch_to(self._passes_of(number))
             yield from self._chain.pictures(_rest_of_scene(head, stream), picture_format)
 
     def pictures_beside(self, inputs: Iterable[InputFrame]) -> Iterator[Picture]:
         """Yield the pictures, as RGB, of inputs that accompany those of `pictures`, through the chain that is open."""
         stream = iter(inputs)
         while head := list(islice(stream, 1)):
-            yield from self._chain.pictures(_rest_of_scene(head, stream), None)
+            self._beside = _generated(self._chain.pictures(_rest_of_scene(head, stream), None))
+            yield from self._beside
 
     def close(self) -> None:
         """Close the open chain."""
         self._chain.close()
+        self._opened.close()
 
-    def _open(self, passes: tuple[Pass, ...]) -> Chain:
+    def _open(self, passes: Sequence[Pass]) -> Chain:
         return Chain(passes, self._backend, tile=self._tile, flow=self._flow, pool=self._pool)
 
-    def _switch_to(self, passes: tuple[Pass, ...]) -> None:
-        if passes != self._chain.passes:
+    def _switch_to(self, passes: Sequence[Pass]) -> None:
+        if tuple(passes) != self._chain.passes:
+            if self._beside is not None:
+                self._beside.close()  # its pictures of the scene before were taken, but it does not know that
             self._chain.close()
-            self._earlier_warnings += self._chain.warnings
+            self._earlier_warnings = self.warnings
             self._earlier_preparation += self._chain.preparation
             self._chain = self._open(passes)
+
+
+def _generated(pictures: Iterator[Picture]) -> Generator[Picture]:
+    yield from pictures
 
 
 def _rest_of_scene(head: list[InputFrame], stream: Iterator[InputFrame]) -> Iterator[InputFrame]:

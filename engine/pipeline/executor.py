@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from threading import Lock
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 from ..backends.options import Backend
+from .adaptation import OpenLearner
 from .tasks import PROGRESS, Task, TaskRunner
 from .worker import ENDED, Worker, wait_for_messages
 
@@ -71,10 +73,10 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """A worker process for each backend."""
+    """A worker process for each backend; `open_learner` is that of `TaskRunner`, a function of a module."""
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
-        self._workers = [Worker(_do_tasks, backend) for backend in backends]
+    def __init__(self, backends: Sequence[Backend], open_learner: OpenLearner | None = None) -> None:
+        self._workers = [Worker(partial(_do_tasks, open_learner), backend) for backend in backends]
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._wake_lock = Lock()
         self._running = ExitStack()
@@ -108,9 +110,9 @@ class LocalExecutor:
             self._wake_writer.send(None)
 
 
-def _do_tasks(connection: Connection, backend: Backend) -> None:
+def _do_tasks(open_learner: OpenLearner | None, connection: Connection, backend: Backend) -> None:
     """Do the tasks that come over a connection, until it closes: the main function of a worker process."""
-    with TaskRunner(backend) as runner, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with TaskRunner(backend, open_learner) as runner, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         while True:
             runner.run(connection.recv(), connection.send)
 

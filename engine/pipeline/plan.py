@@ -30,6 +30,7 @@ class Pass:
     factor: int | None  # in time, with finer times left to the next pass; None: it makes every requested time
     shrink: int = 1  # its frames are made smaller by this factor before the next pass
     repetition: int = 0  # its number among the passes through the same bundle
+    parent: Bundle | None = None  # that the bundle was adapted from, whose open graphs may take its weights
 
     @property
     def coarse(self) -> int | None:
@@ -109,7 +110,12 @@ def abilities(bundle: Bundle) -> str:
 def adapted_passes(passes: Sequence[Pass], bundles: Iterable[Bundle]) -> tuple[Pass, ...]:
     """Return the passes with adapted bundles in place of their parents."""
     by_parent = {bundle.manifest.training.get("adapted", {}).get("parent"): bundle for bundle in bundles}
-    return tuple(replace(one, bundle=by_parent.get(one.bundle.fingerprint, one.bundle)) for one in passes)
+    return tuple(
+        replace(one, bundle=by_parent[one.bundle.fingerprint], parent=one.bundle)
+        if one.bundle.fingerprint in by_parent
+        else one
+        for one in passes
+    )
 
 
 def check_size(bundle: Bundle, shape: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -1,18 +1,26 @@
 """Open upscalers that are used again: the sessions of a worker stay warm from one video or stream to the next."""
 
 import threading
-from collections import Counter, OrderedDict
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from ..backends.options import Backend
 from ..backends.stages import StageClock
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
+from ..contract.errors import BackendError, BundleError
 from .upscaler import Upscaler
 
 MOST_OPEN = 3  # upscalers
 
-_Key = tuple[str, Backend | None, int | None, str | None]
+
+@dataclass(eq=False)
+class _Opened:
+    """An open upscaler, what it was opened for, and the number of its users."""
+
+    upscaler: Upscaler
+    options: tuple[Backend | None, int | None, str | None]
+    users: int = 0
 
 
 class UpscalerPool(Closing):
@@ -24,38 +32,72 @@ class UpscalerPool(Closing):
     def __init__(self, most: int = MOST_OPEN, batch: int = 1, clock: StageClock | None = None) -> None:
         self._most, self._batch, self._clock = most, batch, clock
         self._lock = threading.Lock()
-        self._open: OrderedDict[_Key, Upscaler] = OrderedDict()
-        self._users: Counter[_Key] = Counter()
+        self._open: list[_Opened] = []  # the last one was used last
 
-    def get(self, bundle: Bundle, backend: Backend | None, tile: int | None, flow: str | None) -> Upscaler:
-        """Return an open upscaler, which the caller releases."""
-        key = (bundle.fingerprint, backend, tile, flow)
+    def get(
+        self,
+        bundle: Bundle,
+        backend: Backend | None,
+        tile: int | None,
+        flow: str | None,
+        parent: Bundle | None = None,
+    ) -> Upscaler:
+        """Return an open upscaler, which the caller releases.
+
+        With the `parent` that a bundle was adapted from, it is one of the parent that takes the weights of the bundle,
+        where that can be done.
+        """
+        options = backend, tile, flow
         with self._lock:
-            if key not in self._open:
-                self._open[key] = Upscaler(bundle, backend, tile=tile, flow=flow, batch=self._batch, clock=self._clock)
-            elif not self._users[key]:
-                self._open[key].begin_run()
-            self._open.move_to_end(key)
-            self._users[key] += 1
+            opened = None if parent is None else self._refitted(parent, bundle, options)
+            opened = opened or self._refitted(bundle, bundle, options)
+            assert opened is not None  # a bundle has its own weights
+            opened.users += 1
             self._trim()
-            return self._open[key]
+            return opened.upscaler
 
     def release(self, upscaler: Upscaler) -> None:
         """End a use of an upscaler, which stays open while there is room."""
         with self._lock:
-            for key, one in self._open.items():
-                if one is upscaler:
-                    self._users[key] -= 1
+            for opened in self._open:
+                if opened.upscaler is upscaler:
+                    opened.users -= 1
             self._trim()
 
     def close(self) -> None:
         """Close every upscaler."""
-        with ExitStack() as opened:
-            for upscaler in self._open.values():
-                opened.enter_context(upscaler)
+        with ExitStack() as closing:
+            for opened in self._open:
+                closing.enter_context(opened.upscaler)
         self._open.clear()
+
+    def _refitted(
+        self, parent: Bundle, bundle: Bundle, options: tuple[Backend | None, int | None, str | None]
+    ) -> _Opened | None:
+        """Return an open upscaler of a parent with the weights of a bundle; None if it does not take them."""
+        same = [o for o in self._open if o.options == options and o.upscaler.bundle.fingerprint == parent.fingerprint]
+        # Another bundle's weights may be in use by others: then it is opened once more.
+        fitting = [o for o in same if o.upscaler.weights == bundle.fingerprint] + [o for o in same if not o.users]
+        opened = next(iter(fitting), None)
+        if opened is None:
+            backend, tile, flow = options
+            upscaler = Upscaler(parent, backend, tile=tile, flow=flow, batch=self._batch, clock=self._clock)
+            opened = _Opened(upscaler, options)
+            self._open.append(opened)
+        elif not opened.users:
+            opened.upscaler.begin_run()
+        if opened.upscaler.weights != bundle.fingerprint:
+            try:
+                opened.upscaler.refit(bundle)
+            except (BundleError, BackendError):
+                return None
+        self._open.remove(opened)
+        self._open.append(opened)
+        return opened
 
     def _trim(self) -> None:
         """Close upscalers beyond the limit that nobody uses, the least recently used first."""
-        for key in [key for key in self._open if not self._users[key]][: max(0, len(self._open) - self._most)]:
-            self._open.pop(key).close()
+        idle = [opened for opened in self._open if not opened.users]
+        for opened in idle[: max(0, len(self._open) - self._most)]:
+            self._open.remove(opened)
+            opened.upscaler.close()

@@ -16,6 +16,7 @@ from typing import Any
 from ..backends.options import Backend, parse_device
 from ..contract.errors import BackendError
 from ..media.folders import is_remote
+from .adaptation import OpenLearner
 from .remote_executor import RemoteExecutor, RemoteRunner, StreamedRunner, TaskEndedWorkerError, WorkerLostError
 from .tasks import Task
 
@@ -27,11 +28,18 @@ class RayExecutor(RemoteExecutor):
 
     Without a number of workers, there is one for each GPU, else for as many as the CPUs of the cluster suffice. Without
     an address, the cluster is that of RAY_ADDRESS or the one that runs on this machine; if there is none, it is started
-    here, and ends with the executor. Raises BackendError if Ray is not installed or the cluster cannot be reached, and
-    for a backend that names a GPU.
+    here, and ends with the executor. `open_learner` is that of `TaskRunner`. Raises BackendError if Ray is not
+    installed or the cluster cannot be reached, and for a backend that names a GPU.
     """
 
-    def __init__(self, backend: Backend, *, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        open_learner: OpenLearner | None = None,
+    ) -> None:
         first, *others = backend.by_device()
         kind, index = parse_device(first.device)
         if index or others:
@@ -49,7 +57,7 @@ class RayExecutor(RemoteExecutor):
             threads = backend.threads or 1
             backend = replace(backend, threads=threads)
             needed, available = {"num_cpus": threads}, int(resources.get("CPU", 0)) // threads
-        super().__init__([_Actor(backend, needed) for _ in range(workers or max(1, available))])
+        super().__init__([_Actor(backend, needed, open_learner) for _ in range(workers or max(1, available))])
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -76,12 +84,12 @@ class _ActorProcess(StreamedRunner):
 class _Actor(RemoteRunner):
     """An actor, and its replacements."""
 
-    def __init__(self, backend: Backend, needed: dict[str, Any]) -> None:
+    def __init__(self, backend: Backend, needed: dict[str, Any], open_learner: OpenLearner | None = None) -> None:
         import ray
 
         # `live` runs beside the tasks.
         self._class: Any = ray.remote(_ActorProcess).options(max_concurrency=2, max_restarts=0, **needed)
-        self._backend = backend
+        self._backend, self._open_learner = backend, open_learner
         self._actor: Any = None
         self._node = ""
         self._closed = False
@@ -90,7 +98,7 @@ class _Actor(RemoteRunner):
         """Create an actor, and wait until the cluster has room for it."""
         import ray
 
-        self._actor = self._class.remote(self._backend)
+        self._actor = self._class.remote(self._backend, self._open_learner)
         if self._closed:
             self.kill()
         try:

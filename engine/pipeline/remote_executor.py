@@ -12,6 +12,7 @@ from threading import Event, Lock, Thread
 from typing import Any, Self
 
 from ..backends.options import Backend
+from .adaptation import OpenLearner
 from .executor import ENDED, LOST, PROGRESS, Message, TaskWorker
 from .tasks import Task, TaskRunner
 
@@ -57,9 +58,9 @@ class RemoteRunner(ABC):
 class StreamedRunner:
     """A `TaskRunner` in a thread of its own, whose messages are yielded."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, open_learner: OpenLearner | None = None) -> None:
         self._thread = ThreadPoolExecutor(1, "stvsr-tasks")  # sessions stay in one thread
-        self._runner = TaskRunner(backend)
+        self._runner = TaskRunner(backend, open_learner)
         self._closed = False
 
     def run(self, task: Task) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Progress and report of a run, and the adaptation that it was given."""
+"""Progress and report of a run."""
 
 import sys
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
-
-from ..contract.bundle import Bundle
 
 
 @dataclass(frozen=True)
@@ -56,18 +54,6 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dictionary for JSON."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """Bundles adapted to a video, and the records of their adaptation.
-
-    `bundles` holds, for each scene in order, the adapted versions of the request's bundles; the last entry serves all
-    later scenes. An empty entry means the original weights.
-    """
-
-    bundles: tuple[tuple[Bundle, ...], ...]
-    records: tuple[dict[str, Any], ...]
 
 
 def peak_memory_bytes() -> int | None:

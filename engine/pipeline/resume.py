@@ -2,57 +2,53 @@
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from fractions import Fraction
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import av
 
+from ..backends.options import with_refit
 from ..contract.bundle import Bundle, file_sha256, find_bundles
 from ..contract.closing import Closing
 from ..contract.errors import MediaError, RequestError
 from ..contract.manifest import Window
-from ..contract.windows import InputFrame
 from ..media.alpha import AlphaReader
 from ..media.damage import Repair
 from ..media.destination import CONTAINERS
 from ..media.encoder import Encoding, choose_encoding
 from ..media.fragments import REORDERED
-from ..media.frame import Frame, FrameReader
 from ..media.image_files import find_images
 from ..media.pipes import input_name, is_pipe
 from ..media.pixel_format import has_alpha
-from ..media.segment_file import JoinedVideo, SegmentWriter
+from ..media.segment_file import JoinedVideo
 from ..media.video_stream import output_time_base
+from .adaptation import Adapting
 from .chain import SceneChains
 from .notes import alpha_warnings, untrained_warnings, warn_before
 from .outline import Outline, outline
-from .plan import Plan
+from .plan import Pass, Plan, adapted_passes
 from .pool import UpscalerPool
 from .report import Progress, Report
 from .request import UpscaleRequest
-from .run import Run, open_input
+from .run import open_input
 from .run_files import RunFiles
 from .scenes import CutDetector
+from .segmented_run import SegmentedRun
 from .segments import Segment, split_scene
 from .store import SegmentStore
+from .stored_adaptation import StoredAdaptation
 from .survey import Survey, survey
-from .timeline import Slot
 
 SEGMENT_S = 2  # seconds of input in a segment, approximately
 FIRST_FRAMES = 12  # of the first segment, so that a preview can begin early
-SLOW_PARTS = (
-    "The parts of this video cannot be found by their times: its beginning is decoded again for each segment, which"
-    " takes the longer the longer the video is. Remux it to avoid that."
-)
 _FIRST_SHARE = 4  # a first scene of fewer times as many frames is not cut for it, because that costs a keyframe
 _LEAST_FRAMES = 8  # of a segment
-_WITHOUT_EFFECT = frozenset({"threads", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on the frames
+_WITHOUT_EFFECT = frozenset({"threads", "waiting", "time_limit_s", "url", "timeout_s"})  # fields of Backend, on frames
 _RATE_OPTIONS = frozenset({"b", "b:v", "maxrate", "minrate", "bufsize", "pass"})
 
 
@@ -64,6 +60,7 @@ def upscale_resumable(
     pool: UpscalerPool | None = None,
     store: str | None = None,
     on_warning: Callable[[str], None] | None = None,
+    adapting: Adapting | None = None,
 ) -> Report:
     """Upscale one video as `upscale` does, so that the same call goes on after it was stopped.
 
@@ -71,13 +68,14 @@ def upscale_resumable(
     beside the output, or in a folder in `store`, which is deleted when the output is complete. `store`, and the input
     and the output of the request, are paths or addresses such as s3://bucket/folder/clip.mp4. `cancel` and `on_warning`
     are those of `upscale`, and with a `pool` its open upscalers are used. A chain of bundles, and a network that passes
-    over the frames several times, has scenes as its segments.
+    over the frames several times, has scenes as its segments. With `adapting` the bundles are adapted to the video, or
+    to each of its scenes, and what was learned is kept with the segments.
 
     Raises a StvsrError as `upscale`, and RequestError if the folder belongs to another run or if the encoder is given a
     bit rate, which has no meaning for segments.
     """
     began = time.perf_counter()
-    with SegmentedVideo(request, segment_frames, pool, on_progress, cancel, store) as video:
+    with SegmentedVideo(request, segment_frames, pool, on_progress, cancel, store, adapting) as video:
         warn_before(video.early_warnings, on_warning)
         for number in range(len(video.segments)):
             video.compute(number)
@@ -100,6 +98,7 @@ class SegmentedVideo(Closing):
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Event | None = None,
         store: str | None = None,
+        adapting: Adapting | None = None,
     ) -> None:
         if is_pipe(request.input):
             raise RequestError(
@@ -110,10 +109,13 @@ class SegmentedVideo(Closing):
             raise RequestError(
                 f"Segments have no common bit rate: leave out '{min(rates)}', or give a quality by --crf."
             )
-        self._pool, self._on_progress, self._cancel = pool, on_progress, cancel
+        self._pool, self._on_progress, self._cancel, self._adapting = pool, on_progress, cancel, adapting
         self.request = request
         self._bundles = find_bundles(request.model)
-        self._run: _SegmentedRun | None = None
+        self._run: SegmentedRun | None = None
+        self.adaptation: StoredAdaptation | None = None
+        self._records: tuple[dict[str, Any], ...] = ()  # of the adaptation
+        self._computing = 0  # the number of the segment that is computed
         self._warnings: list[str] = []  # of the joined video
         self._repairs: list[Repair] = []  # of its other streams
         self._frames_out = 0
@@ -142,19 +144,33 @@ class SegmentedVideo(Closing):
         """Sentences of the report that are known before any work."""
         return (*untrained_warnings(self._bundles), *self._reader.warnings, *self._encoding.notes)
 
+    def learn(self, unit: int) -> None:
+        """Learn a unit of the adaptation that was asked for (`AdaptSettings.unit_of`), unless it is in the store."""
+        assert self.adaptation is not None
+        with self._files.named_errors():
+            self.adaptation.learn(unit)
+
     def compute(self, number: int) -> None:
         """Compute a segment, unless it is in the store."""
         with self._files.named_errors():
-            self._open_run().finish(number, self.segments[number], self.store, self._reader, self._encoding)
+            run, self._computing = self._open_run(), number
+            run.finish(
+                number,
+                self.segments[number],
+                self.store,
+                self._reader,
+                self._encoding,
+                lambda: self._weights_of(number),
+            )
 
     def join(self) -> None:
         """Write the output of all segments, and delete the store. Segments that are missing are computed first."""
         files = []
         for number in range(len(self.segments)):
-            file = self.store.finished(number)
+            file = self.store.finished(number, self._weights_of(number))
             if file is None:
                 self.compute(number)
-                file = self.store.finished(number)
+                file = self.store.finished(number, self._weights_of(number))
             if file is None:
                 raise MediaError(f"Segment {number} in {self.store.folder} is damaged or was deleted: run again.")
             files.append(file)
@@ -180,6 +196,8 @@ class SegmentedVideo(Closing):
         self._frames_out = sum(len(file.ticks) for file in files)
         self._warnings += joined.warnings
         self._repairs += joined.repairs
+        if self.adaptation is not None:
+            self._records = self.adaptation.records()
         self.store.remove()
 
     def report(self, seconds: float) -> Report:
@@ -188,7 +206,7 @@ class SegmentedVideo(Closing):
         lost = alpha_warnings(self.survey.loses_alpha, self.plan)
         warnings = (*untrained_warnings(self._bundles), *run.warnings, *self._warnings, *lost)
         repairs = (*self.survey.repairs, *self._repairs)
-        report = run.report(self.request, self._bundles, self._reader.info, seconds, (), warnings, repairs)
+        report = run.report(self.request, self._bundles, self._reader.info, seconds, self._records, warnings, repairs)
         count = self._frames_out
         return replace(
             report, output=self._output, frames_in=self.survey.frame_count, frames_out=count, fps=count / seconds
@@ -223,6 +241,7 @@ class SegmentedVideo(Closing):
         frames = segment_frames or max(_LEAST_FRAMES, round(SEGMENT_S * info.rate))
         first = 0 if segment_frames else FIRST_FRAMES
         identity = _identity(request, self._bundles, self.plan, self._encoding, frames, first)
+        identity["adaptation"] = None if self._adapting is None else self._adapting.settings.identity()
         self.store = SegmentStore(self._files.parts(self.plan.output), identity)
         if self.store.survey is None:
             surveyed = survey(self._reader, CutDetector(request.scene_threshold), request.dedup)
@@ -231,15 +250,42 @@ class SegmentedVideo(Closing):
         self.survey = self.store.survey
         self.segments = _segments(self.plan, self.survey, frames, first)
         self._slots = self.survey.slots(self.plan.timeline)
+        if self._adapting is not None:
+            scenes = len(self.survey.scenes)
+            adaptation = StoredAdaptation(self.store, self._adapting, request, scenes, self._cancel)
+            self.adaptation = opened.enter_context(adaptation)
 
-    def _open_run(self) -> "_SegmentedRun":
+    def scene_of(self, number: int) -> int:
+        """Return the number of the scene that a segment is part of."""
+        return bisect_right(self.survey.cuts, self.segments[number].outputs.start)
+
+    def _weights_of(self, number: int) -> str | None:
+        """Return the version of the adapted weights of a segment; None if it has the original ones."""
+        return None if self.adaptation is None else self.adaptation.version(self._unit_of(number))
+
+    def _passes_of_segment(self, _: int) -> Sequence[Pass]:
+        """Return the passes of the segment that is computed, which is part of one scene."""
+        adaptation = self.adaptation
+        bundles = () if adaptation is None else adaptation.bundles(self._unit_of(self._computing))
+        return adapted_passes(self.plan.passes, bundles)
+
+    def _unit_of(self, number: int) -> int:
+        assert self.adaptation is not None
+        return self.adaptation.unit_of(self.scene_of(number))
+
+    def _open_run(self) -> SegmentedRun:
         if self._run is None:
             request = self.request
             chains = SceneChains(
-                [self.plan.passes], request.backend, tile=request.tile, flow=request.flow, pool=self._pool
+                self.plan.passes,
+                request.backend if self.adaptation is None else with_refit(request.backend),
+                tile=request.tile,
+                flow=request.flow,
+                pool=self._pool,
+                passes_of=self._passes_of_segment,
             )
             self._opened.enter_context(chains)
-            self._run = _SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._slots, self._cancel)
+            self._run = SegmentedRun(self.plan, chains, self._on_progress, self.survey, self._slots, self._cancel)
             self._run.size_out = self._encoding.size
         return self._run
 
@@ -289,68 +335,3 @@ def _content(path: Path) -> str:
     for file in find_images(path).files:
         digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
-
-
-class _SegmentedRun(Run):
-    """A run that computes one segment after another, with the times and cuts of a survey."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        chains: SceneChains,
-        on_progress: Callable[[Progress], None] | None,
-        surveyed: Survey,
-        slots: list[list[Slot]],  # that follow each frame
-        cancel: Event | None,
-    ) -> None:
-        super().__init__(plan, CutDetector(None), chains, on_progress, surveyed.frame_count, cancel)
-        self._survey, self._slots = surveyed, slots
-        self._repeats = {pts for times in surveyed.repeats.values() for pts in times}
-        self.repeated_frames, self.still_frames = surveyed.repeat_counts
-        self._segment = Segment(range(0), range(0), False)
-        self.start_pts, self.cuts = surveyed.pts[0], [surveyed.pts[cut] for cut in surveyed.cuts]
-
-    def finish(
-        self, number: int, segment: Segment, store: SegmentStore, reader: FrameReader, encoding: Encoding
-    ) -> None:
-        """Compute a segment and add it to the store, unless it is there."""
-        self._segment = segment
-        self.end_pts = self._next_slot(segment.outputs.stop)
-        if (stored := store.finished(number)) is not None:
-            self.frames_in += sum(map(self._survey.count_of, segment.outputs))
-            self.frames_out += len(stored.ticks)
-            self._report_progress()
-            return
-        pts = (*self._survey.pts, self._survey.end)
-        low, high = pts[segment.inputs.start], pts[segment.inputs.stop]
-        frames = reader.between(low, high, seek=self._survey.is_seekable(low, high))
-        writer = SegmentWriter(
-            store.path(number),
-            encoding,
-            source=reader.info,
-            size=self._plan.size,
-            rate=self._plan.rate,
-            time_base=output_time_base(self._plan.output, self._plan.time_base),
-        )
-        with writer:
-            self.stream(frames, writer)
-        store.add(number, writer.finished)
-
-    @property
-    def warnings(self) -> list[str]:
-        """Sentences about what differs from the request."""
-        return [*self._survey.warnings, *([] if self._survey.seekable else [SLOW_PARTS]), *self._chains.warnings]
-
-    def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
-        segment = self._segment
-        frames = (frame for frame in self._awaited(decoded) if frame.pts not in self._repeats)
-        for number, frame in zip(segment.inputs, frames, strict=True):
-            last = segment.ends_scene and number == segment.inputs[-1]
-            if number in segment.outputs:
-                yield self._input_at(frame, self._slots[number], last, pending, self._survey.count_of(number))
-            else:
-                yield InputFrame(frame.rgb, (), last, frame.alpha)
-
-    def _next_slot(self, number: int) -> Fraction:
-        """Return the time of the first output frame that belongs to frame `number` or a later one, or the end."""
-        return next((slot.pts for slots in self._slots[number:] for slot in slots), self._survey.end)

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from threading import Event
@@ -10,40 +10,39 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..backends.options import with_refit
 from ..contract.bundle import Bundle, find_bundles
-from ..contract.errors import CancelledError, MediaError, NonFiniteError, RequestError
+from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import InputFrame
 from ..media.alpha import AlphaReader
 from ..media.damage import Repair
 from ..media.frame import Frame, FrameReader
 from ..media.image_writer import ImageWriter
-from ..media.pipes import is_pipe
 from ..media.probe import VideoInfo
 from ..media.reader import open_reader
 from ..media.writer import VideoWriter
+from .adaptation import SceneAdaptation
 from .alpha import pictures_with_alpha
 from .chain import SceneChains
 from .notes import alpha_warnings, untrained_warnings, warn_before
-from .plan import Plan, adapted_passes
+from .plan import Pass, Plan, adapted_passes
 from .pool import UpscalerPool
 from .repeats import Step, steps
-from .report import Adaptation, Progress, Report, peak_memory_bytes
+from .report import Progress, Report, peak_memory_bytes
 from .request import UpscaleRequest
 from .scenes import CutDetector
 from .timeline import Slot, slots_over, with_durations
 from .workers import Channel, WorkerGroup
 
 INPUT_FRAMES = 2  # decoded frames in the queue
-SCENE_FRAMES = 48  # frames of a scene that adaptation reads
-SCENE_BYTES = 1 << 29  # memory for these frames
 OUTPUT_BYTES = 64 << 20  # memory for computed frames in the queue, at least one: a frame of 8K takes 190 MiB
 
 
 def upscale(
     request: UpscaleRequest,
     on_progress: Callable[[Progress], None] | None = None,
-    adaptation: Adaptation | None = None,
+    adaptation: SceneAdaptation | None = None,
     cancel: Event | None = None,
     on_warning: Callable[[str], None] | None = None,
     pool: UpscalerPool | None = None,
@@ -53,7 +52,8 @@ def upscale(
     The output takes its name when it is complete; an error or an interrupt leaves no file. `on_progress` is called
     whenever an input frame is finished, and `on_warning` with each warning of the report that is known before any work.
     Setting `cancel`, in any thread, ends the run with CancelledError before the next frame. With a `pool` its open
-    upscalers are used. Raises a StvsrError for a request, video, bundle or backend that cannot be served.
+    upscalers are used. `adaptation` has the bundles of each scene, for which the run waits. Raises a StvsrError for a
+    request, video, bundle or backend that cannot be served.
     """
     began = time.perf_counter()
     request.check()
@@ -62,9 +62,14 @@ def upscale(
         reader = opened.enter_context(open_input(request))
         info = reader.info
         plan = request.plan(bundles, info)
-        scenes = [adapted_passes(plan.passes, b) for b in adaptation.bundles] if adaptation else [plan.passes]
+
+        def passes_of(scene: int) -> Sequence[Pass]:
+            bundles_of_scene = () if adaptation is None else adaptation.bundles_of(scene, cancel)
+            return adapted_passes(plan.passes, bundles_of_scene)
+
+        backend = request.backend if adaptation is None else with_refit(request.backend)
         chains = opened.enter_context(
-            SceneChains(scenes, request.backend, tile=request.tile, flow=request.flow, pool=pool)
+            SceneChains(plan.passes, backend, tile=request.tile, flow=request.flow, pool=pool, passes_of=passes_of)
         )
         writer = open_writer(request, plan, info)
         opened.enter_context(writer)
@@ -76,7 +81,7 @@ def upscale(
         run.stream(frames, writer)
         lost = alpha_warnings(frames.is_lost, plan)
     warnings = (*untrained_warnings(bundles), *reader.warnings, *chains.warnings, *writer.warnings, *lost)
-    records = adaptation.records if adaptation else ()
+    records = () if adaptation is None else tuple(adaptation.records)
     repairs = (*reader.repairs, *writer.repairs)
     return run.report(request, bundles, info, time.perf_counter() - began, records, warnings, repairs)
 
@@ -107,28 +112,6 @@ def open_writer(request: UpscaleRequest, plan: Plan, info: VideoInfo) -> VideoWr
         pipe_format=request.format,
         **options,
     )
-
-
-def read_scenes(request: UpscaleRequest, most_frames: int = SCENE_FRAMES) -> Iterator[np.ndarray]:
-    """Yield the scenes of a request's video, as `upscale` cuts them, each (N, 3, h, w) in [0, 1].
-
-    Of a long scene only the first frames are returned, at most `most_frames` and `SCENE_BYTES`.
-    """
-    request.check()
-    if is_pipe(request.input):
-        raise RequestError("Adaptation reads the video twice, and a pipe can be read once: save it to a file first.")
-    detector = CutDetector(request.scene_threshold)
-    scene: list[np.ndarray] = []
-    with open_input(request) as reader:
-        most = max(1, min(most_frames, SCENE_BYTES // (12 * reader.info.width * reader.info.height)))
-        for frame in AlphaReader(reader, keep=True):
-            if detector.is_cut(frame.rgb) and scene:
-                yield np.stack(scene)
-                scene = []
-            if len(scene) < most:
-                scene.append(frame.rgb)
-    if scene:
-        yield np.stack(scene)
 
 
 class FrameWriter(Protocol):

@@ -20,7 +20,7 @@ from .tiles import Span, Tile, TileSize
 DECODE_PX = 1 << 22  # target pixels in one run of the decoder, which works at the input's size first
 BUFFER_BYTES = 1 << 30  # output buffers of tiled frames at once; for frames beyond, tiles are encoded again
 
-Buffers = tuple[Array, ...]  # an output buffer (3, H, W) of each window
+Buffers = tuple[Array, ...]  # an output buffer (3, H, W) of each window, or its `Rendering`
 
 
 class Runner(Protocol):
@@ -29,7 +29,7 @@ class Runner(Protocol):
     def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
         """Yield, for each requested output in order, an output buffer (3, H, W) of `size` of each window.
 
-        Buffers may come several times; they are released after the last time.
+        On a GPU it may be a `Rendering`. Buffers may come several times; they are released after the last time.
         """
 
 
@@ -44,7 +44,8 @@ class PairRunner:
     """Encodes a pair of frames, and decodes the frame at each requested time.
 
     At integer factors the bundle's integer decoder is used, if it has one: it renders whole tiles, halo included. With
-    it, an input frame whose size does not change passes through as it is.
+    it, an input frame whose size does not change passes through as it is. Where a GPU can render a frame as the picture
+    that is made of it, and the frame is one tile, it gets no buffer.
     """
 
     def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
@@ -64,8 +65,12 @@ class PairRunner:
         passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
         for start in range(0, len(times), at_once):
-            buffers = {time: _output_buffers(self._device, windows, size) for time in times[start : start + at_once]}
-            computed = {time: buffers_of_time for time, buffers_of_time in buffers.items() if time not in passed}
+            now, rendered = times[start : start + at_once], None
+            if features and now[0] not in passed:
+                rendered = self._renderings(features, now[0], shape, size, len(windows))
+            buffers = {now[0]: rendered} if rendered else {t: _output_buffers(self._device, windows, size) for t in now}
+            computed = {time: buffers[time] for time in now if not rendered and time not in passed}
+            del rendered  # or its maps would live until the next one
             for time in buffers.keys() & passed:
                 for window_frames, buffer in zip(frames, buffers[time], strict=True):
                     self._pass_through(window_frames[int(time)], buffer)
@@ -83,6 +88,16 @@ class PairRunner:
 
     def _encode(self, frames: Array, tile: Tile) -> dict[str, Array]:
         return self._graphs.run("encoder", {"frames": _cut(frames, tile)}, keep=True)
+
+    def _renderings(
+        self, features: Mapping[str, Array], time: float, shape: tuple[int, ...], size: tuple[int, int], count: int
+    ) -> Buffers | None:
+        """Return what renders the frame at a time of each window, or None if it is decoded into a buffer."""
+        role, at = decoder_inputs(self._manifest, shape, size)
+        if self._manifest.value_range != (0.0, 1.0) or not self._graphs.renders(role):
+            return None
+        maps = refine(self._graphs, features, np.full(count, time, np.float32))
+        return self._graphs.renderings(role, {**maps, **at}, size)
 
     def _decode_times(
         self, features: Mapping[str, Array], tile: Tile, shape: tuple[int, ...], buffers: Mapping[float, Buffers]
@@ -228,7 +243,7 @@ def pixel_phases(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, in
     return {name: positions(range(factor), 1, factor, 0) for name, factor in zip("yx", factors, strict=True)}
 
 
-def decoder_inputs(manifest: Manifest, shape: tuple[int, int], size: tuple[int, int]) -> tuple[Role, dict[str, Array]]:
+def decoder_inputs(manifest: Manifest, shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Role, dict[str, Array]]:
     """Return which graph decodes whole frames of `shape` (h, w) to `size` (H, W), and its inputs `y` and `x`."""
     if phases := pixel_phases(manifest, shape, size):
         return "integer_decoder", phases

@@ -35,7 +35,7 @@ class SegmentStore:
             folder.create()
         except OSError as error:
             raise MediaError(f"{folder} cannot be created ({error.strerror}): choose another output.") from error
-        plan = self._read(_PLAN)
+        plan = self.read(_PLAN)
         if plan is None:
             return
         try:
@@ -46,27 +46,35 @@ class SegmentStore:
 
     def begin(self, survey: Survey) -> None:
         """Store the survey of a new run."""
-        self._write(_PLAN, {"version": _VERSION, "identity": self._identity, "survey": survey.as_dict()})
+        self.write(_PLAN, {"version": _VERSION, "identity": self._identity, "survey": survey.as_dict()})
         self.survey = survey
 
     def path(self, number: int) -> Path:
         """Return the file of a segment on this machine, finished or not."""
         return self.folder.path(_file(number))
 
-    def finished(self, number: int) -> SegmentFile | None:
-        """Return a segment, or None if it is not finished or was damaged since."""
-        record = self._read(_record(number))
+    def finished(self, number: int, weights: str | None = None) -> SegmentFile | None:
+        """Return a segment, or None if it is not finished, has other weights, or was damaged since."""
+        record = self.read(_record(number))
         try:
-            if record is None:
+            if record is None or record.get("weights") != weights:
                 return None
             ticks = tuple(map(int, record["ticks"]))
-            if ticks and not _has_sha256(self.path(number), record["sha256"]):
-                # It is elsewhere, or was made again there.
-                self.folder.fetch(_file(number))
-                if not _has_sha256(self.path(number), record["sha256"]):
-                    return None
+            if ticks and self.file(_file(number), record["sha256"]) is None:
+                return None
             return SegmentFile(self.path(number), ticks)
-        except (KeyError, TypeError, ValueError, OSError):
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def file(self, name: str, sha256: str) -> Path | None:
+        """Return the path of a file on this machine; None if it was deleted or damaged."""
+        path = self.folder.path(name)
+        try:
+            if not _has_sha256(path, sha256):
+                # It is elsewhere, or was made again there.
+                self.folder.fetch(name)
+            return path if _has_sha256(path, sha256) else None
+        except OSError:
             return None
 
     def recorded(self) -> list[int]:
@@ -76,16 +84,18 @@ class SegmentStore:
         except OSError as error:
             raise MediaError(f"{self.folder} cannot be read ({error.strerror}): check the disk.") from error
 
-    def add(self, number: int, segment: SegmentFile) -> None:
-        """Record a finished segment."""
-        sha256 = None
-        if segment.ticks:
-            try:
-                self.folder.keep(_file(number))
-            except OSError as error:
-                raise self._unwritable(_file(number), error) from error
-            sha256 = file_sha256(segment.path)
-        self._write(_record(number), {"sha256": sha256, "ticks": list(segment.ticks)})
+    def add(self, number: int, segment: SegmentFile, weights: str | None = None) -> None:
+        """Record a finished segment, and the version of the adapted weights that it was computed by."""
+        sha256 = self.keep(_file(number)) if segment.ticks else None
+        self.write(_record(number), {"sha256": sha256, "ticks": list(segment.ticks), "weights": weights})
+
+    def keep(self, name: str) -> str:
+        """Make a file that was written to its path part of the store, and return its sha256."""
+        try:
+            self.folder.keep(name)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+        return file_sha256(self.folder.path(name))
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -102,7 +112,8 @@ class SegmentStore:
                     " delete the folder to start again."
                 )
 
-    def _read(self, name: str) -> Any:
+    def read(self, name: str) -> Any:
+        """Return the value of a JSON file; None if there is none, and {} for anything else."""
         try:
             return json.loads(self.folder.read(name))
         except FileNotFoundError:
@@ -112,7 +123,7 @@ class SegmentStore:
         except OSError as error:
             raise MediaError(f"{self.folder}/{name} cannot be read ({error.strerror}): check the disk.") from error
 
-    def _write(self, name: str, value: Any) -> None:
+    def write(self, name: str, value: Any) -> None:
         """Write a JSON file. Other processes may write the same one at the same time."""
         try:
             self.folder.write(name, json.dumps(value).encode())

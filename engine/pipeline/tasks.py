@@ -1,17 +1,20 @@
-"""The tasks of a worker: to survey a video, to compute a segment, and to join a video; or all of it at once.
+"""The tasks of a worker: to survey a video, to adapt to a scene, to compute a segment, and to join; or all at once.
 
 Tasks and the messages about them are plain data, so that a worker can be another process or another machine.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..backends.options import Backend
 from ..contract.closing import Closing
-from ..contract.errors import StvsrError
+from ..contract.errors import BackendError, StvsrError
+from .adaptation import Adapting, AdaptSettings, Learner, OpenLearner
+from .outline import Outline
 from .pool import UpscalerPool
 from .report import Progress
 from .request import UpscaleRequest
@@ -23,15 +26,28 @@ _OPEN_VIDEOS = 2  # that a worker keeps open, between the segments of videos tha
 _PROGRESS_S = 0.2  # between two messages of progress
 
 
+TaskKind = Literal["survey", "adapt", "segment", "join", "whole"]
+
+
 class Task(NamedTuple):
     """A task of one video."""
 
     video: str  # its name among the videos that the same workers compute
-    kind: Literal["survey", "segment", "join", "whole"]
+    kind: TaskKind
     request: UpscaleRequest
-    number: int = 0  # of the segment
+    number: int = 0  # of the segment, or of the scene that is learned
     began: float = 0.0  # when the first task of the video did, in seconds since the epoch
     store: str | None = None  # folder of the unfinished parts; None: beside the output
+    adapt: AdaptSettings | None = None  # None: the bundles are used as they are
+
+
+class Surveyed(NamedTuple):
+    """The answer to a survey."""
+
+    outline: Outline
+    finished: Sequence[int]  # segments
+    units: tuple[int, ...] = ()  # what each segment has its weights from (`AdaptSettings.unit_of`); empty: not adapted
+    learned: Sequence[int] = ()  # those of them that are learned
 
 
 class Failure(NamedTuple):
@@ -47,13 +63,16 @@ Send = Callable[[tuple[str, Any]], None]
 class _OpenVideo:
     """The open video of a task, and how many of its input frames this worker has finished."""
 
-    def __init__(self, task: Task, backend: Backend, pool: UpscalerPool) -> None:
+    def __init__(
+        self, task: Task, backend: Backend, pool: UpscalerPool, open_learner: OpenLearner | None = None
+    ) -> None:
         self._frames = 0
         self._sent = 0.0
         self._send: Send | None = None
         self._before = 0
         request = replace(task.request, backend=backend)
-        self.video = SegmentedVideo(request, pool=pool, on_progress=self._advance, store=task.store)
+        adapting = None if task.adapt is None else _adapting(task.adapt, open_learner)
+        self.video = SegmentedVideo(request, pool=pool, on_progress=self._advance, store=task.store, adapting=adapting)
 
     def compute(self, number: int, send: Send) -> None:
         """Compute a segment, and send its progress."""
@@ -69,18 +88,21 @@ class _OpenVideo:
 
 
 class TaskRunner(Closing):
-    """Does one task after another, and keeps videos and upscalers open between them."""
+    """Does one task after another, and keeps videos and upscalers open between them.
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    Without `open_learner` it does not adapt.
+    """
+
+    def __init__(self, backend: Backend, open_learner: OpenLearner | None = None) -> None:
+        self._backend, self._open_learner = backend, open_learner
         self._pool = UpscalerPool()
         self._videos: OrderedDict[str, _OpenVideo] = OrderedDict()
 
     def run(self, task: Task, send: Send) -> None:
         """Do a task, and send messages (kind, value) about it.
 
-        The last one is "survey" with the outline of the video and the numbers of the segments that are finished,
-        "segment" with the number of the segment, "join" and "whole" with the Report, or "failed" with a Failure.
+        The last one is "survey" with a Surveyed, "adapt" with the number of the unit that is learned, "segment" with
+        the number of the segment, "join" and "whole" with the Report, or "failed" with a Failure.
         Before it, PROGRESS has the number of input frames of a segment that are finished.
         """
         try:
@@ -106,7 +128,14 @@ class TaskRunner(Closing):
         match task.kind:
             case "survey":
                 video = opened.video
-                return video.outline(), video.store.recorded()
+                found = video.outline(), video.store.recorded()
+                if video.adaptation is None:
+                    return Surveyed(*found)
+                units = tuple(video.adaptation.unit_of(video.scene_of(n)) for n in range(len(video.segments)))
+                return Surveyed(*found, units, video.adaptation.learned())
+            case "adapt":
+                opened.video.learn(task.number)
+                return task.number
             case "segment":
                 opened.compute(task.number, send)
                 return task.number
@@ -117,7 +146,7 @@ class TaskRunner(Closing):
     def _open(self, task: Task) -> _OpenVideo:
         """Return the open video of a task."""
         if task.video not in self._videos:
-            self._videos[task.video] = _OpenVideo(task, self._backend, self._pool)
+            self._videos[task.video] = _OpenVideo(task, self._backend, self._pool, self._open_learner)
             while len(self._videos) > _OPEN_VIDEOS:
                 self._videos.popitem(last=False)[1].video.close()
         self._videos.move_to_end(task.video)
@@ -127,3 +156,14 @@ class TaskRunner(Closing):
         opened = self._videos.pop(name, None)
         if opened is not None:
             opened.video.close()
+
+
+def _adapting(settings: AdaptSettings, open_learner: OpenLearner | None) -> Adapting:
+    """Return how a worker adapts: in its own process, whose CPUs it has to itself. Raises BackendError."""
+    if open_learner is None:
+        raise BackendError("These workers adapt no networks: start them with what learns, or leave out the adaptation.")
+
+    def open_here(request: UpscaleRequest, folder: Path) -> Learner:
+        return open_learner(request, settings, folder, lambda unit, share, steps: None, lambda sentence: None)
+
+    return Adapting(settings, open_here)

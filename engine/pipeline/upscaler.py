@@ -1,6 +1,7 @@
 """The upscaler: a bundle's open graphs, run on the windows of a stream of frames."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
@@ -14,9 +15,10 @@ from ..backends.preparation import Preparation
 from ..backends.stages import StageClock
 from ..contract.bundle import Bundle, find_bundle
 from ..contract.closing import Closing
-from ..contract.errors import RequestError
+from ..contract.errors import BundleError, RequestError
 from ..contract.manifest import Precision
 from ..contract.picture import Picture, PictureFormat, as_frame
+from ..contract.weights import differing_weights, read_weights
 from ..contract.windows import InputFrame, WindowFrames, split_windows
 from .device_queue import DeviceQueue, NumberedWindow
 from .live import live_inputs, run_in_thread
@@ -40,7 +42,9 @@ class Upscaler(Closing):
         they wait at the same time. Results then differ by float rounding.
     clock: sums the busy seconds of upload, network and download, on one device; None: they are not measured.
 
-    `warnings` lists, in sentences, what differs from the request. Raises BundleError, BackendError, RequestError.
+    `warnings` lists, in sentences, what differs from the request. `weights` is the fingerprint of the bundle whose
+    weights are in use, or None after `refit` with weights by their names. Raises BundleError, BackendError,
+    RequestError.
     """
 
     def __init__(
@@ -54,6 +58,10 @@ class Upscaler(Closing):
         clock: StageClock | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else find_bundle(bundle)
+        self.weights: str | None = self.bundle.fingerprint
+        self._replaced: dict[str, np.ndarray] = {}  # weights that are in use in the place of the bundle's own
+        self._lock = threading.RLock()  # reentrant, as a generator may be finalized while it is held
+        self._running = 0  # streams that have begun and not ended
         self.warnings: list[str] = []
         TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
         self.queues: list[DeviceQueue] = []  # of each device
@@ -104,12 +112,12 @@ class Upscaler(Closing):
         self,
         inputs: Iterable[InputFrame | None],  # None: the scene has ended
         size: tuple[int, int],  # (H, W)
-    ) -> Iterator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
+    ) -> Generator[np.ndarray]:  # of (3, H, W) uint16, 65535 is white
         """Yield a frame of `size` for every input frame and each of its times, in order.
 
         Raises RequestError for a size or a time that the bundle does not support.
         """
-        return cast(Iterator[np.ndarray], self.pictures(inputs, size, None))
+        return cast(Generator[np.ndarray], self.pictures(inputs, size, None))
 
     def stream(
         self,
@@ -135,12 +143,19 @@ class Upscaler(Closing):
 
     def pictures(
         self, inputs: Iterable[InputFrame | None], size: tuple[int, int], picture_format: PictureFormat | None
-    ) -> Iterator[Picture]:
+    ) -> Generator[Picture]:
         """Yield the frames of `frames` as planes of `picture_format` if the device can convert to it, else as RGB."""
         windows = _numbered(split_windows(self.bundle.manifest.window, self._checked(inputs, size)))
-        if len(self.queues) == 1:
-            return self.queues[0].pictures(windows, size, picture_format)
-        return self._spreading.pictures(windows, size, picture_format)
+        with self._lock:
+            self._running += 1
+        try:
+            if len(self.queues) == 1:
+                yield from self.queues[0].pictures(windows, size, picture_format)
+            else:
+                yield from self._spreading.pictures(windows, size, picture_format)
+        finally:
+            with self._lock:
+                self._running -= 1
 
     def between(
         self,
@@ -162,16 +177,61 @@ class Upscaler(Closing):
         pair = [InputFrame(first, before), InputFrame(second, (Fraction(0),) * (len(exact) - len(before)), last=True)]
         return self.frames(pair, size)
 
-    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Replace weights, by their names in the graphs, while the graphs stay open; see `Graphs.refit`."""
-        for queue in self.queues:
-            queue.refit(weights)
+    def refit(self, weights: Mapping[str, np.ndarray] | Bundle) -> None:
+        """Replace the weights for the streams that come next, while the graphs stay open.
+
+        weights: by their names in the graphs, others stay as they are; or a bundle that differs from the upscaler's own
+            in its weights alone, such as `stvsr adapt` writes. The upscaler's own bundle brings the original ones back.
+
+        Streams that begin meanwhile wait for the new weights. Raises RequestError while a stream is computed: first
+        take its last frame, or close it. Raises BundleError for weights that no graph has or that do not fit, and
+        BackendError for engines that were compiled without `Backend.refit` and for an inference server, which keeps
+        its own weights. After an error the former weights are in use.
+        """
+        with self._lock:
+            if self._running:
+                raise RequestError(
+                    "The weights cannot be replaced while a stream is computed: take its last frame first, or close it."
+                )
+            if isinstance(weights, Bundle):
+                replaced, in_use = self._weights_of(weights), weights.fingerprint
+            else:
+                replaced, in_use = dict(weights), None
+            former = {**self._own(set(replaced)), **self._replaced} if len(self.queues) > 1 else {}
+            for number, queue in enumerate(self.queues if replaced else ()):
+                try:
+                    queue.refit(replaced)
+                except BaseException:
+                    for earlier in self.queues[:number]:
+                        earlier.refit(former)
+                    raise
+            self._replaced |= replaced
+            self.weights = in_use
 
     def close(self) -> None:
         """Close the graphs. A second call does nothing."""
         self._spreading.close()
         for queue in self.queues:
             queue.close()
+
+    def _weights_of(self, bundle: Bundle) -> dict[str, np.ndarray]:
+        """Return the weights that make the open graphs those of another bundle. Raises BundleError if none do."""
+        weights = differing_weights(self.bundle, bundle)
+        if weights is None:
+            raise BundleError(
+                f"{bundle.folder} differs from {self.bundle.folder} in more than its weights: open it in an upscaler of"
+                " its own."
+            )
+        return {**self._own(set(self._replaced) - set(weights)), **weights}
+
+    def _own(self, names: set[str]) -> dict[str, np.ndarray]:
+        """Return weights of the upscaler's own bundle by their names."""
+        own: dict[str, np.ndarray] = {}
+        if names:
+            for graph in self.bundle.manifest.graphs:
+                stored = read_weights(self.bundle.path(graph.role).read_bytes())
+                own |= {name: stored[name] for name in names & stored.keys()}
+        return own
 
     def _warn(self, device: str | None) -> Callable[[str], None]:
         """Return a function that takes warnings, and adds the name of the device that they are about."""

@@ -1,12 +1,17 @@
-"""The tasks of one video in their order: first the survey, then the segments, in any number at once, then the join."""
+"""The tasks of one video in their order: first the survey, then the segments, in any number at once, then the join.
+
+Where bundles are adapted, the segments of a scene wait until it is learned. The next scene is learned while the
+segments of one are computed, and none beyond it.
+"""
 
 import time
 from collections import Counter, deque
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
+from .adaptation import AdaptSettings
 from .request import UpscaleRequest
-from .tasks import Task
+from .tasks import Surveyed, Task, TaskKind
 
 MOST_DEATHS = 3  # of workers at one task, after which its video fails
 
@@ -15,18 +20,26 @@ class VideoTasks:
     """The tasks of a video that wait, run and are finished.
 
     `name` is the video's among those that the same workers compute, and `store` that of `SegmentedVideo`. `began` is
-    the time of the first task, in seconds since the epoch.
+    the time of the first task, in seconds since the epoch. `adapt` is how the bundles are adapted to the video.
     """
 
     def __init__(
-        self, name: str, request: UpscaleRequest, store: str | None = None, began: float | None = None
+        self,
+        name: str,
+        request: UpscaleRequest,
+        store: str | None = None,
+        began: float | None = None,
+        adapt: AdaptSettings | None = None,
     ) -> None:
-        self.name, self.request, self.began = name, request, began
+        self.name, self.request, self.began, self._adapt = name, request, began, adapt
         self.running = 0  # tasks
         self._store = store
         self._lengths: tuple[int, ...] | None = None  # input frames of each segment; None: not surveyed
         self._pending: deque[int] = deque()  # segments
         self._finished: set[int] = set()
+        self._units: tuple[int, ...] = ()  # what each segment has its weights from; empty: not adapted
+        self._unlearned: deque[int] = deque()  # units that wait, in order
+        self._learned: set[int] = set()
         self._deaths: Counter[tuple[str, int]] = Counter()  # by kind and number of the task
 
     @property
@@ -38,6 +51,16 @@ class VideoTasks:
     def segments_done(self) -> int:
         """The number of finished segments."""
         return len(self._finished)
+
+    @property
+    def scenes_total(self) -> int | None:
+        """The number of scenes that are learned, or 1 for the whole video; None before the survey or without any."""
+        return len(set(self._units)) or None
+
+    @property
+    def scenes_done(self) -> int:
+        """The number of scenes that have been learned."""
+        return len(self._learned)
 
     @property
     def frames_total(self) -> int | None:
@@ -65,11 +88,15 @@ class VideoTasks:
         """Note that a task is finished, with the value of its message."""
         self.running -= 1
         if task.kind == "survey":
-            outline, finished = value
-            self._lengths = outline.lengths
+            surveyed = Surveyed(*value)
+            self._lengths = surveyed.outline.lengths
             # A damaged one is made again by the join.
-            self._finished = set(finished) & set(range(len(self._lengths)))
+            self._finished = set(surveyed.finished) & set(range(len(self._lengths)))
             self._pending = deque(sorted(set(range(len(self._lengths))) - self._finished))
+            self._units, self._learned = surveyed.units, set(surveyed.learned)
+            self._unlearned = deque(sorted(set(self._units) - self._learned))
+        elif task.kind == "adapt":
+            self._learned.add(task.number)
         elif task.kind == "segment":
             self._finished.add(task.number)
 
@@ -84,6 +111,8 @@ class VideoTasks:
         if self._deaths[task.kind, task.number] < MOST_DEATHS:
             if task.kind == "segment":
                 self._pending.appendleft(task.number)
+            if task.kind == "adapt":
+                self._unlearned.appendleft(task.number)
             if task.kind in ("join", "whole"):
                 # It may have published the output.
                 self.request = replace(self.request, overwrite=True)
@@ -92,7 +121,8 @@ class VideoTasks:
             return (
                 f"The run ended its worker {MOST_DEATHS} times ({death}): look for the cause in the log of the workers."
             )
-        part = f"Segment {task.number}" if task.kind == "segment" else f"The {task.kind} of the video"
+        names = {"segment": f"Segment {task.number}", "adapt": f"Learning scene {task.number + 1}"}
+        part = names.get(task.kind, f"The {task.kind} of the video")
         return f"{part} ended its worker {MOST_DEATHS} times ({death}): look for the cause in the log of the workers."
 
     def abandon(self) -> None:
@@ -106,12 +136,29 @@ class VideoTasks:
             return None if self.running else self._task("whole")
         if self._lengths is None:
             return None if self.running else self._task("survey")
-        if self._pending:
-            return self._task("segment", self._pending.popleft())
+        if (task := self._next_part()) is not None:
+            return task
         if len(self._finished) == len(self._lengths) and not self.running:
             return self._task("join")
         return None
 
-    def _task(self, kind: Literal["survey", "segment", "join", "whole"], number: int = 0) -> Task:
+    def _next_part(self) -> Task | None:
+        """Return the next segment whose weights are known, or scene to learn; None if all wait for others or run."""
+        if not self._pending:
+            return None
+        if not self._units:
+            return self._task("segment", self._pending.popleft())
+        segment = next((number for number in self._pending if self._units[number] in self._learned), None)
+        # One that has not begun comes first, so that a single worker computes what it has learned.
+        current = min(self._units[number] for number in range(len(self._units)) if number not in self._finished)
+        can_learn = bool(self._unlearned) and self._unlearned[0] <= current + 1
+        if can_learn and (segment is None or self.running):
+            return self._task("adapt", self._unlearned.popleft())
+        if segment is None:
+            return None
+        self._pending.remove(segment)
+        return self._task("segment", segment)
+
+    def _task(self, kind: TaskKind, number: int = 0) -> Task:
         assert self.began is not None
-        return Task(self.name, kind, self.request, number, self.began, self._store)
+        return Task(self.name, kind, self.request, number, self.began, self._store, self._adapt)

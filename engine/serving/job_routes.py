@@ -8,6 +8,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 
 from .jobs import Job, State
 from .problems import Problem
+from .requests import JobOptions
 from .server import Server
 
 _TYPES = {"mp4": "video/mp4", "mov": "video/quicktime", "mkv": "video/x-matroska", "webm": "video/webm"}
@@ -20,7 +21,7 @@ def job_routes(server: Server) -> APIRouter:
     def facts(job: Job) -> dict[str, Any]:
         return job_facts(job) | {"access": server.settings.access_to(job.id)}
 
-    @routes.post("", status_code=202)
+    @routes.post("", status_code=202, openapi_extra=_documented_options())
     async def create_job(request: Request, idempotency_key: str | None = Header(None, max_length=200)) -> JSONResponse:
         """Upscale the video in the body, with the options in the query; or an upload, in JSON with the options."""
         job = await server.create(request, idempotency_key)
@@ -71,6 +72,17 @@ def job_routes(server: Server) -> APIRouter:
     return routes
 
 
+def _documented_options() -> dict[str, Any]:
+    """Return the options of a job for the OpenAPI document, which the route reads itself."""
+    options = JobOptions.model_json_schema()["properties"]
+    query = [{"name": name, "in": "query", "schema": schema} for name, schema in options.items()]
+    upload = {"upload": {"type": "string", "description": "The identifier of an upload that is complete."}}
+    in_json = {"type": "object", "properties": {**upload, **options}, "required": ["upload"]}
+    video = {"schema": {"type": "string", "format": "binary"}}
+    body = {"content": {"application/octet-stream": video, "application/json": {"schema": in_json}}}
+    return {"parameters": query, "requestBody": body | {"required": True}}
+
+
 def job_facts(job: Job) -> dict[str, Any]:
     """Return what clients see of a job."""
     base = f"/v1/jobs/{job.id}"
@@ -85,6 +97,8 @@ def job_facts(job: Job) -> dict[str, Any]:
         "frames_total": job.frames_total,
         "segments_done": job.segments_done,
         "segments_total": job.segments_total,
+        "scenes_done": job.scenes_done,
+        "scenes_total": job.scenes_total,
         "created": job.created,
         "started": job.started,
         "finished": job.finished,

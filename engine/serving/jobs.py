@@ -41,7 +41,9 @@ CREATE TABLE IF NOT EXISTS jobs (
     segments_done INTEGER NOT NULL DEFAULT 0,
     segments_total INTEGER,
     error TEXT,
-    report TEXT
+    report TEXT,
+    scenes_done INTEGER NOT NULL DEFAULT 0,
+    scenes_total INTEGER
 );
 CREATE TABLE IF NOT EXISTS webhooks (
     id TEXT PRIMARY KEY,
@@ -49,9 +51,11 @@ CREATE TABLE IF NOT EXISTS webhooks (
     attempts INTEGER NOT NULL DEFAULT 0
 );
 """
+# Of the jobs, that databases of earlier versions lack.
+_ADDED = {"scenes_done": "INTEGER NOT NULL DEFAULT 0", "scenes_total": "INTEGER"}
 _COLUMNS = (
     "id", "number", "state", "priority", "options", "created", "started", "finished", "frames_done", "frames_total",
-    "segments_done", "segments_total", "error", "report",
+    "segments_done", "segments_total", "error", "report", "scenes_done", "scenes_total",
 )  # fmt: skip
 _JSON = {"options", "error", "report"}
 
@@ -74,6 +78,8 @@ class Job:
     segments_total: int | None
     error: dict[str, Any] | None  # code and message
     report: dict[str, Any] | None
+    scenes_done: int = 0  # that were learned
+    scenes_total: int | None = None  # to learn; None: the network is not adapted, or the video not surveyed
 
     @property
     def ended(self) -> bool:
@@ -101,6 +107,10 @@ class JobStore(Closing):
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
+        present = {row[1] for row in self._database.execute("PRAGMA table_info(jobs)")}
+        for column, kind in _ADDED.items():
+            if column not in present:
+                self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
 
     def close(self) -> None:
         """Close the database."""

@@ -5,7 +5,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-_FIELDS = ("job", "segment", "frames", "seconds", "reason", "attempts")
+_FIELDS = ("job", "segment", "scene", "frames", "seconds", "reason", "attempts")
 
 log = logging.getLogger("stvsr.serving")
 

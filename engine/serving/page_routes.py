@@ -7,7 +7,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 _FOLDER = Path(__file__).parent / "page"
-_FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+_FILES = {
+    "/": _FOLDER / "index.html",
+    "/app.js": _FOLDER / "app.js",
+    "/style.css": _FOLDER / "style.css",
+    "/palette.css": _FOLDER.parents[1] / "palette.css",
+}
 # The page loads nothing from elsewhere, and no other page frames it; media that it has itself are blobs.
 _HEADERS = {
     "Content-Security-Policy": (
@@ -23,8 +28,8 @@ _HEADERS = {
 def page_routes() -> APIRouter:
     """Return the routes of the page, which anybody may read: it asks for the token itself."""
     routes = APIRouter()
-    for address, name in _FILES.items():
-        routes.add_route(address, partial(_send, _FOLDER / name))
+    for address, path in _FILES.items():
+        routes.add_route(address, partial(_send, path))
     return routes
 
 

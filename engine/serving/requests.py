@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..contract.bundle import named_bundles
 from ..contract.errors import RequestError
+from ..pipeline.adaptation import DEFAULT_SECONDS, AdaptSettings
 from ..pipeline.quantities import read_factor
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 
@@ -15,7 +16,8 @@ MODEL = Field(pattern=r"^[\w\-.]+(\+[\w\-.]+)?$", max_length=200)  # a bundle's 
 _NUMBER = Field(pattern=r"^\d{1,6}(\.\d{1,9})?(/\d{1,6})?$")  # or a fraction
 _TIME = Field(pattern=r"^[\d:.]{1,20}$")  # seconds, or 1:02:03.5
 _MOST_TIMES = 64  # output frames for each input frame
-_NOT_OF_REQUESTS = {"width", "height", "container", "priority", "webhook"}
+_ADAPT = {"adapt", "adapt_per", "adapt_steps", "adapt_seconds", "adapt_seed"}
+_NOT_OF_REQUESTS = {"width", "height", "container", "priority", "webhook", *_ADAPT}
 _Options = TypeVar("_Options", bound=BaseModel)
 
 
@@ -44,6 +46,15 @@ class JobOptions(BaseModel):
     on_damage: Literal["stop", "repeat", "skip"] | None = None
     dedup: bool | None = None
     tile: Annotated[int, Field(ge=0, le=32768)] | None = None
+    adapt: Annotated[
+        bool, Field(description="Adapt the network to each scene of the video first, where the server allows it.")
+    ] = False
+    adapt_per: Annotated[Literal["scene"], Field(description="What has weights of its own.")] = "scene"
+    adapt_steps: Annotated[int, Field(ge=1, le=10_000, description="Steps to learn a scene at most.")] | None = None
+    adapt_seconds: (
+        Annotated[float, Field(gt=0, description="Seconds to learn a scene at most, within the server's limit.")] | None
+    ) = None
+    adapt_seed: Annotated[int, Field(ge=0, lt=1 << 31, description="The seed of what is learned.")] = 0
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     webhook: Annotated[str, Field(max_length=2000)] | None = None  # an address that learns when the job has ended
 
@@ -83,6 +94,35 @@ def make_request(options: JobOptions, source: str | Path, output: str | Path) ->
             raise RequestError(f"The {name} is {given[option]}: at most {_MOST_TIMES} frames are made of one here.")
     # A result may be there already: of a worker that ended after it wrote it.
     return UpscaleRequest(input=source, output=output, overwrite=True, **given)
+
+
+def limited_adaptation(options: JobOptions, most_seconds: float | None) -> JobOptions:
+    """Return options whose adaptation, if they ask for one, ends within a server's limit.
+
+    A scene may be learned for at most `most_seconds`; without them the server adapts none. Raises RequestError for what
+    it does not allow, and for options of an adaptation that was not asked for.
+    """
+    if not options.adapt:
+        for name in sorted(_ADAPT):
+            if getattr(options, name) != JobOptions.model_fields[name].default:
+                raise RequestError(f"The option {name} has no effect without adapt: add adapt=true, or leave it out.")
+        return options
+    if most_seconds is None:
+        raise RequestError("This server adapts no networks to videos: leave out adapt.")
+    if options.adapt_seconds is not None and options.adapt_seconds > most_seconds:
+        raise RequestError(f"This server learns a scene for at most {most_seconds:g} s: lower adapt_seconds.")
+    if options.adapt_seconds is None and (options.adapt_steps is not None or most_seconds < DEFAULT_SECONDS):
+        return options.model_copy(update={"adapt_seconds": most_seconds})
+    return options
+
+
+def adapt_settings(options: JobOptions) -> AdaptSettings | None:
+    """Return the settings of a job's adaptation; None: the network is used as it is."""
+    if not options.adapt:
+        return None
+    return AdaptSettings(
+        per=options.adapt_per, steps=options.adapt_steps, seconds=options.adapt_seconds, seed=options.adapt_seed
+    )
 
 
 def without_paths(sentence: str, words: Mapping[str, str]) -> str:

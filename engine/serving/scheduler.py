@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.executor import ENDED, LOST, PROGRESS, Executor, Message
 from ..pipeline.request import UpscaleRequest
 from ..pipeline.tasks import Failure, Task
@@ -37,7 +38,8 @@ class _Active:
 class Scheduler:
     """Computes the jobs of a store by the workers of an executor; a context manager that runs and ends them.
 
-    `request_of` makes the request of a job. A task that takes longer than `task_s` counts as the death of its worker.
+    `request_of` makes the request of a job, and `adapt_of` states how its network is adapted. A task that takes longer
+    than `task_s` counts as the death of its worker.
     At the end no task is begun, and those that run get `drain_s`.
     """
 
@@ -47,11 +49,12 @@ class Scheduler:
         executor: Executor,
         request_of: Callable[[Job], UpscaleRequest],
         *,
+        adapt_of: Callable[[Job], AdaptSettings | None] = lambda job: None,
         task_s: float = 600.0,
         drain_s: float = DRAIN_S,
         on_segment: OnSegment | None = None,
     ) -> None:
-        self._jobs, self._executor, self._request_of = jobs, executor, request_of
+        self._jobs, self._executor, self._request_of, self._adapt_of = jobs, executor, request_of, adapt_of
         self._task_s, self._drain_s, self._on_segment = task_s, drain_s, on_segment
         self._active: dict[str, _Active] = {}
         self._ending = threading.Event()
@@ -106,7 +109,7 @@ class Scheduler:
                     self._jobs.remove_files(identifier)  # that its last task wrote after it was deleted
         for identifier, job in waiting.items():
             if identifier not in self._active:
-                tasks = VideoTasks(identifier, self._request_of(job), began=job.started)
+                tasks = VideoTasks(identifier, self._request_of(job), began=job.started, adapt=self._adapt_of(job))
                 self._active[identifier] = _Active(job, tasks)
         # In the order in which they are computed; those that end are last.
         order = {identifier: position for position, identifier in enumerate(waiting)}
@@ -160,10 +163,21 @@ class Scheduler:
             log.error("job failed", extra={"job": job.id, "reason": reason or sentence})
 
     def _store_progress(self, job: Job, tasks: VideoTasks, task: Task, seconds: float) -> None:
-        done: dict[str, Any] = {"frames_done": tasks.frames_done, "segments_done": tasks.segments_done}
+        done: dict[str, Any] = {
+            "frames_done": tasks.frames_done,
+            "segments_done": tasks.segments_done,
+            "scenes_done": tasks.scenes_done,
+        }
         if task.kind == "survey":
-            totals = {"frames_total": tasks.frames_total, "segments_total": tasks.segments_total}
+            totals = {
+                "frames_total": tasks.frames_total,
+                "segments_total": tasks.segments_total,
+                "scenes_total": tasks.scenes_total,
+            }
             self._jobs.update(job.id, **totals, **done)
+        elif task.kind == "adapt":
+            self._jobs.update(job.id, **done)
+            log.debug("scene learned", extra={"job": job.id, "scene": task.number, "seconds": round(seconds, 3)})
         elif task.kind == "segment":
             self._jobs.update(job.id, **done)
             frames = tasks.frames_of(task.number)

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from ..backends.options import Backend
 from ..contract.errors import MediaError, RequestError
+from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
 from .checks import VideoChecker, VideoLimits
@@ -20,7 +21,7 @@ from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
 from .problems import Problem
-from .requests import JobOptions, make_request, read_options, without_paths
+from .requests import JobOptions, adapt_settings, limited_adaptation, make_request, read_options, without_paths
 from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
@@ -44,7 +45,12 @@ class Server:
         self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
         self.streams = FrameStreams(settings, backends)
         self.scheduler = Scheduler(
-            self.jobs, executor, self._request_of, task_s=settings.task_s, on_segment=self.metrics.segment
+            self.jobs,
+            executor,
+            self._request_of,
+            adapt_of=self._adapt_of,
+            task_s=settings.task_s,
+            on_segment=self.metrics.segment,
         )
 
     def job(self, identifier: str) -> Job:
@@ -85,7 +91,7 @@ class Server:
         counts = self.jobs.counts()
         if counts["queued"] + counts["running"] >= self.settings.most_queued:
             raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
-        upload, options = await _read_request(request)
+        upload, options = await _read_request(request, self.settings.adapt_s)
         if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
             raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
@@ -116,7 +122,9 @@ class Server:
         last: dict[str, Any] = {}
         sent = time.monotonic()
         while (job := await run_in_threadpool(self.jobs.get, identifier)) is not None:
-            names = ("state", "frames_done", "frames_total", "segments_done", "segments_total")
+            names = ["state", "frames_done", "frames_total", "segments_done", "segments_total"]
+            if job.options.get("adapt"):
+                names += ["scenes_done", "scenes_total"]
             facts = {name: getattr(job, name) for name in names}
             if facts != last:
                 event = job.state if job.ended else "progress"
@@ -170,6 +178,10 @@ class Server:
         source, output = self.jobs.input_of(job.id), self.jobs.output_of(job.id, job.options["container"])
         return replace(request, input=self.jobs.for_workers(source), output=self.jobs.for_workers(output))
 
+    def _adapt_of(self, job: Job) -> AdaptSettings | None:
+        """Return the settings of a job's adaptation; None: the network is used as it is."""
+        return adapt_settings(JobOptions.model_validate(job.options))
+
     def _make_request(self, options: JobOptions, identifier: str) -> UpscaleRequest:
         output = self.jobs.output_of(identifier, options.container)
         return make_request(options, self.jobs.input_of(identifier), output)
@@ -180,7 +192,7 @@ class Server:
         return without_paths(sentence, {str(folder / "input"): "the video", str(folder): ""})
 
 
-async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
+async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[str | None, JobOptions]:
     """Return the upload and the options of a new job: in a JSON body, or in the query if the body is the video."""
     values: Any = {name: value for name, value in request.query_params.items()}
     upload = None
@@ -196,6 +208,6 @@ async def _read_request(request: Request) -> tuple[str | None, JobOptions]:
         except (ValueError, TypeError, KeyError) as error:
             raise Problem(422, "bad-request", "The body is no JSON object with an upload: send one.") from error
     try:
-        return upload, read_options(values)
+        return upload, limited_adaptation(read_options(values), most_adapt_s)
     except RequestError as error:
         raise Problem(422, "bad-request", str(error)) from error

@@ -29,6 +29,7 @@ class Settings:
     most_queued: int = 100  # jobs
     keep_s: float = 24 * 3600.0  # after the end of a job
     task_s: float = 600.0  # of a segment, and of a window of a stream
+    adapt_s: float | None = None  # for which a scene is learned at most; None: clients cannot ask for it
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
     files: str | None = None  # folder or address of the files for workers on other machines; None: the store
@@ -43,6 +44,11 @@ class Settings:
             raise RequestError(
                 f"Everybody who reaches {self.host} could use this server: give a token (--token-file), or serve on"
                 " 127.0.0.1."
+            )
+        if self.adapt_s is not None and not 0 < self.adapt_s < self.task_s:
+            raise RequestError(
+                f"A scene is learned for {self.adapt_s:g} s at most, and a part of a video takes {self.task_s:g} s at"
+                " most: give seconds above 0 and below that."
             )
         for prefix in self.webhook_prefixes:
             if not re.fullmatch(r"https?://[^/?#@\s]+/[^?#\s]*", prefix):

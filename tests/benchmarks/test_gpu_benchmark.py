@@ -184,7 +184,8 @@ def test_a_dry_run_searches_the_fastest_variants(tmp_path: Path) -> None:
     table = variants.read_table(tmp_path / "variants.json")
     found = variants.recorded_for(Card("no card", "0.0"), table)
     assert set(found) == {
-        *(f"{kernel} {dtype}" for kernel in ("deform_conv",) for dtype in ("float32", "float16")),
+        *(f"{kernel} {dtype}" for kernel in ("deform_conv", "fusion_inputs") for dtype in ("float32", "float16")),
+        *(f"fourier_field {dtype}, {kind}" for dtype in ("float32", "float16") for kind in ("frame", "picture")),
         *(f"warp {dtype}, {count}" for dtype in ("float32", "float16") for count in ("one flow", "more flows")),
     }
     for key, variant in found.items():

@@ -36,6 +36,15 @@ def test_pictures_are_kept_without_loss(inside: Run, tmp_path: Path) -> None:
     assert answer["scores"][0]["psnr_y_db"] == pytest.approx(psnr(luma(first), luma(second)), abs=1e-4)
 
 
+@pytest.mark.parametrize(("names", "words"), [("ssim,vmaf", "Unknown metric 'ssim'"), ("vmaf", "not on the PATH")])
+def test_a_metric_that_is_missing_here_is_refused_before_the_work(
+    inside: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, words: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = inside("compare", "a.png", "b.png", "-o", tmp_path / "page.html", "--metrics", names)
+    assert_one_clear_error(done, words)
+
+
 def test_a_part_of_videos_is_compared(inside: Run, tmp_path: Path) -> None:
     clip = make_video(tmp_path / "clip.mp4", pan(12))
     command = ("compare", clip, clip, clip, "-o", tmp_path / "page.html", "--start", "0.125", "--frames", "5")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from stvsr import Backend, UpscaleRequest, upscale
-from stvsr.cli.terminal import Terminal
+from stvsr.cli.progress import RunEvents
+from stvsr.cli.terminal import Terminal, answers
 from stvsr.cli.upscale import _print_report
 from stvsr.engine.contract import errors
 
@@ -212,3 +213,22 @@ def test_a_run_on_a_gpu_says_what_comes_before_full_speed(
     ):
         _print_report(changed, Terminal())
         assert (words in capsys.readouterr().out) == shown
+
+
+def test_a_run_that_waits_for_the_weights_of_a_scene_sends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(answers, "sinks", [lambda event, facts: sent.append((event, facts))])
+    events = RunEvents(UpscaleRequest(input="clip.mp4"))
+    events.start("adapt")
+    events.learn(1)
+    events.advance(5, 9)
+    events.learn(2)
+    events.advance(6, 9)
+    facts = [(e["stage"], e["frames"], e["total"], e.get("scene")) for event, e in sent if event == "progress"]
+    assert facts == [
+        ("adapt", 0, None, None),
+        ("adapt", 0, None, 1),
+        ("upscale", 5, 9, None),
+        ("adapt", 5, 9, 2),
+        ("upscale", 6, 9, None),
+    ]

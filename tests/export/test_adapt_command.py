@@ -104,12 +104,20 @@ def test_the_default_network_adapts_in_space_and_time(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize(("per", "adaptations"), [("video", 1), ("scene", 2)])
+@pytest.mark.parametrize(
+    ("per", "adaptations", "others"),
+    [
+        ("video", 1, ()),
+        ("scene", 2, ()),
+        pytest.param("video", 1, ("--resume",), marks=pytest.mark.slow),
+        pytest.param("scene", 2, ("--resume",), marks=pytest.mark.slow),
+    ],
+)
 def test_upscale_adapts_to_the_video_or_to_each_scene(
-    clip: Path, spatial: Path, tmp_path: Path, per: str, adaptations: int
+    clip: Path, spatial: Path, tmp_path: Path, per: str, adaptations: int, others: tuple[str, ...]
 ) -> None:
     out = tmp_path / "out.mp4"
-    adapt = ("--adapt", "--adapt-per", per, "--adapt-steps", "2")
+    adapt = ("--adapt", "--adapt-per", per, "--adapt-steps", "2", *others)
     done = stvsr("upscale", clip, "-m", spatial, "-o", out, *adapt, "--json", "-e", "preset=ultrafast")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

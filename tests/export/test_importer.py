@@ -64,6 +64,15 @@ def check_image_network(architecture: str, tmp_path: Path) -> None:
     side = 2 * manifest.size.padded(manifest.halo_px) + max(16, manifest.size.multiple_of)
     tiled = upscaled(tmp_path / "bundle", frame, scale, manifest.size.padded(side))
     assert np.abs(tiled - whole).max() < 4 / 1024
+    check_chain(tmp_path, scale)
+
+
+def check_chain(folder: Path, scale: int) -> None:
+    """Run an imported network behind the default one, which doubles the frame rate."""
+    clip = make_video(folder / "clip.mp4", pan(2, (36, 52)))
+    model = f"fourier-s+{folder / 'bundle'}"
+    report = upscale(UpscaleRequest(input=clip, output=folder / "out.mp4", model=model, backend=CPU))
+    assert (report.frames_out, report.size_out) == (4, (52 * scale, 36 * scale))
 
 
 @pytest.mark.parametrize("architecture", image_networks.QUICK)

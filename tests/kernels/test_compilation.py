@@ -43,6 +43,7 @@ def test_every_kernel_lists_its_variants() -> None:
         "color",
         "deform_conv",
         "fourier_field",
+        "fusion_inputs",
         "strips",
         "videoinr_decoder",
         "warp",

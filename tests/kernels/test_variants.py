@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from stvsr.kernels import launcher, variants
+from stvsr.kernels import fourier_field, fusion_inputs, launcher, variants
 from stvsr.kernels.deform_conv import DeformConv
 from stvsr.kernels.launcher import Card
 from stvsr.kernels.warp import PLANAR_VARIANTS, variant_key
@@ -73,6 +73,9 @@ def test_the_package_has_a_table_whose_entries_are_measured() -> None:
     for dtype in ("f4", "f2"):
         for outs in (64, 128):
             known[DeformConv(8, outs).key(dtype)] = DeformConv(8, outs).candidates(dtype)
+        known[fusion_inputs.variant_key(dtype)] = fusion_inputs.candidates(32, dtype)
+        for picture in (False, True):
+            known[fourier_field.variant_key(dtype, picture)] = fourier_field.PHASES_VARIANTS
     for name, card in variants.read_table()["cards"].items():
         assert name
         assert card["compute_capability"].count(".") == 1

@@ -121,7 +121,7 @@ class ScriptedRunner(RemoteRunner):
         self.script.put(TaskEndedWorkerError("it was killed"))
 
 
-def end_after_a_task(connection: Connection, backend: Backend) -> None:
+def end_after_a_task(open_learner: None, connection: Connection, backend: Backend) -> None:
     """Do a task, and end the process behind its last message: the main function of a worker process."""
     task = connection.recv()
     connection.send((task.kind, task.number))

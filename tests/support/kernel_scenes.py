@@ -76,6 +76,20 @@ def warp_scene(
     return features, np.where(far, flows * 1e4, flows)
 
 
+def fusion_scene(
+    features: int, size: tuple[int, int], batch: int = 2, times: int = 2, far: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the channels of pairs (B, 2F + 6, *size) and a motion (times, 5, *size), float32.
+
+    With `far` some of the motion leads far outside.
+    """
+    random = np.random.default_rng(features)
+    channels = random.standard_normal((batch, 2 * features + 6, *size)).astype(np.float32)
+    motion = random.normal(0, 3, (times, 5, *size)).astype(np.float32)
+    outside = (random.random(motion.shape) < 0.05) & (np.arange(5) < 4)[:, None, None]
+    return channels, np.where(outside, motion * 1e4, motion) if far else motion
+
+
 def to_layout(array: np.ndarray, layout: Layout) -> np.ndarray:
     """Return an "nchw" array in another layout."""
     return array if layout == "nchw" else np.ascontiguousarray(array.transpose(0, 2, 3, 1))

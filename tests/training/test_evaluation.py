@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError, RequestError
+from stvsr.engine.contract.further_metrics import FurtherMetric
 from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.training.clips import read_clip
 from stvsr.training.evaluation import Protocol, differences, evaluate
@@ -123,3 +124,24 @@ def test_differences_are_paired_by_clip() -> None:
     assert (high - low) / 2 == pytest.approx(12.7062 * 0.1, abs=1e-3), "the difference of the clips themselves cancels"
     assert differences({"easy": clip(1, 0.1)}, first)["at"]["psnr_y_db"]["interval_95"] is None
     assert differences({}, first) == {}
+
+
+def test_further_metrics_see_the_frames_in_order_and_are_split_by_kind(tmp_path: Path) -> None:
+    class Count:
+        def __init__(self) -> None:
+            self.values: list[float] = []
+
+        def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
+            self.values.append(len(self.values))
+
+        def finish(self) -> list[float]:
+            return self.values
+
+    frames = [np.full((44, 44, 3), 20 * number, np.uint8) for number in range(5)]
+    scores = evaluate(
+        [write_images(tmp_path / "clip", frames)], bicubic, Protocol(), metrics=[FurtherMetric("lpips", Count)]
+    )
+    (clip,) = scores["clips"].values()
+    assert clip["at"]["bicubic+blend"]["lpips"] == 2, "of the frames 0, 2 and 4"
+    assert scores["mean"]["between"]["stvsr"]["lpips"] == 2, "of the frames 1 and 3"
+    assert differences(scores["clips"], scores["clips"])["at"]["lpips"]["mean"] == 0

@@ -27,7 +27,7 @@ _FLOAT32_OUTPUTS = {plugin.name for plugin in PLUGINS.values() if plugin.output[
 
 # Products with weights. Their inputs are features, and their results are as precise as the product itself, so that the
 # search for the origin of coordinates ends at them.
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *(PLUGINS.keys() - {"warp"})})
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *(PLUGINS.keys() - {"warp", "fusion_inputs"})})
 _ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # read every type alike
 _FLOAT32_INPUTS = {("Resize", 2), *_EXACT_INPUTS}  # (operator, position), float32 by the operator's definition
 _FP16_RANGE = (float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # Version of all passes between a graph and its engine (lowering, plugins, fp16). Raise it when one of them changes:
 # engines of another version are then built again.
-LOWERING_VERSION = 1
+LOWERING_VERSION = 2
 
 
 def lower_deform_conv(model: "ModelProto") -> "ModelProto":

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stvsr import BackendError, BundleError, DeviceMemoryError
+from stvsr import Backend, BackendError, Bundle, BundleError, DeviceMemoryError
+from stvsr.engine.backends.graphs import open_graphs
 from stvsr.engine.backends.onnxruntime import OrtSession, open_session
+from stvsr.engine.backends.options import WAITING, Waiting
 from stvsr.engine.contract.manifest import TensorSpec
 
 from tests.support.cuda_cpu import cupy_with_device
@@ -115,6 +117,16 @@ def test_running_out_of_memory_names_the_remedy(toy: Path, frames: np.ndarray) -
     session._session = Full()
     with pytest.raises(DeviceMemoryError, match="use smaller tiles"):
         session.run({"frames": frames})
+
+
+@pytest.mark.parametrize(("waiting", "spins"), [("spin", True), ("sleep", False), (None, WAITING == "spin")])
+def test_threads_wait_as_the_backend_says(toy: Path, waiting: Waiting | None, spins: bool) -> None:
+    backend = Backend(device="cpu", threads=2, waiting=waiting)
+    with open_graphs(Bundle.load(toy), backend) as graphs:
+        (session,) = graphs._sessions.values()
+        assert isinstance(session, OrtSession)
+        options = session._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spins))
 
 
 def test_nothing_is_printed(toy: Path) -> None:

@@ -181,7 +181,7 @@ def test_graphs_of_fixed_shapes_have_no_shape_arithmetic(name: str, tmp_path: Pa
     ort = onnxruntime.import_onnxruntime()
     for graph in bundle.manifest.graphs:
         shapes = tuple(tuple(_size(axis) for axis in spec.axes) for spec in graph.inputs)
-        options = onnxruntime._options(ort, 1, FixedShapes(graph.inputs, graph.outputs, shapes))
+        options = onnxruntime._options(ort, 1, FixedShapes(graph.inputs, graph.outputs, shapes), "spin")
         options.optimized_model_filepath = str(tmp_path / graph.file)
         ort.InferenceSession(str(bundle.path(graph.role)), options, providers=["CPUExecutionProvider"])
         operators = {node.op_type for node in onnx.load(tmp_path / graph.file).graph.node}

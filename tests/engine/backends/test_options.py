@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from stvsr import Backend, BackendError, Bundle
 from stvsr.engine.backends.graphs import open_graphs
-from stvsr.engine.backends.options import cpu_threads, parse_device
+from stvsr.engine.backends.options import parse_device
+from stvsr.engine.contract.cpus import cpu_threads
 
 from tests.support.toy import write_toy
 
@@ -21,8 +22,11 @@ from tests.support.toy import write_toy
         ({"kind": "tensorrt", "device": "cpu"}, "run only on GPUs: use --device cuda:0"),
         ({"kind": "tensorrt", "library": "tensorrt-x"}, "Unknown library 'tensorrt-x'"),
         ({"kind": "tensorrt", "threads": 2}, "--threads has no effect on engines"),
+        ({"kind": "tensorrt", "waiting": "spin"}, "--waiting has no effect on engines"),
+        ({"kind": "remote", "url": "http://h:1", "waiting": "sleep"}, "--waiting has no effect"),
         ({"library": "tensorrt"}, "--library has no effect without --backend tensorrt"),
         ({"threads": 0}, "number of threads is 0"),
+        ({"waiting": "doze"}, "Unknown kind of waiting 'doze': use spin or sleep"),
         ({"device": "gpu"}, "Unknown device 'gpu': use 'auto', 'cpu' or 'cuda:N'"),
         ({"device": "cuda:x"}, "Unknown device"),
         ({"device": "cuda:"}, "Unknown device"),
@@ -62,7 +66,3 @@ def test_several_devices_share_the_threads_of_the_cpu() -> None:
 def test_graphs_open_in_onnx_runtime_by_default(tmp_path: Path) -> None:
     with open_graphs(Bundle.load(write_toy(tmp_path / "toy")), Backend(device="cpu", threads=1)) as graphs:
         assert graphs.device.name == "cpu"
-
-
-def test_the_default_number_of_threads_is_that_of_the_process() -> None:
-    assert cpu_threads() >= 1

@@ -1,5 +1,6 @@
 """Upscaling on a fake GPU gives the frames of the CPU, with tiles, several streams and replaced weights."""
 
+import asyncio
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,18 +14,21 @@ from stvsr import (
     Bundle,
     BundleError,
     DeviceMemoryError,
+    RequestError,
     Upscaler,
     UpscaleRequest,
     one_scene,
     upscale,
 )
 from stvsr.engine.backends.cuda import CudaDevice
+from stvsr.engine.backends.tensorrt.session import TensorRtSession
 from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.contract.weights import read_weights, replace_weights
 from stvsr.engine.media.reader import open_reader
 
 from tests.support.exports import exported
 from tests.support.fake_gpu import FakeGpu
+from tests.support.learners import with_eighth
 from tests.support.media import make_video, pan
 from tests.support.pictures import half_transparent, write_frames_rgba
 from tests.support.toy import write_toy
@@ -193,6 +197,86 @@ def test_weights_of_open_graphs_are_replaced(gpu: FakeGpu, tmp_path: Path, backe
         assert np.abs(after - expected).max() <= 8
         with pytest.raises(BundleError, match=r"have no weight nowhere"):
             upscaler.refit({"nowhere": np.zeros(1, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [CPU, Backend("ort", "cpu,cpu"), Backend("tensorrt", precision="fp32", refit=True)],
+    ids=["ort", "two devices", "tensorrt"],
+)
+def test_an_open_upscaler_takes_the_weights_of_another_bundle(gpu: FakeGpu, tmp_path: Path, backend: Backend) -> None:
+    """Between two streams; the upscaler's own bundle brings back its weights, and none are mixed within a stream."""
+    bundle = exported("edvr-s")[1]
+    frames, size = noise(3, 3, 16, 24), (64, 96)
+    stored = read_weights(bundle.path("network").read_bytes())
+    others = [
+        replace_weights(bundle, {name: stored[name] * np.float32(1.1)}, tmp_path / name)
+        for name in ("conv_first.weight", "conv_last.weight")
+    ]
+
+    def outputs(upscaler: Upscaler) -> np.ndarray:
+        return np.stack(list(upscaler.frames(one_scene(frames), size))).astype(int)
+
+    expected = []
+    for each in (*others, bundle):
+        with Upscaler(each, CPU) as upscaler:
+            expected.append(outputs(upscaler))
+    with Upscaler(bundle, backend) as upscaler:
+        outputs(upscaler)
+        queues = list(upscaler.queues)
+        for each, result in zip((*others, bundle), expected, strict=True):
+            upscaler.refit(each)
+            assert upscaler.weights == each.fingerprint
+            assert np.abs(outputs(upscaler) - result).max() <= 8
+        stream = upscaler.frames(one_scene(frames), size)
+        next(stream)
+        with pytest.raises(RequestError, match="while a stream is computed"):
+            upscaler.refit(others[0])
+        stream.close()
+        with pytest.raises(BundleError, match="in more than its weights"):
+            upscaler.refit(exported("dtsr-s")[1])
+        assert np.abs(outputs(upscaler) - expected[2]).max() <= 8
+        assert upscaler.queues == queues
+
+
+def test_a_live_stream_takes_new_weights_after_it_has_ended(tmp_path: Path) -> None:
+    """An asynchronous stream computes a frame ahead in a thread, which has ended with the stream."""
+    toy = Bundle.load(write_toy(tmp_path / "toy", integer=True))
+    other = with_eighth(toy, 0.5, tmp_path / "other")
+    frames = list(noise(3, 3, 16, 16))
+
+    async def results() -> list[np.ndarray]:
+        outputs = []
+        with Upscaler(toy, CPU) as upscaler:
+            for bundle in (toy, other, toy):
+                upscaler.refit(bundle)
+                outputs.append(np.stack([frame async for frame in upscaler.stream(frames, (32, 32))]).astype(int))
+        return outputs
+
+    before, during, after = asyncio.run(results())
+    assert np.array_equal(before, after)
+    assert np.abs(during - before).max() > 5000
+
+
+def test_engines_whose_weights_cannot_be_replaced_keep_their_own(
+    gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = exported("edvr-s")[1]
+    stored = read_weights(bundle.path("network").read_bytes())
+    other = replace_weights(bundle, {"conv_last.weight": stored["conv_last.weight"] * np.float32(2)}, tmp_path / "o")
+    frames, size = noise(3, 3, 16, 24), (64, 96)
+    with Upscaler(bundle, Backend("tensorrt", precision="fp32", refit=True)) as upscaler:
+        before = np.stack(list(upscaler.frames(one_scene(frames), size)))
+
+        def refuse(self: TensorRtSession, weights: object) -> None:
+            raise BackendError("no such weights")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TensorRtSession, "refit", refuse)
+            with pytest.raises(BackendError, match="no such weights"):
+                upscaler.refit(other)
+        assert upscaler.weights == bundle.fingerprint
+        assert np.array_equal(np.stack(list(upscaler.frames(one_scene(frames), size))), before)
 
 
 def test_engines_without_refit_refuse_weights(gpu: FakeGpu) -> None:

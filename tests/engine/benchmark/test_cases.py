@@ -10,7 +10,7 @@ from stvsr import BackendError, BundleError, RequestError
 from stvsr.engine.backends.choice import Candidate
 from stvsr.engine.benchmark import cases as cases_module
 from stvsr.engine.benchmark.against import differences, ratios
-from stvsr.engine.benchmark.cases import Choice, bundle_facts, find_combinations
+from stvsr.engine.benchmark.cases import Choice, Model, find_combinations
 from stvsr.engine.benchmark.environment import hardware, versions
 from stvsr.engine.benchmark.page import page
 from stvsr.engine.benchmark.results import Figures, Percentiles, Result, Run, Unavailable, read_run
@@ -28,7 +28,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def chosen(toy: Path, **options: Any) -> tuple[list[tuple[Any, ...]], list[Unavailable]]:
-    found, unavailable = find_combinations({"toy": str(toy)}, Choice(SIZES, **options))
+    found, unavailable = find_combinations({"toy": Model.find(str(toy))}, Choice(SIZES, **options))
     return [
         (c.case.device, c.case.precision, c.case.size_in[0], c.case.batch, c.case.concurrency) for c in found
     ], unavailable
@@ -62,9 +62,9 @@ def test_a_choice_leaves_others_out_and_names_what_it_excludes(toy: Path) -> Non
     with pytest.raises(BackendError, match="Unknown precision 'fp8'"):
         chosen(toy, precisions=["fp8"])
     with pytest.raises(BundleError, match="no bundle 'none'"):
-        find_combinations({"none": "none"}, Choice(SIZES))
+        Model.find("none")
     (remote, *_), nothing = find_combinations(
-        {"toy": str(toy)}, Choice(SIZES, backend="remote", url="http://127.0.0.1:1")
+        {"toy": Model.find(str(toy))}, Choice(SIZES, backend="remote", url="http://127.0.0.1:1")
     )
     assert (remote.backend.kind, remote.case.device, remote.case.precision) == ("remote", "server", "its own")
     assert "127.0.0.1" not in remote.case.model_dump_json(), "an address is not for an issue"
@@ -83,13 +83,13 @@ def test_short_names_are_unique(toy: Path, tmp_path: Path) -> None:
 
 
 def run_of(toy: Path, **figures: Any) -> Run:
-    found, unavailable = find_combinations({"toy": str(toy)}, Choice(SIZES, device="cpu"))
+    found, unavailable = find_combinations({"toy": Model.find(str(toy))}, Choice(SIZES, device="cpu"))
     results = [Result(case=found[0].case, figures=Figures(**figures)), Result(case=found[1].case, problem="It <died>.")]
     return Run(
         date="2026-01-01T00:00:00+00:00",
         hardware=hardware(),
         versions=versions(),
-        bundles={"toy": bundle_facts(str(toy))},
+        bundles={"toy": Model.find(str(toy)).facts()},
         clip="synthetic",
         seconds_each=1,
         results=tuple(results),
@@ -110,7 +110,7 @@ def test_a_saved_run_is_read_back_and_compared(toy: Path, tmp_path: Path) -> Non
         update={
             "versions": {**now.versions, "numpy": "0"},
             "hardware": {"cpu": "other", "gpu": "L4"},
-            "bundles": {"toy": bundle_facts("edvr-s")},
+            "bundles": {"toy": Model.find("edvr-s").facts()},
         }
     )
     sentences = differences(changed, saved)

@@ -15,6 +15,7 @@ from stvsr.engine.compare.in_step import frames_in_step
 from stvsr.engine.compare.motion import liveliest
 from stvsr.engine.compare.page import ComparisonPage, Side
 from stvsr.engine.compare.scores import chart
+from stvsr.engine.contract.further_metrics import FurtherMetric
 from stvsr.engine.contract.metrics import luma, psnr, ssim
 from stvsr.engine.media.reader import open_reader
 
@@ -163,3 +164,29 @@ def test_the_liveliest_part_moves_and_has_no_cut(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(motion, "_WHOLE_S", 2)
         low, high = liveliest(reader, Fraction(1))  # of some moments
         assert (abs(low - 2) <= Fraction(12, 24), high - low) == (True, 1)
+
+
+def test_further_metrics_are_columns_and_charts(tmp_path: Path) -> None:
+    class Brightness:
+        def __init__(self) -> None:
+            self.values: list[float] = []
+
+        def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
+            self.values.append(float(actual.mean()))
+
+        def finish(self) -> list[float]:
+            return self.values
+
+    frames = pictures(3, (32, 48))
+    page = ComparisonPage(
+        [Side("a"), Side("b"), Side("c")], Fraction(25), 3, "", metrics=[FurtherMetric("vmaf", Brightness)]
+    )
+    for number, frame in enumerate(frames):
+        page.add(Fraction(number, 25), [frame, frame // 2, frame])
+    page.write(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    first, second = (float(np.mean([(frame // half).mean() for frame in frames])) for half in (1, 2))
+    assert [one["vmaf"] for one in page.means()] == pytest.approx([first, second], abs=1e-4)
+    assert '<th scope="col">SSIM</th><th scope="col">VMAF</th>' in text
+    assert f"<td>{second:.2f}</td>" in text
+    assert "<figcaption>VMAF" in text

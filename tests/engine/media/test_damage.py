@@ -13,8 +13,9 @@ from stvsr.engine.contract.errors import MediaError, RequestError
 from stvsr.engine.media.damage import OnDamage, Repair, RepairLog, repair_sentences
 from stvsr.engine.media.decode import StreamDecoder
 from stvsr.engine.media.frame import Frame
+from stvsr.engine.media.opening import open_video
 from stvsr.engine.media.options import ReadOptions
-from stvsr.engine.media.probe import open_video, probe
+from stvsr.engine.media.probe import probe
 from stvsr.engine.media.reader import VideoReader, open_reader
 from stvsr.engine.media.writer import VideoWriter
 

@@ -9,8 +9,8 @@ import av
 import pytest
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.media.lost_bytes import LostBytes, ends_within_packet
+from stvsr.engine.media.opening import open_video
 from stvsr.engine.media.options import ReadOptions
-from stvsr.engine.media.probe import open_video
 from stvsr.engine.media.reader import open_reader
 
 from tests.support.faulty import damage_packet, smooth_pan, write_gray

@@ -10,8 +10,9 @@ import av
 import pytest
 from av.packet import Packet
 from stvsr.engine.contract.errors import MediaError
+from stvsr.engine.media.opening import open_video
 from stvsr.engine.media.packets import SourcePackets
-from stvsr.engine.media.probe import open_video, probe
+from stvsr.engine.media.probe import probe
 from stvsr.engine.media.reader import open_reader
 
 from tests.support.media import make_clip, new_writer, rewrite, times

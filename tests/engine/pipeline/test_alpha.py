@@ -12,12 +12,14 @@ from stvsr import Backend, Bundle, Report, UpscaleRequest, upscale, upscale_resu
 from stvsr.engine.contract.windows import InputFrame
 from stvsr.engine.media.reader import open_reader
 from stvsr.engine.pipeline import resume, run
+from stvsr.engine.pipeline.adaptation import Adapting, AdaptSettings, SceneAdaptation
 from stvsr.engine.pipeline.alpha import pictures_with_alpha
 
+from tests.support.learners import KnownLearner, with_eighth
 from tests.support.media import pan, picture
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, SLIDING_X4
 from tests.support.pictures import RATE, half_transparent, write_frames_rgba
-from tests.support.toy import blend_and_sample
+from tests.support.toy import blend_and_sample, write_toy
 
 CPU = Backend(device="cpu")
 
@@ -40,6 +42,11 @@ def hole(tmp_path: Path) -> Path:
     return write_frames_rgba(tmp_path / "hole.mkv", moving_hole(7, range(1, 3)), "ffv1", "bgra")
 
 
+def as_array(alpha: np.ndarray | None) -> np.ndarray:
+    assert alpha is not None
+    return alpha
+
+
 def alphas(path: Path) -> np.ndarray:  # (n, h, w)
     with open_reader(path) as reader:
         return np.stack([frame.alpha for frame in reader if frame.alpha is not None])
@@ -56,6 +63,33 @@ def test_alpha_is_computed_by_the_network(hole: Path, toy: Path, tmp_path: Path)
         assert np.abs(result[number] - expected).max() <= 3 / 255 + 1e-3
     assert (result[2:5] == 1).all(), "opaque frames, and one between two of them, are exactly opaque"
     assert result[5].min() < 1
+
+
+@pytest.mark.parametrize(("rate", "cut"), [({"time_factor": 2}, 10), ({"fps": RATE / 3}, 2)], ids=["twice", "a third"])
+def test_scenes_with_weights_of_their_own_have_alpha(tmp_path: Path, rate: dict[str, Any], cut: int) -> None:
+    """Give the colors and the alpha of each scene its weights; at a low rate a scene's last frames have no output."""
+    frames = moving_hole(10)
+    for rgba in frames[5:]:
+        rgba[..., :3] = 255 - rgba[..., :3]
+    clip = write_frames_rgba(tmp_path / "clip.mkv", frames, "ffv1", "bgra")
+    toy = Bundle.load(write_toy(tmp_path / "toy", integer=True))
+    learned = [(with_eighth(toy, value, tmp_path / str(value)),) for value in (0.5, 0.75)]
+    results = []
+    for name, bundles in (("plain", [(), ()]), ("first", [learned[0], ()]), ("both", learned)):
+        wanted = UpscaleRequest(
+            input=clip, output=tmp_path / f"{name}.mkv", model=toy.folder, backend=CPU, scale=2, **rate
+        )
+        adapting = Adapting(AdaptSettings("scene"), lambda *_, known=bundles: KnownLearner(known))
+        with SceneAdaptation(wanted, adapting) as adaptation:
+            report = upscale(wanted, adaptation=adaptation)
+        assert report.cuts_s == (pytest.approx(5 / float(RATE)),)
+        with open_reader(tmp_path / f"{name}.mkv") as reader:
+            results.append(np.stack([np.stack([*frame.rgb, as_array(frame.alpha)]) for frame in reader]))
+    plain, first, both = results
+    for scene, (before, after) in ((slice(0, cut), (plain, first)), (slice(cut, None), (first, both))):
+        assert (before[scene] != after[scene]).any(axis=(0, 2, 3)).all(), "every color, and the alpha"
+    assert np.array_equal(plain[cut:], first[cut:])
+    assert np.array_equal(first[:cut], both[:cut])
 
 
 def test_a_lost_alpha_is_a_warning_of_runs_that_had_any(hole: Path, toy: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from stvsr.engine.pipeline.chain import Chain
 from stvsr.engine.pipeline.plan import Pass
 from stvsr.engine.pipeline.pool import UpscalerPool
 
+from tests.support.learners import with_eighth
 from tests.support.toy import write_toy
 
 CPU = Backend(device="cpu", threads=1)
@@ -35,13 +36,35 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
         assert len(pool._open) == 2
         chains[2].close()
         pool.release(first)
-        assert list(pool._open.values()) == [first], "the chain of the first bundle is open"
+        assert [opened.upscaler for opened in pool._open] == [first], "the chain of the first bundle is open"
         pool.release(first)
         chains[0].close()
-        assert list(pool._open.values()) == [first]
+        assert [opened.upscaler for opened in pool._open] == [first]
         assert pool.get(bundles[0], CPU, None, None) is first
         assert first.warnings == []
         assert first.preparation == Preparation(), "it was open before this run"
         assert len(list(first.frames(one_scene(frames), SIZE))) == 2
         assert first.preparation == Preparation(), "its sessions ran before"
     pool.release(first)
+
+
+def test_an_idle_upscaler_takes_the_weights_of_an_adapted_bundle(tmp_path: Path) -> None:
+    """Open it again only while others use it, and for bundles that differ in more than their weights."""
+    toy = Bundle.load(write_toy(tmp_path / "toy", integer=True))
+    one, two = (with_eighth(toy, value, tmp_path / f"{value}") for value in (0.5, 0.75))
+    training = {"adapted": {"parent": toy.fingerprint}}
+    blurred = Bundle.load(write_toy(tmp_path / "blurred", integer=True, blur_px=3, training=training))
+    with UpscalerPool() as pool:
+        first = pool.get(toy, CPU, None, None)
+        pool.release(first)
+        adapted = pool.get(one, CPU, None, None, toy)
+        assert adapted is first
+        assert adapted.weights == one.fingerprint
+        other = pool.get(two, CPU, None, None, toy)
+        assert other is not first, "the first one is in use"
+        assert (first.weights, other.weights) == (one.fingerprint, two.fingerprint)
+        pool.release(other)
+        assert pool.get(blurred, CPU, None, None, toy).bundle is blurred
+        assert pool.get(toy, CPU, None, None) is other, "it takes its own weights back"
+        assert other.weights == toy.fingerprint
+        assert len(pool._open) == 3

@@ -173,8 +173,9 @@ def test_a_wait_can_be_ended() -> None:
 def test_a_streamed_runner_yields_the_messages_of_a_task(clip: Path, toy: Path, tmp_path: Path) -> None:
     request = UpscaleRequest(input=clip, output=tmp_path / "out.mp4", model=toy, scale=1)
     runner = StreamedRunner(Backend(device="cpu", threads=1))
-    ((kind, (outline, finished)),) = runner.run(Task("video", "survey", request))
-    assert (kind, outline.lengths, finished) == ("survey", (7,), [])
+    ((kind, surveyed),) = runner.run(Task("video", "survey", request))
+    assert (kind, surveyed.outline.lengths, surveyed.finished) == ("survey", (7,), [])
+    assert (surveyed.units, surveyed.learned) == ((), ()), "nothing is learned"
     assert list(runner.run(Task("video", "segment", request, 0)))[-1] == ("segment", 0)
     ((kind, report),) = runner.run(Task("video", "join", request, began=1.0))
     assert (kind, report.frames_out) == ("join", 14)

@@ -29,7 +29,8 @@ from stvsr import (
     upscale_resumable,
 )
 from stvsr.engine.pipeline import resume, run
-from stvsr.engine.pipeline.resume import SLOW_PARTS, SegmentedVideo
+from stvsr.engine.pipeline.resume import SegmentedVideo
+from stvsr.engine.pipeline.segmented_run import SLOW_PARTS
 
 from tests.support.equal_files import assert_equal_files, facts_of, frames_of
 from tests.support.media import make_clip, make_folder, make_video, pan

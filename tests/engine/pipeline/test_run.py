@@ -24,9 +24,10 @@ from stvsr import (
 from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.media.frame import Frame
 from stvsr.engine.media.reader import open_reader
-from stvsr.engine.pipeline.report import Adaptation
-from stvsr.engine.pipeline.run import read_scenes
+from stvsr.engine.pipeline.adaptation import Adapting, AdaptSettings, SceneAdaptation
+from stvsr.engine.pipeline.scene_frames import read_scenes
 
+from tests.support.learners import KnownLearner
 from tests.support.media import make_video, pan, picture
 from tests.support.paths import SAMPLE
 from tests.support.toy import blend_and_sample, write_toy
@@ -222,7 +223,7 @@ def test_a_missing_bundle_or_input_is_reported(clip: Path, toy: Path) -> None:
 
 
 def test_each_scene_uses_its_own_adapted_bundle(tmp_path: Path, toy: Path) -> None:
-    """Adapt two of three scenes: the blurred bundle of the second scene also serves the third."""
+    """Graphs that differ in more than their weights are opened for their scenes."""
     scenes = [pan(6), [1 - frame for frame in pan(5)], pan(7)]
     source = make_video(tmp_path / "in.mp4", [frame for scene in scenes for frame in scene])
     parent = Bundle.load(toy).fingerprint
@@ -233,10 +234,10 @@ def test_each_scene_uses_its_own_adapted_bundle(tmp_path: Path, toy: Path) -> No
     assert [len(scene) for scene in read_scenes(request)] == [6, 5, 7]
     assert [len(scene) for scene in read_scenes(request, most_frames=6)] == [6, 5, 6]
     plain, plain_frames = run(source, toy, time_factor=1, output=tmp_path / "plain.mp4")
-    report = upscale(
-        replace(request, output=tmp_path / "adapted.mp4"), None, Adaptation(((same,), (blurred,)), ({"kept": True},))
-    )
-    assert report.adaptation == ({"kept": True},)
+    adapting = Adapting(AdaptSettings("scene"), lambda *_: KnownLearner([(same,), (blurred,), (blurred,)]))
+    with SceneAdaptation(request, adapting) as adaptation:
+        report = upscale(replace(request, output=tmp_path / "adapted.mp4"), None, adaptation)
+    assert [record["unit"] for record in report.adaptation] == [0, 1, 2]
     assert plain.adaptation == ()
     with open_reader(report.output) as reader:
         frames = list(reader)

@@ -25,6 +25,7 @@ def test_the_page_is_served_without_a_token(tmp_path: Path) -> None:
             ("/", "index.html", "text/html"),
             ("/app.js", "app.js", "javascript"),
             ("/style.css", "style.css", "text/css"),
+            ("/palette.css", "../../palette.css", "text/css"),
         ):
             found = client.get(address)
             assert (found.status_code, found.content) == (200, (PAGE / name).read_bytes())

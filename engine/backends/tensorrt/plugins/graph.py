@@ -1,7 +1,7 @@
-"""Rewrites graphs to contain plugins: deformable convolutions, and VideoINR's decoder as a whole.
+"""Rewrites graphs to contain plugins: deformable convolutions, the inputs of Fourier-S's fusion, VideoINR's decoder.
 
-A `GridSample` stays one: TensorRT has the operator, and the pass does not try to recognize a warp in the arithmetic
-before it.
+Any other `GridSample` stays one: TensorRT has the operator, and the pass does not try to recognize a warp in the
+arithmetic before it.
 """
 
 import math
@@ -14,6 +14,7 @@ import numpy as np
 from .....kernels.deform_conv import DeformConv
 from ..onnx_graph import GraphWriter, attributes_of, check_stored_weight, copy_message, import_onnx
 from .decoder import decoder_to_plugins, is_videoinr_decoder
+from .fusion import fusion_to_plugin
 from .kernels import NAMESPACE, NODE_ATTRIBUTES
 
 if TYPE_CHECKING:
@@ -21,14 +22,16 @@ if TYPE_CHECKING:
 
 
 def to_plugins(model: "ModelProto", config: Mapping[str, Any] | None = None) -> "ModelProto":
-    """Return a model in which every `DeformConv`, or VideoINR's decoder as a whole, is a node of a plugin.
+    """Return a model in which each part that a plugin computes is a node of it.
 
-    The decoder is replaced only with the `config` of its manifest's architecture. Weights keep their names and shapes:
-    the graph itself packs them in the order in which a kernel reads them. Raises what `lower_deform_conv` raises.
+    That is every `DeformConv`, what comes before the fusion of Fourier-S, or VideoINR's decoder as a whole. The decoder
+    is replaced only with the `config` of its manifest's architecture. Weights keep their names and shapes: the graph
+    itself packs them in the order in which a kernel reads them. Raises what `lower_deform_conv` raises.
     """
     if config is not None and is_videoinr_decoder(model):
         return decoder_to_plugins(model, config)
     onnx = import_onnx()
+    model = fusion_to_plugin(model)
     changed = copy_message(model)
     graph = changed.graph
     shapes = {initializer.name: tuple(initializer.dims) for initializer in graph.initializer}

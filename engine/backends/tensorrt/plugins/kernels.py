@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .....kernels import launcher
+from .....kernels import fusion_inputs, launcher
 from .....kernels.deform_conv import DeformConv
 from .....kernels.videoinr_decoder import DecoderWeights, decoder_launch
 from .....kernels.warp import PLANAR_VARIANTS, planes_launch
@@ -147,6 +147,14 @@ def _warp(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
     return Call(variant.defines(dtype), launch, integers, "\n".join(head))
 
 
+def _fusion_inputs(shapes: Sequence[Shape], attributes: Attributes, dtype: Any) -> Call:
+    (items, _, height, width), count = shapes[1], int(attributes["count"])
+    variant = fusion_inputs.PLANAR_VARIANTS[0]
+    launch = _launch(fusion_inputs.inputs_launch, _Size(items), count, _Size(height), _Size(width), variant)
+    integers = {"count": count, "height": height, "width": width, "times": 1}
+    return Call(variant.defines(dtype), launch, integers, "float* const base = nullptr;")
+
+
 def _decoder(readings: int, rows_of: int, head: str = "") -> Callable[[Sequence[Shape], Attributes, Any], Call]:
     """Return the `call` of one of the decoder's kernels.
 
@@ -199,6 +207,22 @@ _WARP = Plugin(
     lambda shapes, _: (shapes[0][0], shapes[1][1] // 2 * shapes[0][1], shapes[1][2], shapes[1][3]),
     _warp,
 )
+# Tensors of `kernels.fusion_inputs.fusion_inputs`, which are planes, at one time of each pair. `count` is the number of
+# features of a frame. The blend is read from the inputs.
+_FUSION_INPUTS = Plugin(
+    "fusion_inputs",
+    "fusion_inputs",
+    "from_planes",
+    dict(features=_F, motion=_F32, time=_F32),
+    ("inputs", _F),
+    dict(count=int),
+    lambda shapes, attributes: (
+        shapes[1][0],
+        2 * int(attributes["count"]) + fusion_inputs.EXTRA,
+        *(shapes[1][2], shapes[1][3]),
+    ),
+    _fusion_inputs,
+)
 # The three launches of `kernels.videoinr_decoder.decode`, over what `prepare` and `target_axis` compute. `channels` is
 # the number of target features, `size` (2,) the height and width of the whole target.
 _TARGET_FEATURES = Plugin(
@@ -238,4 +262,7 @@ _TARGET_COLOURS = Plugin(
     dict(size="const float* __restrict__ size"),
 )
 
-PLUGINS = {plugin.name: plugin for plugin in (_DEFORM_CONV, _WARP, _TARGET_FEATURES, _TARGET_FLOWS, _TARGET_COLOURS)}
+PLUGINS = {
+    plugin.name: plugin
+    for plugin in (_DEFORM_CONV, _WARP, _FUSION_INPUTS, _TARGET_FEATURES, _TARGET_FLOWS, _TARGET_COLOURS)
+}

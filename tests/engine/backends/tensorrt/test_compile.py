@@ -8,12 +8,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from stvsr import BackendError, Bundle, BundleError, RequestError
 from stvsr.engine.backends.tensorrt.engines import TARGETS, compile_bundle, find_engine
 from stvsr.engine.backends.tensorrt.shapes import default_shapes
 from stvsr.engine.contract.bundle import file_sha256, find_bundle, write_manifest
 from stvsr.engine.contract.manifest import Engine
+from stvsr.export.importer import ImportOptions, import_weights
+from stvsr.training.networks.rife import RIFE, RIFEConfig
 
+from tests.support import image_networks
 from tests.support.exports import FULL, SMALL, exported
 from tests.support.toy_engines import SHAPES, files_in, write_unbuildable_toy
 
@@ -72,6 +76,21 @@ def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path
         for engine in compile_bundle(bundle, precision=precision, shapes={"batch": (1, 1, 2)}, targets=("sm89",)):
             sizes[precision] = (bundle.folder / engine.file).stat().st_size
     assert sizes["fp16"] != sizes["fp32"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [*image_networks.SMALL, "RIFE"])
+def test_imported_networks_build(rtx: ModuleType, architecture: str, tmp_path: Path) -> None:
+    weights = tmp_path / "flownet.pkl"
+    if architecture == "RIFE":
+        torch.save(RIFE(RIFEConfig("4.0")).state_dict(), weights)
+    else:
+        image_networks.need_spandrel()
+        weights = image_networks.save_weights(image_networks.build(architecture), tmp_path / "weights.pth")
+    import_weights(weights, tmp_path / "bundle", ImportOptions("MIT", "a test"))
+    bundle = Bundle.load(tmp_path / "bundle")
+    engines = compile_bundle(bundle, precision="fp16", targets=("sm89",))
+    assert [engine.role for engine in engines] == [graph.role for graph in bundle.manifest.graphs]
 
 
 @pytest.mark.slow

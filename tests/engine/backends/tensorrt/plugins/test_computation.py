@@ -12,6 +12,7 @@ from stvsr.kernels.deform_conv import DeformConv
 
 from tests.support import cuda_cpu
 from tests.support.compare import assert_close_to_range
+from tests.support.kernel_scenes import fusion_scene
 from tests.support.plugin_kernels import deform_conv_attributes, deform_conv_shapes, run_kernel
 from tests.support.videoinr import DECODER_CASES, DecoderCase
 
@@ -57,6 +58,17 @@ def test_warp_agrees_with_the_oracle(
     output = run_kernel(kernel, tmp_path, [features, flows], np.empty((2, 38, 6, 35), dtype))
     expected = reference.warp(features, flows, border, align_corners, limit or None)
     assert_allclose(output, expected, rtol=0 if dtype == np.float32 else 1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_fusion_inputs_agree_with_the_oracle(dtype: Any, tmp_path: Path) -> None:
+    features, motion = fusion_scene(4, (7, 13))
+    features, time = features.astype(dtype), np.array([0.3, 0.8], np.float32)
+    shapes = [features.shape, motion.shape, time.shape]
+    kernel = PLUGINS["fusion_inputs"].kernel(shapes, {"count": 4}, features.dtype)
+    output = run_kernel(kernel, tmp_path, [features, motion, time], np.empty((2, 24, 7, 13), dtype))
+    expected, _ = reference.fusion_inputs(features, motion, time)
+    assert_allclose(output, expected, rtol=1e-6 if dtype == np.float32 else 1e-3, atol=2e-5)
 
 
 def decode(case: DecoderCase, dtype: Any, folder: Path) -> np.ndarray:

@@ -14,6 +14,7 @@ from stvsr import BackendError, Bundle
 from stvsr.engine.backends.tensorrt.half import to_fp16
 from stvsr.engine.backends.tensorrt.plugins.graph import to_plugins
 from stvsr.engine.backends.tensorrt.plugins.kernels import PLUGINS
+from stvsr.engine.contract.bundle import find_bundle
 from stvsr.export.exporter import export_bundle
 from stvsr.kernels import reference
 from stvsr.kernels.deform_conv import DeformConv
@@ -231,3 +232,55 @@ def test_an_exported_decoder_as_plugins_computes_the_same(tmp_path: Path) -> Non
     changed = to_plugins(model, bundle.manifest.architecture.config)
     [expected], [actual] = run_model(model, decoder_inputs(case)), evaluate(changed, decoder_inputs(case))
     assert_close_to_range(actual, expected, mean=3e-6, max=1e-4)
+
+
+def run_around_the_plugin(
+    model: onnx.ModelProto, inputs: dict[str, np.ndarray], folder: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Run a refiner with the plugin: the kernel on the CPU, and what is before and after it in ONNX Runtime."""
+    model = onnx.shape_inference.infer_shapes(model)
+    (node,) = (node for node in model.graph.node if node.op_type == "fusion_inputs")
+    if node.output[0] not in {value.name for value in model.graph.value_info}:  # half precision leaves them out
+        fused = helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT16, [None] * 4)
+        model.graph.value_info.append(fused)
+    computed = [name for name in node.input if name not in inputs]
+    before = onnx.utils.Extractor(model).extract_model(list(inputs), computed)
+    values = {**inputs, **dict(zip(computed, run_model(before, inputs), strict=True))}
+    arrays = [np.ascontiguousarray(values[name]) for name in node.input]
+    plugin, dtype = PLUGINS["fusion_inputs"], arrays[0].dtype
+    assert [array.dtype for array in arrays[1:]] == [np.float32, np.float32]
+    attributes = {name: helper.get_node_attr_value(node, name) for name in plugin.attributes}
+    shapes = [array.shape for array in arrays]
+    output = np.empty(tuple(plugin.shape(shapes, attributes)), dtype)
+    output = run_kernel(plugin.kernel(shapes, attributes, dtype), folder, arrays, output)
+    after = onnx.utils.Extractor(model).extract_model(list(node.output), ["coefficients", "base"])
+    coefficients, base = run_model(after, {node.output[0]: output})
+    return coefficients, base
+
+
+@pytest.mark.parametrize("half", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_refiner_of_fourier_s_with_the_plugin_computes_the_same(half: bool, tmp_path: Path) -> None:
+    """Twelve warps become ten and the plugin; motion and time stay float32 in half precision."""
+    bundle = find_bundle("fourier-s")
+    model = onnx.load(bundle.path("refiner"))
+    changed = to_plugins(model, bundle.manifest.architecture.config)
+    kinds = [node.op_type for node in changed.graph.node]
+    assert (kinds.count("GridSample"), kinds.count("fusion_inputs"), kinds.count("Sigmoid")) == (10, 1, 0)
+    assert (changed.graph.input, changed.graph.output) == (model.graph.input, model.graph.output)
+    assert_keeps_initializers(changed, model)
+    rng = np.random.default_rng(0)
+    frames = np.repeat(np.repeat(rng.random((2, 2, 3, 16, 24), np.float32), 4, 3), 4, 4)
+    features = run_model(onnx.load(bundle.path("encoder")), {"frames": frames})
+    inputs = {**dict(zip(("features", "half", "quarter"), features, strict=True)), "time": np.array([0.3, 0.5], "f4")}
+    expected = run_model(model, inputs)
+    actual = run_around_the_plugin(to_fp16(changed) if half else changed, inputs, tmp_path)
+    for name, a, b in zip(("coefficients", "base"), actual, expected, strict=True):
+        assert relative_error(a, b) < (2e-2 if half else 1e-5), name
+
+
+def test_a_refiner_of_other_operators_keeps_them() -> None:
+    model = onnx.load(find_bundle("fourier-s").path("refiner"))
+    for node in model.graph.node:
+        if node.op_type == "Sigmoid":
+            node.op_type = "Tanh"
+    assert to_plugins(model) == model

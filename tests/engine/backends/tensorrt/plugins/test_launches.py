@@ -11,6 +11,7 @@ from stvsr import BackendError
 from stvsr.engine.backends.tensorrt.plugins.kernels import PLUGINS
 from stvsr.kernels import deform_conv, launcher, videoinr_decoder
 from stvsr.kernels.deform_conv import DeformConv
+from stvsr.kernels.fusion_inputs import fusion_inputs
 from stvsr.kernels.warp import warp
 
 from tests.support.plugin_kernels import deform_conv_attributes, deform_conv_shapes
@@ -77,6 +78,24 @@ def test_warp_launches_like_its_kernel(
     assert (kernel.entry.function, kernel.launch, kernel.entry.defines) == (function, launch, defines)
     assert [*kernel.integers, clamped] == integers_of(tuple(arguments))
     assert f"const int clamped = {clamped};" in kernel.entry.source
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(0, 70), st.integers(1, 70), st.integers(1, 70)),
+    st.sampled_from(("f4", "f2")),
+)
+def test_the_fusion_inputs_launch_like_their_kernel(size: tuple[int, int, int, int], kind: str) -> None:
+    batch, count, *pixels = size
+    features = np.zeros((batch, 2 * count + 6, *pixels), kind)
+    motion, time = np.zeros((batch, 5, *pixels), np.float32), np.zeros(batch, np.float32)
+    plugin, attributes = PLUGINS["fusion_inputs"], {"count": count}
+    shapes = [array.shape for array in (features, motion, time)]
+    kernel = plugin.kernel(shapes, attributes, features.dtype)
+    assert tuple(plugin.shape(shapes, attributes)) == (batch, 2 * count + 16, *pixels)
+    ((_, defines, function, launch, *arguments),) = launches(fusion_inputs, features, motion, time)
+    assert (kernel.entry.function, kernel.launch, kernel.entry.defines) == (function, launch, defines)
+    assert list(kernel.integers) == integers_of(tuple(arguments))
 
 
 @settings(max_examples=30, deadline=None)

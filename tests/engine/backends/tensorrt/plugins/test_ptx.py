@@ -31,6 +31,7 @@ def every_kernel() -> list[Any]:
         for border, align_corners, limit in (("zeros", True, 0.0), ("clamp", False, 1 - 1e-6)):
             attributes = {"border": border, "align_corners": align_corners, "grid_limit": limit}
             calls.append(("warp", border, [(1, 64, 8, 9), (1, 4, 8, 9)], attributes))
+        calls.append(("fusion_inputs", "", [(1, 70, 8, 9), (1, 5, 8, 9), (1,)], {"count": 32}))
         mixed, frames, target = (1, 4, 5, 256), (1, 16, 20, 6), (1, 8, 9, 64)
         rows, columns, flows, any_ = (8,), (9,), (1, 8, 9, 4), (1,)
         calls.append(("target_features", "", [mixed, any_, *(2 * (rows, columns)), any_, any_], {"channels": 64}))

@@ -44,6 +44,7 @@ def test_tensorrt_builds_plugins_as_described(trt: Any, dtype: type) -> None:
     for name, attributes, shapes in (
         ("deform_conv2d", deform_conv_attributes(conv), deform_conv_shapes(conv, 2, (11, 17))),
         ("warp", {"border": "clamp", "align_corners": False, "grid_limit": 0.5}, [(2, 37, 8, 9), (2, 4, 6, 71)]),
+        ("fusion_inputs", {"count": 4}, [(2, 14, 8, 9), (2, 5, 8, 9), (2,)]),
         ("target_features", {"channels": 8}, [mixed, (2,), *axes, *axes, (50,), (60,)]),
         ("target_flows", official, [mixed, frames, target, (2,), *axes, (50,), (60,)]),
         ("target_colours", official, [mixed, frames, target, flows, (2,), *axes, (2,), (50,), (60,)]),
