@@ -321,7 +321,7 @@ class AdaptOptions:
         typer.Option(
             help="Steps to learn; the first limit ends it.",
             min=1,
-            show_default="15 without --adapt-seconds; zero-shot: none",
+            show_default="10 without --adapt-seconds; zero-shot: none",
         ),
     ] = None
     adapt_seconds: Annotated[

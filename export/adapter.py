@@ -14,20 +14,19 @@ from ..engine.backends.options import Backend
 from ..engine.contract.bundle import Bundle
 from ..engine.contract.coding import StreamCoding
 from ..engine.contract.errors import RequestError
-from ..engine.contract.manifest import FixedFactors
 from ..engine.contract.weights import replace_weights
 from ..engine.pipeline.adaptation import DEFAULT_SECONDS
 from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
 from ..training.adapt.analysis import AUTO, Decision, decide, read_parts
-from ..training.adapt.blur import bicubic_kernel
 from ..training.adapt.coarse_to_fine import coarse_by_motion
 from ..training.adapt.degradation import Degradation
 from ..training.adapt.distillation import Distillation
 from ..training.adapt.gate import adapt_guarded, self_consistency
 from ..training.adapt.internal import InternalLearning
+from ..training.adapt.methods import METHODS, methods_for
 from ..training.adapt.protocol import Budget, Clock, Method
-from ..training.adapt.restore import FREE_SCALE
+from ..training.adapt.restore import enlarges, upscale_factor
 from ..training.adapt.selfsupervised import SelfSupervised
 from ..training.adapt.verdict import Verdict
 from ..training.adapt.zeroshot import ZeroShot
@@ -38,11 +37,11 @@ from ..training.networks.dtsr import DeepTemporalSR
 from ..training.run import find_device
 from .bundle_network import engine_restorer, load_network, write_adapted
 
-METHODS = (SelfSupervised.name, Distillation.name, InternalLearning.name, ZeroShot.name)
 PARTS = ("temporal", "spatial")  # Ada-VSR's modules, and the folders of its two bundles
 
-_STEPS = 15  # of an adaptation without a budget; learning from scratch goes by the seconds alone
-_RATE = 2e-4  # of Adam, for so few steps; at twice as much the gain without any degradation falls
+_STEPS = 10  # of an adaptation without a budget; learning from scratch goes by the seconds alone
+_RATE = 5e-4  # of Adam, for so few steps; see the table of benchmarks/adaptation
+_INTERNAL_RATE = 3e-4  # of Adam; after 20 steps Ada-VSR learns the error of the estimated blur
 
 OnStep = Callable[[Clock, float], None]  # called after every step with the clock and the loss
 
@@ -82,7 +81,7 @@ class BundleAdapter:
                 raise RequestError(
                     f"The chain '{names}' does not adapt as one: adapt one of its bundles, or name Ada-VSR's two."
                 )
-        self.method = options.method or _default_method(self.network)
+        self.method = options.method or methods_for(self.network)[0]
         self._check_options()
 
     def decide(self, scenes: Sequence[np.ndarray], coding: StreamCoding | None = None) -> Decision | None:
@@ -148,10 +147,9 @@ class BundleAdapter:
     @property
     def _factor(self) -> int | None:
         """The factor by which frames were made small that the network learns to enlarge; None if it does not."""
-        if self.method == ZeroShot.name:
+        if self.method == ZeroShot.name or not enlarges(self.network):
             return None
-        factor = self.network.space.factors[0] if isinstance(self.network.space, FixedFactors) else FREE_SCALE
-        return factor if factor > 1 else None
+        return upscale_factor(self.network)
 
     def _check_options(self) -> None:
         """Raise RequestError for an unknown method, and for options or a network that the method does not support."""
@@ -159,14 +157,9 @@ class BundleAdapter:
         if method not in METHODS:
             raise RequestError(f"Unknown method '{method}': use {', '.join(METHODS)}.")
         zero_shot = method == ZeroShot.name
-        if zero_shot and not isinstance(self.network, DeepTemporalSR):
+        if method not in (serving := methods_for(self.network)):
             names = "+".join(bundle.manifest.name for bundle in self.bundles)
-            raise RequestError(f"Zero-shot learning trains dtsr and dtsr-s, not '{names}': use another method.")
-        if isinstance(self.network, AdaVSR) and method != InternalLearning.name:
-            raise RequestError(
-                f"The method {method} adapts one bundle, not both of Ada-VSR: use {InternalLearning.name}, or adapt one"
-                " of its bundles."
-            )
+            raise RequestError(f"The method {method} does not serve '{names}': use {_either(serving)}.")
         without_effect = {
             "--teacher": options.teacher is not None and method != Distillation.name,
             "--degradation": options.degradation != AUTO and self._factor is None,
@@ -217,9 +210,13 @@ class BundleAdapter:
             case ZeroShot.name:
                 return ZeroShot(checkpoint=options.checkpoint)
             case _:
-                if assumed.kernel is not None or (factor := self._factor) is None:
-                    return InternalLearning(assumed.kernel)
-                return InternalLearning(bicubic_kernel(factor))
+                degrade = assumed.without_losses().degrader(options.seed)
+                return InternalLearning(degrade, _INTERNAL_RATE, "adam", flow=picture_flow)
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def default_budget(method: str) -> Budget:
@@ -232,11 +229,3 @@ def write_unadapted(bundles: Iterable[Bundle], out: Path, verdict: Verdict) -> N
     bundles = tuple(bundles)
     for bundle, part in zip(bundles, PARTS, strict=False):
         replace_weights(bundle, {}, out if len(bundles) == 1 else out / part, verdict.record())
-
-
-def _default_method(network: Network) -> str:
-    if isinstance(network, DeepTemporalSR):
-        return ZeroShot.name
-    if isinstance(network, AdaVSR | TemporalModule | SpatialModule):
-        return InternalLearning.name
-    return SelfSupervised.name

@@ -20,11 +20,11 @@ EXTRA = 16  # inputs that are not features: both warped frames, their blend, mot
 # The first one is used unless another is known to be faster on the card.
 PLANAR_VARIANTS = (
     Variant(0, 32, 8, 1, 4),
-    Variant(0, 16, 8, 1, 4),
+    Variant(0, 16, 8, 1, 3),
     Variant(0, 16, 4, 1, 4),
-    Variant(0, 16, 4, 2, 3),
+    Variant(0, 16, 4, 2, 2),
 )
-STRIP_VARIANTS = (Variant(1, 32, 8, 1, 4), Variant(1, 16, 8, 1, 4))
+STRIP_VARIANTS = (Variant(1, 32, 8, 1, 4), Variant(1, 16, 8, 1, 3))
 
 VARIANTS: tuple[launcher.Defines, ...] = tuple(
     dict.fromkeys(

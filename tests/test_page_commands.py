@@ -1,5 +1,6 @@
 """Every `stvsr` command of the pages runs, in the order of its page, on small inputs of the names that it has there."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from stvsr.training.networks.registry import configured, find_network
 from stvsr.training.networks.rife import RIFE, RIFEConfig
 
 from tests.support.commands import run_inside
-from tests.support.image_networks import build, need_spandrel, save_weights
+from tests.support.image_networks import build, save_weights
 from tests.support.media import make_folder, make_video, pan
 from tests.support.onnx_models import make_model
 from tests.support.pages import PAGES, ROOT, stvsr_commands
@@ -34,8 +35,9 @@ SKIPPED = {
 }
 # Options that shorten a command that has such words, at its end.
 SHORTER = {
-    "train": "--steps 2 --stage-two-at 1 --batch 1 --patch 16 --motion-patch 0 --workers 0 --no-progress",
-    "train adavsr": "--steps 2 --batch 1 --patch 16 --workers 0 --no-progress --meta steps=1 --meta inner_steps=1",
+    "train": "--steps 2 --batch 1 --patch 32 --workers 0 --no-progress",
+    "train fourier-s": "--steps 2 --stage-two-at 1 --batch 1 --patch 32 --motion-patch 0 --workers 0 --no-progress",
+    "train adavsr": "--steps 2 --batch 1 --patch 32 --workers 0 --no-progress --meta steps=1 --meta inner_steps=1",
     "benchmark": "--budget 12 --no-progress",
     "adapt": "--adapt-steps 1",
     "--adapt": "--adapt-steps 1",
@@ -43,10 +45,20 @@ SHORTER = {
 _VIDEOS, _WEIGHTS = (".mp4", ".mkv"), (".pth", ".pt", ".pkl", ".safetensors", ".onnx")
 
 
+def is_long(page: Path) -> bool:
+    """Return whether commands of a page train, or export large networks, which takes minutes each."""
+    return any(arguments[0] in ("train", "export", "adapt") for arguments in COMMANDS[page])
+
+
 def reason_to_skip(arguments: Sequence[str]) -> str | None:
     line = " ".join(arguments)
     if (reason := next((reason for words, reason in SKIPPED.items() if words in line), None)) is not None:
         return reason
+    if arguments[0] == "import" and arguments[1].endswith((".pth", ".safetensors")):
+        try:
+            import spandrel  # noqa: F401
+        except (ImportError, RuntimeError) as absent:
+            return f"needs spandrel ({absent})"
     if arguments[0] == "compile":
         try:
             load_library("tensorrt-rtx")
@@ -77,7 +89,7 @@ def write_inputs(arguments: Sequence[str], folder: Path) -> None:
         elif name.startswith("clips"):
             path.mkdir(parents=True, exist_ok=True)
             for letter in "ab":
-                make_video(path / f"{letter}.mp4", pan(14, (176, 192)) if "train" in arguments else pan(4, (48, 64)))
+                make_video(path / f"{letter}.mp4", pan(14, (176, 192)) if name == "clips/train" else pan(4, (64, 96)))
         elif path.suffix in _WEIGHTS and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_weights(arguments, path)
@@ -92,7 +104,6 @@ def write_weights(arguments: Sequence[str], path: Path) -> None:
     elif path.suffix == ".pkl":
         torch.save(RIFE(RIFEConfig("4.0")).state_dict(), path)
     elif arguments[0] == "import":
-        need_spandrel()
         save_weights(build("ESRGAN"), path)
     else:
         name = path.parent.name if "--start" in arguments else arguments[1]  # runs/NETWORK/weights.pt
@@ -115,18 +126,38 @@ def run_server(arguments: Sequence[str], folder: Path) -> None:
         assert any("http://127.0.0.1:" in line for line in lines), lines
 
 
+@pytest.fixture(scope="module")
+def exports() -> dict[str, Path]:
+    """Bundles by the line that has exported them: several pages export the same one, which takes minutes."""
+    return {}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", COMMANDS, ids=str)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.long if is_long(page) else (), id=str(page)) for page in COMMANDS]
+)
 def test_commands_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    tmp_path: Path,
+    exports: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     inside = run_inside(monkeypatch, capsys)
     skipped: dict[str, str] = {}
+    missing: dict[str, str] = {}  # outputs of commands that were skipped
     for arguments in COMMANDS[page]:
         line = " ".join(arguments)
-        if (reason := reason_to_skip(arguments)) is not None:
+        parts = {part for argument in arguments for part in argument.split("+")}
+        of_input = next((reason for output, reason in missing.items() if output in parts), None)
+        if (reason := reason_to_skip(arguments) or of_input) is not None:
             skipped[line] = reason
+            if "-o" in arguments:
+                missing[arguments[arguments.index("-o") + 1]] = reason
+            continue
+        if line in exports:
+            shutil.copytree(exports[line], tmp_path / arguments[-1], dirs_exist_ok=True)
             continue
         write_inputs(arguments, tmp_path)
         if arguments[0] == "serve":
@@ -141,6 +172,8 @@ def test_commands_run(
             again = [] if "--resume" in arguments or "--overwrite" in arguments else again
             inside_done = inside(*shortened(arguments), *again)
             assert inside_done.returncode == 0, f"{line}\n{inside_done.stderr}"
+        if arguments[0] == "export" and "--weights" not in arguments:
+            exports[line] = tmp_path / arguments[-1]
     if len(skipped) == len(COMMANDS[page]):
         pytest.skip("; ".join(f"{line}: {reason}" for line, reason in skipped.items()))
 

@@ -24,6 +24,7 @@ from ..engine.contract.manifest import FixedFactors, RunWindow
 from ..engine.contract.metrics import luma, psnr
 from .adapt.internal import INNER_RATE, InternalLearning
 from .adapt.protocol import Budget
+from .adapt.pseudo import blurring
 from .checkpoints import load_weights, random_weights, read_run
 from .data import ClipSampler, Sampling
 from .large_scale import Clips, ModuleTrainer
@@ -140,7 +141,7 @@ class MetaTrainer:
         for clip in clips:
             large, task = crop_center(clip).to(self.device), random_task(random)
             video = make_sample(large, task).test.slow_small[0]
-            method = InternalLearning(task.kernel, self.schedule.inner_rate)
+            method = InternalLearning(blurring(task.kernel), self.schedule.inner_rate)
             result = method.adapt(self.network, video, Budget(steps=self.schedule.inner_steps), self.schedule.seed)
             adapted = copy.deepcopy(self.network)
             adapted.load_state_dict(result.weights)

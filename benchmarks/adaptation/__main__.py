@@ -18,7 +18,9 @@ from .chart import chart
 from .gate import TRIALS, gate
 from .goals import COMPACT, KERNELS, meta_lines
 from .meta import STEPS, curves, meta
+from .picture import picture
 from .reweight import reweight
+from .selection import RATES, selection
 from .spatial import CASES, distilled, distilled_time, self_supervised
 from .table import write_table
 from .temporal import zero_shot
@@ -33,6 +35,7 @@ PARTS: dict[str, Callable[[Lines, argparse.Namespace], None]] = {
     "zero-shot": zero_shot,
     "reweight": reweight,
     "gate": gate,
+    "selection": selection,
 }
 TIMINGS = ("distilled-time", "reweight")  # parts that measure only seconds
 README = Path(__file__).parent / "README.md"
@@ -65,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.cache = options.cache or options.runs / "cache"
     options.curve = sorted(set(options.curve))
     lines = Lines(options.out, " ".join(["python -m benchmarks.adaptation", *argv]), options.untimed)
+    if options.part == "picture":
+        picture(lines, options)
+        return
     for name, measure in PARTS.items():
         if options.part == name or (options.part == "all" and not (name in TIMINGS and options.untimed)):
             measure(lines, options)
@@ -77,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("part", choices=[*PARTS, "all", "table"])
+    parser.add_argument("part", choices=[*PARTS, "all", "picture", "table"])
     parser.add_argument("out", type=Path, help="folder of adaptation.jsonl and of pictures")
     add = parser.add_argument
     add("--val", type=Path, help="folder of clips that no network was trained on")
@@ -89,12 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--frames", type=int, default=16, help="frames from the middle of each clip")
     add("--size", type=_size, default=[192, 320], help="HxW of the crop from the middle, as 192x320")
-    group = parser.add_argument_group("automatic")
+    group = parser.add_argument_group("automatic, selection, picture")
     group.add_argument("--bundle", default="edvr-s", help="a bundle's name or folder; it needs no run")
     group.add_argument("--inputs", type=_names, default=list(INPUTS), help=f"some of {','.join(INPUTS)}")
     group.add_argument("--auto-size", type=_size, help="HxW of the crop from the middle (default: whole frames)")
     group.add_argument("--adapt-steps", type=int, help="steps of each adaptation (default: as the commands)")
     group.add_argument("--degradation", default="auto", help="auto, plain, or parts, as of the commands")
+    group.add_argument("--rates", type=_rates, default={}, help=f"NAME=RATE of selection, of {','.join(RATES)}")
     group = parser.add_argument_group("self-supervised, distilled")
     group.add_argument("--networks", type=_names, default=list(COMPACT), help="names, separated by commas")
     group.add_argument("--cases", type=_names, default=list(CASES), help=f"some of {','.join(CASES)}")
@@ -129,6 +136,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return text.split(",")
+
+
+def _rates(text: str) -> dict[str, float]:
+    pairs = (pair.split("=") for pair in text.split(","))
+    return {name: float(rate) for name, rate in pairs}
 
 
 def _numbers(text: str) -> list[int]:

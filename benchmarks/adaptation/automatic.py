@@ -4,12 +4,15 @@ Each trial writes the small frames of a clip to a video file, without loss or by
 from there: reading, analysis, decision, learning, verdict. Both sides, plain and adapted, are restored in one run and
 compared with the truth. The true gain of weights that were not kept is measured too, so that the share of the possible
 gain that the gate lets pass is known.
+
+A network that makes frames at any time is given every second frame of a clip, and the frames between, which nothing was
+learned from, are compared too.
 """
 
 import argparse
 import copy
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,13 +32,25 @@ from stvsr.export.scene_learner import longest_scene
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.protocol import Budget
-from stvsr.training.adapt.restore import restored_frames
+from stvsr.training.adapt.restore import pad_frames, restored_frames
 from stvsr.training.adapt.selfsupervised import SelfSupervised
 from stvsr.training.clips import find_clips
+from stvsr.training.inference import run_network
 from stvsr.training.networks.base import Network
 from torch import Tensor
 
-from .trials import FACTOR, WHOLE, Figures, Lines, middle_crop, round_to_8_bits, scores, to_pictures, to_planes
+from .trials import (
+    FACTOR,
+    WHOLE,
+    Figures,
+    Lines,
+    middle_crop,
+    psnr_y_db,
+    round_to_8_bits,
+    scores,
+    to_pictures,
+    to_planes,
+)
 
 PART = "automatic"
 _RATE = 24  # frames per second of the files
@@ -85,8 +100,10 @@ def automatic(lines: Lines, options: argparse.Namespace) -> None:
 
 
 def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: argparse.Namespace) -> Figures:
-    true = _cut(middle_crop(clip, options.cache, options.frames, options.auto_size or WHOLE))
-    small = round_to_8_bits(made.degradation.degrader(options.seed)(to_planes(true), FACTOR))
+    step = 2 if bundle.manifest.window.kind == "pair" else 1
+    frames = step * (options.frames - 1) + 1
+    true = cut_to_even(middle_crop(clip, options.cache, frames, options.auto_size or WHOLE))
+    small = round_to_8_bits(made.degradation.degrader(options.seed)(to_planes(true[::step]), FACTOR))
     with tempfile.TemporaryDirectory() as folder:
         path = write_video(to_pictures(small), Path(folder) / "clip.mkv", made.crf)
         request = UpscaleRequest(input=path, scene_threshold=0.0)
@@ -94,14 +111,17 @@ def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: a
         adapter = BundleAdapter([bundle], Options(budget, degradation=options.degradation, seed=options.seed))
         decision = adapter.decide(sampled, measure_coding(path))
         _, verdict = adapter.adapt(scene, Path(folder) / "bundle", decision=decision)
-    frames = torch.from_numpy(scene)
-    before = restored_scores(adapter.network, frames, true)
+    inputs = torch.from_numpy(scene)
+    before = restored_scores(adapter.network, inputs, true)
     learned = before
     if verdict.adapted is not None:
         network = copy.deepcopy(adapter.network)
         network.load_state_dict(verdict.adapted.weights)
-        learned = restored_scores(network, frames, true)
+        learned = restored_scores(network, inputs, true)
     gain = learned["psnr_y_db"] - before["psnr_y_db"]
+    between = {}
+    if (db := learned.get("between_psnr_y_db")) is not None:
+        between["between_gain_db"] = round(db - before["between_psnr_y_db"] if verdict.kept else 0.0, 4)
     return {
         "record": verdict.record(),
         "before": before,
@@ -109,14 +129,33 @@ def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: a
         "after": learned if verdict.kept else before,
         "learned_gain_db": round(gain, 4),
         "gain_db": round(gain if verdict.kept else 0.0, 4),
+        **between,
         "seconds": round(verdict.seconds, 2),
         "analysis_seconds": None if decision is None or not decision.analysis else decision.analysis.seconds,
     }
 
 
 def restored_scores(network: Network, frames: Tensor, true: NDArray[np.uint8]) -> Figures:
-    """Return the scores of a network on a scene, (N, 3, h, w) in [0, 1], against its truth, (N, H, W, 3)."""
-    return scores(to_pictures(restored_frames(network, frames, range(len(frames)), picture_flow)), true)
+    """Return the scores of a network on a scene, (N, 3, h, w) in [0, 1], against its truth, (N, H, W, 3).
+
+    If the truth has 2N - 1 frames, the network makes those between as well.
+    """
+    step = 1 if len(true) == len(frames) else 2
+    figures = scores(to_pictures(restored_frames(network, frames, range(len(frames)), picture_flow)), true[::step])
+    if step == 2:
+        figures["between_psnr_y_db"] = psnr_y_db(to_pictures(frames_between(network, frames)), true[1::2])
+    return figures
+
+
+@torch.no_grad()
+def frames_between(network: Network, frames: Tensor) -> Iterator[Tensor]:
+    """Yield the frame in the middle of each gap of a scene, (N, 3, h, w) in [0, 1]: (3, H, W), by a pair's network."""
+    h, w = (FACTOR * n for n in frames.shape[-2:])
+    padded = pad_frames(network, frames)
+    size = [FACTOR * n for n in padded.shape[-2:]]
+    for first in range(len(frames) - 1):
+        output = run_network(network, [padded[None, first : first + 2], torch.tensor([[0.5]])], size)
+        yield output[0, 0, :, :h, :w].clamp(0, 1)
 
 
 def write_video(pictures: NDArray[np.uint8], path: Path, crf: int | None) -> Path:
@@ -132,7 +171,8 @@ def write_video(pictures: NDArray[np.uint8], path: Path, crf: int | None) -> Pat
     return path
 
 
-def _cut(true: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def cut_to_even(true: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cut true frames, (N, H, W, 3), to sides at which small frames are even."""
     h, w = (n // _EVEN * _EVEN for n in true.shape[1:3])
     return true[:, :h, :w]
 
@@ -162,18 +202,22 @@ def automatic_rows(lines: Sequence[Figures]) -> list[str]:
     if not measured:
         return []
     rows = [
-        "| automatic: input | trials | learned, kept | gain, mean (bar), dB | lowest (bar), dB | of the possible gain |"
-        " tOF, px | seconds, most |",
-        "|---|---|---|---|---|---|---|---|",
+        "| automatic: network, input | trials | learned, kept | gain, mean (bar), dB | lowest (bar), dB |"
+        " frames between: mean, lowest, dB | of the possible gain | tOF, px | seconds, most |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in ROWS:
-        if chosen := [line for line in measured.values() if row.inputs(line["trial"]["input"])]:
-            rows.append(_row(row, chosen))
+    for network in dict.fromkeys(line["trial"]["network"] for line in measured.values()):
+        own = [line for line in measured.values() if line["trial"]["network"] == network]
+        for row in ROWS:
+            if chosen := [line for line in own if row.inputs(line["trial"]["input"])]:
+                rows.append(_row(network, row, chosen))
     return rows
 
 
-def _row(row: Row, lines: Sequence[Figures]) -> str:
+def _row(network: str, row: Row, lines: Sequence[Figures]) -> str:
     gains = [line["gain_db"] for line in lines]
+    between = [line["between_gain_db"] for line in lines if "between_gain_db" in line]
+    between_cell = f"{np.mean(between):+.3f}, {min(between):+.3f}" if between else ""
     possible = sum(max(0.0, line["learned_gain_db"]) for line in lines)
     share = f"{sum(max(0.0, gain) for gain in gains) / possible:.0%}" if possible else "none"
     learned = sum("steps" in line["record"] for line in lines)
@@ -183,6 +227,6 @@ def _row(row: Row, lines: Sequence[Figures]) -> str:
     timed = [line["seconds"] + (line.get("analysis_seconds") or 0) for line in lines if "seconds" in line]
     seconds = f"{max(timed):.0f}" if timed else ""
     return (
-        f"| {row.name} | {len(lines)} | {learned}, {kept} | {np.mean(gains):+.3f}{bar} |"
-        f" {min(gains):+.3f} ({row.least_db:+.2f}) | {share} | {tof:+.3f} | {seconds} |"
+        f"| {network}, {row.name} | {len(lines)} | {learned}, {kept} | {np.mean(gains):+.3f}{bar} |"
+        f" {min(gains):+.3f} ({row.least_db:+.2f}) | {between_cell} | {share} | {tof:+.3f} | {seconds} |"
     )

@@ -17,6 +17,7 @@ import numpy as np
 from stvsr.training.adapt.blur_estimation import estimate_kernel
 from stvsr.training.adapt.internal import INNER_RATE, InternalLearning
 from stvsr.training.adapt.protocol import Budget
+from stvsr.training.adapt.pseudo import blurring
 from stvsr.training.clips import cached_clip, find_clips
 from stvsr.training.meta import SCALE, make_sample, random_task
 from stvsr.training.meta_trainer import crop_center, video_psnr
@@ -81,7 +82,7 @@ def _measure_curves(
         inputs, truth, kernel, task_figures = problem()
         learned, seconds = network, 0.0
         if steps:
-            method = InternalLearning(kernel, run.rate, run.optimizer)
+            method = InternalLearning(blurring(kernel), run.rate, run.optimizer)
             adapted = method.adapt(network, inputs, Budget(steps=steps), options.seed)
             learned, seconds = copy.deepcopy(network), adapted.record.seconds
             learned.load_state_dict(adapted.weights)

@@ -11,6 +11,7 @@ from .automatic import automatic_rows
 from .gate import KINDS, TRIALS, agreement
 from .goals import KERNELS, coverage, decibels, goals, latest, mean, meta_lines
 from .meta import curves
+from .selection import selection_rows
 from .spatial import CASES, LEARNERS
 from .temporal import METHODS
 from .trials import Figures
@@ -22,7 +23,7 @@ def table(lines: Sequence[Figures]) -> str:
     """Return the tables of all parts as Markdown."""
     head = ["| goal | limit | measured | | clips, training |", "|---|---|---|---|---|"]
     tables = ["\n".join([*head, *(goal.row for goal in goals(lines))])]
-    parts = (automatic_rows, _spatial_rows, _meta_rows, _zero_shot_rows, _gate_rows)
+    parts = (automatic_rows, selection_rows, _spatial_rows, _meta_rows, _zero_shot_rows, _gate_rows)
     for rows in (part(lines) for part in parts):
         if rows:
             tables.append("\n".join(rows))

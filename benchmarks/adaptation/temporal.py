@@ -30,7 +30,7 @@ from .trials import Figures, Lines, middle_crop, motion_px, round_to_8_bits, sco
 METHODS = ("cubic", "cubic, back-projected", "zero-shot", "zero-shot, back-projected")
 PICTURE = "adaptation_zero-shot.png"
 _TILE_PX = 160
-_CROP_PX, _GAP_PX = (128, 160), 6
+_CROP_PX, GAP_PX = (128, 160), 6
 
 
 def zero_shot(lines: Lines, options: argparse.Namespace) -> None:
@@ -68,7 +68,7 @@ def _clip(clip: Path, picture: Path | None, options: argparse.Namespace) -> Figu
     if picture is not None:
         exposed = to_pictures(inputs).repeat(2, 0)
         videos = [exposed, outputs["cubic"], *(outputs[name] for name in METHODS[2:]), true]
-        write_png(picture, crops_side_by_side(videos))
+        write_png(picture, crops_side_by_side(videos, error_of(outputs["cubic"], true)))
     run = adapted.record
     return {
         "motion_px": round(motion_px(true), 2),
@@ -92,18 +92,22 @@ def double_by_each_method(network: DeepTemporalSR, exposures: Tensor) -> dict[st
     return dict(zip(METHODS, (cubic, back_project_time(cubic, exposures), alone, projected), strict=True))
 
 
-def crops_side_by_side(videos: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Return the same crop of the same instant of each video in a row, where the second differs most from the last.
+def error_of(video: NDArray[np.uint8], true: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the mean absolute error of each pixel of a video, (N, H, W, 3): (N, H, W)."""
+    return np.abs(video.astype(np.float64) - true).mean(3)
+
+
+def crops_side_by_side(videos: list[NDArray[np.uint8]], interest: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the same crop of the same instant of each video in a row, where the interest, (N, H, W), is largest.
 
     Videos are (N, H, W, 3). The ends of the clip are left out, as all methods lack neighbours there.
     """
     h, w = (min(n, m) for n, m in zip(videos[0].shape[1:3], _CROP_PX, strict=True))
-    error = np.abs(videos[1].astype(np.float64) - videos[-1]).mean(3)
-    margin = len(error) // 4
-    instant = margin + int(error[margin : len(error) - margin].mean((1, 2)).argmax())
-    sums = np.pad(error[instant].cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    margin = len(interest) // 4
+    instant = margin + int(interest[margin : len(interest) - margin].mean((1, 2)).argmax())
+    sums = np.pad(interest[instant].cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     boxes = sums[h:, w:] - sums[:-h, w:] - sums[h:, :-w] + sums[:-h, :-w]
     top, left = np.unravel_index(boxes.argmax(), boxes.shape)
-    gap = np.full((h, _GAP_PX, 3), 255, np.uint8)
+    gap = np.full((h, GAP_PX, 3), 255, np.uint8)
     crops = [video[instant, top : top + h, left : left + w] for video in videos]
     return np.concatenate([part for crop in crops for part in (crop, gap)][:-1], 1)

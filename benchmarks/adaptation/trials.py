@@ -154,12 +154,17 @@ def scores(actual: NDArray[np.uint8], true: NDArray[np.uint8]) -> Figures:
     tOF (Chu et al., TecoGAN, 2020) compares the optical flows (Farnebäck's) from each frame to the next with those of
     the truth: the mean over pixels of the absolute differences of dx and dy, added.
     """
-    decibels = [min(_MAX_DB, psnr(luma(a), luma(b))) for a, b in zip(actual, true, strict=True)]
     flows = [np.stack([picture_flow(a, b, _FLOW) for a, b in pairwise(v)]) for v in (actual, true)]
     return {
-        "psnr_y_db": round(float(np.mean(decibels)), 4),
+        "psnr_y_db": psnr_y_db(actual, true),
         "tof_px": round(float(np.abs(flows[0] - flows[1]).sum(1).mean()), 5),
     }
+
+
+def psnr_y_db(actual: NDArray[np.uint8], true: NDArray[np.uint8]) -> float:
+    """Return the mean Y-PSNR in dB of all frames, (N, H, W, 3)."""
+    decibels = [min(_MAX_DB, psnr(luma(a), luma(b))) for a, b in zip(actual, true, strict=True)]
+    return round(float(np.mean(decibels)), 4)
 
 
 def motion_px(true: NDArray[np.uint8]) -> float:

@@ -14,9 +14,10 @@ from stvsr.training.adapt.zeroshot import fresh_network
 from stvsr.training.networks.dtsr import DeepTemporalSR
 
 from benchmarks.adaptation import __main__ as adaptation
-from benchmarks.adaptation import meta, spatial, temporal
+from benchmarks.adaptation import meta, picture, spatial, temporal
 from benchmarks.adaptation.automatic import automatic_rows
 from benchmarks.adaptation.meta import curves
+from benchmarks.adaptation.selection import selection_rows
 from benchmarks.adaptation.trials import read_lines
 from tests.support.adaptation_runs import save_adavsr, save_edvr
 from tests.support.paths import SAMPLE
@@ -54,8 +55,8 @@ def test_adaptation_that_decides_by_itself_is_measured_on_both_sides(runs: Path)
     difference = compressed["learned"]["psnr_y_db"] - compressed["before"]["psnr_y_db"]
     assert compressed["learned_gain_db"] == pytest.approx(difference, abs=2e-4)
     assert compressed["gain_db"] == (compressed["learned_gain_db"] if compressed["record"]["kept"] else 0)
-    (row,) = [row for row in automatic_rows([plain, compressed]) if row.startswith("| all inputs")]
-    assert row.startswith(f"| all inputs | 2 | 1, {int(compressed['record']['kept'])} |")
+    (row,) = [row for row in automatic_rows([plain, compressed]) if row.startswith("| edvr-s, all inputs")]
+    assert row.startswith(f"| edvr-s, all inputs | 2 | 1, {int(compressed['record']['kept'])} |")
 
 
 @pytest.mark.parametrize("part", ["self-supervised", "distilled"])
@@ -141,13 +142,13 @@ def test_picture_shows_the_largest_error_of_interpolation() -> None:
     videos = [np.full((8, 140, 200, 3), level, np.uint8) for level in (10, 20, 20)]
     videos[1][3, 130:, 190:] = 90  # at the bottom right
     videos[1][0] = 255  # at the end of the clip, which is left out
-    picture = temporal.crops_side_by_side(videos)
+    drawn = temporal.crops_side_by_side(videos, temporal.error_of(videos[1], videos[2]))
     h, w = temporal._CROP_PX
-    gap = temporal._GAP_PX
-    assert picture.shape == (h, 3 * w + 2 * gap, 3)
-    assert (picture[:, :w] == 10).all()
-    assert (picture[-10:, w + gap + w - 10 : w + gap + w] == 90).all()
-    assert (picture[:, -w:] == 20).all()
+    gap = temporal.GAP_PX
+    assert drawn.shape == (h, 3 * w + 2 * gap, 3)
+    assert (drawn[:, :w] == 10).all()
+    assert (drawn[-10:, w + gap + w - 10 : w + gap + w] == 90).all()
+    assert (drawn[:, -w:] == 20).all()
 
 
 def test_verdicts_are_measured(runs: Path) -> None:
@@ -169,3 +170,26 @@ def test_new_weights_are_timed(runs: Path) -> None:
 def test_parts_refuse_to_run_without_clips(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--val"):
         adaptation.main(["gate", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_weights_that_learn_quickly_are_compared(runs: Path) -> None:
+    options = "--bundle fourier-s --inputs blur-3.0x1.5 --adapt-steps 1 --rates last=0.001 --frames 4 --size 136x240"
+    lines = measured("selection", runs, options)
+    assert [line["trial"]["adapts"] for line in lines] == ["all", "scales", "last", "low-rank"]
+    assert [line["trial"]["rate"] for line in lines][2] == 0.001
+    parameters = [line["parameters"] for line in lines]
+    assert parameters[0] > parameters[3] > parameters[1]
+    assert all(line["gains"]["psnr_y_db"] != 0 != line["gains"]["between_psnr_y_db"] for line in lines)
+    assert len(selection_rows(lines)) == 2 + len(lines)
+
+
+def test_kernels_are_drawn_beside_a_row() -> None:
+    row = np.full((40, 60, 3), 100, np.uint8)
+    drawn = picture.beside(row, [gaussian_kernel((3.0, 1.0), 0.0), gaussian_kernel((1.0, 3.0), 0.0)])
+    side = (40 - temporal.GAP_PX) // 2
+    assert drawn.shape == (40, 60 + temporal.GAP_PX + side, 3)
+    wide, tall = drawn[:side, -side:, 0].astype(int), drawn[-side:, -side:, 0].astype(int)
+    assert wide.max() == tall.max() == 255
+    assert (wide > 100).any(0).sum() > (wide > 100).any(1).sum()
+    assert (tall > 100).any(1).sum() > (tall > 100).any(0).sum()

@@ -83,6 +83,27 @@ def test_a_bundle_adapts_to_a_clip(clip: Path, spatial: Path, tmp_path: Path) ->
     assert_one_clear_error(again, "exists already", "--overwrite")
 
 
+@pytest.mark.slow
+def test_the_default_network_adapts_in_space_and_time(tmp_path: Path) -> None:
+    """Its motion stays as it is, and the record has the kernel and the gain of the frames between."""
+    clip, out = make_video(tmp_path / "clip.mp4", pan(12, (64, 96))), tmp_path / "adapted"
+    done = stvsr("adapt", clip, "-o", out, "--degradation", "blur", "--adapt-steps", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["method"], record["adapts"], record["steps"]) == ("self-supervised", "all", 2)
+    assert "between_gain_db" in record
+    kernel = np.array(record["analysis"]["blur"]["kernel"])
+    assert kernel.shape == (24, 24)
+    assert kernel.sum() == pytest.approx(1, abs=0.01)
+    before, after = weights_of(find_bundle("fourier-s")), weights_of(Bundle.load(out))
+    changed = {name.split(".")[0] for name in before if not np.array_equal(before[name], after[name])}
+    assert changed == ({"fuse", "trunk", "last", "field"} if record["kept"] else set())
+    again = stvsr(
+        "upscale", clip, "--adapt", "--adapt-steps", "2", "--degradation", "blur", "-t", "2", "-o", tmp_path / "o.mp4"
+    )
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.mark.parametrize(
     ("per", "adaptations", "others"),
     [
@@ -224,7 +245,11 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
         ),
         ("spatial", {"degradation": "blur+noise"}, "Internal learning undoes a blur only"),
         ("dtsr", {"teacher": True}, "--teacher has no effect on the method zero-shot"),
-        ("spatial", {"method": "zero-shot"}, "Zero-shot learning trains dtsr and dtsr-s, not 'adavsr-spatial-s'"),
+        (
+            "spatial",
+            {"method": "zero-shot"},
+            "not serve 'adavsr-spatial-s': use internal, self-supervised or dist",
+        ),
     ],
 )
 def test_options_that_a_method_does_not_use_are_refused(
@@ -240,7 +265,8 @@ def test_options_that_a_method_does_not_use_are_refused(
 @pytest.mark.parametrize("method", ["self-supervised", "distillation"])
 def test_methods_for_one_bundle_refuse_both_modules_of_ada_vsr(spatial: Path, temporal: Path, method: str) -> None:
     bundles = [Bundle.load(temporal), Bundle.load(spatial)]
-    with pytest.raises(RequestError, match=f"The method {method} adapts one bundle, not both of Ada-VSR: use internal"):
+    message = rf"The method {method} does not serve 'adavsr-temporal-s\+adavsr-spatial-s': use internal\."
+    with pytest.raises(RequestError, match=message):
         BundleAdapter(bundles, Options(Budget(steps=1), method=method, teacher=bundles[1]))
 
 

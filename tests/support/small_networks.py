@@ -8,6 +8,7 @@ from stvsr.training.adapt.zeroshot import fresh_network
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
 from stvsr.training.networks.edvr import EDVR, EDVRConfig
+from stvsr.training.networks.fourier_s import FourierS, FourierSConfig
 from stvsr.training.networks.rbpn import RBPN, RBPNConfig
 from stvsr.training.networks.tmnet import TMNet, TMNetConfig
 from stvsr.training.networks.toflow import TOFLOW_S, TOFlow
@@ -33,6 +34,7 @@ def small_networks() -> dict[str, Network]:
         "toflow": TOFlow(replace(TOFLOW_S, frames=3, width=8, flow_width=8, flow_levels=2)),
         "tmnet": TMNet(TMNetConfig(nf=8, groups=2, frames=2, front_blocks=1, back_blocks=1, residual=True)),
         "videoinr-s": VideoINRS(VideoINRSConfig()),
+        "fourier-s": FourierS(FourierSConfig(features=8, width=8, trunk_blocks=1, motion_features=16, terms=4)),
     }
 
 

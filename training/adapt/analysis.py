@@ -133,6 +133,7 @@ def decide(
         analysis.blur.kernel if "blur" in parts and analysis.blur else None,
         analysis.noise.sigma if "noise" in parts else 0.0,
         round(analysis.compression.crf) if "compression" in parts else None,
+        factor,
     )
     found = " and ".join(_words(analysis, part) for part in parts)
     return Decision(degradation, confidence if "blur" in parts else 1.0, f"The clip has {found}.", analysis)

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...engine.contract.resize import cubic_kernel
-
 KERNEL_SIDE_PX = 24  # large pixels: three times the largest width on each side
 KERNEL_WIDTHS_PX = (1.0, 4.0)  # range of the standard deviations of random kernels, in large pixels
 
@@ -40,11 +38,12 @@ def gaussian_of_covariance(covariance: Tensor, side: int = KERNEL_SIDE_PX) -> Te
     return kernel / kernel.sum()
 
 
-def bicubic_kernel(factor: int, side: int = KERNEL_SIDE_PX) -> Tensor:
-    """Return the weights of antialiased bicubic shrinking by an even factor, (side, side), sum 1, zero at its edges."""
-    taps = torch.from_numpy(cubic_kernel((np.arange(side) - (side - 1) / 2) / factor))
-    kernel = taps[:, None] * taps
-    return (kernel / kernel.sum()).float()
+def rescaled(kernel: Tensor, old_factor: int, factor: int) -> Tensor:
+    """Return the Gaussian that is as wide at `factor` as a kernel at `old_factor`, in pixels of the small frames."""
+    (first, second), angle = kernel_moments(kernel)
+    ratio = factor / old_factor
+    side = round(kernel.shape[0] * ratio)
+    return gaussian_kernel((first * ratio, second * ratio), angle, max(factor, side + (side - factor) % 2))
 
 
 def random_kernel(random: np.random.Generator, side: int = KERNEL_SIDE_PX) -> Tensor:

@@ -70,13 +70,17 @@ class BlurEstimate:
     strength: float
 
     def record(self) -> dict[str, Any]:
-        """Return the estimate as JSON values; widths in pixels of the large frames, the angle in radians."""
+        """Return the estimate as JSON values; widths in pixels of the large frames, the angle in radians.
+
+        The kernel is a list of rows, of the weights of large pixels.
+        """
         widths, angle = kernel_moments(self.kernel)
         return {
             "widths_px": [round(width, 2) for width in widths],
             "angle": round(angle, 2),
             "confidence": round(self.confidence, 3),
             "strength": round(self.strength, 2),
+            "kernel": [[round(weight, 5) for weight in row] for row in self.kernel.tolist()],
         }
 
 

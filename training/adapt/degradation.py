@@ -21,6 +21,7 @@ class Degradation:
     kernel: Tensor | None = None  # (side, side), as `blur.shrink` takes it; None: bicubic resizing
     noise: float = 0.0  # standard deviation of white noise in red, green and blue, in grey levels of 255
     crf: int | None = None  # of x264; None: not compressed
+    kernel_factor: int | None = None  # by which the kernel shrinks, see `blurring`; None: any
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ class Degradation:
         Its noise is drawn from a generator of its own: the same seed and calls give the same frames. Compressed frames
         are N neighbours of one clip.
         """
-        shrunk = bicubic if self.kernel is None else blurring(self.kernel)
+        shrunk = bicubic if self.kernel is None else blurring(self.kernel, self.kernel_factor)
         if not self.noise and self.crf is None:
             return shrunk
         generator = torch.Generator().manual_seed(seed)

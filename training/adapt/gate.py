@@ -31,7 +31,6 @@ import torch
 from torch import Tensor
 
 from ...engine.contract.errors import AdaptationError
-from ...engine.contract.manifest import FixedFactors
 from ..data import Flow, input_frames, target_frames, truth_offsets
 from ..inference import run_network
 from ..networks.base import Network
@@ -40,7 +39,7 @@ from .degradation import Degradation
 from .own_scale import looks_of
 from .protocol import Adapted, Budget, Method, OnStep, divergence
 from .pseudo import Degrade, bicubic
-from .restore import pad_frames, restored_frames, upscale_factor, window_inputs
+from .restore import enlarges, pad_frames, restored_frames, upscale_factor, window_inputs
 from .sampling import LUMA
 from .verdict import Consistency, Verdict, refusal
 
@@ -52,6 +51,8 @@ _MAX_DB = 100.0  # PSNR of identical frames
 _CLEANED_FRAMES, _ADDED = 5, 0.5  # frames to which more noise is added, and how much of what they have
 _NOISE_SEED = 17  # of the noise that judged frames get, the same before and after
 
+# A frame of a network, (3, h, w), its truth, and whether its time is between those of the inputs
+_Judged = tuple[Tensor, Tensor, bool]
 Measure = Callable[[Network, Tensor], Consistency]  # (a network, frames (N, 3, h, w) in [0, 1])
 
 
@@ -98,10 +99,6 @@ def adapt_guarded(
     return Verdict(False, reason, seconds, before, after, adapted)
 
 
-def _enlarges(network: Network) -> bool:
-    return not isinstance(network.space, FixedFactors) or network.space.factors[0] > 1
-
-
 def split_scene(network: Network, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Split a scene, (N, 3, h, w), into the frames to learn from and those at its end to judge by.
 
@@ -132,7 +129,7 @@ def self_consistency(assumed: Degradation | None = None, flow: Flow | None = Non
     assumed = assumed or Degradation()
 
     def measure(network: Network, frames: Tensor) -> Consistency:
-        scale = upscale_factor(network) if _enlarges(network) else 1
+        scale = upscale_factor(network) if enlarges(network) else 1
         h, w = (n - n % scale for n in frames.shape[-2:])
         if min(h, w) // scale < 2:
             raise AdaptationError(
@@ -140,14 +137,14 @@ def self_consistency(assumed: Degradation | None = None, flow: Flow | None = Non
             )
         pairs = _sliding_pairs if network.window.kind == "sliding" else _run_pairs
         cropped = frames[..., :h, :w]
-        below = _decibels(pairs(network, cropped, scale, assumed.degrader(_NOISE_SEED), flow))
+        below, between = _decibels(pairs(network, cropped, scale, assumed.degrader(_NOISE_SEED), flow))
         if scale == 1:
-            return Consistency(below)
-        plain = _decibels(pairs(network, cropped, scale, bicubic, flow)) if assumed.kernel is not None else ()
+            return Consistency(below, is_between=between)
+        plain = _decibels(pairs(network, cropped, scale, bicubic, flow))[0] if assumed.kernel is not None else ()
         restored, inputs = _restored_crops(network, frames, flow)
         again, floor = _agreement(restored, inputs, assumed, scale)
         cleaned = _cleaned(network, frames, assumed, scale, flow) if assumed.noise else ()
-        return Consistency(below, plain, again, floor, looks_of(restored, inputs), cleaned)
+        return Consistency(below, plain, again, floor, looks_of(restored, inputs), cleaned, between)
 
     return measure
 
@@ -198,18 +195,17 @@ def _agreement(restored: Tensor, inputs: Tensor, assumed: Degradation, scale: in
 
 def _sliding_pairs(
     network: Network, true: Tensor, scale: int, degrade: Degrade, flow: Flow | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield frames that a network restores in the middle of their windows, with the truth: each (3, h, w)."""
+) -> Iterator[_Judged]:
+    """Yield frames that a network restores in the middle of their windows, with the truth."""
     small = degrade(true, scale).clamp(0, 1)
     first = max(0, (len(true) - _MAX_JUDGED) // 2)  # the middle frames have their neighbours
     indices = range(first, min(len(true), first + _MAX_JUDGED))
-    yield from zip(restored_frames(network, small, indices, flow), true[first:], strict=False)
+    for restored, truth in zip(restored_frames(network, small, indices, flow), true[first:], strict=False):
+        yield restored, truth, False
 
 
 @torch.no_grad()
-def _run_pairs(
-    network: Network, true: Tensor, scale: int, degrade: Degrade, flow: Flow | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _run_pairs(network: Network, true: Tensor, scale: int, degrade: Degrade, flow: Flow | None) -> Iterator[_Judged]:
     """Yield frames that a network generates from every second frame, or from doubled exposures, with the truth."""
     window: Any = network.window
     length = _judged_length(network)
@@ -218,20 +214,25 @@ def _run_pairs(
             f"{len(true)} held-out frames are too few to judge {type(network).__name__}, which takes {length}: adapt to"
             " a longer scene."
         )
-    for first in range(0, len(true) - length + 1, length - 1)[: _MAX_JUDGED // 2]:
+    starts = range(0, len(true) - length + 1, length - 1)[: _MAX_JUDGED // 2]
+    for first in starts:
         targets: Any = true[first : first + length]
         inputs: Any = input_frames(window, targets)
         small = pad_frames(network, degrade(inputs, scale).clamp(0, 1) if scale > 1 else inputs)
         small = small.to(next(network.parameters()))
         if window.kind == "doubled":
             halves = (half.to(targets) for half in upscale_time(network, small, 2))
-            yield from zip(halves, target_frames(window, targets), strict=True)
+            for half, truth in zip(halves, target_frames(window, targets), strict=True):
+                yield half, truth, False
             continue
-        time = torch.tensor([0.0, 0.5]) if window.kind == "pair" else torch.tensor(0.5)
+        # Neighbouring pairs share a frame, which is judged once.
+        times = torch.tensor([0.0, 0.5, 1.0] if first == starts[-1] else [0.0, 0.5])
+        time = times if window.kind == "pair" else torch.tensor(0.5)
         size = [scale * n for n in small.shape[-2:]]
         outputs = run_network(network, window_inputs(network, small, flow, time), size)[0]
         outputs = outputs[..., : targets.shape[-2], : targets.shape[-1]].clamp(0, 1).to(targets)
-        yield from zip(outputs, target_frames(window, targets), strict=False)
+        for index, (output, truth) in enumerate(zip(outputs, targets, strict=False)):
+            yield output, truth, index % 2 == 1
 
 
 def _judged_length(network: Network) -> int:
@@ -239,9 +240,10 @@ def _judged_length(network: Network) -> int:
     return 8 if network.window.kind == "doubled" else len(truth_offsets(network.window, 2, 1))
 
 
-def _decibels(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, ...]:
-    """Return the luma PSNR in dB of each frame, from pairs (3, h, w) of results and truth."""
-    return tuple(_luma_db(actual, true) for actual, true in pairs)
+def _decibels(judged: Iterator[_Judged]) -> tuple[tuple[float, ...], tuple[bool, ...]]:
+    """Return the luma PSNR in dB of each frame, and whether its time is between those of the inputs."""
+    measured = [(_luma_db(actual, true), is_between) for actual, true, is_between in judged]
+    return tuple(db for db, _ in measured), tuple(is_between for _, is_between in measured)
 
 
 def _luma_db(actual: Tensor, true: Tensor) -> float:

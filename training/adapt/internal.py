@@ -1,140 +1,144 @@
 """Internal learning: a network learns to restore a clip from a smaller and slower version of the clip itself.
 
 Gupta et al., "Ada-VSR", ACM Multimedia 2021, algorithm 2 and equation 10. Both modules of Ada-VSR learn at once, as one
-`AdaVSR`; any other network that enlarges frames, or adds one frame in every gap, learns in the same way. Choices that
-the paper leaves open:
+`AdaVSR`; any other network that enlarges frames, or adds frames in the gaps, learns in the same way. Choices that the
+paper leaves open:
 - A step takes as many frames as the network's window has, and a crop of them if the clip is larger, so that its time
   and memory do not grow with the clip.
+- A network of any scale learns at factors that are drawn at random, across scales as in zero-shot learning.
 - The loss is a mean where the paper has a sum, and the rate is that of the inner loop of meta-learning, whose steps
-  these continue.
+  these continue. Adam, whose steps do not depend on the scale of a loss, weighs frames by the ratio of their errors.
 """
 
 import copy
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.contract.errors import AdaptationError
 from ...engine.contract.manifest import FixedFactors
+from ..data import Flow
 from ..networks.base import Network
-from .blur import kernel_moments, shrink
-from .blur_estimation import estimate_kernel
+from .learning import Example, Learning, Loss, learn
 from .protocol import Adapted, Budget, OnStep, Record
+from .pseudo import MIN_PATCH_PX, Degrade, bicubic
+from .restore import pad_frames, window_inputs
+from .selection import Adapts
 
 INNER_RATE = 1e-2  # of gradient descent: the paper's alpha
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+FREE_FACTORS = (2, 3, 4)  # of networks of any scale; at the lowest ones crops of small clips have more room
 
 
 @dataclass(frozen=True)
 class InternalLearning:
-    """Gradient descent on the distance of a clip from the network's restoration of its degraded version.
+    """A descent on the distance of a clip from the network's restoration of its degraded version.
 
-    `kernel`: the clip's blur, (side, side), as `shrink` takes it; estimated from the clip if None. `optimizer`:
-    gradient descent as in the paper, or Adam, by which weights that were not meta-trained learn faster, at a rate some
-    hundred times smaller. `patch_px`: side of the crops of the degraded clip, in its pixels. `batch`: crops of a step.
+    `degrade` makes the clip smaller, under its own blur. `optimizer`: gradient descent as in the paper, or Adam, by
+    which weights learn faster, at a rate some tens of times smaller. `patch_px`: side of the crops of the degraded
+    clip, in its pixels. `batch`: crops of a step. `flow` is for networks that take optical flow; `adapts`: the weights
+    that are learned.
     """
 
-    kernel: Tensor | None = None
+    degrade: Degrade = bicubic
     rate: float = INNER_RATE
     optimizer: Literal["sgd", "adam"] = "sgd"
     patch_px: int = 32
     batch: int = 1
-    name: str = "internal"
+    flow: Flow | None = None
+    adapts: Adapts = "all"
+
+    name: ClassVar[str] = "internal"
 
     def adapt(
         self, network: Network, frames: Tensor, budget: Budget, seed: int = 0, on_step: OnStep | None = None
     ) -> Adapted:
-        """Adapt a network as `Method.adapt`; the estimation of a kernel counts as seconds and not as a step."""
+        """Learn from the clip; see `Method.adapt`."""
         clock = budget.start()
-        pairs = PairSampler.for_network(network, frames, self.patch_px)
-        kernel = self.kernel
-        details = {}
-        if pairs.factor > 1:
-            if kernel is None:
-                kernel = estimate_kernel(frames, pairs.factor)
-            widths, angle = kernel_moments(kernel)
-            details = {"kernel_widths_px": widths, "kernel_angle": angle, "kernel_given": self.kernel is not None}
-        learner = copy.deepcopy(network).eval().requires_grad_()
-        device = next(learner.parameters()).device
-        optimizer = _OPTIMIZERS[self.optimizer](learner.parameters(), self.rate)
-        random = np.random.default_rng(seed)
-        losses: list[float] = []
-        while not clock.done():
-            inputs, targets = pairs.draw(kernel, self.batch, random)
-            loss = F.l1_loss(learner(inputs.to(device)), targets.to(device))
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise AdaptationError(f"Internal learning diverged at step {len(losses)}: take a lower learning rate.")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            clock.steps += 1
-            if on_step:
-                on_step(clock, losses[-1])
+        pairs = ClipPairs(network, frames, self.patch_px, self.degrade, self.flow, seed)
+        learner = copy.deepcopy(network).eval()
+        loss: Loss = "ratio" if self.optimizer == "adam" else "absolute"
+        learning = Learning(self.rate, self.adapts, self.batch, self.optimizer, loss)
+        losses = learn(learner, pairs, learning, clock, on_step)
         weights = {name: value.detach().cpu().clone() for name, value in learner.state_dict().items()}
-        return Adapted(weights, Record(self.name, clock.steps, clock.seconds, tuple(losses), details))
+        details = {
+            "adapts": self.adapts,
+            "rate": self.rate,
+            "optimizer": self.optimizer,
+            "batch": self.batch,
+            "factors": list(pairs.factors),
+            "frames": len(frames),
+            "seed": seed,
+        }
+        return Adapted(weights, Record(self.name, clock.steps, clock.seconds, losses, details))
 
 
-@dataclass(frozen=True)
-class PairSampler:
-    """Draws pairs of degraded inputs and their targets from one clip."""
+class ClipPairs:
+    """Draws pairs of degraded inputs and their targets from one clip, (N, 3, h, w) in [0, 1].
 
-    frames: Tensor  # (N, 3, h, w)
-    factor: int  # spatial, between inputs and targets
-    run: bool  # every second frame is an input and all are targets; if not, all are inputs and the middle is the target
-    length: int  # frames of a crop
-    size: tuple[int, int]  # height and width of a crop
+    Every second frame is an input of a run or a pair, and the frames between are targets too; all are inputs of a
+    sliding window, and the middle one is the target. Crops have at most `patch_px` input pixels each way; those that a
+    network does not take are padded.
 
-    @classmethod
-    def for_network(cls, network: Network, frames: Tensor, patch_px: int) -> "PairSampler":
-        """Return a sampler of crops for a network, at most `patch_px` of its input pixels each way.
+    Raises AdaptationError if the method does not support the network, or the clip is too short or too small.
+    """
 
-        Raises AdaptationError if the method does not support the network, or the clip is too short or too small.
-        """
-        name, window, factor = type(network).__name__, network.window, _supported_factor(network)
-        if factor is None or network.flows:
+    def __init__(
+        self,
+        network: Network,
+        frames: Tensor,
+        patch_px: int,
+        degrade: Degrade = bicubic,
+        flow: Flow | None = None,
+        seed: int = 0,
+    ) -> None:
+        name, window = type(network).__name__, network.window
+        if window.kind == "doubled":
             raise AdaptationError(
-                f"Internal learning supports networks of fixed scale and without optical flow, which {name} is not:"
-                " choose another method."
+                f"Internal learning supports networks that enlarge frames or add frames in their gaps, which {name} is"
+                " not: choose another method."
             )
-        run = window.kind == "run"
+        run = window.kind != "sliding"
         length = min(2 * window.frames - 1, len(frames) - (len(frames) + 1) % 2) if run else window.frames
         if length < 3 or len(frames) < length:
             raise AdaptationError(
                 f"{name} learns from {3 if run else length} frames or more, and the clip has {len(frames)}: adapt to a"
                 " longer clip."
             )
-        multiple = network.size.multiple_of
-        small = [min(n // factor, patch_px) // multiple * multiple for n in frames.shape[-2:]]
-        if min(small) < max(network.size.minimum, multiple):
+        least, shortest = min(network.size.minimum, MIN_PATCH_PX), min(frames.shape[-2:])
+        candidates = network.space.factors if isinstance(network.space, FixedFactors) else FREE_FACTORS
+        self.factors = [factor for factor in candidates if shortest // factor >= least]
+        if not self.factors:
             raise AdaptationError(
                 f"Frames of {frames.shape[3]}x{frames.shape[2]} pixels are too small for {name} after they are shrunk"
-                f" {factor} times: adapt to a larger clip."
+                f" {min(candidates)} times: adapt to a larger clip."
             )
-        return cls(frames, factor, run, length, (small[0] * factor, small[1] * factor))
+        self.network, self.frames, self.length, self.patch_px = network, frames, length, patch_px
+        self.degrade, self.flow, self.random = degrade, flow, np.random.default_rng(seed)
 
-    def draw(self, kernel: Tensor | None, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Draw inputs, (B, N, 3, h, w), and their targets, (B, M, 3, H, W)."""
-        crops = torch.stack([self._crop(random) for _ in range(count)])
-        inputs = crops if kernel is None or self.factor == 1 else shrink(crops, kernel, self.factor)
-        return (inputs[:, ::2], crops) if self.run else (inputs, crops[:, self.length // 2][:, None])
+    def batch(self, count: int) -> Example:
+        """Draw a batch of `count` examples, all at one factor."""
+        factor = int(self.random.choice(self.factors))
+        size = [min(n // factor, self.patch_px) for n in self.frames.shape[-2:]]
+        drawn = [self._example(factor, size) for _ in range(count)]
+        inputs = [torch.cat(parts) for parts in zip(*(inputs for inputs, _ in drawn), strict=True)]
+        height, width = inputs[0].shape[-2:]
+        return Example(inputs, torch.stack([target for _, target in drawn]), (factor * height, factor * width))
 
-    def _crop(self, random: np.random.Generator) -> Tensor:
-        lengths = zip((len(self.frames), *self.frames.shape[-2:]), (self.length, *self.size), strict=True)
-        t, y, x = (int(random.integers(whole - part + 1)) for whole, part in lengths)
-        return self.frames[t : t + self.length, :, y : y + self.size[0], x : x + self.size[1]]
+    def _example(self, factor: int, size: list[int]) -> tuple[list[Tensor], Tensor]:
+        """Return the inputs of an example, with a batch of 1, and its target, (M, 3, H, W)."""
+        crop = self._crop([factor * n for n in size])
+        small = self.degrade(crop, factor).clamp(0, 1) if factor > 1 else crop
+        kind, time = self.network.window.kind, torch.tensor(0.5)
+        inputs, target = (small, crop[self.length // 2][None]) if kind == "sliding" else (small[::2], crop)
+        if kind == "pair":  # one of the inputs at its own time, and the frame between
+            end = int(self.random.integers(2))
+            target, time = crop[[2 * end, 1]], torch.tensor([float(end), 0.5])
+        return window_inputs(self.network, pad_frames(self.network, inputs), self.flow, time), target
 
-
-def _supported_factor(network: Network) -> int | None:
-    """Return the spatial factor of a network that internal learning supports, or None."""
-    window, space, time = network.window, network.space, network.time
-    if not isinstance(space, FixedFactors) or not isinstance(time, FixedFactors) or len(space.factors) != 1:
-        return None
-    supported = (window.kind == "run" and time.factors == (2,)) or (window.kind == "sliding" and time.factors == (1,))
-    return space.factors[0] if supported else None
+    def _crop(self, size: list[int]) -> Tensor:
+        lengths = zip((len(self.frames), *self.frames.shape[-2:]), (self.length, *size), strict=True)
+        t, y, x = (int(self.random.integers(whole - part + 1)) for whole, part in lengths)
+        return self.frames[t : t + self.length, :, y : y + size[0], x : x + size[1]]

@@ -15,13 +15,14 @@ from ...engine.contract.resize import resize_matrix
 from ...engine.contract.windows import window_numbers
 from ..data import Flow, input_frames, target_frames, truth_offsets
 from ..networks.base import Network
-from .blur import shrink
+from .blur import rescaled, shrink
+from .learning import Example
 from .restore import upscale_factor, window_inputs
 
 # The degradation of the clip's camera: (frames (N, 3, H, W) in [0, 1], factor) -> (N, 3, H / factor, W / factor)
 Degrade = Callable[[Tensor, int], Tensor]
 
-_MIN_PATCH_PX = 16  # input pixels; smaller crops are mostly borders to a network
+MIN_PATCH_PX = 16  # input pixels; smaller crops are mostly borders to a network
 
 
 def bicubic(frames: Tensor, factor: int) -> Tensor:
@@ -33,17 +34,19 @@ def bicubic(frames: Tensor, factor: int) -> Tensor:
     return rows @ frames @ columns.T
 
 
-def blurring(kernel: Tensor) -> Degrade:
-    """Return the degradation by a blur kernel, (side, side), as `shrink` takes it."""
-    return lambda frames, factor: shrink(frames, kernel, factor)
+def blurring(kernel: Tensor, kernel_factor: int | None = None) -> Degrade:
+    """Return the degradation by a blur kernel, (side, side), as `shrink` takes it.
 
+    `kernel_factor`: the factor that the kernel is for. At another one the kernel is a Gaussian that is as wide in
+    pixels of the small frames. None: the same kernel at all factors.
+    """
 
-@dataclass(frozen=True)
-class Example:
-    """The inputs of a network and their target."""
+    def degrade(frames: Tensor, factor: int) -> Tensor:
+        if kernel_factor is None or factor == kernel_factor:
+            return shrink(frames, kernel, factor)
+        return shrink(frames, rescaled(kernel, kernel_factor, factor), factor)
 
-    inputs: list[Tensor]  # frames (B, N, 3, h, w) in [0, 1], then flows and time if the network takes them
-    target: Tensor  # (B, M, 3, H, W) in [0, 1]
+    return degrade
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class PseudoPairs:
         sides = [n for segment in self.segments for n in segment.shape[1:3]]
         room = min(_resized_length(n, self.min_percent) for n in sides) // self.scale
         side = min(patch, room) // multiple * multiple
-        minimum = max(_MIN_PATCH_PX, self.network.size.minimum)
+        minimum = max(MIN_PATCH_PX, self.network.size.minimum)
         if side < min(patch, minimum):
             raise AdaptationError(
                 f"{type(self.network).__name__} learns from crops of at least {minimum} pixels, which the clip, of"

@@ -22,10 +22,15 @@ Restore = Callable[[Tensor, Sequence[int]], Iterable[Tensor]]
 FREE_SCALE = 4  # the scale at which a network of any scale is adapted
 
 
+def enlarges(network: Network) -> bool:
+    """Return whether a network enlarges frames."""
+    return not isinstance(network.space, FixedFactors) or network.space.factors[0] > 1
+
+
 def upscale_factor(network: Network) -> int:
     """Return the spatial scale at which a network is adapted; raises AdaptationError if it does not enlarge frames."""
     scale = network.space.factors[0] if isinstance(network.space, FixedFactors) else FREE_SCALE
-    if scale == 1:
+    if not enlarges(network):
         raise AdaptationError(
             f"{type(network).__name__} does not enlarge frames, so its results cannot be its targets: adapt a network"
             " that enlarges, or choose another method."

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,6 +30,16 @@ def middle(frames: Tensor, side: int, multiple: int = 1) -> Tensor:
     """
     top, left = (max(0, n - side) // 2 // multiple * multiple for n in frames.shape[-2:])
     return frames[..., top : top + side, left : left + side]
+
+
+def busiest(frames: Tensor, side: int) -> Tensor:
+    """Return the part of frames (N, 3, h, w) with the most detail, at most `side` pixels each way."""
+    h, w = (min(n, side) for n in frames.shape[-2:])
+    luma = torch.einsum("nchw,c->nhw", frames, torch.tensor(LUMA).to(frames))
+    detail = torch.stack([step.abs().mean(0) for step in torch.gradient(luma, dim=(1, 2))]).sum(0)
+    sums = F.avg_pool2d(detail[None, None], (h, w), stride=8)[0, 0]
+    top, left = (8 * int(index) for index in divmod(int(sums.argmax()), sums.shape[1]))
+    return frames[..., top : top + h, left : left + w]
 
 
 def grey_levels(frames: Tensor) -> NDArray[np.float32]:

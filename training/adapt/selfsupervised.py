@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Flow
-from ..inference import run_network
 from ..networks.base import Network
-from .protocol import Adapted, Budget, Clock, Losses, OnStep, Record
+from .learning import Learning, learn
+from .protocol import Adapted, Budget, Clock, OnStep, Record
 from .pseudo import Degrade, PseudoPairs, bicubic, sample_length
 from .restore import Restore, restorer, to_picture, upscale_factor
+from .sampling import busiest
+from .selection import Adapts
 
+_RESTORED_PX = 128  # of the clip, each way, at most
 _RESTORING_SHARE = 0.5  # of a budget of seconds, at most, that restoring frames takes before the first step
 
 
@@ -31,17 +32,19 @@ class SelfSupervised:
 
     `degrade` makes inputs of targets: with the clip's own degradation in place of bicubic resizing, the network learns
     to undo it. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network,
-    faster or better. At most `restored` frames are restored: of a longer scene, a few segments of neighbours.
+    faster or better. At most `restored` frames are restored: of a longer scene, a few segments of neighbours. `adapts`:
+    the weights that are learned.
     """
 
     rate: float = 1e-4  # of Adam; the authors' 1e-5 is for a thousand steps, and a few seconds allow some tens
     batch: int = 4
     patch: int = 32  # side of an input crop in pixels; 64 in the demonstration
     shrink: tuple[float, float] = (0.8, 0.95)
-    restored: int = 32
+    restored: int = 16
     degrade: Degrade = bicubic
     flow: Flow | None = None
     restore: Restore | None = None
+    adapts: Adapts = "all"
 
     name: ClassVar[str] = "self-supervised"
 
@@ -55,8 +58,9 @@ class SelfSupervised:
         segments = restored_segments(network, frames, restore, self.restored, clock)
         restoring_seconds = clock.seconds
         pairs = PseudoPairs(network, segments, self.patch, self.shrink, self.degrade, self.flow, seed)
-        losses = learn(network, pairs, self.batch, self.rate, clock, on_step)
+        losses = learn(network, pairs, Learning(self.rate, self.adapts, self.batch), clock, on_step)
         details: dict[str, Any] = {
+            "adapts": self.adapts,
             "rate": self.rate,
             "batch": self.batch,
             "patch": pairs.side // pairs.scale,
@@ -70,36 +74,12 @@ class SelfSupervised:
         return Adapted(weights, Record(self.name, clock.steps, clock.seconds, losses, details))
 
 
-def learn(
-    network: Network, pairs: PseudoPairs, batch: int, rate: float, clock: Clock, on_step: OnStep | None = None
-) -> tuple[float, ...]:
-    """Train a network in place by Adam on the mean squared error until the budget is used up, at least one step.
-
-    Returns the loss of each step. Raises AdaptationError if the losses diverge.
-    """
-    device = next(network.parameters()).device
-    optimizer = torch.optim.Adam(network.parameters(), rate)
-    losses = Losses()
-    while True:
-        example = pairs.batch(batch)
-        target = example.target.to(device)
-        loss = F.mse_loss(run_network(network, [x.to(device) for x in example.inputs], target.shape[-2:]), target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        clock.steps += 1
-        losses.add(float(loss.detach()))
-        if on_step:
-            on_step(clock, losses.values[-1])
-        if clock.done():
-            return tuple(losses.values)
-
-
 def restored_segments(
     network: Network, frames: Tensor, restore: Restore, limit: int, clock: Clock
 ) -> list[NDArray[np.uint8]]:
     """Restore at most `limit` frames of a scene, (N, 3, h, w), in segments of neighbours: each (n, H, W, 3).
 
+    Of large frames the part with the most detail is restored, so that the time does not grow with their size.
     Stops early when half of the clock's budget is used up, but not before the frames of one example are restored.
     """
     upscale_factor(network)  # refuses a network that does not enlarge before any frame is restored
@@ -107,7 +87,8 @@ def restored_segments(
     segments: list[list[NDArray[np.uint8]]] = []
     for indices in select_segments(len(frames), limit, length):
         segments.append([])
-        for frame in restore(frames, indices):
+        part = busiest(frames[indices.start : indices.stop], _RESTORED_PX)
+        for frame in restore(part, range(len(part))):
             segments[-1].append(to_picture(frame))
             if clock.fraction() > _RESTORING_SHARE and (len(segments) > 1 or len(segments[0]) >= length):
                 return [np.stack(pictures) for pictures in segments]

@@ -27,7 +27,8 @@ class Consistency:
     `below` and `plain` have the luma PSNR in dB of each frame, under the assumed degradation, and under bicubic
     resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db` may fall
     to `again_floor_db` where noise or compression is undone. `cleaned` has, if noise is assumed, the squared error of
-    each frame from clean ones, in grey levels squared.
+    each frame from clean ones, in grey levels squared. `is_between` says which frames of `below` are at times between
+    those of the inputs.
     """
 
     below: tuple[float, ...]
@@ -36,6 +37,7 @@ class Consistency:
     again_floor_db: float | None = None
     looks: Looks | None = None
     cleaned: tuple[float, ...] = ()
+    is_between: tuple[bool, ...] = ()
 
     @property
     def below_db(self) -> float:
@@ -80,6 +82,9 @@ class Verdict:
         if self.before is not None and self.after is not None:
             gains = _gains(self.before.below, self.after.below)
             record |= {"gain_db": round(_mean(gains), 4), "least_gain_db": _finite(lower_bound(gains))}
+            if any(self.before.is_between):
+                between = _by_time(gains, self.before.is_between)[1]
+                record["between_gain_db"] = round(_mean(between), 4)
         if self.adapted is not None:
             run = self.adapted.record
             record |= {"method": run.method, "steps": run.steps, **run.details}
@@ -101,6 +106,10 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
             f"Self-consistency did not rise significantly (from {before.below_db:.2f} to {after.below_db:.2f} dB, at"
             f" least {bound:+.2f} dB)."
         )
+    at, between = (_mean(chosen) for chosen in _by_time(gains, before.is_between))
+    if min(at, between) < 0:
+        where = "frames between those of the clip" if between < at else "the clip's own frames"
+        return f"One scale below, {where} became worse by {-min(at, between):.2f} dB."
     if before.plain and after.plain:
         loss = _mean(_gains(before.plain, after.plain))
         expected = confidence * _mean(gains) + (1 - confidence) * loss
@@ -110,6 +119,12 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
                 f" {_mean(gains):.2f} dB gained with it."
             )
     return _disagreement(before, after) or _looks_worse(before.looks, after.looks)
+
+
+def _by_time(gains: Sequence[float], is_between: Sequence[bool]) -> tuple[list[float], list[float]]:
+    """Return the gains of frames at the times of inputs and of those between, or all gains as both if one is empty."""
+    at, between = ([gain for gain, b in zip(gains, is_between, strict=False) if b is kind] for kind in (False, True))
+    return (at, between) if at and between else (list(gains), list(gains))
 
 
 def _is_cleaner(before: Sequence[float], after: Sequence[float]) -> bool:

@@ -55,6 +55,7 @@ class Network(nn.Module):
     flows: tuple[FlowInput, ...] = ()  # optical flows that the host computes, in the order of the inputs
     size: SizeConstraint = SizeConstraint(minimum=2)  # frame sizes that the network accepts, in input pixels
     halo_px: int | None = None  # input pixels around a tile that affect its core; None: the network cannot be tiled
+    adapted: tuple[str, ...] = ("",)  # prefixes of the modules that adaptation to a clip may change: all
 
     ignored_prefixes: tuple[str, ...] = ()  # of names in official checkpoints that no layer uses
     constants: tuple[

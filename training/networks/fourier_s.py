@@ -57,6 +57,8 @@ class FourierS(Network):
     time = ContinuousTime()
     size = SizeConstraint(minimum=32, multiple_of=32)
     halo_px = 96
+    # Motion that is learned from every second frame of a clip, twice as long, harms the frames between its own.
+    adapted = ("fuse", "trunk", "last", "field")
 
     def __init__(self, config: FourierSConfig | None = None) -> None:
         super().__init__()

@@ -66,8 +66,14 @@ def test_onnx_runtime_on_a_gpu_leaves_the_decoders_to_the_kernel(gpu: FakeGpu, b
         assert np.abs(actual - expected).max() <= 3  # of 65535
 
 
-@pytest.mark.parametrize("pix_fmt", ["nv12", "yuv444p"])
-@pytest.mark.parametrize("target", [(24, 36), (18, 27), (13, 20)], ids=str)
+@pytest.mark.parametrize(
+    ("target", "pix_fmt"),
+    [
+        *(((24, 36), "nv12"), ((18, 27), "nv12"), ((13, 20), "nv12"), ((18, 27), "yuv444p")),
+        *(pytest.param(target, "yuv444p", marks=pytest.mark.slow) for target in ((24, 36), (13, 20))),
+    ],
+    ids=str,
+)
 def test_a_picture_is_rendered_as_its_frame_is_converted(
     gpu: FakeGpu, bundle: Bundle, target: tuple[int, int], pix_fmt: str
 ) -> None:
@@ -100,6 +106,6 @@ def test_frames_of_one_tile_are_rendered_without_a_buffer(gpu: FakeGpu, bundle: 
     first, second = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
     with with_cuda(), Upscaler(bundle, Backend("ort", "cuda:0", "fp32")) as upscaler:
         with patch.object(CudaDevice, "output_buffer", side_effect=AssertionError("no buffer is needed")):
-            for size in ((128, 128), (100, 150)):
+            for size in ((192, 192), (100, 150)):
                 assert [frame.shape for frame in upscaler.between(first, second, [0.5], size)] == [(3, *size)]
         assert upscaler.preparation.first_run_seconds > 0

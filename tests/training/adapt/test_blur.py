@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from stvsr.engine.contract.errors import AdaptationError
+from stvsr.engine.contract.resize import cubic_kernel
 from stvsr.training.adapt.blur import (
     KERNEL_SIDE_PX,
     KERNEL_WIDTHS_PX,
-    bicubic_kernel,
     gaussian_kernel,
     gaussian_of_covariance,
     kernel_moments,
     random_kernel,
+    rescaled,
     shrink,
 )
 from stvsr.training.adapt.blur_estimation import estimate_blur, estimate_kernel
@@ -85,6 +86,13 @@ def test_shrink_weighs_the_pixels_around_each_centre() -> None:
     torch.testing.assert_close(small[:, :, 0, 0], (edge * kernel).sum((2, 3)))
 
 
+def bicubic_kernel(factor: int) -> Tensor:
+    """Return the weights of antialiased bicubic shrinking by an even factor, as a kernel."""
+    taps = torch.from_numpy(cubic_kernel((np.arange(KERNEL_SIDE_PX) - (KERNEL_SIDE_PX - 1) / 2) / factor))
+    kernel = taps[:, None] * taps
+    return (kernel / kernel.sum()).float()
+
+
 def test_shrunk_pixels_are_aligned_with_bicubic_resizing() -> None:
     frame = torch.rand(1, 1, 80, 96, generator=torch.Generator().manual_seed(0))
     expected = torch.from_numpy(imresize(frame[0, 0].numpy(), (20, 24)))
@@ -110,6 +118,17 @@ def test_shrink_refuses_kernels_and_frames_of_wrong_size(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         shrink(torch.zeros(1, 3, *size), torch.zeros(kernel), 4)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_kernel_at_another_factor_is_as_wide_in_small_pixels(factor: int) -> None:
+    kernel = gaussian_kernel((3.0, 1.6), 0.5)
+    other = rescaled(kernel, 4, factor)
+    assert other.sum().item() == pytest.approx(1, abs=1e-5)
+    widths, angle = kernel_moments(other)
+    assert widths == pytest.approx([width * factor / 4 for width in kernel_moments(kernel)[0]], rel=0.02)
+    assert angle == pytest.approx(0.5, abs=0.02)
+    assert shrink(torch.zeros(1, 3, 4 * factor, 5 * factor), other, factor).shape == (1, 3, 4, 5)
 
 
 def natural_noise(seed: int, side: int = 512) -> Tensor:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from stvsr.engine.contract.errors import AdaptationError
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.distillation import Distillation
+from stvsr.training.adapt.learning import Learning, learn
 from stvsr.training.adapt.protocol import Budget, Clock
 from stvsr.training.adapt.pseudo import PseudoPairs, bicubic, blurring
 from stvsr.training.adapt.restore import restored_frames, restorer
-from stvsr.training.adapt.selfsupervised import SelfSupervised, learn, select_segments
+from stvsr.training.adapt.selfsupervised import SelfSupervised, select_segments
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.dtsr import DTSR_S, DeepTemporalSR
 from stvsr.training.resize import imresize
@@ -143,7 +144,7 @@ def test_learning_lowers_the_loss_on_other_pairs() -> None:
         return float(F.mse_loss(network(*fixed.inputs), fixed.target))
 
     before = loss()
-    learn(network, pairs_of(network, frames), 2, 1e-3, Budget(steps=30).start())
+    learn(network, pairs_of(network, frames), Learning(1e-3, batch=2), Budget(steps=30).start())
     assert loss() < 0.7 * before
 
 
@@ -201,5 +202,5 @@ def test_diverging_run_is_stopped() -> None:
     network = filled(small_edvr(), gain=0.3)
     clock: Clock = Budget(steps=200).start()
     with pytest.raises(AdaptationError, match=r"diverged, as the loss .* lower learning rate"):
-        learn(network, pairs_of(network, moving_blobs(3, 96, 110)), 1, 10.0, clock)
+        learn(network, pairs_of(network, moving_blobs(3, 96, 110)), Learning(10.0, batch=1), clock)
     assert clock.steps < 30

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from stvsr.engine.contract.manifest import SlidingWindow
 from stvsr.engine.contract.windows import window_numbers
+from stvsr.training.adapt.learning import Learning, learn
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.pseudo import Crop, PseudoPairs, bicubic
-from stvsr.training.adapt.selfsupervised import learn
 from stvsr.training.checkpoints import load_official
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.edvr import EDVR, EDVR_M
@@ -77,7 +77,7 @@ def test_four_steps_match_the_demonstration(official: tuple[Oracle, EDVR]) -> No
     network = EDVR(EDVR_M).eval()
     network.load_state_dict(start.state_dict())
     pairs, clock = DemonstrationPairs(network, oracle), Budget(steps=options["steps"]).start()
-    losses = learn(network, pairs, options["batch"], options["lr"], clock)
+    losses = learn(network, pairs, Learning(options["lr"], batch=options["batch"], loss="squared"), clock)
     np.testing.assert_allclose(losses, oracle.record["losses"], rtol=1e-5)
     for name in ("conv_last.weight", "conv_last.bias", "pcd_align.cas_dcnpack.conv_offset.bias"):
         before, after = start.get_parameter(name), network.get_parameter(name)
