@@ -59,16 +59,20 @@ class VideoChecker(Closing):
     def call(self, video: str | Path, function: str, *arguments: Any) -> Any:
         """Return what a function returns, which is called in the process by its name, and reads a video.
 
-        Raises its StvsrError, and MediaError for a video that ends the process twice, or if the function takes too
-        long.
+        Raises its StvsrError, MediaError for a video that ends the process twice, or if the function takes too long,
+        and a Problem that passes if the process does not start.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
                 kind, value, took_too_long = self._answer((function, arguments))
                 if kind != ENDED or took_too_long:
                     break
+        if took_too_long:
+            raise MediaError(
+                f"{video} is not read within {self._most_s:.0f} seconds: convert it, or send it later."
+            )
         if kind == ENDED:
-            raise MediaError(f"{video} cannot be read: it stops the reading of videos. Convert it first.")
+            raise MediaError(f"{video} cannot be read: the process that reads it crashes. Convert the video first.")
         if kind == _REFUSED:
             raise value
         return value
@@ -80,9 +84,13 @@ class VideoChecker(Closing):
     def _answer(self, task: Any) -> tuple[str, Any, bool]:
         """Return the kind and the value of the answer to a task, and whether the process was killed for its time."""
         if not self._is_ready:
-            began = self._next_message(_START_S)
-            if began[0] == ENDED:
-                return began
+            kind, value, took_too_long = self._next_message(_START_S)
+            if took_too_long:
+                from .problems import Problem  # the process itself needs no web framework
+
+                raise Problem(503, "not-ready", "Videos cannot be read now.", retry_after="30")
+            if kind == ENDED:
+                return kind, value, False
         self._worker.start(task)
         answer = self._next_message(self._most_s)
         self._worker.task = None

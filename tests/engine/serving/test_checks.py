@@ -11,6 +11,7 @@ import pytest
 from stvsr import MediaError, RequestError, UpscaleRequest
 from stvsr.engine.serving import checks
 from stvsr.engine.serving.checks import VideoChecker, VideoLimits
+from stvsr.engine.serving.problems import Problem
 
 from tests.support.media import make_video, pan
 from tests.support.toy import write_toy
@@ -56,7 +57,7 @@ def answer() -> int:
 
 def test_what_ends_the_process_is_refused() -> None:
     with VideoChecker(LIMITS, functions=__name__) as checker:
-        with pytest.raises(MediaError, match=r"bad\.mp4 cannot be read: it stops the reading of videos"):
+        with pytest.raises(MediaError, match=r"bad\.mp4 cannot be read: the process that reads it crashes"):
             checker.call("bad.mp4", "die")
         assert checker.call("good.mp4", "answer") == 42
 
@@ -77,7 +78,7 @@ def test_a_check_has_a_time_limit(tmp_path: Path, toy: Path) -> None:
         os.kill(checker._worker._process.pid or 0, signal.SIGSTOP)
         checker._most_s = 0.2
         began = time.monotonic()
-        with pytest.raises(MediaError, match="stops the reading of videos"):
+        with pytest.raises(MediaError, match=r"is not read within 0 seconds: convert it, or send it later"):
             checker.check(good)
         assert time.monotonic() - began < 60
         checker._most_s = 60
@@ -87,7 +88,7 @@ def test_a_check_has_a_time_limit(tmp_path: Path, toy: Path) -> None:
 def test_the_start_of_the_process_has_a_limit_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_START_S", 0.001)
     with VideoChecker(LIMITS, functions=__name__) as checker:
-        with pytest.raises(MediaError, match="stops the reading of videos"):
+        with pytest.raises(Problem, match=r"Videos cannot be read now"):
             checker.call("good.mp4", "answer")
         monkeypatch.undo()
         assert checker.call("good.mp4", "answer") == 42
