@@ -68,9 +68,7 @@ class VideoChecker(Closing):
                 if kind != ENDED or took_too_long:
                     break
         if took_too_long:
-            raise MediaError(
-                f"{video} is not read within {self._most_s:.0f} seconds: convert it, or send it later."
-            )
+            raise MediaError(f"{video} is not read within {self._most_s:.0f} seconds: convert it, or send it later.")
         if kind == ENDED:
             raise MediaError(f"{video} cannot be read: the process that reads it crashes. Convert the video first.")
         if kind == _REFUSED:
