@@ -20,7 +20,7 @@ from typing import Any
 
 import av
 import httpx2
-from stvsr import Client
+from stvsr import Client, ServerError
 
 from ..media import make_clip
 from ..record import record
@@ -151,6 +151,7 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
     """Record jobs, memory and descriptors of a server whose workers are killed at random, over a long time."""
     rng, ended = random.Random(arguments.seed), threading.Event()
     counts, killed, samples = [0] * 4, 0, []
+    failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clip = make_clip(folder / "clip.mp4", *SIZE, FRAMES // 2)
@@ -160,7 +161,11 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
             def run(number: int) -> int:
                 wrong = 0
                 while not ended.is_set():
-                    (pictures,) = _upscale_all(server.url, clip, folder / str(number), 1)
+                    try:
+                        (pictures,) = _upscale_all(server.url, clip, folder / str(number), 1)
+                    except ServerError as error:
+                        failures.append(str(error))
+                        continue
                     wrong += pictures != expected
                     counts[number] += 1
                 return wrong
@@ -185,6 +190,7 @@ def soak(arguments: argparse.Namespace, command: str) -> None:
         clients=len(counts),
         jobs_done=sum(counts),
         jobs_wrong=wrong,
+        jobs_failed=failures,
         workers_killed=killed,
         server_mib_an_hour=round(slope([(at, own.memory_bytes) for at, own, _ in steady]) * 3600 / 2**20, 3),
         server_mb=[round(own.memory_bytes / 1e6, 1) for _, own, _ in (steady[0], steady[-1])],

@@ -125,7 +125,7 @@ OTHERS = [
     ("train videoinr-s --data {folder}/nowhere -o {folder}/../run", "nowhere"),
     ("train edvr-s --data {other} --start {folder}/missing.pt -o {folder}/run", "missing.pt"),
     ("adapt {short} -m edvr-s -o {folder}/b --method guess", "guess", "zero-shot"),
-    ("adapt {short} -m edvr-s -o {folder}/b --method zero-shot", "Zero-shot learning trains dtsr"),
+    ("adapt {short} -m edvr-s -o {folder}/b --method zero-shot", "does not serve 'edvr-s'", "self-supervised"),
     ("adapt {short} -m edvr-s -o {folder}/b --adapt-seconds -1", "-1"),
 ]
 CASES = [(f"upscale {case[0]}", *case[1:]) for case in UPSCALE] + WITHOUT_EFFECT + OTHERS

@@ -222,7 +222,10 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
         (("adapt", clip, "-m", f"{spatial}+{spatial}", "-o", out), ("does not adapt as one",)),
         (("upscale", clip, "-m", spatial, "--adapt-steps", "3"), ("--adapt-steps", "no effect without --adapt")),
         (("upscale", clip, "-m", spatial, "--adapt", "--adapt-per", "frame"), ("'frame' of --adapt-per", "scene")),
-        (("upscale", clip, "-m", spatial, "--adapt", "--coarse", "2"), ("--coarse has no effect on the method",)),
+        (
+            ("upscale", clip, "-m", spatial, "--adapt", "--coarse", "2", "--pix-fmt", "yuv420p"),
+            ("--coarse has no effect on the method",),
+        ),
     ]
     for arguments, words in cases:
         assert_one_clear_error(stvsr(*arguments), *words)
