@@ -55,8 +55,8 @@ class BackendOptions:
     waiting: Annotated[
         str | None,
         typer.Option(
-            help="How ONNX Runtime's threads wait for each other: spin, or sleep (faster beside busy programs).",
-            show_default="spin",
+            help="How ONNX Runtime's threads wait for each other: sleep, or spin, a busy loop.",
+            show_default="sleep",
         ),
     ] = None
     url: Annotated[

@@ -16,7 +16,7 @@ RequestedPrecision = Literal["auto", "fp32", "tf32", "fp16"]
 Waiting = Literal["spin", "sleep"]
 MOST_THREADS = 1024
 DEFAULT_TIMEOUT_S = 60.0
-WAITING: Waiting = "spin"  # chosen by `python -m benchmarks.threads`
+WAITING: Waiting = "sleep"  # chosen by `python -m benchmarks.threads`
 LARGEST_LOSS = 1 / 255  # a step of 8 bits; of a precision that "auto" chooses, at the 99.9th percentile of pixels
 
 
