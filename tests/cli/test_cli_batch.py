@@ -93,6 +93,7 @@ def test_options_of_workers_that_contradict_each_other_are_refused(tmp_path: Pat
     assert_one_clear_error(stvsr("batch", "none://x/y", *out), "none://x/y cannot be opened")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(toy: Path, tmp_path: Path) -> None:
     pgrep = shutil.which("pgrep")
     if pgrep is None:

@@ -148,8 +148,15 @@ def test_a_process_that_fails_exits_with_1(files: Files) -> None:
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("error", ["KeyError('x')", "ValueError('x')", "FileNotFoundError(2, 'x')"])
-@pytest.mark.parametrize("command", ["train", "upscale"])
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("upscale", "KeyError('x')"),
+        ("upscale", "ValueError('x')"),
+        ("upscale", "FileNotFoundError(2, 'x')"),
+        ("train", "FileNotFoundError(2, 'x')"),
+    ],
+)
 def test_a_bug_is_a_traceback(error: str, command: str, files: Files) -> None:
     """Only StvsrError becomes a sentence: an error inside must show where it happened."""
     patched = {"train": "stvsr.training.trainer.Trainer.fit", "upscale": "stvsr.engine.pipeline.run.find_bundles"}

@@ -67,7 +67,7 @@ def test_a_chain_of_two_untrained_networks_upscales(short: Path, tmp_path: Path)
     assert_one_clear_error(both, "--weights", "--untrained")
 
 
-@pytest.mark.parametrize("name", ["stinet-s", "dtsr-s"])
+@pytest.mark.parametrize("name", [pytest.param("stinet-s", marks=pytest.mark.slow), "dtsr-s"])
 def test_every_kind_of_network_trains(name: str, short: Path, tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()

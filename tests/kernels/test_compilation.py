@@ -4,7 +4,7 @@ import importlib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from stvsr.kernels import launcher
 from tests.support import cuda_cpu
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+ENDS = (80, 120)  # the oldest and the newest one: a third of the time
 SOURCES = sorted(launcher.HERE.glob("*.cu"))
 # The first variants in half precision are compiled by default, and of the small kernels all.
 _SMALL = ("color", "strips")
@@ -31,6 +32,7 @@ def _variants() -> Iterator[Any]:
 
 
 VARIANTS = list(_variants())
+ALL = [pytest.param(*one.values, id=one.id, marks=[pytest.mark.slow, pytest.mark.long]) for one in VARIANTS]
 _RESOURCES = re.compile(
     r"Compiling entry function '(?P<function>\w+)' for 'sm_(?P<architecture>\d+)a?'.*?"
     r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
@@ -61,19 +63,32 @@ def test_sources_include_no_header_that_the_wheels_of_cuda_lack() -> None:
 
 
 @pytest.mark.parametrize(("source", "defines"), VARIANTS)
+def test_nvcc_compiles_without_spills(
+    source: Path, defines: launcher.Defines, tmp_path: Path, record_property: Any
+) -> None:
+    _check_compilation(source, defines, ENDS, tmp_path, record_property)
+
+
+@pytest.mark.parametrize(("source", "defines"), ALL)
 def test_nvcc_compiles_for_every_architecture_without_spills(
     source: Path, defines: launcher.Defines, tmp_path: Path, record_property: Any
+) -> None:
+    _check_compilation(source, defines, ARCHITECTURES, tmp_path, record_property)
+
+
+def _check_compilation(
+    source: Path, defines: launcher.Defines, architectures: Sequence[int], folder: Path, record_property: Any
 ) -> None:
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("nvcc is not installed: kernels are not compiled for GPUs")
-    targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in ARCHITECTURES]
+    targets = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in architectures]
     options = [*launcher.compile_options(defines), *targets, "-Xptxas=-v", "-Werror=all-warnings"]
-    command = [nvcc, "-c", *options, str(source), "-o", str(tmp_path / "kernel.o")]
+    command = [nvcc, "-c", *options, str(source), "-o", str(folder / "kernel.o")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     entries = [match.groupdict() for match in _RESOURCES.finditer(done.stderr)]
-    assert len(entries) == len(cuda_cpu.kernel_names(source)) * len(ARCHITECTURES), done.stderr
+    assert len(entries) == len(cuda_cpu.kernel_names(source)) * len(architectures), done.stderr
     for entry in entries:
         name = f"{entry['function']} sm_{entry['architecture']}"
         record_property(f"registers of {name}", entry["registers"])

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
     "toflow-s": replace(TOFLOW_S, frames=3, width=8, flow_width=8, flow_levels=2),
     "edvr-s": EDVRConfig(8, num_frame=3, deformable_groups=2, num_extract_block=1, num_reconstruct_block=1),
 }
-SLOW = ["toflow-s", "stinet-s", "dtsr-s", "zsm-s"]
+SLOW = ["rbpn-s", "toflow-s", "stinet-s", "dtsr-s", "zsm-s"]
 
 
 def constant_flow(first: np.ndarray, second: np.ndarray, method: str) -> np.ndarray:
@@ -55,7 +55,7 @@ def clip(frames: int = 6, h: int = 24, w: int = 40) -> torch.Tensor:
 
 @pytest.fixture(
     scope="module",
-    params=["videoinr-s", "rbpn-s", "edvr-s", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+    params=["videoinr-s", "edvr-s", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
 )
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Bundle]:
     if request.param == "videoinr-s":  # shipped with the package

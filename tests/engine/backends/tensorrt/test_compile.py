@@ -66,9 +66,8 @@ def test_the_shipped_network_builds(rtx: ModuleType, precision: Any, tmp_path: P
     assert engines[1].shapes["target_width"] == default_shapes(bundle.manifest)["target_width"]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "adavsr-spatial-s" else pytest.mark.slow) for name in SMALL]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
 def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     bundle = Bundle.load(shutil.copytree(exported(name)[1].folder, tmp_path / name))
     sizes = {}

@@ -109,6 +109,7 @@ def test_the_decoder_agrees_with_the_oracle(name: str, tmp_path: Path) -> None:
     assert_close_to_range(decode(case, np.float32, tmp_path), case.by_oracle(np.float64), mean=3e-6, max=1e-4)
 
 
+@pytest.mark.slow
 def test_the_decoder_in_half_precision_equals_the_kernels(tmp_path: Path) -> None:
     case = DecoderCase()
     assert_array_equal(decode(case, np.float16, tmp_path), case.by_kernels(cuda_cpu.on_cpu, np.float16))

@@ -201,6 +201,7 @@ def test_the_decoder_as_plugins_computes_the_same(name: str) -> None:
     assert_close_to_range(actual, case.by_oracle(np.float64), mean=3e-6, max=1e-4)
 
 
+@pytest.mark.slow
 def test_the_decoder_as_plugins_in_half_precision() -> None:
     case = DecoderCase()
     half = to_fp16(to_plugins(decoder_graph(case), decoder_config(case)))
