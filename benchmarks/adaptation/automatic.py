@@ -83,20 +83,31 @@ def automatic(lines: Lines, options: argparse.Namespace) -> None:
     """Measure a line for each clip and input."""
     bundle = find_bundle(options.bundle)
     budget = Budget(options.adapt_steps) if options.adapt_steps else default_budget(SelfSupervised.name)
+    for clip, subject in subjects(bundle, options):
+        trial = {
+            **subject,
+            "size": options.auto_size or "whole",
+            "steps": options.adapt_steps or "default",
+            "degradation": options.degradation,
+            "seed": options.seed,
+        }
+        lines.measure_once(PART, trial, partial(_measure, bundle, clip, INPUTS[trial["input"]], budget, options))
+
+
+def subjects(bundle: Bundle, options: argparse.Namespace) -> Iterator[tuple[Path, Figures]]:
+    """Yield each clip with each input of it that a bundle adapts to, as the beginning of a trial."""
     for clip in find_clips(options.val)[: options.clips]:
         for name in options.inputs:
-            trial = {
-                "network": bundle.manifest.name,
-                "bundle": bundle.fingerprint,
-                "clip": clip.stem,
-                "input": name,
-                "frames": options.frames,
-                "size": options.auto_size or "whole",
-                "steps": options.adapt_steps or "default",
-                "degradation": options.degradation,
-                "seed": options.seed,
-            }
-            lines.measure_once(PART, trial, partial(_measure, bundle, clip, INPUTS[name], budget, options))
+            yield (
+                clip,
+                {
+                    "network": bundle.manifest.name,
+                    "bundle": bundle.fingerprint,
+                    "clip": clip.stem,
+                    "input": name,
+                    "frames": options.frames,
+                },
+            )
 
 
 def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: argparse.Namespace) -> Figures:

@@ -18,9 +18,8 @@ from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.protocol import Budget
 from stvsr.training.adapt.selection import CHOICES, Adapts, select
 from stvsr.training.adapt.selfsupervised import SelfSupervised
-from stvsr.training.clips import find_clips
 
-from .automatic import INPUTS, restored_scores
+from .automatic import INPUTS, restored_scores, subjects
 from .trials import Figures, Lines, degraded, middle_crop
 
 PART = "selection"
@@ -31,22 +30,17 @@ _STEPS = 10
 def selection(lines: Lines, options: argparse.Namespace) -> None:
     """Measure a line for each clip, input and choice of weights."""
     bundle = find_bundle(options.bundle)
-    for clip in find_clips(options.val)[: options.clips]:
-        for name in options.inputs:
-            for adapts in CHOICES:
-                trial = {
-                    "network": bundle.manifest.name,
-                    "bundle": bundle.fingerprint,
-                    "clip": clip.stem,
-                    "input": name,
-                    "frames": options.frames,
-                    "size": options.size,
-                    "adapts": adapts,
-                    "rate": options.rates.get(adapts, RATES[adapts]),
-                    "steps": options.adapt_steps or _STEPS,
-                    "seed": options.seed,
-                }
-                lines.measure_once(PART, trial, partial(_measure, bundle, clip, trial, options))
+    for clip, subject in subjects(bundle, options):
+        for adapts in CHOICES:
+            trial = {
+                **subject,
+                "size": options.size,
+                "adapts": adapts,
+                "rate": options.rates.get(adapts, RATES[adapts]),
+                "steps": options.adapt_steps or _STEPS,
+                "seed": options.seed,
+            }
+            lines.measure_once(PART, trial, partial(_measure, bundle, clip, trial, options))
 
 
 def _measure(bundle: Bundle, clip: Path, trial: Figures, options: argparse.Namespace) -> Figures:

@@ -209,9 +209,8 @@ def find_bundle(name_or_path: str | Path) -> Bundle:
 
 
 def _bundles_in(folder: Path) -> dict[str, Path]:
-    names = (
-        sorted(os.listdir(folder)) if folder.is_dir() else []
-    )  # faster than a pattern, for every request of a server
+    # Listing is faster than a pattern, and every request of a server asks.
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return {name: folder / name for name in names if os.path.isfile(f"{folder}/{name}/{MANIFEST}")}
 
 
