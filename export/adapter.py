@@ -200,6 +200,7 @@ class BundleAdapter:
                 settings: dict[str, Any] = {
                     "rate": _RATE,
                     "degrade": assumed.degrader(options.seed),
+                    "correct": assumed.corrector(),
                     "flow": picture_flow,
                 }
                 restoring = bundle if self.method == SelfSupervised.name else options.teacher

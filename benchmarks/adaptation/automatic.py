@@ -190,7 +190,7 @@ def cut_to_even(true: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the issue's table: inputs of a kind, the least mean gain and the least gain of any clip, in dB."""
+    """A row of goals: inputs of a kind, and the mean gain and the gain of any clip that they must reach, in dB."""
 
     name: str
     inputs: Callable[[str], bool]

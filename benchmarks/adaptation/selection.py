@@ -47,9 +47,12 @@ def _measure(bundle: Bundle, clip: Path, trial: Figures, options: argparse.Names
     network, made = load_network(bundle), INPUTS[trial["input"]]
     step = 2 if network.window.kind == "pair" else 1
     true = middle_crop(clip, options.cache, step * (options.frames - 1) + 1, options.size)
-    degrade = Degradation(made.degradation.kernel, made.degradation.noise, made.crf).degrader(options.seed)
+    known = Degradation(made.degradation.kernel, made.degradation.noise, made.crf)
+    degrade = known.degrader(options.seed)
     small = degraded(true[::step], degrade)
-    method = SelfSupervised(rate=trial["rate"], degrade=degrade, flow=picture_flow, adapts=trial["adapts"])
+    method = SelfSupervised(
+        rate=trial["rate"], degrade=degrade, correct=known.corrector(), flow=picture_flow, adapts=trial["adapts"]
+    )
     adapted = method.adapt(network, small, Budget(trial["steps"]), options.seed)
     before = restored_scores(network, small, true)
     count = sum(parameter.numel() for parameter in select(copy.deepcopy(network), trial["adapts"]))

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...engine.contract.coding import StreamCoding
 from ...engine.contract.errors import AdaptationError, RequestError
 from .blur_estimation import BlurEstimate, estimate_blur
-from .compression_estimation import CompressionEstimate, estimate_compression
+from .compression_estimation import CompressionEstimate, estimate_compression, lost_levels
 from .degradation import Degradation
 from .noise_estimation import NoiseEstimate, estimate_noise
 
@@ -27,7 +27,6 @@ _SCENES = 4  # that are analysed at most, the longest ones
 _BLUR_CONFIDENCE, _BLUR_STRENGTH = 0.98, 0.25  # from which a blur is learned
 _NOISE_SIGMA, _NOISE_CONFIDENCE = 1.5, 0.35
 _CRF, _CRF_CONFIDENCE = 21.0, 0.6
-_LOST, _LOST_CRF, _LOST_DOUBLES = 4.5, 35.0, 8.0  # grey levels that compression takes away at a CRF; CRFs to double it
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def analyse(scenes: Sequence[Tensor], factor: int, coding: StreamCoding | None =
     began = time.perf_counter()
     scenes = sorted(scenes, key=len, reverse=True)[:_SCENES]
     noise, compression = estimate_noise(scenes), estimate_compression(scenes, coding)
-    lost = _LOST * 2 ** ((compression.crf - _LOST_CRF) / _LOST_DOUBLES) if compression.crf >= _CRF else 0.0
+    lost = lost_levels(compression.crf) if compression.crf >= _CRF else 0.0
     blur, no_blur = None, ""
     try:
         blur = estimate_blur(scenes, factor, noise.luma, lost)

@@ -39,12 +39,12 @@ _FRAMES, _MOST_PATCHES = 6, 12_000  # of a scene that are analysed at most
 _LOWEST = 2.5 / PATCH_PX  # frequency in cycles a pixel; below it the taper of a patch mixes frequencies
 _HIGHEST = 0.47  # along each axis
 _REFERENCE = 0.2  # frequency at which the logarithm of frequency is 0
-_ROUNDING_POWER = 1 / 12 / 255**2  # of the noise that rounding to 8 bits adds
+ROUNDING_POWER = 1 / 12 / 255**2  # of the noise that rounding to 8 bits adds
 _ABOVE_NOISE = 4.0  # frequencies with less power than this multiple of the noise are left out
 _FEWEST = 60  # frequencies that an estimate needs
 _WIDTHS = np.arange(0.25, 1.001, 1 / 16)  # standard deviations of the kernels, in pixels of the clip
 _ANGLES = np.arange(12) * math.pi / 12 - math.pi / 2
-_SLOPE = 2.9  # power of frequency by which the power of large frames falls; aliases alone depend on it
+PICTURE_SLOPE = 2.9  # power of frequency by which the power of large frames falls; aliases alone depend on it
 _PLAIN = 0.5  # probability of bicubic resizing before the clip is seen
 # The content's coefficients of `_content_basis`: mean and standard deviation.
 _CONTENT = np.array(
@@ -97,7 +97,7 @@ def estimate_blur(scenes: Sequence[Tensor], factor: int, noise: float = 0.0, los
     the blur. Raises AdaptationError if the frames are too small, or have no structure above the noise.
     """
     templates = _templates(factor)
-    floor = _ROUNDING_POWER + (noise / 255) ** 2
+    floor = ROUNDING_POWER + (noise / 255) ** 2
     scores, measured = np.zeros(len(templates.curves)), 0
     for frames in scenes:
         power = mean_spectrum(frames)[templates.mask]
@@ -166,7 +166,7 @@ def _templates(factor: int) -> _Templates:
     waves, steps = _aliases(x, y, factor)
     plain, powers = np.zeros(len(x)), np.zeros((len(shapes), len(x)))
     for (u, v), step in zip(waves, steps, strict=True):
-        plain += step * _bicubic_gain(u, factor) * _bicubic_gain(v, factor)
+        plain += step * (bicubic_response(u, factor) * bicubic_response(v, factor)) ** 2
         forms = np.stack((u * u, 2 * u * v, v * v)) * factor**2
         entries = np.stack((covariances[:, 0, 0], covariances[:, 0, 1], covariances[:, 1, 1]), 1)
         powers += step * np.exp(-4 * math.pi**2 * entries @ forms)
@@ -201,16 +201,16 @@ def _aliases(
         u, v = (x + i) / factor, (y + j) / factor
         exists = (abs(u) <= 0.5) & (abs(v) <= 0.5)
         waves.append((u, v))
-        powers.append(exists * np.hypot(u, v) ** -_SLOPE)
+        powers.append(exists * np.hypot(u, v) ** -PICTURE_SLOPE)
     return waves, powers
 
 
-def _bicubic_gain(frequency: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
-    """Return the power that antialiased bicubic resizing passes, along one axis, at cycles a large pixel."""
+def bicubic_response(frequency: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Return the amplitude that antialiased bicubic resizing passes, along one axis, at cycles a large pixel (...)."""
     positions = np.arange(4 * factor) - (4 * factor - 1) / 2
     taps = cubic_kernel(positions / factor)
-    response: NDArray[np.float64] = np.cos(2 * math.pi * frequency[:, None] * positions) @ (taps / taps.sum())
-    return response**2
+    response: NDArray[np.float64] = np.cos(2 * math.pi * frequency[..., None] * positions) @ (taps / taps.sum())
+    return response
 
 
 def _log_likelihoods(logs: NDArray[np.float64], seen: NDArray[np.bool_], templates: _Templates) -> NDArray[np.float64]:

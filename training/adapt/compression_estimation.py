@@ -32,6 +32,7 @@ _BLOCKS_FRAMES = 8
 _BLOCKINESS = 0.12  # from which the picture has blocks; up to 0.05 was measured without compression
 _BLOCKS_CRF = 36.0
 _MOST_JUMP = 8.0  # grey levels; larger jumps are edges of things
+_LOST, _LOST_CRF, _LOST_DOUBLES = 4.5, 35.0, 8.0  # grey levels that are lost at a CRF, and CRFs to double them
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ def estimate_compression(scenes: Sequence[Tensor], coding: StreamCoding | None =
     if blocks > _BLOCKINESS and found.crf < _BLOCKS_CRF:
         return CompressionEstimate(_BLOCKS_CRF, _BY_BLOCKS, "blocks", blocks)
     return found
+
+
+def lost_levels(crf: float) -> float:
+    """Return the standard deviation of what x264 takes away from luma at a CRF, in grey levels."""
+    return float(_LOST * 2 ** ((crf - _LOST_CRF) / _LOST_DOUBLES))
 
 
 def blockiness(frames: Tensor) -> float:

@@ -1,5 +1,6 @@
 """The degradation that a network learns to undo: how large frames became the frames of a clip."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,10 @@ from torch import Tensor
 from ..compression import compress
 from ..resize import to_uint8
 from .blur import kernel_moments
+from .compression_estimation import lost_levels
+from .correction import corrected
 from .pseudo import Degrade, bicubic, blurring
+from .sampling import LUMA
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,21 @@ class Degradation:
             return small if self.crf is None else _compressed(small, self.crf)
 
         return degrade
+
+    def corrector(self) -> Degrade | None:
+        """Return the function that takes most of the blur from the clip's frames (`corrected`), or None without blur.
+
+        It leaves what is weaker than noise and what compression took away.
+        """
+        if self.kernel is None:
+            return None
+        kernel = self.kernel
+        noise = math.hypot(self.noise * math.hypot(*LUMA), 0.0 if self.crf is None else lost_levels(self.crf))
+
+        def correct(frames: Tensor, factor: int) -> Tensor:
+            return corrected(frames, kernel, factor, noise)
+
+        return correct
 
     def without_losses(self) -> "Degradation":
         """Return the part of the degradation that is linear: without noise and compression."""

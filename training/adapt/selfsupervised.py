@@ -5,7 +5,7 @@ many sizes, and a large one that is made a little smaller has more detail than a
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,7 +31,8 @@ class SelfSupervised:
     """Algorithm 1, with the factors of the paper and the batch of its authors.
 
     `degrade` makes inputs of targets: with the clip's own degradation in place of bicubic resizing, the network learns
-    to undo it. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network,
+    to undo it. `correct` filters the frames that targets are restored from, as of blurred ones a network restores
+    blurred targets. `flow` is for networks that take optical flow. `restore` restores the clip in place of the network,
     faster or better. At most `restored` frames are restored: of a longer scene, a few segments of neighbours. `adapts`:
     the weights that are learned.
     """
@@ -42,6 +43,7 @@ class SelfSupervised:
     shrink: tuple[float, float] = (0.8, 0.95)
     restored: int = 16
     degrade: Degrade = bicubic
+    correct: Degrade | None = None  # of the clip's frames, at their own size; the factor is the network's
     flow: Flow | None = None
     restore: Restore | None = None
     adapts: Adapts = "all"
@@ -55,6 +57,8 @@ class SelfSupervised:
         clock = budget.start()
         network = copy.deepcopy(network).eval()  # batch normalization keeps the statistics of its training data
         restore = self.restore or restorer(network, self.flow)
+        if self.correct is not None:
+            restore = _after(self.correct, upscale_factor(network), restore)
         segments = restored_segments(network, frames, restore, self.restored, clock)
         restoring_seconds = clock.seconds
         pairs = PseudoPairs(network, segments, self.patch, self.shrink, self.degrade, self.flow, seed)
@@ -72,6 +76,15 @@ class SelfSupervised:
         }
         weights = {name: value.detach().cpu() for name, value in network.state_dict().items()}
         return Adapted(weights, Record(self.name, clock.steps, clock.seconds, losses, details))
+
+
+def _after(correct: Degrade, factor: int, restore: Restore) -> Restore:
+    """Return a `Restore` of frames that are corrected first."""
+
+    def restore_corrected(frames: Tensor, indices: Sequence[int]) -> Iterable[Tensor]:
+        return restore(correct(frames, factor), indices)
+
+    return restore_corrected
 
 
 def restored_segments(

@@ -1,6 +1,7 @@
 """The gate: adaptations that help are kept; adaptations that harm or fail are not."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from stvsr.engine.contract.manifest import FixedFactors, SlidingWindow
 from stvsr.training.adapt.blur import gaussian_kernel
 from stvsr.training.adapt.degradation import Degradation
 from stvsr.training.adapt.gate import adapt_guarded, self_consistency, split_scene
-from stvsr.training.adapt.own_scale import Looks
+from stvsr.training.adapt.own_scale import Looks, sharpening_db
 from stvsr.training.adapt.protocol import Adapted, Budget, Method, OnStep, Record
 from stvsr.training.adapt.pseudo import bicubic, blurring
 from stvsr.training.adapt.restore import restored_frames
@@ -230,6 +231,17 @@ def test_lower_bound_is_that_of_the_t_distribution() -> None:
     assert lower_bound((5.0,)) == -float("inf")
 
 
+def test_frames_between_that_gain_less_are_not_taken_for_chance() -> None:
+    """Frames of one kind gain 2 dB and those of the other 0.3 dB; without kinds the same gains could be chance."""
+    gains, kinds = (2.0, 0.3, 2.1, 0.35, 1.9), (False, True, False, True, False)
+    assert lower_bound(gains) < 0.3
+    assert 1.1 < lower_bound(gains, kinds) < 1.33
+    before = consistency(20.0, 25.0, 30.0, 22.0, 21.0, is_between=kinds)
+    after = consistency(*(db + gain for db, gain in zip(before.below, gains, strict=True)))
+    assert refusal(before, after, 1.0) is None
+    assert lower_bound(gains[:2], kinds[:2]) == -float("inf")
+
+
 def test_uncertain_blur_is_kept_only_if_it_would_pay() -> None:
     """Without the blur 2 dB would be lost, and with it 1 dB is gained."""
     before = consistency(20.0, 21.0, plain=(30.0, 30.0))
@@ -274,8 +286,8 @@ def test_error_from_clean_frames_is_estimated_from_noisy_ones() -> None:
     [
         (Looks(0.6, 0.03, -14.0), None),
         (Looks(2.0, 0.03, -14.0), "became noisier: 0.5 grey levels before and 2.0 after"),
-        (Looks(0.6, 0.06, -14.0), "ring more: by 0.010 before and 0.060 after"),
-        (Looks(0.6, 0.03, -12.5), "stronger than is natural, by 2.5 dB"),
+        (Looks(0.6, 0.06, -14.0), "ring more, by 0.010 before and 0.060 after, and fine structure rose by 1.0 dB only"),
+        (Looks(0.6, 0.06, -16.0), "fine structure rose by -1.0 dB only"),
     ],
 )
 def test_frames_that_look_worse_at_their_own_scale_are_refused(looks: Looks, words: str | None) -> None:
@@ -283,6 +295,43 @@ def test_frames_that_look_worse_at_their_own_scale_are_refused(looks: Looks, wor
     reason = refusal(before, consistency(21.0, 22.0, looks=looks), 1.0)
     assert (reason is None) == (words is None)
     assert words is None or words in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("widths_px", "ringing", "fine_db", "kept"),
+    [
+        ((2.83, 2.70), 0.099, 6.66, True),  # edvr-s that learned the blur of its clip: +2.1 dB
+        ((2.82, 2.71), 0.068, 5.97, True),  # fourier-s, the same: +2.0 dB
+        ((2.79, 2.35), 0.089, 6.04, True),  # another clip: +1.5 dB
+        ((2.42, 1.15), 0.027, 0.62, True),  # +0.6 dB
+        ((3.77, 1.46), 0.030, -0.91, True),  # +1.6 dB
+        ((3.77, 1.46), 0.060, 2.25, True),  # edvr-s, the same: +1.2 dB
+        ((2.11, 1.92), 0.083, 2.59, False),  # edvr-s that learned a blur from a clip without any: -3.1 dB
+        ((2.08, 1.95), 0.065, 2.35, False),  # fourier-s, the same: -2.7 dB
+        ((2.56, 1.72), 0.082, 3.13, False),  # a clip without any: -5.9 dB
+        ((2.56, 1.72), 0.070, 2.89, False),  # edvr-s, the same: -5.2 dB
+        ((2.23, 1.49), 0.096, 1.51, False),  # a clip without any: -2.0 dB
+        ((2.40, 1.20), 0.063, 2.87, False),  # a blur across that of the clip: -1.5 dB
+        ((2.81, 1.37), 0.102, 2.18, False),  # a blur that is wider than that of the clip: -0.5 dB
+    ],
+)
+def test_right_blurs_bring_fine_structure_back_and_wrong_ones_ring(
+    widths_px: tuple[float, float], ringing: float, fine_db: float, kept: bool
+) -> None:
+    """Rises at the frames' own scale, which were measured on clips with known truth, for both networks."""
+    sharpening = sharpening_db(gaussian_kernel(widths_px, 0.3), 4)
+    before = consistency(20.0, 21.0, looks=Looks(0.5, 0.01, -16.0), sharpening_db=sharpening)
+    after = consistency(21.0, 22.0, looks=Looks(0.5, 0.01 + ringing, -16.0 + fine_db))
+    assert (refusal(before, after, 1.0) is None) == kept
+
+
+def test_sharpening_is_the_loss_of_power_beside_bicubic_resizing() -> None:
+    widths = ((1.8, 1.8), (2.4, 1.2), (2.6, 2.6), (3.4, 3.0))
+    rises = [sharpening_db(gaussian_kernel(w, 0.6), 4) for w in widths]
+    assert rises == sorted(rises)
+    assert rises[0] < 3.5 < 9 < rises[2]
+    assert sharpening_db(gaussian_kernel((1.2, 2.4), 0.6 + math.pi / 2), 4) == pytest.approx(rises[1], abs=0.01)
+    assert sharpening_db(gaussian_kernel((1.3, 1.3), 0.0, 12), 2) == pytest.approx(rises[2], abs=0.5)
 
 
 def test_oversharpened_frames_ring() -> None:
