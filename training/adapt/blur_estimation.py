@@ -205,11 +205,11 @@ def _aliases(
     return waves, powers
 
 
-def bicubic_response(frequency: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+def bicubic_response(frequency: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
     """Return the amplitude that antialiased bicubic resizing passes, along one axis, at cycles a large pixel (...)."""
     positions = np.arange(4 * factor) - (4 * factor - 1) / 2
     taps = cubic_kernel(positions / factor)
-    response: NDArray[np.float64] = np.cos(2 * math.pi * frequency[..., None] * positions) @ (taps / taps.sum())
+    response: NDArray[np.floating] = np.cos(2 * math.pi * frequency[..., None] * positions) @ (taps / taps.sum())
     return response
 
 

@@ -37,7 +37,7 @@ def corrected(frames: Tensor, kernel: Tensor, factor: int, noise: float = 0.0) -
     return torch.lerp(frames, filtered, _SHARE).clamp(0, 1)
 
 
-def _wiener(frames: Tensor, kernel: Tensor, factor: int, noise: float) -> NDArray[np.float64]:
+def _wiener(frames: Tensor, kernel: Tensor, factor: int, noise: float) -> NDArray[np.floating]:
     """Return the response of the filter at all frequencies of frames (N, 3, h, w): (h, w)."""
     h, w = frames.shape[-2:]
     y, x = np.fft.fftfreq(factor * h)[:, None], np.fft.fftfreq(factor * w)[None]  # cycles a large pixel
@@ -49,20 +49,20 @@ def _wiener(frames: Tensor, kernel: Tensor, factor: int, noise: float) -> NDArra
     frequency = np.hypot(np.fft.fftfreq(h)[:, None], np.fft.fftfreq(w))
     chosen = (frequency > _SCALED_BY[0]) & (frequency < _SCALED_BY[1])
     scale = max(measured[chosen].mean() - noise, noise) / given[chosen].mean()
-    response: NDArray[np.float64] = scale * wanted / (scale * given + noise)
+    response: NDArray[np.floating] = scale * wanted / (scale * given + noise)
     response[0, 0] = 1.0  # brightness stays
     return response
 
 
-def kernel_response(kernel: Tensor, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+def kernel_response(kernel: Tensor, y: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the response of a kernel that is symmetric about its centre, at frequencies (H, 1) and (1, W): (H, W)."""
     centre = (kernel.shape[0] - 1) / 2
     waves = np.fft.fft2(kernel.double().numpy(), (y.size, x.size))
     return (waves * np.exp(2j * np.pi * centre * (y + x))).real
 
 
-def _folded(values: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+def _folded(values: NDArray[np.floating], factor: int) -> NDArray[np.floating]:
     """Add what aliasing adds: (factor * h, factor * w) -> (h, w)."""
     h, w = (n // factor for n in values.shape)
-    folded: NDArray[np.float64] = values.reshape(factor, h, factor, w).sum((0, 2))
+    folded: NDArray[np.floating] = values.reshape(factor, h, factor, w).sum((0, 2))
     return folded

@@ -166,6 +166,25 @@ def test_distillation_learns_from_the_frames_of_its_teacher() -> None:
     assert all(torch.equal(value, alone.weights[name]) for name, value in same.weights.items())
 
 
+def test_targets_are_restored_from_corrected_frames() -> None:
+    network, frames, factors = filled(small_edvr(), gain=0.3), moving_blobs(4, 24, 28), []
+
+    def darker(scene: Tensor, factor: int) -> Tensor:
+        factors.append(factor)
+        return scene / 2
+
+    restored: list[Tensor] = []
+
+    def restore(scene: Tensor, indices: Sequence[int]) -> Iterator[Tensor]:
+        restored.append(scene)
+        return restored_frames(network, scene, indices)
+
+    method = SelfSupervised(rate=1e-3, batch=2, patch=16, correct=darker, restore=restore)
+    method.adapt(network, frames, Budget(steps=1))
+    assert factors == [4]
+    assert torch.equal(restored[0], frames / 2)
+
+
 class TickingClock:
     """A clock that advances by a second each time it is read."""
 
