@@ -11,12 +11,15 @@ from .protocol import Adapted
 _LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
 # Student's t at 0.975, one-sided, from so many degrees of freedom on
 _QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23, 15: 2.13}
+_TRADED = 0.1  # of the gain of frames at the clip's times or of those between, which the others may lose
 _LEAST_CLEANED = 0.05  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
 # Rise of ringing at the frames' own scale that is allowed: in any case; for each dB by which fine structure rises; and
-# for each dB by which a blur calls for it. See tests/training/adapt/test_gate.py for the trials that they separate.
+# for each dB by which a blur calls for it. More is allowed while fine structure is no stronger than natural pictures
+# have it. See tests/training/adapt/test_gate.py for the trials that the limits separate.
 _MOST_RINGING, _BY_RISE, _BY_SHARPENING = 0.035, 0.010, 0.0038
+_NATURAL_FINE_DB = -14.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
             f" least {bound:+.2f} dB)."
         )
     means = [_mean(group) for group in _by_time(gains, before.is_between)]
-    if min(means) < 0:
+    if min(means) < -_TRADED * max(means):
         where = "frames between those of the clip" if means[-1] < means[0] else "the clip's own frames"
         return f"One scale below, {where} became worse by {-min(means):.2f} dB."
     if before.plain and after.plain:
@@ -174,7 +177,10 @@ def _looks_worse(before: Looks | None, after: Looks | None, sharpening_db: float
     if after.noise > _MOST_NOISE * before.noise + _NOISE_SLACK:
         return f"Restored frames became noisier: {before.noise:.1f} grey levels before and {after.noise:.1f} after."
     rise = after.fine_db - before.fine_db
-    if after.ringing > before.ringing + max(_MOST_RINGING, _BY_RISE * rise + _BY_SHARPENING * sharpening_db):
+    allowed = max(_MOST_RINGING, _BY_RISE * rise + _BY_SHARPENING * sharpening_db)
+    if sharpening_db and after.fine_db < _NATURAL_FINE_DB:
+        return None
+    if after.ringing > before.ringing + allowed:
         return (
             f"The edges of restored frames ring more, by {before.ringing:.3f} before and {after.ringing:.3f} after, and"
             f" fine structure rose by {rise:.1f} dB only."
