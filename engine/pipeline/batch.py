@@ -6,9 +6,9 @@ and its task is done again; a video that fails does not stop the others.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..backends.options import Backend, parse_device
+from ..backends.options import Backend
 from ..contract.cpus import cpu_threads
 from .executor import ENDED, LOST, PROGRESS, Executor, LocalExecutor, Message, TaskWorker
 from .report import Report
@@ -54,11 +54,9 @@ def upscale_batch(
 
 def split_cpu(backend: Backend, workers: int) -> list[Backend]:
     """Return a backend for each of some workers, between which the CPU's threads are shared."""
-    if workers == 1 or backend.kind == "remote":
-        return [backend] * workers
-    kind, _ = parse_device(backend.device)
-    threads = backend.threads or max(1, cpu_threads() // workers)
-    return [replace(backend, threads=None if kind == "cuda" else threads)] * workers
+    if workers == 1:
+        return [backend]
+    return [backend.with_threads(backend.threads or max(1, cpu_threads() // workers))] * workers
 
 
 class _Batch:

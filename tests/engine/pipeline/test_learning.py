@@ -137,6 +137,8 @@ def test_the_cpus_are_shared_where_both_compute_on_them() -> None:
     gpu = Backend("tensorrt", "cuda:1")
     assert share_threads(gpu, SCENES)[0] is gpu
     assert share_threads(gpu, SCENES)[1].device == "auto"
+    for other in (Backend("tensorrt"), Backend("remote", url="http://127.0.0.1:8000")):  # which take no threads
+        assert share_threads(other, SCENES)[0] is other
 
 
 def test_a_resumed_run_does_not_learn_again(
