@@ -87,8 +87,10 @@ class LocalExecutor:
         return self._workers
 
     def __enter__(self) -> Self:
-        for worker in self._workers:
-            self._running.enter_context(worker.running())
+        with ExitStack() as started:  # if one cannot be started, the others end
+            for worker in self._workers:
+                started.enter_context(worker.running())
+            self._running = started.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -114,7 +116,7 @@ def _do_tasks(open_learner: OpenLearner | None, connection: Connection, backend:
     """Do the tasks that come over a connection, until it closes: the main function of a worker process."""
     from .task_runner import TaskRunner  # in this process alone: it needs the networks' libraries
 
-    with TaskRunner(backend, open_learner) as runner, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with TaskRunner(backend, open_learner) as runner, suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             runner.run(connection.recv(), connection.send)
 

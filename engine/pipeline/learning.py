@@ -124,7 +124,7 @@ def _learn(
     def announce(sentence: str) -> None:
         connection.send((_SENTENCE, sentence))
 
-    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         try:
             with open_learner(request, settings, folder, on_step, announce) as learner:
                 while True:
