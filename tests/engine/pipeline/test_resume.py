@@ -28,6 +28,7 @@ from stvsr import (
     upscale,
     upscale_resumable,
 )
+from stvsr.engine.media.reader import VideoReader
 from stvsr.engine.pipeline import resume, run
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.pipeline.segmented_run import SLOW_PARTS
@@ -296,6 +297,22 @@ def test_a_run_can_be_cancelled_from_another_thread(toy: Path, tmp_path: Path) -
         upscale_resumable(wanted, on_progress, segment_frames=4, cancel=cancel)
     assert len(list((tmp_path / ".out.mp4.stvsr").glob("*.mkv"))) == 2
     assert upscale_resumable(wanted, segment_frames=4).frames_out == 44
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_part_with_other_frames_than_before_is_an_error(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    between = VideoReader.between
+
+    def changed(reader: VideoReader, low: Fraction, high: Fraction, *, seek: bool = True) -> list[Any]:
+        frames = list(between(reader, low, high, seek=seek))
+        return frames[:-1] if change < 0 else [*frames, frames[-1]]
+
+    monkeypatch.setattr(VideoReader, "between", changed)
+    wanted = request(make_video(tmp_path / "clip.mp4", pan(9)), tmp_path / "out.mp4", model=toy, scale=1)
+    with pytest.raises(MediaError, match=r"The frames from 0\.000 s on are other ones than before"):
+        upscale_resumable(wanted)
 
 
 def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path) -> None:
