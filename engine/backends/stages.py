@@ -9,8 +9,8 @@ import numpy as np
 
 from ..contract.manifest import Role
 from ..contract.picture import Picture, PictureFormat
+from .bundle_graphs import Graphs
 from .device import Array, Device, Rendering
-from .graphs import Graphs
 from .session import Session
 
 Stage = Literal["upload", "network", "download"]

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
+from ..backends.bundle_graphs import Graphs
 from ..backends.device import drain
-from ..backends.graphs import Graphs, Warn, open_graphs
+from ..backends.graphs import Warn, open_graphs
 from ..backends.options import Backend
 from ..backends.stages import StageClock, TimedGraphs
 from ..contract.bundle import Bundle

@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ..backends.bundle_graphs import Graphs
 from ..backends.device import Array, Device
-from ..backends.graphs import Graphs
 from ..contract.manifest import ContinuousTime, Manifest, Role
 from ..contract.windows import Output, WindowFrames
 from .flow import optical_flow
