@@ -93,7 +93,7 @@ class CpuDevice:
     def write(self, buffer: np.ndarray, frame: np.ndarray, low: float, high: float) -> None:
         """Write a network's values into a part of an output buffer, rounded and clipped. Raises NonFiniteError."""
         check_finite(frame)
-        buffer[...] = to_uint16(frame, low, high)
+        to_uint16(frame, low, high, buffer)
 
     def download(self, buffer: np.ndarray, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Return a function that returns the buffer, as RGB."""
