@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..engine.contract.bundle import graph_entry, new_bundle, write_manifest
-from ..engine.contract.errors import RequestError
+from ..engine.contract.errors import ExportError, RequestError
 from ..engine.contract.manifest import (
     Architecture,
     ContinuousTime,
