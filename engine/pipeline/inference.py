@@ -1,4 +1,4 @@
-"""How a network computes the windows of a stream: its tiles, its optical flow, and the preset of quality."""
+"""Settings of a network's runs: its tiles, its optical flow, and the preset, of speed or of quality."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
