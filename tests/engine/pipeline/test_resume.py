@@ -362,7 +362,9 @@ def test_a_changed_input_and_another_bundle_are_refused(toy: Path, tmp_path: Pat
         upscale_resumable(request(clip, tmp_path / "out.mp4", model=tmp_path / "other", scale=2), segment_frames=4)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "nothing", '{"identity": {}, "version": 99, "survey": {}}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "nothing", '{"identity": {}, "version": 99}', '{"identity": ["input"], "version": 3}']
+)
 def test_a_store_that_is_none_is_refused(toy: Path, tmp_path: Path, content: str) -> None:
     clip = two_scenes(tmp_path / "clip.mp4")
     store = tmp_path / ".out.mp4.stvsr"
