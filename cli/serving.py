@@ -51,6 +51,15 @@ def serve(
             show_default="not allowed",
         ),
     ] = None,
+    allow_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Address below which clients may name videos for the server to fetch, such as"
+            " https://example.com/videos/. Repeatable.",
+            show_default="none",
+        ),
+    ] = None,
     webhook_prefix: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,6 +113,7 @@ def serve(
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
         adapt_s=adapt_seconds,
+        url_prefixes=tuple(allow_url or ()),
         webhook_prefixes=tuple(webhook_prefix or ()),
         webhook_secret=None if webhook_secret_file is None else read_secret(webhook_secret_file),
         most_streams=max_streams,

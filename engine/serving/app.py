@@ -30,7 +30,7 @@ def make_app(settings: Settings, backends: list[Backend], executor: Executor | N
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with server.checker, server.scheduler, server.streams, _webhooks(server):
+        with server.checker, server.scheduler, server.streams, server.fetcher, _webhooks(server):
             sweeper = asyncio.create_task(server.sweep())
             yield
             server.drain()

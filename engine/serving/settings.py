@@ -3,12 +3,12 @@
 import base64
 import hmac
 import ipaddress
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract.errors import RequestError
+from .addresses import check_prefix
 
 GIB = 1 << 30
 
@@ -32,6 +32,8 @@ class Settings:
     adapt_s: float | None = None  # for which a scene is learned at most; None: clients cannot ask for it
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
+    url_prefixes: tuple[str, ...] = ()  # addresses of videos that clients may name begin with one of these
+    most_fetch_s: float = 600.0  # of a video at an address
     files: str | None = None  # folder or address of the files for workers on other machines; None: the store
     most_streams: int = 8  # of frames, at once
     most_frames_bytes: int = 256 << 20  # of the frames in a request, and of those in its answer
@@ -51,10 +53,9 @@ class Settings:
                 " most: give seconds above 0 and below that."
             )
         for prefix in self.webhook_prefixes:
-            if not re.fullmatch(r"https?://[^/?#@\s]+/[^?#\s]*", prefix):
-                raise RequestError(
-                    f"'{prefix}' is no prefix of webhooks: write one such as https://example.com/hooks/."
-                )
+            check_prefix(prefix, "webhooks")
+        for prefix in self.url_prefixes:
+            check_prefix(prefix, "videos")
         if self.webhook_prefixes and self.webhook_secret is None:
             raise RequestError("Webhooks are signed: give a secret (--webhook-secret-file).")
 

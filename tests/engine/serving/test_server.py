@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from stvsr.engine.serving.settings import Settings, is_loopback
 
 from tests.support import servers
 from tests.support.commands import assert_one_clear_error, stvsr
-from tests.support.serving import clip_of, post, serving, wait_for
+from tests.support.serving import assert_conditional, clip_of, post, serving, wait_for
 
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
@@ -69,6 +70,8 @@ def test_a_video_is_upscaled(client: Any, tmp_path: Path) -> None:
     assert client.get(job["links"]["events"], headers={"Last-Event-ID": "earlier"}).text.count("event: ") == 1
     part = client.get(done["links"]["result"], headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, result.content[10:20])
+    for address in (done["links"]["result"], "/", "/app.js"):
+        assert_conditional(client, address, has_ranges=True)
     assert str(tmp_path) not in json.dumps(done), "paths of the server stay there"
     assert [entry["id"] for entry in client.get("/v1/jobs", params={"state": "done"}).json()["jobs"]] == [job["id"]]
     assert client.delete(f"/v1/jobs/{job['id']}").status_code == 204
@@ -216,7 +219,7 @@ def test_a_job_whose_workers_die_fails(client: Any, tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     assert job["state"] == "failed"
-    assert "ended its worker 3 times" in job["error"]["message"]
+    assert re.search(r"ended its worker ([3-9]|10) times", job["error"]["message"])
 
 
 def test_jobs_go_on_after_a_restart(tmp_path: Path) -> None:
@@ -266,6 +269,24 @@ def test_old_jobs_are_deleted_and_half_made_ones_swept(tmp_path: Path) -> None:
         assert [job.state for job in jobs.page()] == ["done", "queued"]
         assert jobs.delete_ended(before=2.0) == 1
         assert [folder.name for folder in (tmp_path / "jobs").iterdir()] == [new.id]
+
+
+def test_results_that_were_deleted_for_their_age_are_gone(tmp_path: Path) -> None:
+    with JobStore(tmp_path / "store") as jobs:
+        expired, left, deleted = (jobs.create(jobs.new_id(), {"model": "toy", "container": "mp4"}).id for _ in range(3))
+        for identifier in (expired, left, deleted):
+            jobs.end(identifier, "done")
+        jobs.update(expired, finished=1.0)
+        jobs.output_of(left, "mp4").write_bytes(b"x")
+    with serving(tmp_path, keep_s=3600.0) as client:
+        servers.wait_until(lambda: client.get(f"/v1/jobs/{expired}").status_code != 200)  # the sweep deletes it
+        assert client.delete(f"/v1/jobs/{deleted}").status_code == 204
+        assert client.get(f"/v1/jobs/{left}/result").content == b"x"
+        (tmp_path / "store" / "jobs" / left / "result.mp4").unlink()
+        for identifier, status in ((expired, 410), (left, 410), (deleted, 404), (str(uuid.uuid4()), 404)):
+            answer = client.get(f"/v1/jobs/{identifier}/result")
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert "kept for 1 hours, which have passed" in client.get(f"/v1/jobs/{expired}/events").json()["detail"]
 
 
 def test_jobs_are_computed_by_priority(tmp_path: Path) -> None:
