@@ -61,7 +61,9 @@ class UrlFetcher(Closing):
     def _do(self, order: FetchOrder) -> Refusal | None:
         """Run a process that fetches a video, and return its problem, if it has one."""
         ended = Refusal(503, "not-ready", "The video cannot be fetched now: try again later.")
-        with Worker(partial(serve_fetch, order), Backend(device="cpu")).running() as worker:
+        with Worker(
+            partial(serve_fetch, order), Backend(device="cpu"), self._settings.most_worker_bytes
+        ).running() as worker:
             worker.task = order  # until it is done, the process is ended with the block
             self._running.add(worker)
             try:

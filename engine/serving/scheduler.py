@@ -13,6 +13,7 @@ from typing import Any
 from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.deaths import ChanceDeaths
 from ..pipeline.executor import ENDED, LOST, PROGRESS, Executor, Message
+from ..pipeline.memory_limit import OUT_OF_MEMORY
 from ..pipeline.request import UpscaleRequest
 from ..pipeline.tasks import Failure, Task
 from ..pipeline.video_tasks import VideoTasks
@@ -23,7 +24,7 @@ from .requests import without_paths
 DRAIN_S = 30.0  # time that running tasks get when the server ends
 _POLL_S = 0.5
 # Errors of the video, of the options, and of what they ask for; others name paths and addresses of the server.
-_OF_CLIENTS = ("media", "request", "device-memory", "non-finite")
+_OF_CLIENTS = ("media", "request", "device-memory", OUT_OF_MEMORY, "non-finite")
 
 OnStart = Callable[[Job], None]  # called with a job whose first task begins
 OnSegment = Callable[[Job, int, float], None]  # called with a segment's job, input frames and seconds

@@ -46,7 +46,9 @@ class Server:
         self.uploads = UploadStore(settings.folder / "uploads", settings.keep_s)
         self.metrics = Metrics()
         self.draining = False
-        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
+        self.checker = VideoChecker(
+            VideoLimits(settings.most_pixels, settings.most_frames), most_bytes=settings.most_worker_bytes
+        )
         self.fetcher = UrlFetcher(settings)
         self.streams = FrameStreams(settings, backends)
         self._models: tuple[dict[str, int], list[dict[str, Any]]] = {}, []  # by the times of their manifests

@@ -17,6 +17,7 @@ from typing import Any
 import av
 import pytest
 from stvsr import RequestError
+from stvsr.engine.serving.credentials import drop_credentials
 from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.settings import Settings, is_loopback
 
@@ -31,6 +32,7 @@ from fastapi.testclient import TestClient
 
 pytestmark = pytest.mark.usefixtures("models")
 TOKEN = "a-token-of-some-length"
+SECRETS = {"STVSR_TOKEN": TOKEN, "AWS_SECRET_ACCESS_KEY": "x", "HOOK_SECRET": "x", "DATABASE": "pg://user:word@host/x"}
 
 
 @pytest.fixture
@@ -310,7 +312,8 @@ def test_the_command_refuses_wrong_options(tmp_path: Path) -> None:
 def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
     """The command is killed with three jobs under way; started again, it does all of them.
 
-    Its own process cannot import what its workers need: neither libraries nor their memory belong there.
+    Its own process cannot import what its workers need: neither libraries nor their memory belong there. None of its
+    processes has the credentials in the environment of the command.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -321,9 +324,14 @@ def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
     command += ["--device", "cpu", "--workers", "2"]
     clip = clip_of(tmp_path, 150)
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-        server = subprocess.Popen(command)
+        server = subprocess.Popen(command, env=os.environ | SECRETS)
         try:
             wait_until_ready(client)
+            environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in servers.workers_of(server.pid)]
+            assert len(environments) >= 3
+            for environment in environments:
+                assert b"STVSR_MODELS=" in environment
+                assert not [name for name in SECRETS if name.encode() in environment]
             jobs = [post(client, clip).json()["id"] for _ in range(3)]
             wait_for(client, jobs[0], segments_done=2)
             server.kill()
@@ -342,6 +350,16 @@ def test_a_server_that_is_killed_goes_on(tmp_path: Path) -> None:
             server.terminate()
             code = server.wait(40)
         assert code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_credentials_are_known_by_names_and_values() -> None:
+    kept = {"PATH": "/bin", "STVSR_MODELS": "/x", "KEYBOARD": "de", "HTTP_PROXY": "http://proxy:80/", "HOME": "/a@b:c"}
+    of_stores = {"AWS_ENDPOINT_URL": "http://x", "AWS_ACCESS_KEY_ID": "x", "RAY_AUTH_TOKEN": "x"}
+    for keep_stores in (False, True):
+        environment = kept | SECRETS | of_stores | {"API_KEY": "x", "PGPASSWORD": "x"}
+        drop_credentials(environment, keep_stores=keep_stores)
+        stores = of_stores | {"AWS_SECRET_ACCESS_KEY": "x"}
+        assert environment == kept | (stores if keep_stores else {})
 
 
 def wait_until_ready(client: Any) -> None:
