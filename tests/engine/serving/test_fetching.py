@@ -111,7 +111,8 @@ def test_other_answers_are_refused(
     assert all(path.startswith("/videos/") for path in site.requests)
 
 
-def test_a_name_of_a_private_network_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_name_of_a_private_network_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site, scheme: str) -> None:
     """A name may resolve to any address; the operator allows a private one by itself."""
     resolved: list[str] = []
 
@@ -123,7 +124,7 @@ def test_a_name_of_a_private_network_is_refused(monkeypatch: pytest.MonkeyPatch,
     for address in ("127.0.0.1", "10.0.0.7", "192.168.1.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.7"):
         resolved[:] = [address]
         with pytest.raises(PermissionError, match="private network"):
-            connect(urlsplit("http://videos.example.com/clip.mp4"), 0.1).connect()
+            connect(urlsplit(f"{scheme}://videos.example.com/clip.mp4"), 0.1).connect()
     resolved[:] = ["127.0.0.1"]
     for host in ("127.0.0.1", "localhost"):
         connection = connect(urlsplit(f"http://{host}:{site.server_port}/"), 5)
