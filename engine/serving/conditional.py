@@ -23,7 +23,9 @@ class ConditionalFile(FileResponse):
     `If-Range` makes a range depend on the `ETag`. Without an `etag` it is made of the file's time and size.
     """
 
-    def __init__(self, path: Path, *, etag: str | None = None, headers: dict[str, str] | None = None, **options: Any):
+    def __init__(
+        self, path: Path, *, etag: str | None = None, headers: dict[str, str] | None = None, **options: Any
+    ) -> None:
         given = {} if etag is None else {"etag": etag}
         super().__init__(path, headers={**(headers or {}), **given}, stat_result=os.stat(path), **options)
 
