@@ -61,7 +61,7 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         """Open the connection."""
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        if not _is_address(self.host) and not all(_is_public(entry[4][0]) for entry in found):
+        if not _is_literal(self.host) and not all(_is_public(entry[4][0]) for entry in found):
             raise PermissionError(None, "its address is in a private network")
         self.sock: Any = _connected(found, self.timeout)
 
@@ -86,7 +86,8 @@ def _connected(found: Sequence[tuple[Any, ...]], timeout_s: float | None) -> soc
     raise failure
 
 
-def _is_address(host: str) -> bool:
+def _is_literal(host: str) -> bool:
+    """Return whether a host is an address, or the name of this machine, which the operator has written down."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
