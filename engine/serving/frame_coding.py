@@ -41,8 +41,8 @@ def encode_frame(frame: np.ndarray, frame_format: FrameFormat, bits: int) -> byt
 def _in_eight_bits(frame: np.ndarray) -> np.ndarray:
     """Return a frame, (3, H, W) uint16, as (H, W, 3) uint8, rounded.
 
-    It is done in 16 bits and a plane at a time, which touches less memory: (x + 128) // 257 is (y - y // 256) // 256 for
-    y = x + 128.
+    It is done in 16 bits and a plane at a time, which touches less memory: with y = x + 128, (x + 128) // 257 is
+    (y - y // 256) // 256.
     """
     pixels = np.empty((*frame.shape[1:], 3), np.uint8)
     for channel, plane in enumerate(frame):
