@@ -67,7 +67,7 @@ class _Connection(HTTPConnection):
 
 
 class _SecureConnection(HTTPSConnection, _Connection):
-    """The same with TLS: `HTTPSConnection` opens the connection by the next class, and encrypts it."""
+    """A connection that is checked as `_Connection` is, by which `HTTPSConnection` opens it, and encrypted."""
 
 
 def _connected(found: Sequence[tuple[Any, ...]], timeout_s: float | None) -> socket.socket:
