@@ -17,6 +17,7 @@ from ..contract.errors import MediaError, RequestError, StvsrError
 from ..pipeline.chain import Chain
 from ..pipeline.inference import Inference
 from ..pipeline.live import live_inputs
+from ..pipeline.memory_limit import describe_limit
 from ..pipeline.pool import UpscalerPool
 from ..pipeline.run import Clock
 from .frame_coding import decode_frame, encode_frame
@@ -133,12 +134,8 @@ class _Stream(threading.Thread):
             self._post("done")
         except _Closed:
             return
-        except StvsrError as error:
-            code = {RequestError: "bad-request", MediaError: "unreadable"}.get(type(error), "failed")
-            self._post("failed", code, str(error))
-        except Exception:
-            traceback.print_exc()
-            self._post("failed", "failed", "The frames cannot be computed: look for the cause in the server's log.")
+        except Exception as error:
+            self._post("failed", *_failure(error))
         finally:
             self._flush()
             self._writer.close()
@@ -220,6 +217,16 @@ class _Stream(threading.Thread):
                 f"A frame has {width}x{height} pixels, and this server takes {most} pixels: make it smaller."
             )
         return decode_frame(data, frame_format)
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    """Return the code and the sentence of an error; a bug is printed."""
+    if (sentence := describe_limit(error, "The frames need")) is not None:
+        return "bad-request", sentence
+    if isinstance(error, StvsrError):
+        return {RequestError: "bad-request", MediaError: "unreadable"}.get(type(error), "failed"), str(error)
+    traceback.print_exception(error)
+    return "failed", "The frames cannot be computed: look for the cause in the server's log."
 
 
 def _bundles(model: str) -> tuple[Bundle, ...]:

@@ -213,7 +213,7 @@ def do_tasks(tasks: VideoTasks, runner: TaskRunner) -> tuple[list[tuple[str, int
         done.append((kind, task.number))
         if kind in ("join", "failed"):
             break
-        tasks.finish(task, answer)
+        tasks.finish(task, answer, 0.1)
     return done, answer
 
 
@@ -246,7 +246,7 @@ def test_the_next_scene_is_learned_while_one_is_computed() -> None:
         assert task is not None
         return task
 
-    tasks.finish(take(), Surveyed(outline, [], units, [0]))
+    tasks.finish(take(), Surveyed(outline, [], units, [0]), 0.1)
     first, second, third = take(), take(), take()
     assert [(task.kind, task.number) for task in (first, second, third)] == [
         ("segment", 0),
@@ -254,10 +254,10 @@ def test_the_next_scene_is_learned_while_one_is_computed() -> None:
         ("segment", 1),
     ]
     assert tasks.take() is None, "the third scene waits until the first one is finished"
-    tasks.finish(first, 0)
-    tasks.finish(second, 1)
+    tasks.finish(first, 0, 0.1)
+    tasks.finish(second, 1, 0.1)
     assert (take().number, tasks.take()) == (2, None)
-    tasks.finish(third, 1)
+    tasks.finish(third, 1, 0.1)
     ahead = take()
     assert (ahead.kind, ahead.number) == ("adapt", 2)
     for _ in range(2):
