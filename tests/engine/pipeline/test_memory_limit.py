@@ -37,7 +37,7 @@ def take_memory(connection: Connection, _: Backend) -> None:
 
 def test_errors_of_a_lack_of_memory_are_known() -> None:
     with Worker(take_memory, Backend(device="cpu"), LEAST_BYTES).running() as worker:
-        found = []
+        found: list[Any] = []
         while len(found) < 4:
             worker.connection.poll(60)
             found += list(worker.messages())
@@ -61,7 +61,7 @@ def test_a_limit_leaves_room_to_work() -> None:
 def test_a_video_that_needs_too_much_fails_and_others_do_not(toy: Path, tmp_path: Path) -> None:
     """ONNX Runtime and FFmpeg work within the limit, and neither ends the process at it."""
     small = make_video(tmp_path / "small.mp4", pan(3))
-    large = make_video(tmp_path / "large.mp4", np.zeros((3, 3, 720, 1280), np.float32))
+    large = make_video(tmp_path / "large.mp4", [np.zeros((3, 720, 1280), np.float32)] * 3)
 
     def request(clip: Path, scale: int) -> UpscaleRequest:
         return UpscaleRequest(input=clip, output=tmp_path / "new.mp4", model=toy, scale=scale, overwrite=True)
