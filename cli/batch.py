@@ -209,12 +209,20 @@ def _outputs(clips: list[str], folder: str) -> list[str]:
     return outputs
 
 
-def open_executor(worker: WorkerOptions, backend: "Backend", open_learner: "OpenLearner | None" = None) -> "Executor":
-    """Return the workers that the options of a command describe, before they run; `open_learner` lets them adapt."""
+def open_executor(
+    worker: WorkerOptions,
+    backend: "Backend",
+    open_learner: "OpenLearner | None" = None,
+    most_bytes: int | None = None,
+) -> "Executor":
+    """Return the workers that the options of a command describe, before they run.
+
+    `open_learner` lets them adapt, and `most_bytes` limits the memory of those on this machine.
+    """
     from ..engine.pipeline.executor import LocalExecutor
 
     if worker.executor == "local":
-        return LocalExecutor(backends_of_workers(backend, worker.workers), open_learner)
+        return LocalExecutor(backends_of_workers(backend, worker.workers), open_learner, most_bytes)
     from ..engine.pipeline.ray_executor import RayExecutor
 
     return RayExecutor(backend, workers=worker.workers, address=worker.ray_address, open_learner=open_learner)

@@ -1,5 +1,6 @@
 """The command that serves videos over HTTP."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from ..engine.contract.errors import BackendError, RequestError
 from .adaptation import check_learner, open_learner
 from .batch import backends_of_workers, open_executor
 from .options import BackendOptions, WorkerOptions
-from .records import record_options
+from .records import record_options, refuse_without
 from .terminal import err, interruptible, plain
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -43,12 +44,29 @@ def serve(
     max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
     keep_hours: Annotated[float, typer.Option(help="Hours until a job that has ended is deleted.", min=0)] = 24.0,
     segment_timeout: Annotated[float, typer.Option(help="Seconds that a part of a video may take.", min=1)] = 600.0,
+    worker_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory that each process may use that works for clients, on Linux: bytes, or a number with M or G.",
+            show_default="no limit",
+        ),
+    ] = None,
     adapt_seconds: Annotated[
         float | None,
         typer.Option(
             help="Allow clients to adapt the network to each scene, and learn one for at most so many seconds"
             " (needs PyTorch).",
             show_default="not allowed",
+        ),
+    ] = None,
+    allow_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Address below which clients may name videos for the server to fetch, such as"
+            " https://example.com/videos/. Repeatable.",
+            show_default="none",
         ),
     ] = None,
     webhook_prefix: Annotated[
@@ -74,10 +92,14 @@ def serve(
 ) -> None:
     """Serve videos and frames over HTTP: jobs that go on after a restart, and live streams."""
     worker.check()
+    if worker.executor != "local":
+        refuse_without("--executor local", {"--worker-memory": worker_memory})
     try:
         import uvicorn
 
+        from ..engine.media.folders import is_remote
         from ..engine.serving.app import make_app
+        from ..engine.serving.credentials import drop_credentials
         from ..engine.serving.logs import log_to_stderr
         from ..engine.serving.requests import check_model
         from ..engine.serving.settings import Settings, read_secret, read_token
@@ -103,7 +125,9 @@ def serve(
         most_queued=max_queue,
         keep_s=3600 * keep_hours,
         task_s=segment_timeout,
+        most_worker_bytes=None if worker_memory is None else _read_bytes(worker_memory),
         adapt_s=adapt_seconds,
+        url_prefixes=tuple(allow_url or ()),
         webhook_prefixes=tuple(webhook_prefix or ()),
         webhook_secret=None if webhook_secret_file is None else read_secret(webhook_secret_file),
         most_streams=max_streams,
@@ -112,7 +136,9 @@ def serve(
     )
     log_to_stderr(log_level)
     record = backend.record()
-    executor = open_executor(worker, record, None if adapt_seconds is None else open_learner)
+    drop_credentials(os.environ, keep_stores=is_remote(files) or worker.executor != "local")
+    learner = None if adapt_seconds is None else open_learner
+    executor = open_executor(worker, record, learner, settings.most_worker_bytes)
     app = make_app(settings, backends_of_workers(record, worker.workers), executor)
     err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = DrainingServer(

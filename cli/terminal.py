@@ -23,6 +23,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..engine.contract.cpus import limit_openmp
 from ..engine.contract.errors import BackendError, RequestError
 from ..engine.contract.interrupts import Interrupted
 
@@ -173,7 +174,11 @@ def interrupt_number(interrupt: KeyboardInterrupt) -> int:
 
 @contextmanager
 def training_extra(extra: str = "training") -> Iterator[None]:
-    """Raise BackendError, which names the extra to install, if PyTorch or the exporter is missing."""
+    """Raise BackendError, which names the extra to install, if PyTorch or the exporter is missing.
+
+    PyTorch, if it is imported in the block, starts no more threads than the quota of the control groups allows.
+    """
+    limit_openmp()
     try:
         yield
     except ModuleNotFoundError as error:

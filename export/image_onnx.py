@@ -59,6 +59,7 @@ class _Wrapped(NamedTuple):
 
     model: onnx.ModelProto
     config: OnnxConfig
+    batch: str | int  # the axis of its frames: free, or 1
     step: int
     difference: float
 
@@ -105,7 +106,7 @@ def import_onnx(
         training = {"parity": {"difference": wrapped.difference}, **record}
         name = NetworkEntry("onnx", lambda _: network, wrapped.config, path.name, licence=licence)
         manifest = make_manifest(name, network, (entry,), training, {})
-        frames = torch.from_numpy(_frame(*_sides(wrapped.step)))[:, None]
+        frames = torch.from_numpy(_frames(_sides(wrapped.step), wrapped.batch))[:, None]
         losses = measure_precisions({"network": file}, [Example("network", {"frames": frames})])
         write_manifest(partial, manifest.model_copy(update={"precisions": losses}))
         Bundle.load(partial)
@@ -173,7 +174,7 @@ def _wrap_by_trial(original: onnx.ModelProto, options: OnnxOptions, path: Path) 
                 f"The bundle's graph differs from {path} by {difference:.2e}, and at most {allowed:.1e} is allowed:"
                 " nothing was written."
             )
-        return _Wrapped(model, OnnxConfig(scale, white, layout), step, difference)
+        return _Wrapped(model, OnnxConfig(scale, white, layout), batch, step, difference)
     raise RequestError(
         f"{path} does not run as a network from one RGB image of free size to a larger one ({reason}): export it with"
         " free height and width, or pass its --layout."
@@ -252,7 +253,7 @@ def _difference(
     config: OnnxConfig,
     step: int,
     declared: list[int | None],
-    batch: Any,
+    batch: str | int,
 ) -> float:
     """Return the largest difference between a bundle's graph and the original, at sizes that both accept."""
     rows, columns = (declared[config.layout.index(axis)] for axis in "HW")
@@ -261,13 +262,13 @@ def _difference(
     largest = 0.0
     with OrtSession(model.SerializeToString()) as session:
         for size in dict.fromkeys(sizes):
-            frames = _frame(*size)[: 2 if batch == "batch" else 1]
+            frames = _frames(size, batch)
             expected = np.concatenate([_run(original, frame[None], config.layout, config.range) for frame in frames])
             try:
                 actual = np.asarray(session.run({"frames": frames[:, None]})["upscaled"])[:, 0]
             except StvsrError as error:
                 raise _TrialError(short_reason(error)) from error
-            if actual.shape != expected.shape or not np.isfinite(expected).all():
+            if actual.shape != expected.shape or not (np.isfinite(expected).all() and np.isfinite(actual).all()):
                 raise _TrialError("its values are not finite numbers, or its frames depend on each other")
             largest = max(largest, float(np.abs(actual - expected).max()))
         if rows or columns:  # a size that the original does not accept: the graph must at least run there
@@ -294,3 +295,8 @@ def _frame(h: int, w: int) -> np.ndarray:
     """Return two frames of noise with edges, (2, 3, h, w) in [0.1, 0.9]."""
     coarse = np.random.default_rng(h * w).random((2, 3, h // 4 + 1, w // 4 + 1))
     return (0.1 + 0.8 * coarse.repeat(4, 2).repeat(4, 3)[..., :h, :w]).astype(np.float32)
+
+
+def _frames(size: tuple[int, int], batch: str | int) -> np.ndarray:
+    """Return the frames of `_frame`, or the first one for a graph that takes one at a time."""
+    return _frame(*size)[:1] if batch == 1 else _frame(*size)

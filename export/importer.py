@@ -134,4 +134,5 @@ def _record(path: Path, options: ImportOptions) -> dict[str, Any]:
 def _refuse(options: Mapping[str, object], subject: str) -> None:
     """Raise RequestError for options that were given and have no effect."""
     if given := [name for name, value in options.items() if value is not None]:
-        raise RequestError(f"{' and '.join(given)} has no effect on {subject}: leave it out.")
+        verb, pronoun = ("has", "it") if len(given) == 1 else ("have", "them")
+        raise RequestError(f"{' and '.join(given)} {verb} no effect on {subject}: leave {pronoun} out.")

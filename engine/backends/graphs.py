@@ -1,26 +1,21 @@
 """A bundle's graphs, opened by one backend: sessions of ONNX Runtime, engines for the sizes in use, or a server."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ...kernels.color import Yuv420
-from ..contract.axes import shape_of, sizes_of
+from ..contract.axes import sizes_of
 from ..contract.bundle import Bundle
-from ..contract.closing import Closing
-from ..contract.errors import BackendError, BundleError
+from ..contract.errors import BackendError
 from ..contract.manifest import Precision, Role
 from ..contract.weights import edit_graphs, read_weights
-from . import fourier_field, videoinr_decoder
+from .bundle_graphs import Graphs, SessionKey
 from .choice import cuda_unavailable, engines_unavailable
 from .cuda import CudaDevice
 from .cuda_driver import device_name, local_target
-from .device import Array, Device, Rendering
+from .device import Array, Device
+from .kernel_sessions import has_kernel, open_kernel_session
 from .onnxruntime import FixedShapes, OrtSession, open_on
 from .options import DEFAULT_TIMEOUT_S, Backend, parse_device
 from .preparation import Preparation
@@ -35,103 +30,6 @@ from .tensorrt.session import TensorRtSession
 
 Warn = Callable[[str], None]
 SESSIONS = 8  # of one graph in ONNX Runtime on a GPU, each for the shapes of its inputs
-
-
-class _Key(NamedTuple):
-    """The key of an open session of a bundle."""
-
-    role: Role
-    shapes: tuple[tuple[int, ...], ...] | None = None  # of the inputs; None: a session that is not limited to one size
-
-
-class Graphs(Closing):
-    """The graphs of a bundle. A session of each role opens when it first runs."""
-
-    backend: Literal["ort", "tensorrt", "remote"]
-
-    def __init__(self, bundle: Bundle, device: Device, precision: Precision = "fp32") -> None:
-        self.bundle, self.device, self.precision = bundle, device, precision
-        self._sessions: OrderedDict[_Key, Session] = OrderedDict()
-        self._ran: set[_Key] = set()  # the sessions that ran before
-        self.preparation = Preparation()
-
-    def run(self, role: Role, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
-        """Run one graph on the current stream; `keep` as in `Session.run`.
-
-        Raises BundleError if an output has another shape than the manifest states.
-        """
-        session, key = self.session(role, inputs), self._key(role, inputs)
-        with self._counted(key):
-            outputs = session.run(inputs, keep=keep)
-        graph = self.bundle.graph(role)
-        sizes = sizes_of(graph.inputs, {spec.name: _shape(inputs[spec.name]) for spec in graph.inputs})
-        for spec in graph.outputs:
-            if (actual := _shape(outputs[spec.name])) != (stated := shape_of(spec, sizes)):
-                raise BundleError(
-                    f"The graph {self.bundle.path(role)} returns '{spec.name}' of the shape {actual}, and its manifest"
-                    f" states {stated}: export the bundle again, or use another one."
-                )
-        return outputs
-
-    def renders(self, role: Role) -> bool:
-        """Return whether a decoder's frames can be rendered as pictures, by `renderings`."""
-        is_field = self.bundle.manifest.architecture.name == fourier_field.ARCHITECTURE
-        return is_field and isinstance(self.device, CudaDevice) and has_kernel(self.bundle, role)
-
-    def renderings(self, role: Role, inputs: Mapping[str, Array], size: tuple[int, int]) -> tuple[Rendering, ...]:
-        """Return the frame of each pair as it is after `run`, without its values, which pictures are made of later.
-
-        `role` is a decoder that `renders`; see `FourierFieldSession.renderings`.
-        """
-        session, key = self.session(role, inputs), self._key(role, inputs)
-        assert isinstance(session, fourier_field.FourierFieldSession)
-
-        def render(rendering: Rendering, coding: Yuv420 | None) -> tuple[Array, tuple[Array, ...]]:
-            with self._counted(key):
-                return rendering.render(coding)
-
-        return tuple(Rendering(partial(render, rendering)) for rendering in session.renderings(inputs, size))
-
-    def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
-        """Return a session that accepts inputs of these shapes."""
-        key = self._key(role, inputs)
-        if key not in self._sessions:
-            with self.preparation.opening():
-                self._sessions[key] = self._open(key, inputs)
-        return self._sessions[key]
-
-    def refit(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Replace weights, by their names in the graphs, while sessions stay open.
-
-        Raises BundleError for weights that no graph has or that do not fit, BackendError for weights that an engine
-        cannot replace.
-        """
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Close every session."""
-        with ExitStack() as opened:
-            for session in self._sessions.values():
-                opened.enter_context(session)
-        self._sessions.clear()
-
-    @contextmanager
-    def _counted(self, key: _Key) -> Iterator[None]:
-        """Count the time of the block if it is the first run of a session."""
-        with nullcontext() if key in self._ran else self.preparation.first_run():
-            yield
-        self._ran.add(key)
-
-    def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
-        """Return the key of the session that accepts these inputs."""
-        return _Key(role)
-
-    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
-        raise NotImplementedError
-
-    def _close_session(self, key: _Key) -> None:
-        self._ran.discard(key)
-        self._sessions.pop(key).close()
 
 
 class OrtGraphs(Graphs):
@@ -155,7 +53,7 @@ class OrtGraphs(Graphs):
         self._backend, self._captures = backend, captures
         self._weights: dict[str, np.ndarray] = {}  # replacements of the graphs' own
         self._edited: dict[Role, bytes] = {}
-        first = _Key(bundle.manifest.graphs[0].role)
+        first = SessionKey(bundle.manifest.graphs[0].role)
         self._sessions[first] = self._open(first, {})
 
     @property
@@ -174,14 +72,14 @@ class OrtGraphs(Graphs):
                 self._close_session(other)
         return session
 
-    def _key(self, role: Role, inputs: Mapping[str, Array]) -> _Key:
+    def _key(self, role: Role, inputs: Mapping[str, Array]) -> SessionKey:
         if not isinstance(self.device, CudaDevice) or has_kernel(self.bundle, role):
-            return _Key(role)
-        return _Key(role, tuple(tuple(inputs[spec.name].shape) for spec in self.bundle.graph(role).inputs))
+            return SessionKey(role)
+        return SessionKey(role, tuple(tuple(inputs[spec.name].shape) for spec in self.bundle.graph(role).inputs))
 
-    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+    def _open(self, key: SessionKey, inputs: Mapping[str, Array]) -> Session:
         if isinstance(self.device, CudaDevice) and has_kernel(self.bundle, key.role):
-            return _kernel_session(self.bundle, key.role, self.device, self.precision, self._weights)
+            return open_kernel_session(self.bundle, key.role, self.device, self.precision, self._weights)
         entry = self.bundle.graph(key.role)
         graph: Path | bytes = self._edited.get(key.role, self.bundle.path(key.role))
         if self.precision == "fp16":
@@ -189,10 +87,8 @@ class OrtGraphs(Graphs):
             graph = graph_to_fp16(graph, COORDINATES | flows)
         fixed = None
         if key.shapes is not None:
-            names = (spec.name for spec in entry.inputs)
-            sizes_of(
-                entry.inputs, dict(zip(names, key.shapes, strict=True))
-            )  # refuses shapes that contradict each other
+            # Refuses shapes that contradict each other.
+            sizes_of(entry.inputs, dict(zip((spec.name for spec in entry.inputs), key.shapes, strict=True)))
             fixed = FixedShapes(entry.inputs, entry.outputs, key.shapes)
         return OrtSession(
             graph,
@@ -229,16 +125,16 @@ class EngineGraphs(Graphs):
 
     def session(self, role: Role, inputs: Mapping[str, Array]) -> Session:
         """Return a session whose engine accepts these sizes; it replaces one whose engine does not."""
-        session = self._sessions.get(_Key(role))
+        session = self._sessions.get(SessionKey(role))
         if isinstance(session, TensorRtSession) and not session.takes({n: inputs[n].shape for n in _names(session)}):
-            self._close_session(_Key(role))
+            self._close_session(SessionKey(role))
         return super().session(role, inputs)
 
-    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+    def _open(self, key: SessionKey, inputs: Mapping[str, Array]) -> Session:
         role = key.role
         weights = self._weights.get(role, {})
         if has_kernel(self.bundle, role):
-            return _kernel_session(self.bundle, role, self._cuda, self.precision, weights)
+            return open_kernel_session(self.bundle, role, self._cuda, self.precision, weights)
         graph = self.bundle.graph(role)
         path = find_engine(
             self.bundle,
@@ -271,11 +167,11 @@ class EngineGraphs(Graphs):
                 names = read_weights(self.bundle.path(graph.role).read_bytes())
                 replaced = {name: weight for name, weight in weights.items() if name in names}
                 self._weights[graph.role] = {**former.get(graph.role, {}), **replaced}
-                session = self._sessions.get(_Key(graph.role)) if replaced else None
+                session = self._sessions.get(SessionKey(graph.role)) if replaced else None
                 if isinstance(session, TensorRtSession):
                     session.refit(self._weights[graph.role])
                 elif session is not None:
-                    self._close_session(_Key(graph.role))
+                    self._close_session(SessionKey(graph.role))
         except BaseException:
             self._weights = former
             for key in list(self._sessions):  # they open again with the former weights
@@ -298,7 +194,7 @@ class RemoteGraphs(Graphs):
             raise
         super().__init__(bundle, RemoteDevice(str(self._server.address)), precision)
 
-    def _open(self, key: _Key, inputs: Mapping[str, Array]) -> Session:
+    def _open(self, key: SessionKey, inputs: Mapping[str, Array]) -> Session:
         return RemoteSession(self._server, self.bundle, key.role, self.device)
 
     def refit(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -354,30 +250,6 @@ def _open_graphs(bundle: Bundle, backend: Backend, warn: Warn, captures: bool) -
         reason = cuda_unavailable() or "ONNX Runtime cannot open a session on it; --device cuda:0 tells why."
         warn(f"The CPU computes, and {gpu} does not. {reason}")
     return graphs
-
-
-def has_kernel(bundle: Bundle, role: Role) -> bool:
-    """Return whether a GPU runs a graph as one of stvsr's own kernels, for any size."""
-    decoders: dict[str, tuple[Role, ...]] = {
-        videoinr_decoder.ARCHITECTURE: ("decoder",),
-        fourier_field.ARCHITECTURE: ("decoder", "integer_decoder"),
-    }
-    return role in decoders.get(bundle.manifest.architecture.name, ())
-
-
-def _kernel_session(
-    bundle: Bundle, role: Role, device: CudaDevice, precision: Precision, weights: Mapping[str, np.ndarray]
-) -> Session:
-    """Open the session of a graph that `has_kernel`; `weights` replace those of the graph, by name."""
-    if bundle.manifest.architecture.name == videoinr_decoder.ARCHITECTURE:
-        return videoinr_decoder.VideoInrDecoderSession(bundle, device, precision, weights)
-    return fourier_field.FourierFieldSession(bundle, role, device, weights)
-
-
-def _shape(value: Array) -> tuple[int, ...]:
-    """Return the shape of an array, or of one of ONNX Runtime's values."""
-    shape = value.shape
-    return tuple(shape() if callable(shape) else shape)
 
 
 def _names(session: Session) -> list[str]:

@@ -112,7 +112,7 @@ class OrtSession(Closing):
     def run(self, inputs: Mapping[str, Array], *, keep: bool = False) -> dict[str, Array]:
         """Compute every output. On the CPU `keep` leaves outputs as ONNX Runtime's values, which saves a copy."""
         if self._session is None:
-            raise BackendError("The session is closed: open another with open_session.")
+            raise BackendError("The session is closed: open another.")
         if isinstance(self.device, CudaDevice):
             return self._run_on_gpu(inputs, self.device)
         binding = self._session.io_binding()

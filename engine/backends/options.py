@@ -96,6 +96,14 @@ class Backend:
             threads = threads or max(1, cpu_threads() // len(devices))
         return tuple(replace(self, device=device, threads=threads) for device in devices)
 
+    def with_threads(self, threads: int) -> "Backend":
+        """Return the backend with a number of CPU threads, or as it is where they have no effect.
+
+        They have none on engines, on GPUs that are named and on an inference server.
+        """
+        takes_threads = self.kind in ("auto", "ort") and self._device_kind() != "cuda"
+        return replace(self, threads=threads) if takes_threads else self
+
     def _device_kind(self) -> Literal["auto", "cpu", "cuda"]:
         """Return the kind of the devices. Raises BackendError for devices of different kinds."""
         kinds = [parse_device(device)[0] for device in self.device.split(",")]

@@ -1,14 +1,15 @@
 """Archives of bundles: zip files that `stvsr pack` writes and `stvsr install` unpacks for this user."""
 
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from .atomic import scratch_folder
 from .bundle import MANIFEST, Bundle, copy_bundle, installed_folder, new_bundle
 from .errors import BundleError, RequestError
+from .shortage import describe_shortage
 
 _MEMBER = re.compile(r"([\w\-][\w\-.]*)/([\w\-][\w\-.]*)")  # bundle, file
 _LARGEST_BYTES = 4 << 30  # of all files together, unpacked
@@ -27,11 +28,11 @@ def pack(bundles: Sequence[Bundle], path: str | Path, overwrite: bool = False) -
         raise RequestError(f"Two bundles are named '{min(twice)}': pack them in two archives.")
     if path.exists() and not overwrite:
         raise RequestError(f"{path} exists already; name another file or pass --overwrite.")
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        partial = Path(folder) / path.name
+    with scratch_folder(path) as folder:
+        partial = folder / path.name
         with zipfile.ZipFile(partial, "w") as archive:
             for bundle in bundles:
-                copied = Path(folder) / bundle.folder.name
+                copied = folder / bundle.folder.name
                 copied.mkdir()
                 plain = copy_bundle(bundle, copied, engines=False)
                 for file in [MANIFEST, *(graph.file for graph in plain.manifest.graphs)]:
@@ -49,8 +50,8 @@ def install(path: str | Path, overwrite: bool = False) -> list[Bundle]:
     """
     folder = installed_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".install.", dir=folder) as temporary:
-        unpacked = unpack(Path(path), Path(temporary))
+    with scratch_folder(folder / "install") as temporary:
+        unpacked = unpack(Path(path), temporary)
         installed = []
         for bundle in unpacked:
             target = folder / bundle.folder.name
@@ -65,7 +66,10 @@ def install(path: str | Path, overwrite: bool = False) -> list[Bundle]:
 
 
 def unpack(path: Path, folder: Path) -> list[Bundle]:
-    """Unpack an archive to an empty folder, and load its bundles. Raises BundleError if it is no archive of bundles."""
+    """Unpack an archive to an empty folder, and load its bundles.
+
+    Raises BundleError if it is no archive of bundles, or if there is no room for them.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
@@ -81,6 +85,8 @@ def unpack(path: Path, folder: Path) -> list[Bundle]:
                 (folder / match[1]).mkdir(exist_ok=True)
                 (folder / match[1] / match[2]).write_bytes(archive.read(member))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+        if (shortage := describe_shortage(error)) is not None:
+            raise BundleError(f"{path} cannot be unpacked. {shortage}") from error
         reason = getattr(error, "strerror", None) or str(error)
         raise BundleError(f"{path} cannot be read as an archive of bundles ({reason}): download it again.") from error
     bundles = [Bundle.load(part) for part in sorted(folder.iterdir())]

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import RequestError
@@ -38,6 +38,21 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`, which is deleted at the end of the block.
+
+    Those that killed processes have left there are deleted too.
+    """
+    remove_leftovers(path.parent)
+    unfinished = Unfinished(path, is_folder=True)
+    try:
+        yield unfinished.path
+    finally:
+        shutil.rmtree(unfinished.path, ignore_errors=True)
+        unfinished.release()
+
+
+@contextmanager
 def new_folder(folder: Path, content: str, overwrite: bool, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
     """Yield an empty temporary folder, which is renamed to `folder` if the block ends without an error.
 
@@ -53,12 +68,7 @@ def new_folder(folder: Path, content: str, overwrite: bool, may_replace: Callabl
                 f"{folder} contains something other than {content} and is not overwritten; name another folder."
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder.parent)
-    with ExitStack() as opened:
-        unfinished = Unfinished(folder, is_folder=True)
-        temporary = unfinished.path
-        opened.callback(unfinished.release)
-        opened.callback(shutil.rmtree, temporary, ignore_errors=True)
+    with scratch_folder(folder) as temporary:
         partial, replaced = temporary / folder.name, temporary / "replaced"
         partial.mkdir()
         yield partial

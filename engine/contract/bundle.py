@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .atomic import new_folder
+from .atomic import atomic_path, new_folder
 from .errors import BundleError, RequestError
 from .files import read_file
 from .graph_file import compare_tensors, read_interface
@@ -135,11 +135,10 @@ def _serialize(manifest: Manifest) -> bytes:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
-    """Write `manifest.json` to `folder` and return its path; one rename replaces the file, so no reader sees a part."""
+    """Write `manifest.json` to `folder` and return its path; no reader sees a part of it."""
     path = folder / MANIFEST
-    partial = path.with_suffix(".json.partial")
-    partial.write_bytes(_serialize(manifest))
-    partial.replace(path)
+    with atomic_path(path) as partial:
+        partial.write_bytes(_serialize(manifest))
     return path
 
 

@@ -27,6 +27,15 @@ def codec_threads() -> int:
     return threads if threads < _affinity() else 0
 
 
+def limit_openmp() -> None:
+    """Let libraries with OpenMP that are loaded later, such as PyTorch, start as many threads as the quota allows.
+
+    They know the affinity and no quota. A number that is set in the environment (OMP_NUM_THREADS) stays.
+    """
+    if threads := codec_threads():
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 def cpu_quota() -> float | None:
     """Return the processor time that the control groups allow, in seconds a second; None: as much as there is.
 

@@ -24,10 +24,17 @@ class PictureFormat:
     full_range: bool
 
 
-def to_uint16(frame: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return a frame as uint16, rounded and clipped: `low` becomes 0 and `high` 65535."""
-    scaled = (frame - np.float32(low)) * np.float32(FULL_SCALE / (high - low))
-    return np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled).astype(np.uint16)
+def to_uint16(frame: np.ndarray, low: float, high: float, out: np.ndarray | None = None) -> np.ndarray:
+    """Return a frame as uint16, rounded and clipped: `low` becomes 0 and `high` 65535.
+
+    With `out`, (3, h, w) uint16, it is written there.
+    """
+    scaled = (frame - np.float32(low) if low else frame) * np.float32(FULL_SCALE / (high - low))
+    np.clip(np.rint(scaled, out=scaled), 0, FULL_SCALE, out=scaled)
+    if out is None:
+        return scaled.astype(np.uint16)
+    out[...] = scaled
+    return out
 
 
 def check_finite(frame: np.ndarray) -> None:

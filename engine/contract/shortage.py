@@ -25,6 +25,11 @@ _BY_TEXT = (
 )
 
 
+def is_of_memory(error: BaseException) -> bool:
+    """Return whether an error, or the one it comes from, tells of too little memory."""
+    return describe_shortage(error) == _MEMORY
+
+
 def describe_shortage(error: BaseException) -> str | None:
     """Return a sentence about the shortage if an error, or the one it comes from, says so; else None."""
     seen: BaseException | None = error

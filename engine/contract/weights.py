@@ -6,7 +6,6 @@ share it). A weight of the same shape and dtype takes as many bytes, so nothing 
 """
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +195,7 @@ def _weight_spans(graph: bytes) -> dict[str, list[_Span]]:
                 if named_span is not None:
                     name, span = named_span
                     spans.setdefault(name, []).append(span)
-    except (IndexError, ValueError, struct.error) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise BundleError(f"A graph cannot be read as ONNX ({error}); restore the bundle.") from error
     return spans
 

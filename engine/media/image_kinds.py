@@ -10,7 +10,8 @@ _BEGINNINGS = {
     "tiff": (b"II*\0", b"MM\0*"),
     "bmp": (b"BM",),
 }
-_HEAD_BYTES = 1 << 16
+HEAD_BYTES = 1 << 16  # of a file, that show its kind
+_WEBP_ANIMATION = 0x02  # a flag in the header of a WebP file of several parts
 _COMPRESSION, _JPEG = 259, (6, 7)  # a field of TIFF, and values of it
 
 
@@ -25,7 +26,7 @@ def is_animated_png(path: Path) -> bool:
     """Return whether a file is an animation in PNG: its frames are counted before the first one."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
     if not head.startswith(_BEGINNINGS["png"]):
@@ -37,6 +38,13 @@ def is_animated_png(path: Path) -> bool:
             return bool(kind == b"acTL")
         position += 12 + length
     return False
+
+
+def is_animated_webp(head: bytes) -> bool:
+    """Return whether the first bytes of a file are those of an animation in WebP."""
+    return (
+        image_codec(head) == "webp" and head[12:16] == b"VP8X" and len(head) > 20 and bool(head[20] & _WEBP_ANIMATION)
+    )
 
 
 def tiff_fault(data: bytes) -> str | None:

@@ -17,12 +17,12 @@ from .damage import Repair
 from .destination import Destination, read_destination
 from .encoder import choose_encoding, within_quota
 from .orientation import turn_upright, upright_info, upright_size
+from .output_file import OutputFile
 from .partfile import system_errors
 from .pixel_format import has_alpha, is_rgb
 from .probe import VideoInfo
 from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, UNSPECIFIED, Coding, ColorTags
 from .video_stream import encoder_frame, pixel_aspect
-from .writer import OutputFile
 
 _FIRST_NUMBER = 1
 # Transfers and primaries of ordinary video, which programs show as those of untagged images.

@@ -14,7 +14,7 @@ from ..contract.files import read_file
 from .color import to_rgba
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import IMAGE_CODECS, find_images, is_images, read_pattern
-from .image_kinds import has_more_pages, image_codec, tiff_fault
+from .image_kinds import HEAD_BYTES, has_more_pages, image_codec, is_animated_webp, tiff_fault
 from .orientation import turn_upright
 from .pixel_format import has_alpha, video_format
 from .probe import VideoInfo, display_matrix
@@ -22,7 +22,6 @@ from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, Coding, ColorTags
 
 SINGLE_RATE = Fraction(25)  # frames per second, of a single image, which needs no rate
 LARGEST_IMAGE = 1 << 30  # bytes
-_HEAD_BYTES = 1 << 16  # of an image file, which hold its size; TIFF files may state it at their end
 
 
 class ImageHead(NamedTuple):
@@ -60,7 +59,7 @@ class ImageReader(FrameReader):
         self.info = VideoInfo(
             path=str(path),
             container="images",
-            codec=_codec(self.files[0], _read(self.files[0], _HEAD_BYTES)),
+            codec=_codec(self.files[0], _read(self.files[0], HEAD_BYTES)),
             pix_fmt=first.format.name,
             bit_depth=max(component.bits for name in formats for component in video_format(name).components),
             width=size[0],
@@ -127,7 +126,7 @@ def open_images(path: str | Path, rate: Fraction | None) -> ImageReader:
 
 def image_head(file: Path) -> ImageHead:
     """Return what an image file states about itself. Raises MediaError if it cannot be read."""
-    for size in (_HEAD_BYTES, None):
+    for size in (HEAD_BYTES, None):  # a TIFF may state its size at its end
         data = _read(file, size)
         decoder = _decoder(_codec(file, data))
         decoder.skip_frame = "ALL"  # decode the header alone
@@ -152,7 +151,7 @@ def decode_image(data: bytes, codec: str, name: str) -> av.VideoFrame:
     try:
         images = _decoder(codec).decode(av.Packet(data))
     except av.error.FFmpegError as error:
-        if data[:4] == b"RIFF" and b"ANIM" in data[:64]:
+        if is_animated_webp(data):
             raise MediaError(f"{name} is an animated WebP, which FFmpeg does not decode: convert it to GIF.") from error
         raise MediaError(f"{name} cannot be read ({error.strerror}): export or copy it again.") from error
     if not images:

@@ -10,10 +10,10 @@ from av.video.stream import VideoStream
 from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
 from ..contract.video_file import open_arguments
+from .image_kinds import HEAD_BYTES, is_animated_webp
 from .pipes import input_name, is_pipe, pipe_view
 from .structure import check_structure
 
-_WEBP_ANIMATION = 0x02  # flag in the header of a WebP file
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails  # covers, and pictures of chapters
 
 
@@ -24,8 +24,17 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     cannot be read, or if it has no video stream or no decoder for it.
     """
     path = Path(path)
-    if is_pipe(path):
-        return _open_piped(path)
+    container = _open_piped(path) if is_pipe(path) else _open_file(path)
+    try:
+        if not is_pipe(path):
+            check_structure(path, container.format.name)
+        return container, _main_stream(container, path)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _open_file(path: Path) -> InputContainer:
     if not path.exists():
         raise MediaError(f"{path} does not exist: check the path.")
     if path.is_dir():
@@ -35,10 +44,10 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
         if path.stat().st_size == 0:
             raise MediaError(f"{path} is empty: copy or download it again.")
         with path.open("rb") as file:
-            head = file.read(21)
-        container = av.open(**open_arguments(path))
+            head = file.read(HEAD_BYTES)
+        return av.open(**open_arguments(path))
     except av.error.ArgumentError as error:
-        if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20] & _WEBP_ANIMATION:
+        if is_animated_webp(head):
             raise MediaError(f"{path} is an animated WebP, which FFmpeg does not decode: convert it to GIF.") from error
         raise MediaError(
             f"{path} is not in a format that is read; playlists and lists of other files are never opened. Convert it"
@@ -52,21 +61,14 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
                 f"{path} is cut short or damaged (its index cannot be read): copy or record it again."
             ) from error
         raise MediaError(f"{path} is not a readable video ({reason_of(error)}): choose another file.") from error
-    try:
-        check_structure(path, container.format.name)
-        return container, _main_stream(container, path)
-    except MediaError:
-        container.close()
-        raise
 
 
-def _open_piped(path: Path) -> tuple[InputContainer, VideoStream]:
-    """Open the video that comes through a pipe, from its first byte."""
+def _open_piped(path: Path) -> InputContainer:
+    """Open what comes through a pipe, from its first byte."""
     try:
-        container = av.open(**{**open_arguments(path), "file": pipe_view(path)})
+        return av.open(**{**open_arguments(path), "file": pipe_view(path)})
     except av.error.FFmpegError as error:
         raise not_piped(path, reason_of(error)) from error
-    return container, _main_stream(container, path)
 
 
 def not_piped(path: str | Path, reason: str) -> MediaError:

@@ -69,10 +69,17 @@ class CopiedStreams:
         self._labels: dict[int, str] = {}
         self._clocks: dict[int, _OutputClock] = {}  # by the stream's index in the output
         self._refused: dict[int, list[str]] = {}  # times of packets that the muxer refused, by the source's index
-        chapters = moved_chapters(self._source, source.origin)
-        first = self._first_packets()
+        try:
+            self._add_streams(moved_chapters(self._source, source.origin))
+        except BaseException:
+            self.close()
+            raise
+
+    def _add_streams(self, chapters: list[dict[str, Any]]) -> None:
+        """Add what is copied to the output: streams, chapters and metadata."""
+        output, first = self._output, self._first_packets()
         for stream in self._source.streams:
-            if stream.index == video.index:
+            if stream.index == self._video.index:
                 continue
             make = self._choose(stream, first.get(stream.index, []), has_chapters=bool(chapters))
             if make is not None:

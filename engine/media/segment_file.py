@@ -22,10 +22,11 @@ from .damage import OnDamage
 from .decoders import has_coded_alpha
 from .destination import read_destination
 from .encoder import Encoding
+from .output_file import OutputFile
 from .partfile import PartFile
 from .probe import VideoInfo
 from .video_stream import EncodedStream, align_end, codec_tag, copy_properties, stores_milliseconds
-from .writer import OutputFile, VideoFile
+from .writer import VideoFile
 
 _STEP = Fraction(1, 1000)  # seconds, between packets in a segment file, whose own times mean nothing
 

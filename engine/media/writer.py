@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
@@ -23,7 +21,8 @@ from .hdr import hdr_warnings
 from .image_files import is_images
 from .metadata import timecode_at_rate
 from .orientation import turn_upright, upright_info, upright_size
-from .partfile import PartFile, UnfinishedOutput
+from .output_file import OutputFile
+from .partfile import PartFile
 from .pipes import PipeOutput
 from .probe import VideoInfo, has_streams, probe
 from .reader import open_reader
@@ -36,59 +35,6 @@ _GIF_TICK = Fraction(1, 100)  # seconds
 _WITHOUT_ROTATION = (*PICTURES_ALONE, ".ts")  # the frames themselves are turned
 _MAX_TIMESCALE = 2**31 - 1  # a signed 32-bit integer in FFmpeg
 _BUFFER_BYTES = 1 << 18  # of one write; raw video through a pipe takes many
-
-
-class OutputFile:
-    """A file that is being written: a context manager that leaves the complete file, or no file after an error.
-
-    Subclasses set what `_open` needs before they call this constructor, which calls it.
-    """
-
-    def __init__(self, file: UnfinishedOutput) -> None:
-        self._file = file
-        self._output: OutputContainer | None = None
-        try:
-            with self._file.media_errors():
-                self._open()
-        except BaseException:
-            self._abandon()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._abandon()
-            return
-        try:
-            with self._file.media_errors():
-                self._finish()
-            self._publish()
-        except BaseException:
-            self._abandon()
-            raise
-
-    def _open(self) -> None:
-        """Open the output, and set up its streams."""
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        """Write what remains, and close the output."""
-        raise NotImplementedError
-
-    def _publish(self) -> None:
-        """Give the finished file its name."""
-        self._file.publish()
-
-    def _abandon(self) -> None:
-        """Close what is open and delete the unfinished file."""
-        with suppress(Exception):
-            if self._output is not None:
-                self._output.close()
-        self._file.discard()
 
 
 class VideoFile(OutputFile):

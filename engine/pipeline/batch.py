@@ -4,12 +4,14 @@ Every video is a resumable run, so a batch that was stopped goes on with the sam
 and its task is done again; a video that fails does not stop the others.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ..backends.options import Backend, parse_device
+from ..backends.options import Backend
 from ..contract.cpus import cpu_threads
+from .deaths import ChanceDeaths
 from .executor import ENDED, LOST, PROGRESS, Executor, LocalExecutor, Message, TaskWorker
 from .report import Report
 from .request import UpscaleRequest
@@ -54,11 +56,9 @@ def upscale_batch(
 
 def split_cpu(backend: Backend, workers: int) -> list[Backend]:
     """Return a backend for each of some workers, between which the CPU's threads are shared."""
-    if workers == 1 or backend.kind == "remote":
-        return [backend] * workers
-    kind, _ = parse_device(backend.device)
-    threads = backend.threads or max(1, cpu_threads() // workers)
-    return [replace(backend, threads=None if kind == "cuda" else threads)] * workers
+    if workers == 1:
+        return [backend]
+    return [backend.with_threads(backend.threads or max(1, cpu_threads() // workers))] * workers
 
 
 class _Batch:
@@ -74,7 +74,11 @@ class _Batch:
     ) -> None:
         self._executor, self._on_progress, self._on_outcome = executor, on_progress, on_outcome
         self._requests = requests
-        self._videos = {str(number): VideoTasks(str(number), r, store) for number, r in enumerate(requests)}
+        chance = ChanceDeaths()
+        self._videos = {
+            str(number): VideoTasks(str(number), request, store, chance=chance)
+            for number, request in enumerate(requests)
+        }
         self._last: dict[int, str] = {}  # the video that a worker, by its number, has open
         self._under_way: Counter[tuple[str, int]] = Counter()  # finished frames of segments that are not
         self._outcomes: dict[str, Outcome] = {}
@@ -101,14 +105,14 @@ class _Batch:
                 return
 
     def _receive(self, message: Message) -> None:
-        _, task, kind, value = message
-        video = self._videos[task.video]
+        worker, task, kind, value = message
+        video, seconds = self._videos[task.video], time.monotonic() - worker.began
         if kind == PROGRESS:
             self._under_way[task.video, task.number] = value
         else:
             self._under_way.pop((task.video, task.number), None)
             if kind in (ENDED, LOST):
-                error = video.give_back(task, value if kind == ENDED else None)
+                error = video.give_back(task, value if kind == ENDED else None, seconds)
                 if error is not None:
                     self._end(task.video, failure=Failure("worker-died", error))
             elif kind == "failed":
@@ -116,7 +120,7 @@ class _Batch:
             elif kind in ("join", "whole"):
                 self._end(task.video, report=value)
             else:
-                video.finish(task, value)
+                video.finish(task, value, seconds)
         if self._on_progress and video.frames_total is not None and task.video not in self._outcomes:
             started = sum(frames for (name, _), frames in self._under_way.items() if name == task.video)
             self._on_progress(int(task.video), video.frames_done + started, video.frames_total)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from ..backends.options import Backend
 from .adaptation import OpenLearner
+from .memory_limit import OUT_OF_MEMORY
 from .tasks import PROGRESS, Task
 from .worker import ENDED, Worker, wait_for_messages
 
@@ -73,10 +74,15 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """A worker process for each backend; `open_learner` is that of `TaskRunner`, a function of a module."""
+    """A worker process for each backend; `most_bytes` limits the memory of each.
 
-    def __init__(self, backends: Sequence[Backend], open_learner: OpenLearner | None = None) -> None:
-        self._workers = [Worker(partial(_do_tasks, open_learner), backend) for backend in backends]
+    `open_learner` is that of `TaskRunner`, a function of a module.
+    """
+
+    def __init__(
+        self, backends: Sequence[Backend], open_learner: OpenLearner | None = None, most_bytes: int | None = None
+    ) -> None:
+        self._workers = [Worker(partial(_do_tasks, open_learner), backend, most_bytes) for backend in backends]
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._wake_lock = Lock()
         self._running = ExitStack()
@@ -87,8 +93,10 @@ class LocalExecutor:
         return self._workers
 
     def __enter__(self) -> Self:
-        for worker in self._workers:
-            self._running.enter_context(worker.running())
+        with ExitStack() as started:  # if one cannot be started, the others end
+            for worker in self._workers:
+                started.enter_context(worker.running())
+            self._running = started.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -102,6 +110,8 @@ class LocalExecutor:
                 continue
             if kind != PROGRESS:
                 worker.task = None
+            if kind == "failed" and value.code == OUT_OF_MEMORY:
+                worker.restart()  # libraries that fail for a lack of memory do not free all of it
             yield Message(worker, task, kind, value)
 
     def wake(self) -> None:
@@ -114,7 +124,7 @@ def _do_tasks(open_learner: OpenLearner | None, connection: Connection, backend:
     """Do the tasks that come over a connection, until it closes: the main function of a worker process."""
     from .task_runner import TaskRunner  # in this process alone: it needs the networks' libraries
 
-    with TaskRunner(backend, open_learner) as runner, suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with TaskRunner(backend, open_learner) as runner, suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             runner.run(connection.recv(), connection.send)
 

@@ -14,8 +14,9 @@ from threading import Event
 from typing import Any
 
 from ..backends.cuda_driver import device_count
-from ..backends.options import Backend, cpu_threads, parse_device
+from ..backends.options import Backend, parse_device
 from ..contract.closing import Closing
+from ..contract.cpus import cpu_threads
 from ..contract.errors import BackendError, CancelledError, StvsrError
 from .adaptation import AdaptSettings, Announce, Learned, OnStep, OpenLearner
 from .request import UpscaleRequest
@@ -37,9 +38,9 @@ def share_threads(backend: Backend, settings: AdaptSettings) -> tuple[Backend, B
     if settings.per == "video":
         return backend, learner
     learner = replace(learner, threads=max(1, threads // 2))
-    if kind == "cuda" or backend.kind == "tensorrt" or (kind == "auto" and device_count()):
+    if kind == "auto" and device_count():
         return backend, learner
-    return replace(backend, threads=max(1, threads - threads // 2)), learner
+    return backend.with_threads(max(1, threads - threads // 2)), learner
 
 
 class BackgroundLearner(Closing):
@@ -123,7 +124,7 @@ def _learn(
     def announce(sentence: str) -> None:
         connection.send((_SENTENCE, sentence))
 
-    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         try:
             with open_learner(request, settings, folder, on_step, announce) as learner:
                 while True:

@@ -50,12 +50,12 @@ class RayExecutor(RemoteExecutor):
         import ray
 
         resources = ray.cluster_resources()
-        gpus = 0 if kind == "cpu" else int(resources.get("GPU", 0))
+        gpus = 0 if kind == "cpu" or backend.kind == "remote" else int(resources.get("GPU", 0))
         if gpus or kind == "cuda" or backend.kind == "tensorrt":
             needed, available = {"num_gpus": 1}, gpus
         else:
             threads = backend.threads or 1
-            backend = replace(backend, threads=threads)
+            backend = backend.with_threads(threads)
             needed, available = {"num_cpus": threads}, int(resources.get("CPU", 0)) // threads
         super().__init__([_Actor(backend, needed, open_learner) for _ in range(workers or max(1, available))])
 

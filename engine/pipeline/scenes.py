@@ -91,14 +91,15 @@ def _histogram_distance(first: np.ndarray, second: np.ndarray) -> float:
     The bins span the range of both. Each value is shared between its two nearest bins, because a small change must not
     move it into another one: a dark picture has hardly more levels than there are bins.
     """
-    low, high = np.percentile(np.concatenate([first.ravel(), second.ravel()]), (0.5, 99.5))
+    # Numbers of Python, and below a single type: NumPy converts others in buffers, and crashes if it gets none.
+    low, high = np.percentile(np.concatenate([first.ravel(), second.ravel()]), (0.5, 99.5)).tolist()
     width = max((high - low) * 1.02, _LEAST_RANGE)
     start = (low + high - width) / 2
     shares = []
     for thumb in (first, second):
         positions = np.clip((thumb.reshape(3, -1) - start) * ((_BINS - 1) / width), 0, _BINS - 1.001)
-        bins = positions.astype(int)
-        upper = positions - bins
+        lower = np.floor(positions)
+        upper, bins = positions - lower, lower.astype(int)
         counts = [
             np.bincount(index, 1 - part, _BINS) + np.bincount(index + 1, part, _BINS)
             for index, part in zip(bins, upper, strict=True)

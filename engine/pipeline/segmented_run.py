@@ -3,8 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import zip_longest
 from threading import Event
 
+from ..contract.errors import MediaError
 from ..contract.windows import InputFrame
 from ..media.encoder import Encoding
 from ..media.frame import Frame, FrameReader
@@ -88,7 +90,12 @@ class SegmentedRun(Run):
     def _inputs(self, decoded: Iterable[Frame], pending: deque[list[list[Slot]]]) -> Iterator[InputFrame]:
         segment = self._segment
         frames = (frame for frame in self._awaited(decoded) if frame.pts not in self._repeats)
-        for number, frame in zip(segment.inputs, frames, strict=True):
+        for number, frame in zip_longest(segment.inputs, frames):
+            if number is None or frame is None:
+                raise MediaError(
+                    f"The frames from {float(self._survey.pts[segment.inputs.start]):.3f} s on are other ones than"
+                    " before: the video was changed, or cannot be read any more; restore it and run again."
+                )
             last = segment.ends_scene and number == segment.inputs[-1]
             if number in segment.outputs:
                 yield self._input_at(frame, self._slots[number], last, pending, self._survey.count_of(number))

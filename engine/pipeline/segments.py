@@ -9,7 +9,6 @@ decoding.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import pairwise
 
 from ..contract.manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
@@ -60,11 +59,6 @@ def segment_around(window: Window, frame: int, frames: int, starts_scene: Callab
     while end < min(frames, most) and not starts_scene(end):
         end += 1
     return _segment(window, range(first, end), range(start, min(start + step, end)))
-
-
-def requested_times(segment: Segment, frame: int, times: tuple[Fraction, ...]) -> tuple[Fraction, ...]:
-    """Return those of an input frame's requested times that a segment makes: all of them, or none."""
-    return times if frame in segment.outputs else ()
 
 
 def _segment(window: Window, scene: range, outputs: range) -> Segment:

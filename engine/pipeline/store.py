@@ -40,7 +40,7 @@ class SegmentStore:
         try:
             self._check_identity(plan)
             self.survey = Survey.from_dict(plan["survey"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(f"{folder}/{_PLAN} is not that of a run: delete the folder {folder}.") from error
 
     def begin(self, survey: Survey) -> None:

@@ -91,7 +91,7 @@ class StoredAdaptation(Closing):
     def _open_learner(self) -> Learner:
         if self._learner is None:
             folder = self._work / "learned"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             self._learner = self._opened.enter_context(self._adapting.open_learner(self._request, folder))
         return self._learner
 

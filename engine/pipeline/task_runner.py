@@ -10,6 +10,7 @@ from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..contract.errors import BackendError, StvsrError
 from .adaptation import Adapting, AdaptSettings, Learner, OpenLearner
+from .memory_limit import OUT_OF_MEMORY, describe_limit
 from .pool import UpscalerPool
 from .report import Progress
 from .request import UpscaleRequest
@@ -68,9 +69,16 @@ class TaskRunner(Closing):
         """
         try:
             answer = self._do(task, send)
-        except StvsrError as error:
+        except Exception as error:
+            sentence = describe_limit(error, "The video needs")
             self._drop(task.video)
-            send(("failed", Failure(error.code, str(error))))
+            if sentence is not None:
+                failure = Failure(OUT_OF_MEMORY, sentence)
+            elif isinstance(error, StvsrError):
+                failure = Failure(error.code, str(error))
+            else:
+                raise
+            send(("failed", failure))
         else:
             if task.kind == "join":
                 self._drop(task.video)

@@ -5,22 +5,22 @@ segments of one are computed, and none beyond it.
 """
 
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from dataclasses import replace
 from typing import Any
 
 from .adaptation import AdaptSettings
+from .deaths import ChanceDeaths
 from .request import UpscaleRequest
 from .tasks import Surveyed, Task, TaskKind
-
-MOST_DEATHS = 3  # of workers at one task, after which its video fails
 
 
 class VideoTasks:
     """The tasks of a video that wait, run and are finished.
 
     `name` is the video's among those that the same workers compute, and `store` that of `SegmentedVideo`. `began` is
-    the time of the first task, in seconds since the epoch. `adapt` is how the bundles are adapted to the video.
+    the time of the first task, in seconds since the epoch. `adapt` is how the bundles are adapted to the video, and
+    `chance` has the deaths of the same workers at tasks of all videos.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class VideoTasks:
         store: str | None = None,
         began: float | None = None,
         adapt: AdaptSettings | None = None,
+        chance: ChanceDeaths | None = None,
     ) -> None:
         self.name, self.request, self.began, self._adapt = name, request, began, adapt
         self.running = 0  # tasks
@@ -40,7 +41,9 @@ class VideoTasks:
         self._units: tuple[int, ...] = ()  # what each segment has its weights from; empty: not adapted
         self._unlearned: deque[int] = deque()  # units that wait, in order
         self._learned: set[int] = set()
-        self._deaths: Counter[tuple[str, int]] = Counter()  # by kind and number of the task
+        self._chance = chance or ChanceDeaths()
+        # Seconds for which attempts had run when they ended their workers, by kind and number of the task.
+        self._deaths: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
 
     @property
     def segments_total(self) -> int | None:
@@ -84,9 +87,10 @@ class VideoTasks:
             self.running += 1
         return task
 
-    def finish(self, task: Task, value: Any) -> None:
-        """Note that a task is finished, with the value of its message."""
+    def finish(self, task: Task, value: Any, seconds: float) -> None:
+        """Note that a task is finished after some seconds, with the value of its message."""
         self.running -= 1
+        self._chance.add(self._deaths.pop((task.kind, task.number), ()), seconds)
         if task.kind == "survey":
             surveyed = Surveyed(*value)
             self._lengths = surveyed.outline.lengths
@@ -100,15 +104,18 @@ class VideoTasks:
         elif task.kind == "segment":
             self._finished.add(task.number)
 
-    def give_back(self, task: Task, death: str | None = None) -> str | None:
+    def give_back(self, task: Task, death: str | None = None, seconds: float = 0.0) -> str | None:
         """Let a task be done again that its worker did not finish.
 
-        `death` states how the task ended its worker; None: the task did not, its worker was lost. Returns None, or the
-        sentence of an error when a task ended too many workers: then the video has failed.
+        `death` states how its worker ended, so many `seconds` after the task had begun, or 0 if the task is surely the
+        cause; None: the task is not, its worker was lost. Returns None, or the sentence of an error when the task has
+        ended too many workers, and chance does not explain it: then the video has failed.
         """
         self.running -= 1
-        self._deaths[task.kind, task.number] += death is not None
-        if self._deaths[task.kind, task.number] < MOST_DEATHS:
+        deaths = self._deaths[task.kind, task.number]
+        if death is not None:
+            deaths.append(seconds)
+        if self._chance.explain(deaths):
             if task.kind == "segment":
                 self._pending.appendleft(task.number)
             if task.kind == "adapt":
@@ -119,11 +126,11 @@ class VideoTasks:
             return None
         if task.kind == "whole":
             return (
-                f"The run ended its worker {MOST_DEATHS} times ({death}): look for the cause in the log of the workers."
+                f"The run ended its worker {len(deaths)} times ({death}): look for the cause in the log of the workers."
             )
         names = {"segment": f"Segment {task.number}", "adapt": f"Learning scene {task.number + 1}"}
         part = names.get(task.kind, f"The {task.kind} of the video")
-        return f"{part} ended its worker {MOST_DEATHS} times ({death}): look for the cause in the log of the workers."
+        return f"{part} ended its worker {len(deaths)} times ({death}): look for the cause in the log of the workers."
 
     def abandon(self) -> None:
         """Note that a task has ended without a result, and will not be done again."""

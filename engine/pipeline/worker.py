@@ -4,11 +4,13 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ..backends.options import Backend
+from .memory_limit import limit_memory, show_bytes
 
 ENDED = "ended"  # the kind of the message that a worker has died; its value states how
 _END_S = 10.0  # time that a worker gets to end
@@ -18,10 +20,11 @@ Work = Callable[[Connection, Backend], None]
 
 
 class Worker:
-    """A worker process and the task that it has."""
+    """A worker process and the task that it has; `most_bytes` limits the memory of the process."""
 
-    def __init__(self, work: Work, backend: Backend) -> None:
-        self._work, self._backend = work, backend
+    def __init__(self, work: Work, backend: Backend, most_bytes: int | None = None) -> None:
+        self._work = work if most_bytes is None else partial(_work_within, most_bytes, work)
+        self._backend, self._most_bytes = backend, most_bytes
         self._context = multiprocessing.get_context("spawn")
         self._process: SpawnProcess
         self.connection: Connection
@@ -57,6 +60,13 @@ class Worker:
         """End the process at once; a message tells that it has ended, and it runs again."""
         self._process.kill()
 
+    def restart(self) -> None:
+        """Replace the process of an idle worker."""
+        self._process.kill()
+        self._process.join(_END_S)
+        self.connection.close()
+        self._start_process()
+
     def messages(self) -> Iterator[tuple[str, Any]]:
         """Yield the messages that have arrived; ENDED if the process has ended, which then runs again."""
         try:
@@ -70,13 +80,20 @@ class Worker:
             code = self._process.exitcode
             self.connection.close()
             self._start_process()
-            yield ENDED, f"exit code {code}"
+            limited = "" if self._most_bytes is None else f", with at most {show_bytes(self._most_bytes)} of memory"
+            yield ENDED, f"exit code {code}{limited}"
 
     def _start_process(self) -> None:
         self.connection, theirs = self._context.Pipe()
         self._process = self._context.Process(target=self._work, args=(theirs, self._backend), daemon=True)
         self._process.start()
         theirs.close()
+
+
+def _work_within(most_bytes: int, work: Work, connection: Connection, backend: Backend) -> None:
+    """Work with limited memory: the main function of a process."""
+    limit_memory(most_bytes)
+    work(connection, backend)
 
 
 def wait_for_messages(

@@ -26,11 +26,11 @@ def make_app(settings: Settings, backends: list[Backend], executor: Executor | N
 
     Frames are computed on this machine, by a process for each backend, and so are videos without an executor.
     """
-    server = Server(settings, executor or LocalExecutor(backends), backends)
+    server = Server(settings, executor or LocalExecutor(backends, most_bytes=settings.most_worker_bytes), backends)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with server.checker, server.scheduler, server.streams, _webhooks(server):
+        with server.checker, server.scheduler, server.streams, server.fetcher, _webhooks(server):
             sweeper = asyncio.create_task(server.sweep())
             yield
             server.drain()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 from ..backends.options import Backend
 from ..contract.closing import Closing
 from ..contract.errors import MediaError, StvsrError
+from ..pipeline.memory_limit import describe_limit
 from ..pipeline.request import UpscaleRequest
 from ..pipeline.worker import ENDED, Worker
 
@@ -35,12 +36,18 @@ class VideoChecker(Closing):
     """A process that reads videos of clients, one after another. Any thread may use it.
 
     A context manager, which starts and ends the process. One that dies, or whose call takes longer than `most_s`
-    seconds, is replaced.
+    seconds, is replaced. `most_bytes` limits its memory.
     """
 
-    def __init__(self, limits: VideoLimits, most_s: float = _MOST_S, functions: str = _FUNCTIONS) -> None:
+    def __init__(
+        self,
+        limits: VideoLimits,
+        most_s: float = _MOST_S,
+        functions: str = _FUNCTIONS,
+        most_bytes: int | None = None,
+    ) -> None:
         self._limits, self._most_s = limits, most_s
-        self._worker = Worker(partial(_call_functions, functions), Backend(device="cpu"))
+        self._worker = Worker(partial(_call_functions, functions), Backend(device="cpu"), most_bytes)
         self._running = ExitStack()
         self._lock = Lock()
         self._is_ready = False
@@ -114,6 +121,12 @@ def _call_functions(functions: str, connection: Connection, backend: Backend) ->
             function, arguments = connection.recv()
             try:
                 answer = _RETURNED, getattr(module, function)(*arguments)
-            except StvsrError as refusal:
-                answer = _REFUSED, type(refusal)(str(refusal))
+            except Exception as error:
+                if (sentence := describe_limit(error, "The video needs")) is not None:
+                    connection.send((_REFUSED, MediaError(sentence)))
+                    return  # libraries that fail for a lack of memory do not free all of it; another process goes on
+                if isinstance(error, StvsrError):
+                    answer = _REFUSED, type(error)(str(error))
+                else:
+                    raise
             connection.send(answer)

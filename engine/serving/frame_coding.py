@@ -30,11 +30,25 @@ def decode_frame(data: bytes, frame_format: FrameFormat) -> tuple[np.ndarray, in
 def encode_frame(frame: np.ndarray, frame_format: FrameFormat, bits: int) -> bytes:
     """Return a frame, (3, H, W) uint16, in a format; `bits` is the depth of a PNG image, up to 8 or up to 16."""
     if frame_format.name == "rgb24" or (frame_format.name == "png" and bits <= 8):
-        levels = frame.astype(np.uint32)
-        levels += 128
-        levels //= FULL_SCALE // 255
-        frame = levels.astype(np.uint8)
-    pixels = frame.transpose(1, 2, 0)
+        pixels = _in_eight_bits(frame)
+    else:
+        pixels = frame.transpose(1, 2, 0)
     if frame_format.name == "png":
         return encode_png(pixels)
-    return pixels.astype(f"<u{pixels.itemsize}").tobytes()
+    return pixels.astype(f"<u{pixels.itemsize}", copy=False).tobytes()
+
+
+def _in_eight_bits(frame: np.ndarray) -> np.ndarray:
+    """Return a frame, (3, H, W) uint16, as (H, W, 3) uint8, rounded.
+
+    It is done in 16 bits and a plane at a time, which touches less memory: with y = x + 128, (x + 128) // 257 is
+    (y - y // 256) // 256.
+    """
+    pixels = np.empty((*frame.shape[1:], 3), np.uint8)
+    for channel, plane in enumerate(frame):
+        levels = np.minimum(plane, FULL_SCALE - 128)  # all above are white
+        levels += 128
+        levels -= levels >> 8
+        levels >>= 8
+        pixels[..., channel] = levels
+    return pixels

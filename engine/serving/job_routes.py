@@ -4,8 +4,9 @@ import time
 from typing import Any, get_args
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
+from .conditional import ConditionalFile
 from .jobs import Job, State
 from .problems import Problem
 from .requests import JobOptions
@@ -23,7 +24,7 @@ def job_routes(server: Server) -> APIRouter:
 
     @routes.post("", status_code=202, openapi_extra=_documented_options())
     async def create_job(request: Request, idempotency_key: str | None = Header(None, max_length=200)) -> JSONResponse:
-        """Upscale the video in the body, with the options in the query; or an upload, in JSON with the options."""
+        """Upscale the video in the body, with the options in the query; or an upload or a url, in JSON with them."""
         job = await server.create(request, idempotency_key)
         return JSONResponse(facts(job), 202, {"Location": f"/v1/jobs/{job.id}"})
 
@@ -67,17 +68,19 @@ def job_routes(server: Server) -> APIRouter:
 
     @routes.head("/{identifier}/result", include_in_schema=False)
     @routes.get("/{identifier}/result")
-    def read_result(identifier: str) -> FileResponse:
-        """Return the upscaled video, or a range of its bytes."""
+    def read_result(identifier: str) -> ConditionalFile:
+        """Return the upscaled video, or a range of its bytes; 410 when it was deleted for its age."""
         job = server.job(identifier)
         if job.state != "done":
             raise Problem(409, "not-done", f"The job is {job.state}, and has no result.")
         container = job.options["container"]
         try:
-            path = server.jobs.result_of(job.id, container)
+            return ConditionalFile(server.jobs.result_of(job.id, container), media_type=_TYPES[container])
+        except FileNotFoundError as error:
+            server.job(identifier)  # raises the problem of a job that has been deleted meanwhile
+            raise Problem(410, "expired", "The result was deleted on the server: send the video again.") from error
         except OSError as error:
             raise Problem(503, "not-ready", "The result cannot be fetched now.", retry_after="30") from error
-        return FileResponse(path, media_type=_TYPES[container])
 
     return routes
 
@@ -86,8 +89,12 @@ def _documented_options() -> dict[str, Any]:
     """Return the options of a job for the OpenAPI document, which the route reads itself."""
     options = JobOptions.model_json_schema()["properties"]
     query = [{"name": name, "in": "query", "schema": schema} for name, schema in options.items()]
-    upload = {"upload": {"type": "string", "description": "The identifier of an upload that is complete."}}
-    in_json = {"type": "object", "properties": {**upload, **options}, "required": ["upload"]}
+    given = {
+        "upload": {"type": "string", "description": "The identifier of an upload that is complete."},
+        "url": {"type": "string", "description": "The address of the video, where the server allows it."},
+    }
+    either = [{"required": [name]} for name in given]
+    in_json = {"type": "object", "properties": {**given, **options}, "oneOf": either}
     video = {"schema": {"type": "string", "format": "binary"}}
     body = {"content": {"application/octet-stream": video, "application/json": {"schema": in_json}}}
     return {"parameters": query, "requestBody": body | {"required": True}}

@@ -1,26 +1,20 @@
-"""Jobs on disk: a SQLite database of their states, and a folder for the files of each.
+"""Jobs on disk: a SQLite database of their states, beside the folders of their files.
 
 A job that was created survives the end of the process and a loss of power: the database waits for the disk.
 """
 
 import json
-import shutil
 import sqlite3
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ..contract.atomic import atomic_path
 from ..contract.closing import Closing
-from ..media.folders import Folder, is_remote, open_folder
-from ..pipeline.outline import Outline
-from ..pipeline.run_files import parts_beside
+from .job_files import JobFiles
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -50,7 +44,12 @@ CREATE TABLE IF NOT EXISTS webhooks (
     due REAL NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS expired (
+    id TEXT PRIMARY KEY,
+    deleted REAL NOT NULL
+);
 """
+_REMEMBERED_S = 30 * 24 * 3600.0  # for which an identifier is known after its job was deleted for its age
 # Of the jobs, that databases of earlier versions lack.
 _ADDED = {"scenes_done": "INTEGER NOT NULL DEFAULT 0", "scenes_total": "INTEGER"}
 _COLUMNS = (
@@ -87,23 +86,13 @@ class Job:
         return self.state in ENDED
 
 
-class JobStore(Closing):
-    """The jobs in a folder. Every method may be called from any thread.
-
-    Workers on other machines find the files of a job in `files`: a folder that the machines share, or an address such
-    as s3://bucket/folder. Without it the workers use those in `folder`.
-    """
+class JobStore(JobFiles, Closing):
+    """The jobs in a folder, and their files. Every method may be called from any thread."""
 
     def __init__(self, folder: Path, files: str | None = None) -> None:
-        self.folder = folder = folder.absolute()
-        self._files = files if files is None or is_remote(files) else str(Path(files).absolute())
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._files is not None:
-            open_folder(self._files, folder)  # an address that cannot be opened here is refused at once
-            if not is_remote(self._files):
-                Path(self._files).mkdir(parents=True, exist_ok=True)
+        super().__init__(folder, files)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None)
+        self._database = sqlite3.connect(self.folder / "jobs.sqlite3", check_same_thread=False, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.executescript(_SCHEMA)
@@ -116,75 +105,6 @@ class JobStore(Closing):
         """Close the database."""
         with self._lock:
             self._database.close()
-
-    def new_id(self) -> str:
-        """Reserve the identifier of a new job, and create its folder."""
-        identifier = str(uuid.uuid4())
-        self.folder_of(identifier).mkdir(parents=True)
-        return identifier
-
-    def folder_of(self, identifier: str) -> Path:
-        """Return the folder of a job. Raises ValueError for text that is no identifier in its usual spelling."""
-        if str(uuid.UUID(identifier)) != identifier:
-            raise ValueError(identifier)
-        return self.folder / "jobs" / identifier
-
-    def input_of(self, identifier: str) -> Path:
-        """Return the input file of a job."""
-        return self.folder_of(identifier) / "input"
-
-    def output_of(self, identifier: str, container: str) -> Path:
-        """Return the output file of a job, in a container such as "mp4"."""
-        return self.folder_of(identifier) / f"result.{container}"
-
-    def keep_outline(self, identifier: str, outline: Outline) -> None:
-        """Keep the outline of a job for its preview, without which a job is computed too."""
-        with suppress(OSError), atomic_path(self._outline_of(identifier)) as partial:
-            partial.write_text(json.dumps(outline.as_dict()), encoding="utf-8")
-
-    def outline(self, identifier: str) -> Outline | None:
-        """Return the outline of a job, or None while its video is not surveyed."""
-        try:
-            return _read_outline(self._outline_of(identifier))
-        except FileNotFoundError:
-            return None
-
-    def result_of(self, identifier: str, container: str) -> Path:
-        """Return the output file of a job that is done; it is fetched if the workers left it elsewhere.
-
-        Raises OSError if it is not there or cannot be fetched.
-        """
-        path = self.output_of(identifier, container)
-        if (shared := self._shared(identifier)) is not None and not path.exists():
-            return shared.fetch(path.name)
-        return path
-
-    def has_result(self, identifier: str, container: str) -> bool:
-        """Return whether the output file of a job is there. Raises OSError if that cannot be known."""
-        path = self.output_of(identifier, container)
-        shared = self._shared(identifier)
-        return path.exists() or (shared is not None and shared.exists(path.name))
-
-    def parts_of(self, identifier: str, container: str) -> Folder:
-        """Return the folder of the finished segments of a job, while it is computed."""
-        output = self.for_workers(self.output_of(identifier, container))
-        return open_folder(parts_beside(output), self.folder_of(identifier) / "parts")
-
-    def for_workers(self, file: Path) -> str | Path:
-        """Return the path or the address at which the workers find a file of a job's folder."""
-        return file if self._files is None else f"{self._files}/{file.parent.name}/{file.name}"
-
-    def share(self, identifier: str) -> None:
-        """Bring the input of a job to where the workers find it. Raises OSError."""
-        if (shared := self._shared(identifier)) is not None:
-            shared.create()
-            shared.put(self.input_of(identifier), self.input_of(identifier).name)
-
-    def remove_files(self, identifier: str) -> None:
-        """Delete the files of a job, here and where the workers have them."""
-        shutil.rmtree(self.folder_of(identifier), ignore_errors=True)
-        if (shared := self._shared(identifier)) is not None:
-            shared.remove()
 
     def create(self, identifier: str, options: Mapping[str, Any], *, priority: int = 0, key: str | None = None) -> Job:
         """Store a new job in the state "queued"; with the `key` of an earlier job, return that one."""
@@ -283,12 +203,23 @@ class JobStore(Closing):
         self.remove_files(identifier)
 
     def delete_ended(self, before: float) -> int:
-        """Delete the jobs that ended before a time, and return their number."""
-        with self._lock:
+        """Delete the jobs that ended before a time, and return their number. They count as expired for a month."""
+        now = time.time()
+        with self._transaction():
             old = self._find("finished < ?", (before,))
+            self._database.executemany(
+                "INSERT OR REPLACE INTO expired (id, deleted) VALUES (?, ?)", [(job.id, now) for job in old]
+            )
+            self._database.execute("DELETE FROM expired WHERE deleted < ?", (now - _REMEMBERED_S,))
         for job in old:
             self.delete(job.id)
         return len(old)
+
+    def has_expired(self, identifier: str) -> bool:
+        """Return whether there was a job that was deleted for its age."""
+        with self._lock:
+            found = self._database.execute("SELECT 1 FROM expired WHERE id = ?", (identifier,)).fetchone()
+        return found is not None
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in every state."""
@@ -305,20 +236,12 @@ class JobStore(Closing):
             if folder.name not in known:
                 self.remove_files(folder.name)
 
-    def _shared(self, identifier: str) -> Folder | None:
-        """Return the folder of a job where the workers find it, if they do not use the one here."""
-        folder = self.folder_of(identifier)
-        return None if self._files is None else open_folder(f"{self._files}/{identifier}", folder)
-
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Lock the database for a block whose changes are stored all together or not at all."""
         with self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
             yield
-
-    def _outline_of(self, identifier: str) -> Path:
-        return self.folder_of(identifier) / "outline.json"
 
     def _find(self, where: str, values: tuple[Any, ...]) -> list[Job]:
         rows = self._database.execute(f"SELECT {', '.join(_COLUMNS)} FROM jobs WHERE {where}", values).fetchall()
@@ -328,12 +251,6 @@ class JobStore(Closing):
             fields |= {name: json.loads(fields[name]) for name in _JSON if fields[name] is not None}
             found.append(Job(**fields))
         return found
-
-
-@lru_cache(maxsize=4)
-def _read_outline(path: Path) -> Outline:
-    """Return an outline, which does not change; a preview asks for it again and again."""
-    return Outline.from_dict(json.loads(path.read_bytes()))
 
 
 def _stored(fields: Mapping[str, Any]) -> list[Any]:

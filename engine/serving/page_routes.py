@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+
+from .conditional import ConditionalFile
 
 _FOLDER = Path(__file__).parent / "page"
 _FILES = {
@@ -33,5 +34,5 @@ def page_routes() -> APIRouter:
     return routes
 
 
-def _send(path: Path, _: Request) -> FileResponse:
-    return FileResponse(path, headers=_HEADERS)
+def _send(path: Path, _: Request) -> ConditionalFile:
+    return ConditionalFile(path, headers=_HEADERS)

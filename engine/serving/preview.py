@@ -5,13 +5,12 @@ are read from their store; when it is done, the same frames are read from the re
 """
 
 import math
-import os
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
-from typing import IO, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from ..contract.errors import MediaError, RequestError
 from ..pipeline.outline import REORDERED, Outline
@@ -68,14 +67,12 @@ class Preview:
         number = next((n for n, length in enumerate(self._lengths()[:count]) if length), None)
         if number is None:
             raise _not_ready(self._job)
-        file, codec = self._written(number)
-        with file:
-            length = file.tell()
-            file.seek(0)
-            return file.read(length), codec
+        path, beginning, codec = self._written(number)
+        path.unlink(missing_ok=True)
+        return beginning, codec
 
-    def segment(self, number: int) -> IO[bytes]:
-        """Return a file at the position from which a segment is read to its end."""
+    def segment(self, number: int) -> Path:
+        """Return a new file with a segment, which the caller deletes."""
         return self._written(number)[0]
 
     def before(self, number: int) -> bytes:
@@ -124,23 +121,21 @@ class Preview:
         low, high = self._outline.starts[number : number + 2]
         return ResultPart(result, self._outline.starts[0], low, high, self._outline.time_base)
 
-    def _written(self, number: int) -> tuple[IO[bytes], str]:
-        """Return a file with a segment, at the position at which it begins, and the name of its codec."""
+    def _written(self, number: int) -> tuple[Path, bytes, str]:
+        """Return a new file with a segment, what a player reads before any of them, and the name of the codec."""
         self._check_codec()
 
-        def write(part: PartSource) -> tuple[IO[bytes], str]:
+        def write(part: PartSource) -> tuple[Path, bytes, str]:
             outline = self._outline
             options = FragmentOptions(outline.time_base, outline.starts[number + 1], outline.delay, number)
             # In the folder of the job, with which it is deleted if the server ends before.
             path = self._jobs.folder_of(self._job.id) / f"preview-{uuid.uuid4()}"
             try:
-                start, codec = self._reader.call("The result", "write_part", part, path, options)
-                file = path.open("rb")
-            finally:
-                with suppress(OSError):
-                    os.unlink(path)
-            file.seek(start)
-            return file, codec
+                beginning, codec = self._reader.call("The result", "write_part", part, path, options)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+            return path, beginning, codec
 
         return self._use(number, write)
 

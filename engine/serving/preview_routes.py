@@ -1,17 +1,14 @@
 """The preview of a job over HTTP."""
 
-from collections.abc import Iterator
-from typing import IO
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Response
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Request, Response
 
+from .conditional import TemporaryFile, conditional, etag_of
 from .preview import Preview
 from .problems import Problem
 from .server import Server
 
-_CHUNK_BYTES = 1 << 16
 _KEEP = {"Cache-Control": "private, max-age=3600"}  # what does not change
 
 
@@ -30,35 +27,30 @@ def preview_routes(server: Server) -> APIRouter:
         return Response(content, media_type="application/vnd.apple.mpegurl", headers={"Cache-Control": "no-cache"})
 
     @routes.get("/preview/init.mp4")
-    def read_initialization(identifier: str) -> Response:
+    def read_initialization(identifier: str, request: Request) -> Response:
         """Return what a player reads before any segment."""
         content, codec = preview(identifier).initialization()
-        return Response(content, media_type=f'video/mp4; codecs="{codec}"', headers=_KEEP)
+        return conditional(request, content, f'video/mp4; codecs="{codec}"', _KEEP)
 
     @routes.get("/preview/{name}.m4s")
-    def read_segment(identifier: str, name: str) -> StreamingResponse:
-        """Return a segment."""
-        file = preview(identifier).segment(_number(name))
-        return StreamingResponse(_rest(file), media_type="video/mp4", headers=_KEEP)
+    def read_segment(identifier: str, name: str) -> TemporaryFile:
+        """Return a segment, or a range of its bytes."""
+        path = preview(identifier).segment(_number(name))
+        with path.open("rb") as file:
+            etag = etag_of(file)
+        return TemporaryFile(path, etag=etag, media_type="video/mp4", headers=_KEEP)
 
     @routes.get("/frames/{name}/before.png")
-    def read_before(identifier: str, name: str) -> Response:
+    def read_before(identifier: str, name: str, request: Request) -> Response:
         """Return a frame of the input, by its number from 0 on."""
-        return Response(preview(identifier).before(_number(name)), media_type="image/png", headers=_KEEP)
+        return conditional(request, preview(identifier).before(_number(name)), "image/png", _KEEP)
 
     @routes.get("/frames/{name}/after.png")
-    def read_after(identifier: str, name: str) -> Response:
+    def read_after(identifier: str, name: str, request: Request) -> Response:
         """Return the frame of the output that is shown when a frame of the input is."""
-        return Response(preview(identifier).after(_number(name)), media_type="image/png", headers=_KEEP)
+        return conditional(request, preview(identifier).after(_number(name)), "image/png", _KEEP)
 
     return routes
-
-
-def _rest(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what is left to read of a file, and close it."""
-    with file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
 
 
 def _number(name: str) -> int:

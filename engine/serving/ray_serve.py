@@ -47,6 +47,7 @@ class ServeArguments(BaseModel):
     files: str | None = None  # folder or address of their files, which every machine reaches
     host: str = "0.0.0.0"  # on which Serve's proxies listen; others than this machine's need a token
     token_file: Path | None = None
+    url_prefixes: tuple[str, ...] = ()
     webhook_prefixes: tuple[str, ...] = ()
     webhook_secret_file: Path | None = None
     most_upload_bytes: int = Settings.most_upload_bytes
@@ -78,6 +79,7 @@ class ServeArguments(BaseModel):
             keep_s=self.keep_s,
             task_s=self.task_s,
             most_streams=0,  # the front computes nothing
+            url_prefixes=self.url_prefixes,
             webhook_prefixes=self.webhook_prefixes,
             webhook_secret=None if self.webhook_secret_file is None else read_secret(self.webhook_secret_file),
         )

@@ -1,5 +1,7 @@
 """The work of the process that reads videos of clients (`checks.py`). The server does not import this module."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -69,17 +71,19 @@ def output_still(part: PartSource, tick: int) -> bytes:
         return _png(tagged_rgb(decode_frame(opened, tick)))
 
 
-def write_part(part: PartSource, path: Path, options: FragmentOptions) -> tuple[int, str]:
+def write_part(part: PartSource, path: Path, options: FragmentOptions) -> tuple[bytes, str]:
     """Write a part as fragments of MP4 into a new file.
 
-    Returns the position in the file at which the part begins, behind what all parts have in common; and the name of
-    the codec by RFC 6381. Raises MediaError if the part is not there, or cannot be written.
+    Returns what all parts have in common, which a player reads before any of them, and the name of the codec by
+    RFC 6381. Raises MediaError if the part is not there, or cannot be written.
     """
-    with _opened(part) as opened, path.open("w+b") as file:
-        write_fragments(opened, file, **options._asdict())
-        start = start_of_part(file)
-        file.seek(0)
-        return start, codec_string(file.read(start))
+    with _opened(part) as opened, tempfile.TemporaryFile(dir=path.parent) as written, path.open("wb") as file:
+        write_fragments(opened, written, **options._asdict())
+        start = start_of_part(written)
+        written.seek(0)
+        beginning = written.read(start)
+        shutil.copyfileobj(written, file)
+        return beginning, codec_string(beginning)
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..pipeline.adaptation import AdaptSettings
+from ..pipeline.deaths import ChanceDeaths
 from ..pipeline.executor import ENDED, LOST, PROGRESS, Executor, Message
+from ..pipeline.memory_limit import OUT_OF_MEMORY
 from ..pipeline.request import UpscaleRequest
 from ..pipeline.tasks import Failure, Task
 from ..pipeline.video_tasks import VideoTasks
@@ -22,7 +24,7 @@ from .requests import without_paths
 DRAIN_S = 30.0  # time that running tasks get when the server ends
 _POLL_S = 0.5
 # Errors of the video, of the options, and of what they ask for; others name paths and addresses of the server.
-_OF_CLIENTS = ("media", "request", "device-memory", "non-finite")
+_OF_CLIENTS = ("media", "request", "device-memory", OUT_OF_MEMORY, "non-finite")
 
 OnStart = Callable[[Job], None]  # called with a job whose first task begins
 OnSegment = Callable[[Job, int, float], None]  # called with a segment's job, input frames and seconds
@@ -40,7 +42,7 @@ class Scheduler:
     """Computes the jobs of a store by the workers of an executor; a context manager that runs and ends them.
 
     `request_of` makes the request of a job, and `adapt_of` states how its network is adapted. A task that takes longer
-    than `task_s` counts as the death of its worker.
+    than `task_s` ends its worker.
     At the end no task is begun, and those that run get `drain_s`.
     """
 
@@ -60,6 +62,7 @@ class Scheduler:
         self._task_s, self._drain_s = task_s, drain_s
         self._on_start, self._on_segment = on_start, on_segment
         self._active: dict[str, _Active] = {}
+        self._chance = ChanceDeaths()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stvsr-scheduler")
 
@@ -116,7 +119,8 @@ class Scheduler:
                     self._jobs.remove_files(identifier)  # that its last task wrote after it was deleted
         for identifier, job in waiting.items():
             if identifier not in self._active:
-                tasks = VideoTasks(identifier, self._request_of(job), began=job.started, adapt=self._adapt_of(job))
+                request, adapt = self._request_of(job), self._adapt_of(job)
+                tasks = VideoTasks(identifier, request, began=job.started, adapt=adapt, chance=self._chance)
                 self._active[identifier] = _Active(job, tasks)
         # In the order in which they are computed; those that end are last.
         order = {identifier: position for position, identifier in enumerate(waiting)}
@@ -146,14 +150,15 @@ class Scheduler:
         if kind == PROGRESS:
             return
         active = self._active[task.video]
-        job = self._jobs.get(task.video)
+        job, seconds = self._jobs.get(task.video), time.monotonic() - worker.began
         if job is None or job.ended:  # it was cancelled, and perhaps deleted
             active.tasks.abandon()
         elif kind in (ENDED, LOST):
             reason = value if kind == ENDED else None
             segment = {"segment": task.number} if task.kind == "segment" else {}
             log.warning("worker ended", extra={"job": job.id, "reason": reason or "it was lost", **segment})
-            error = active.tasks.give_back(task, reason)
+            # A task that was ended for its time is no chance.
+            error = active.tasks.give_back(task, reason, 0.0 if seconds > self._task_s else seconds)
             if error is not None:
                 self._fail(job, "worker-died", error)
         elif kind == "failed":
@@ -162,8 +167,8 @@ class Scheduler:
         else:
             if kind == "survey":
                 self._jobs.keep_outline(job.id, value[0])
-            active.tasks.finish(task, value)
-            self._store_progress(job, active.tasks, task, time.monotonic() - worker.began)
+            active.tasks.finish(task, value, seconds)
+            self._store_progress(job, active.tasks, task, seconds)
             if kind == "join" and self._jobs.end(job.id, "done", report=value.as_dict()):
                 log.info("job done", extra={"job": job.id, "frames": value.frames_out, "seconds": value.seconds})
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -17,7 +17,9 @@ from ..contract.errors import MediaError, RequestError
 from ..pipeline.adaptation import AdaptSettings
 from ..pipeline.executor import Executor
 from ..pipeline.request import UpscaleRequest
+from .addresses import is_allowed
 from .checks import VideoChecker, VideoLimits
+from .fetcher import UrlFetcher
 from .jobs import Job, JobStore
 from .logs import log
 from .metrics import Metrics
@@ -27,7 +29,6 @@ from .scheduler import Scheduler
 from .settings import Settings
 from .streams import FrameStreams
 from .uploads import UploadStore, check_space, receive
-from .webhooks import is_allowed
 
 _EVENT_S = 0.25  # between looks at a job whose events are read
 _SILENCE_S = 15.0  # at most, so that neither clients nor proxies take a job that waits for a lost connection
@@ -45,7 +46,10 @@ class Server:
         self.uploads = UploadStore(settings.folder / "uploads", settings.keep_s)
         self.metrics = Metrics()
         self.draining = False
-        self.checker = VideoChecker(VideoLimits(settings.most_pixels, settings.most_frames))
+        self.checker = VideoChecker(
+            VideoLimits(settings.most_pixels, settings.most_frames), most_bytes=settings.most_worker_bytes
+        )
+        self.fetcher = UrlFetcher(settings)
         self.streams = FrameStreams(settings, backends)
         self._models: tuple[dict[str, int], list[dict[str, Any]]] = {}, []  # by the times of their manifests
         self.scheduler = Scheduler(
@@ -61,18 +65,21 @@ class Server:
     def drain(self) -> None:
         """Take no job and begin no task any more; streams of events end, and their clients come back."""
         self.draining = True
+        self.fetcher.close()
         self.scheduler.drain()
 
     def job(self, identifier: str) -> Job:
-        """Return a job. Raises Problem if there is none."""
+        """Return a job. Raises Problem if there is none, or if it was deleted for its age."""
         try:
             self.jobs.folder_of(identifier)
-            job = self.jobs.get(identifier)
         except ValueError:
-            job = None
-        if job is None:
-            raise Problem(404, "not-found", "There is no such job.")
-        return job
+            raise Problem(404, "not-found", "There is no such job.") from None
+        if (job := self.jobs.get(identifier)) is not None:
+            return job
+        if self.jobs.has_expired(identifier):
+            hours = self.settings.keep_s / 3600
+            raise Problem(410, "expired", f"Results are kept for {hours:g} hours, which have passed: send it again.")
+        raise Problem(404, "not-found", "There is no such job.")
 
     async def authorize(  # a function that is not would run in a thread
         self, request: Request, authorization: str | None = Header(None), access: str | None = Query(None)
@@ -101,7 +108,7 @@ class Server:
         return self._models[1]
 
     async def create(self, request: Request, key: str | None) -> Job:
-        """Store the video of a request, or take its upload, and create its job.
+        """Store the video of a request, or take its upload, or fetch it from an address, and create its job.
 
         Raises Problem; then nothing is left but the upload.
         """
@@ -112,16 +119,18 @@ class Server:
         counts = self.jobs.counts()
         if counts["queued"] + counts["running"] >= self.settings.most_queued:
             raise Problem(429, "busy", "Too many jobs are waiting: send this one later.", retry_after="30")
-        upload, options = await _read_request(request, self.settings.adapt_s)
+        given, options = await _read_request(request, self.settings.adapt_s)
         if options.webhook is not None and not is_allowed(options.webhook, self.settings.webhook_prefixes):
             raise Problem(422, "bad-request", f"This server sends no message to {options.webhook}: choose another.")
         identifier = self.jobs.new_id()
         try:
             source = self.jobs.input_of(identifier)
-            if upload is None:
-                await self._store(request, source)
+            if given.upload is not None:
+                await run_in_threadpool(self.uploads.link, given.upload, source)
+            elif given.url is not None:
+                await run_in_threadpool(self.fetcher.fetch, given.url, source)
             else:
-                await run_in_threadpool(self.uploads.link, upload, source)
+                await self._store(request, source)
             await run_in_threadpool(self._check, options, identifier)
             await run_in_threadpool(self._share, identifier)
             job = await run_in_threadpool(
@@ -133,8 +142,8 @@ class Server:
         log.info("job created", extra={"job": job.id})
         if job.id != identifier:  # another request with the same key was faster
             self.jobs.remove_files(identifier)
-        if upload is not None:
-            await run_in_threadpool(self.uploads.delete, upload)
+        if given.upload is not None:
+            await run_in_threadpool(self.uploads.delete, given.upload)
         self.scheduler.wake()
         return job
 
@@ -223,10 +232,17 @@ def _progress(job: Job) -> dict[str, Any]:
     return {name: getattr(job, name) for name in (*_PROGRESS, *scenes)}
 
 
-async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[str | None, JobOptions]:
-    """Return the upload and the options of a new job: in a JSON body, or in the query if the body is the video."""
+class _Given(NamedTuple):
+    """The video of a new job: an upload, or an address; else the body of the request."""
+
+    upload: str | None = None
+    url: str | None = None
+
+
+async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[_Given, JobOptions]:
+    """Return the video and the options of a new job: in a JSON body, or in the query if the body is the video."""
     values: Any = {name: value for name, value in request.query_params.items()}
-    upload = None
+    given = _Given()
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         body = b""
         async for chunk in request.stream():
@@ -235,10 +251,12 @@ async def _read_request(request: Request, most_adapt_s: float | None) -> tuple[s
                 raise Problem(413, "too-large", f"The options are larger than {_MOST_JSON_BYTES} bytes.")
         try:
             values |= json.loads(body)
-            upload = str(values.pop("upload"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise Problem(422, "bad-request", "The body is no JSON object with an upload: send one.") from error
+            given = _Given(**{name: str(values.pop(name)) for name in _Given._fields if name in values})
+        except (ValueError, TypeError) as error:
+            raise Problem(422, "bad-request", "The body is no JSON object: send one.") from error
+        if (given.upload is None) == (given.url is None):
+            raise Problem(422, "bad-request", "The body has no upload and no url, or both: name the video by one.")
     try:
-        return upload, limited_adaptation(read_options(values), most_adapt_s)
+        return given, limited_adaptation(read_options(values), most_adapt_s)
     except RequestError as error:
         raise Problem(422, "bad-request", str(error)) from error

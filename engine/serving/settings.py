@@ -3,12 +3,13 @@
 import base64
 import hmac
 import ipaddress
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract.errors import RequestError
+from ..pipeline.memory_limit import check_limit
+from .addresses import check_prefix
 
 GIB = 1 << 30
 
@@ -29,9 +30,12 @@ class Settings:
     most_queued: int = 100  # jobs
     keep_s: float = 24 * 3600.0  # after the end of a job
     task_s: float = 600.0  # of a segment, and of a window of a stream
+    most_worker_bytes: int | None = None  # memory of each process that works for clients; None: no limit
     adapt_s: float | None = None  # for which a scene is learned at most; None: clients cannot ask for it
     webhook_prefixes: tuple[str, ...] = ()  # addresses that clients may name begin with one of these
     webhook_secret: bytes | None = None  # that webhooks are signed with
+    url_prefixes: tuple[str, ...] = ()  # addresses of videos that clients may name begin with one of these
+    most_fetch_s: float = 600.0  # of a video at an address
     files: str | None = None  # folder or address of the files for workers on other machines; None: the store
     most_streams: int = 8  # of frames, at once
     most_frames_bytes: int = 256 << 20  # of the frames in a request, and of those in its answer
@@ -50,11 +54,12 @@ class Settings:
                 f"A scene is learned for {self.adapt_s:g} s at most, and a part of a video takes {self.task_s:g} s at"
                 " most: give seconds above 0 and below that."
             )
+        if self.most_worker_bytes is not None:
+            check_limit(self.most_worker_bytes)
         for prefix in self.webhook_prefixes:
-            if not re.fullmatch(r"https?://[^/?#@\s]+/[^?#\s]*", prefix):
-                raise RequestError(
-                    f"'{prefix}' is no prefix of webhooks: write one such as https://example.com/hooks/."
-                )
+            check_prefix(prefix, "webhooks")
+        for prefix in self.url_prefixes:
+            check_prefix(prefix, "videos")
         if self.webhook_prefixes and self.webhook_secret is None:
             raise RequestError("Webhooks are signed: give a secret (--webhook-secret-file).")
 

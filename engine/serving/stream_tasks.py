@@ -15,7 +15,9 @@ from ..backends.options import Backend
 from ..contract.bundle import MANIFEST, Bundle, find_bundles, named_bundles
 from ..contract.errors import MediaError, RequestError, StvsrError
 from ..pipeline.chain import Chain
+from ..pipeline.inference import Inference
 from ..pipeline.live import live_inputs
+from ..pipeline.memory_limit import describe_limit
 from ..pipeline.pool import UpscalerPool
 from ..pipeline.run import Clock
 from .frame_coding import decode_frame, encode_frame
@@ -37,7 +39,7 @@ def serve_streams(limits: StreamLimits, connection: Connection, backend: Backend
     with UpscalerPool(batch=limits.batch) as pool:
         for model in limits.warm:
             for bundle in find_bundles(model):
-                pool.release(pool.get(bundle, backend, None, None))
+                pool.release(pool.get(bundle, backend))
         _StreamWorker(limits, connection, backend, pool).run()
 
 
@@ -132,12 +134,8 @@ class _Stream(threading.Thread):
             self._post("done")
         except _Closed:
             return
-        except StvsrError as error:
-            code = {RequestError: "bad-request", MediaError: "unreadable"}.get(type(error), "failed")
-            self._post("failed", code, str(error))
-        except Exception:
-            traceback.print_exc()
-            self._post("failed", "failed", "The frames cannot be computed: look for the cause in the server's log.")
+        except Exception as error:
+            self._post("failed", *_failure(error))
         finally:
             self._flush()
             self._writer.close()
@@ -199,7 +197,8 @@ class _Stream(threading.Thread):
                     )
                 yield rgb
 
-        with Chain(passes, self._worker.backend, tile=options.tile, pool=self._worker.pool) as opened:
+        inference = Inference(options.tile, preset=options.preset)
+        with Chain(passes, self._worker.backend, inference, pool=self._worker.pool) as opened:
             results = opened.frames(live_inputs(decoded(), times, options.scene_threshold))
             while True:
                 with clock.busy():
@@ -218,6 +217,16 @@ class _Stream(threading.Thread):
                 f"A frame has {width}x{height} pixels, and this server takes {most} pixels: make it smaller."
             )
         return decode_frame(data, frame_format)
+
+
+def _failure(error: Exception) -> tuple[str, str]:
+    """Return the code and the sentence of an error; a bug is printed."""
+    if (sentence := describe_limit(error, "The frames need")) is not None:
+        return "bad-request", sentence
+    if isinstance(error, StvsrError):
+        return {RequestError: "bad-request", MediaError: "unreadable"}.get(type(error), "failed"), str(error)
+    traceback.print_exception(error)
+    return "failed", "The frames cannot be computed: look for the cause in the server's log."
 
 
 def _bundles(model: str) -> tuple[Bundle, ...]:

@@ -40,11 +40,11 @@ class StreamWorkers(Closing):
     """A worker process for each backend, and the streams that each computes.
 
     A worker that dies is replaced; its streams get the message ENDED. So does one that is silent for `task_s` seconds
-    while it owes an answer: it is killed.
+    while it owes an answer: it is killed. `most_bytes` limits the memory of each.
     """
 
-    def __init__(self, work: Work, backends: Sequence[Backend], task_s: float) -> None:
-        self._workers = [Worker(work, backend) for backend in backends]
+    def __init__(self, work: Work, backends: Sequence[Backend], task_s: float, most_bytes: int | None = None) -> None:
+        self._workers = [Worker(work, backend, most_bytes) for backend in backends]
         self._task_s = task_s
         self._count = 0
         self._links: dict[int, Link] = {}  # of the thread

@@ -48,7 +48,9 @@ class FrameStreams(Closing):
         self._most, self._idle_s = settings.most_streams, settings.most_idle_s
         limits = StreamLimits(settings.most_pixels, settings.most_frames_bytes, settings.batch, settings.warm)
         devices = list(dict.fromkeys(backends))  # a worker computes streams in turns, so that a device needs no second
-        self._workers = StreamWorkers(functools.partial(_serve_streams, limits), devices, settings.task_s)
+        self._workers = StreamWorkers(
+            functools.partial(_serve_streams, limits), devices, settings.task_s, settings.most_worker_bytes
+        )
         self._streams: Counter[int] = Counter({number: 0 for number in range(len(devices))})  # by worker
         self._warm = bool(settings.warm)
 

@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import unquote, urlsplit
 
 from .jobs import Job, JobStore
 from .logs import log
@@ -34,25 +33,6 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-def is_allowed(url: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether messages may be sent to an address: one below a prefix such as `https://example.com/hooks/`."""
-    try:
-        parts, port = urlsplit(url), urlsplit(url).port
-    except ValueError:
-        return False
-    if parts.username is not None or parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
-        return False
-    if ".." in unquote(parts.path).replace("\\", "/").split("/"):
-        return False
-    for prefix in prefixes:
-        allowed = urlsplit(prefix)
-        if (parts.scheme, parts.hostname, port) != (allowed.scheme, allowed.hostname, allowed.port):
-            continue
-        if parts.path == allowed.path or parts.path.startswith(allowed.path.rstrip("/") + "/"):
-            return True
-    return False
 
 
 def signature(secret: bytes, identifier: str, timestamp: int, body: bytes) -> str:

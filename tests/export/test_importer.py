@@ -249,6 +249,20 @@ def test_graphs_that_are_no_image_networks_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+def test_a_graph_that_computes_nan_for_several_frames_takes_one_at_a_time(tmp_path: Path) -> None:
+    nodes = [  # 0 / 0 for two frames, 1 for one
+        helper.make_node("Shape", ["frames"], ["count"], start=0, end=1),
+        helper.make_node("Cast", ["count"], ["n"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["n", "two"], ["k"]),
+        helper.make_node("Div", ["k", "k"], ["one"]),
+        helper.make_node("Mul", ["frames", "one"], ["out"]),
+    ]
+    two = numpy_helper.from_array(np.array(2, np.float32), "two")
+    import_weights(node_graph(tmp_path / "graph.onnx", ["n", 3, "h", "w"], nodes, [two]), tmp_path / "bundle", KNOWN)
+    (frames,) = Bundle.load(tmp_path / "bundle").graph("network").inputs
+    assert frames.axes[0] == 1
+
+
 def test_options_without_an_effect_are_refused(tmp_path: Path) -> None:
     path = graph(tmp_path / "double.onnx", ["n", 3, "h", "w"])
     with pytest.raises(RequestError, match="--flow-scale has no effect on an ONNX file"):

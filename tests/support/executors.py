@@ -1,6 +1,7 @@
 """Workers for tests: they do their tasks in the calling thread, or send what the test says."""
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -36,7 +37,7 @@ class InlineWorker:
 
     def start(self, task: Task) -> None:
         assert self.task is None
-        self.task = task
+        self.task, self.began = task, time.monotonic()
 
     def kill(self) -> None:
         raise NotImplementedError

@@ -71,3 +71,24 @@ def wait_for(client: Any, identifier: str, seconds: float = 60, **expected: Any)
             return job
         time.sleep(0.05)
     raise AssertionError(f"the job is still {job}")
+
+
+def assert_conditional(client: Any, address: str, *, has_ranges: bool) -> None:
+    """Assert that a client which has what is at an address is not sent it again, and that ranges are of the same."""
+    whole = client.get(address)
+    tag = whole.headers["etag"]
+    assert (whole.status_code, tag[0], tag[-1]) == (200, '"', '"'), "a strong validator"
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = client.get(address, headers={"If-None-Match": known, "Range": "bytes=0-3"})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag), known
+        assert answer.headers.get("cache-control") == whole.headers.get("cache-control")
+        assert "content-length" not in answer.headers
+    for unknown in ('"other"', tag.strip('"'), ""):
+        assert client.get(address, headers={"If-None-Match": unknown}).content == whole.content
+    if has_ranges:
+        part = {"Range": "bytes=2-5"}
+        for headers in (part, part | {"If-Range": tag}, part | {"If-Range": tag, "If-None-Match": '"other"'}):
+            answer = client.get(address, headers=headers)
+            assert (answer.status_code, answer.content) == (206, whole.content[2:6])
+        for changed in ('"other"', f"W/{tag}"):
+            assert client.get(address, headers=part | {"If-Range": changed}).content == whole.content

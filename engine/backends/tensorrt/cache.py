@@ -5,13 +5,13 @@ Entries appear whole or not at all. Processes may share the cache: each builds i
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from ...contract.atomic import scratch_folder
 from ...contract.bundle import file_sha256
 from ...contract.errors import BackendError
 from ...contract.manifest import Engine, EngineSpec
@@ -91,8 +91,8 @@ def staging_folder(parent: Path) -> Iterator[Path]:
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".engines.", dir=parent) as folder:
-            yield Path(folder)
+        with scratch_folder(parent / ENGINES) as folder:
+            yield folder
     except OSError as error:
         raise BackendError(
             f"Engines cannot be written to {parent} ({error.strerror or error}): free disk space, or make the folder"

@@ -1,5 +1,6 @@
 """Archives of bundles: packed, installed by name, and refused if they contain anything else."""
 
+import errno
 import zipfile
 from pathlib import Path
 
@@ -99,3 +100,16 @@ def test_files_without_bundles_are_refused(installed: Path, tmp_path: Path, cont
 def test_a_missing_archive_is_reported(installed: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="No such file"):
         install(tmp_path / "a.zip")
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_archive(
+    installed: Path, toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack([toy], tmp_path / "a.zip")
+
+    def fail(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(BundleError, match=r"a\.zip cannot be unpacked\. The disk is full: free some space"):
+        install(archive)

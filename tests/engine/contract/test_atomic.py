@@ -4,7 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from stvsr.engine.contract.atomic import atomic_path
+from stvsr.engine.contract.atomic import atomic_path, scratch_folder
+from stvsr.engine.contract.leftovers import Unfinished
 
 
 def test_a_failed_write_leaves_the_existing_file(tmp_path: Path) -> None:
@@ -40,3 +41,14 @@ def test_many_can_write_one_file_at_the_same_time(tmp_path: Path) -> None:
         list(pool.map(write, range(8)))
     assert len(set(path.read_text())) == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_scratch_folder_is_deleted_and_so_is_that_of_a_killed_process(tmp_path: Path) -> None:
+    left = tmp_path / ".engines.0123456789abcdef.part"
+    (left / "new").mkdir(parents=True)
+    others = Unfinished(tmp_path / "engines", is_folder=True)
+    with scratch_folder(tmp_path / "engines") as folder:
+        (folder / "new").mkdir()
+        assert set(tmp_path.iterdir()) == {folder, others.path}
+    assert list(tmp_path.iterdir()) == [others.path]
+    others.release()

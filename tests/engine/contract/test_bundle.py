@@ -1,6 +1,7 @@
 """Loading bundles: valid manifests and graphs, and the errors for invalid ones."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stvsr.engine.contract import bundle as bundle_module
-from stvsr.engine.contract.bundle import Bundle, find_bundle, shipped_bundles
+from stvsr.engine.contract.bundle import Bundle, find_bundle, shipped_bundles, write_manifest
 from stvsr.engine.contract.errors import BundleError
 from stvsr.engine.contract.manifest import ContinuousSpace, FixedFactors, SizeConstraint
 
@@ -33,7 +34,7 @@ def test_a_written_bundle_loads(folder: Path) -> None:
     assert bundle.path("decoder") == folder / "decoder.onnx"
     assert [spec.name for spec in bundle.graph("decoder").inputs] == ["features", "time", "y", "x"]
     assert isinstance(bundle.manifest.space, ContinuousSpace)
-    assert not list(folder.glob("*.partial"))
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "encoder.onnx", "decoder.onnx"}
 
 
 def test_the_fingerprint_depends_on_the_manifest_and_not_on_the_folder(folder: Path, tmp_path: Path) -> None:
@@ -200,3 +201,10 @@ def test_continuous_space_accepts_targets_in_its_range(size_px: int, target_px: 
 def test_continuous_space_allows_half_a_pixel_of_rounding() -> None:
     assert ContinuousSpace(minimum=1, maximum=2.5).serves(5, 13)  # 12.5 rounds either way
     assert not ContinuousSpace(minimum=1, maximum=2.5).serves(5, 14)
+
+
+def test_many_can_write_a_manifest_at_the_same_time(folder: Path) -> None:
+    manifest = Bundle.load(folder).manifest
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: write_manifest(folder, manifest), range(200))) == {folder / "manifest.json"}
+    assert Bundle.load(folder).manifest == manifest

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stvsr.cli.terminal import training_extra
 from stvsr.engine.backends.onnxruntime import OrtSession
 from stvsr.engine.contract import cpus
 from stvsr.engine.contract.cpus import codec_threads, cpu_quota, cpu_threads
@@ -102,6 +103,16 @@ def test_networks_and_codecs_start_no_more_threads(machine: Path) -> None:
     with open_reader(SAMPLE) as reader:
         next(iter(reader))
         assert reader._container.streams.video[0].codec_context.thread_count == 2  # type: ignore[attr-defined]
+
+
+def test_pytorch_starts_no_more_threads(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    describe(machine, "0::/\n", UNIFIED, files={"cpu.max": "200000 100000"})
+    with training_extra():
+        assert os.environ["OMP_NUM_THREADS"] == "5", "the user's number stays"
+    del os.environ["OMP_NUM_THREADS"]
+    with training_extra():
+        assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

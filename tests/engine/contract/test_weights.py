@@ -230,6 +230,13 @@ def test_weights_that_do_not_fit_are_refused_by_name(weights: dict[str, np.ndarr
         edit_graph(graph_of(nodes, stored), weights)
 
 
+def test_an_attribute_without_a_name_is_no_graph() -> None:
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], "slope.weight")
+    node.attribute.add(type=onnx.AttributeProto.FLOAT, f=0.1)
+    with pytest.raises(BundleError, match="cannot be read as ONNX"):
+        read_weights(graph_of([node], {}))
+
+
 def test_unknown_names_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"have no weight stranger\.weight: .* 'videoinr-s'"):
         replace_weights(find_bundle("videoinr-s"), {"stranger.weight": np.ones(1, np.float32)}, tmp_path / "out")

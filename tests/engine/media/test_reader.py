@@ -275,6 +275,9 @@ def test_an_animated_webp_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.webp").write_bytes(b"RIFF\x26\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\x1f\0\0\x1f\0\0ANIM\0\0\0\0")
     with pytest.raises(MediaError, match="is an animated WebP, which FFmpeg does not decode: convert it to GIF"):
         probe(tmp_path / "a.webp")
+    (tmp_path / "cut.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:18])
+    with pytest.raises(MediaError, match=r"cut\.webp is not"):
+        probe(tmp_path / "cut.webp")
 
 
 def test_a_folder_is_described_without_times(tmp_path: Path) -> None:

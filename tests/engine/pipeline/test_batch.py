@@ -95,3 +95,5 @@ def test_workers_share_the_threads_of_the_cpu() -> None:
     assert split_cpu(Backend(device="cpu", threads=3), 1) == [Backend(device="cpu", threads=3)]
     assert [backend.threads for backend in split_cpu(Backend(device="cuda:0"), 2)] == [None, None]
     assert [backend.threads for backend in split_cpu(Backend(device="cpu", threads=3), 2)] == [3, 3]
+    for backend in (Backend("tensorrt"), Backend("remote", url="http://127.0.0.1:8000")):  # which take no threads
+        assert split_cpu(backend, 2) == [backend, backend]

@@ -137,6 +137,8 @@ def test_the_cpus_are_shared_where_both_compute_on_them() -> None:
     gpu = Backend("tensorrt", "cuda:1")
     assert share_threads(gpu, SCENES)[0] is gpu
     assert share_threads(gpu, SCENES)[1].device == "auto"
+    for other in (Backend("tensorrt"), Backend("remote", url="http://127.0.0.1:8000")):  # which take no threads
+        assert share_threads(other, SCENES)[0] is other
 
 
 def test_a_resumed_run_does_not_learn_again(
@@ -211,7 +213,7 @@ def do_tasks(tasks: VideoTasks, runner: TaskRunner) -> tuple[list[tuple[str, int
         done.append((kind, task.number))
         if kind in ("join", "failed"):
             break
-        tasks.finish(task, answer)
+        tasks.finish(task, answer, 0.1)
     return done, answer
 
 
@@ -244,7 +246,7 @@ def test_the_next_scene_is_learned_while_one_is_computed() -> None:
         assert task is not None
         return task
 
-    tasks.finish(take(), Surveyed(outline, [], units, [0]))
+    tasks.finish(take(), Surveyed(outline, [], units, [0]), 0.1)
     first, second, third = take(), take(), take()
     assert [(task.kind, task.number) for task in (first, second, third)] == [
         ("segment", 0),
@@ -252,10 +254,10 @@ def test_the_next_scene_is_learned_while_one_is_computed() -> None:
         ("segment", 1),
     ]
     assert tasks.take() is None, "the third scene waits until the first one is finished"
-    tasks.finish(first, 0)
-    tasks.finish(second, 1)
+    tasks.finish(first, 0, 0.1)
+    tasks.finish(second, 1, 0.1)
     assert (take().number, tasks.take()) == (2, None)
-    tasks.finish(third, 1)
+    tasks.finish(third, 1, 0.1)
     ahead = take()
     assert (ahead.kind, ahead.number) == ("adapt", 2)
     for _ in range(2):

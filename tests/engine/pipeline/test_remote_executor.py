@@ -1,7 +1,10 @@
 """Workers that are elsewhere: what becomes of their tasks when they end, are lost or cannot run."""
 
+import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from stvsr.engine.pipeline.remote_executor import (
     WorkerLostError,
 )
 from stvsr.engine.pipeline.tasks import PROGRESS, Task
+from stvsr.engine.pipeline.worker import Worker
 
 from tests.support.executors import ScriptedRunner, end_after_a_task
 
@@ -106,6 +110,33 @@ def test_a_process_that_ends_behind_its_last_message_has_done_its_task(monkeypat
             executor.workers[0].start(task(number))
             assert [message.value for message in executor.messages(300)] == [number]
             assert list(executor.messages(2)) == [], "its end is no message"
+
+
+def test_workers_end_if_another_one_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[Worker] = []
+
+    @contextmanager
+    def only_one(worker: Worker) -> Iterator[None]:
+        if running:
+            raise OSError(errno.EAGAIN, "no more processes")
+        running.append(worker)
+        try:
+            yield
+        finally:
+            running.remove(worker)
+
+    monkeypatch.setattr(Worker, "running", only_one)
+    executor = LocalExecutor([Backend(device="cpu")] * 2)
+    with pytest.raises(OSError, match="no more processes"):
+        executor.__enter__()
+    assert running == []
+
+
+def test_a_worker_ends_quietly_if_nobody_reads_its_last_messages() -> None:
+    ours, theirs = Pipe()
+    theirs.send(("segment", 0))
+    ours.close()
+    executor_module._do_tasks(None, theirs, Backend(device="cpu"))
 
 
 def test_a_worker_can_be_killed() -> None:

@@ -28,6 +28,7 @@ from stvsr import (
     upscale,
     upscale_resumable,
 )
+from stvsr.engine.media.reader import VideoReader
 from stvsr.engine.pipeline import resume, run
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.pipeline.segmented_run import SLOW_PARTS
@@ -298,6 +299,22 @@ def test_a_run_can_be_cancelled_from_another_thread(toy: Path, tmp_path: Path) -
     assert upscale_resumable(wanted, segment_frames=4).frames_out == 44
 
 
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_part_with_other_frames_than_before_is_an_error(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    between = VideoReader.between
+
+    def changed(reader: VideoReader, low: Fraction, high: Fraction, *, seek: bool = True) -> list[Any]:
+        frames = list(between(reader, low, high, seek=seek))
+        return frames[:-1] if change < 0 else [*frames, frames[-1]]
+
+    monkeypatch.setattr(VideoReader, "between", changed)
+    wanted = request(make_video(tmp_path / "clip.mp4", pan(9)), tmp_path / "out.mp4", model=toy, scale=1)
+    with pytest.raises(MediaError, match=r"The frames from 0\.000 s on are other ones than before"):
+        upscale_resumable(wanted)
+
+
 def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path) -> None:
     wanted, store = stopped(toy, tmp_path)
     (store / "000000.mkv").write_bytes(b"damaged")
@@ -317,6 +334,7 @@ def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path
         ({"time_factor": 3}, "time factor or rate"),
         ({"scene_threshold": 0.5}, "scene threshold"),
         ({"tile": 32}, "tile"),
+        ({"preset": "best"}, "preset"),
         ({"crf": 30, "encoder_options": None}, "encoding"),
         ({"backend": Backend("ort", "auto")}, "backend"),
     ],
@@ -344,7 +362,9 @@ def test_a_changed_input_and_another_bundle_are_refused(toy: Path, tmp_path: Pat
         upscale_resumable(request(clip, tmp_path / "out.mp4", model=tmp_path / "other", scale=2), segment_frames=4)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "nothing", '{"identity": {}, "version": 99, "survey": {}}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "nothing", '{"identity": {}, "version": 99}', '{"identity": ["input"], "version": 3}']
+)
 def test_a_store_that_is_none_is_refused(toy: Path, tmp_path: Path, content: str) -> None:
     clip = two_scenes(tmp_path / "clip.mp4")
     store = tmp_path / ".out.mp4.stvsr"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stvsr.engine.contract.manifest import DoubledWindow, PairWindow, RunWindow, SlidingWindow, Window
 from stvsr.engine.contract.windows import InputFrame, split_windows
-from stvsr.engine.pipeline.segments import Segment, requested_times, segment_around, split_scene
+from stvsr.engine.pipeline.segments import Segment, segment_around, split_scene
 
 TIMES = (Fraction(0), Fraction(1, 3))
 WINDOWS: tuple[Window, ...] = (
@@ -49,7 +49,7 @@ def picture(number: int) -> np.ndarray:
 def inputs_of(segment: Segment, times: tuple[Fraction, ...]) -> Iterator[InputFrame]:
     for number in segment.inputs:
         last = segment.ends_scene and number == segment.inputs[-1]
-        yield InputFrame(picture(number), requested_times(segment, number, times), last)
+        yield InputFrame(picture(number), times if number in segment.outputs else (), last)
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

@@ -23,6 +23,8 @@ pytest.importorskip("httpx2", reason="stvsr[client] is not installed")
 from fastapi.testclient import TestClient
 from stvsr.engine.media.png import decode_png, encode_png, png_to_rgb
 from stvsr.engine.media.png_files import split_pngs
+from stvsr.engine.serving.frame_coding import encode_frame
+from stvsr.engine.serving.frame_formats import FrameFormat
 
 from tests.support.commands import assert_one_clear_error, stvsr
 from tests.support.servers import LOCAL, app_of, wait_until, workers_of
@@ -90,6 +92,13 @@ def test_png_images(client: TestClient, models: Path, dtype: Any) -> None:
     new = expected(models, frames, HALF, (48, 64))
     np.testing.assert_allclose(actual, in_eight_bits(new) if dtype == np.uint8 else new, atol=1)
     assert post(client, encode_png(frames[0]), time_factor=1).headers["content-type"] == "image/png"
+
+
+def test_every_level_is_rounded() -> None:
+    levels = np.arange(1 << 16, dtype=np.uint16)
+    frame = np.stack([levels, levels[::-1], np.roll(levels, 7)]).reshape(3, 256, 256)
+    pixels = np.frombuffer(encode_frame(frame, FrameFormat("rgb24", 256, 256), 8), np.uint8).reshape(256, 256, 3)
+    np.testing.assert_array_equal(pixels, in_eight_bits(frame).transpose(1, 2, 0))
 
 
 def test_scenes_are_cut_on_request(client: TestClient, models: Path) -> None:

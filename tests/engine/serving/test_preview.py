@@ -20,7 +20,7 @@ from stvsr.engine.serving.preview import Preview
 from stvsr.engine.serving.problems import Problem
 
 from tests.support.media import make_clip, make_video, pan
-from tests.support.serving import clip_of, listening, post, wait_for
+from tests.support.serving import assert_conditional, clip_of, listening, post, wait_for
 
 pytestmark = pytest.mark.usefixtures("models")
 LOSSLESS = {"qp": "0"}
@@ -53,7 +53,7 @@ def computed(
 def played(preview: Preview) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
     """Return the times, durations and pictures of a playlist that is played from its beginning."""
     numbers = [int(n) for n in re.findall(r"^preview/(\d+)\.m4s$", preview.playlist(), re.M)]
-    content = preview.initialization()[0] + b"".join(preview.segment(number).read() for number in numbers)
+    content = preview.initialization()[0] + b"".join(preview.segment(number).read_bytes() for number in numbers)
     return frames_of(io.BytesIO(content))
 
 
@@ -150,13 +150,11 @@ def test_a_preview_has_the_aspect_and_the_rotation_of_the_result(tmp_path: Path)
     with computed(tmp_path, clip) as (video, preview, _):
         for number in range(len(video.segments)):
             video.compute(number)
-        content = preview.initialization()[0] + preview.segment(0).read()
+        content = preview.initialization()[0] + preview.segment(0).read_bytes()
         first, _ = preview.initialization()
         for number in range(len(video.segments)):
-            file = preview.segment(number)
-            length = file.tell()
-            file.seek(0)
-            assert file.read(length) == first, "what players read first is the same for every segment"
+            _, beginning, _ = preview._written(number)
+            assert beginning == first, "what players read first is the same for every segment"
     with av.open(io.BytesIO(content), "r") as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
         assert next(container.decode(video=0)).rotation == 90
@@ -227,6 +225,9 @@ def test_a_preview_over_http(tmp_path: Path) -> None:
         np.testing.assert_array_equal(played_frames[2], result[2])
         assert client.get(f"{base}/frames/3/before.png").headers["content-type"] == "image/png"
         assert client.get(f"{base}/frames/3/after.png").status_code == 200
+        for address in ("preview/0.m4s", "preview/init.mp4", "frames/3/before.png", "frames/3/after.png"):
+            assert_conditional(client, f"{base}/{address}", has_ranges=address.endswith(".m4s"))
+        assert not list((tmp_path / "jobs" / early["id"]).glob("preview-*")), "no written segment is left"
         for name in ("x", "-1", "60", "1e3", "%2e%2e", "..%2f..%2finput", "9" * 30, "²"):
             for address in (f"preview/{name}.m4s", f"frames/{name}/before.png", f"frames/{name}/after.png"):
                 assert client.get(f"{base}/{address}").status_code == 404, address

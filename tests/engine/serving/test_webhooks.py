@@ -20,7 +20,8 @@ from tests.support.commands import assert_one_clear_error, stvsr
 pytest.importorskip("fastapi", reason="stvsr[serve] is not installed")
 
 from stvsr.engine.serving import webhooks
-from stvsr.engine.serving.webhooks import WebhookSender, is_allowed, signature
+from stvsr.engine.serving.addresses import is_allowed
+from stvsr.engine.serving.webhooks import WebhookSender, signature
 
 SECRET = b"a secret of 24 bytes, or more"
 
@@ -137,6 +138,7 @@ def test_a_deleted_job_sends_nothing(jobs: JobStore) -> None:
         ("https://example.com/hooks/1", True),
         ("https://example.com/hooks", True),
         ("https://EXAMPLE.com/hooks/1?x=1", True),
+        ("https://example.com:443/hooks/1", True),
         ("https://example.com/hookshop", False),
         ("https://example.com/", False),
         ("http://example.com/hooks/1", False),
@@ -146,6 +148,8 @@ def test_a_deleted_job_sends_nothing(jobs: JobStore) -> None:
         ("https://example.com@evil.org/hooks/1", False),
         ("https://example.com/hooks/../admin", False),
         ("https://example.com/hooks/%2e%2e/admin", False),
+        ("https://example.com/hooks/%252e%252e/admin", False),
+        ("https://example.com/hooks\\..\\admin", False),
         ("https://example.com/hooks/a b", False),
         ("https://example.com/hooks/a\r\nHost: evil", False),
         ("https://example.com:port/hooks/1", False),
