@@ -176,10 +176,10 @@ def _looks_worse(before: Looks | None, after: Looks | None, sharpening_db: float
         return None
     if after.noise > _MOST_NOISE * before.noise + _NOISE_SLACK:
         return f"Restored frames became noisier: {before.noise:.1f} grey levels before and {after.noise:.1f} after."
-    rise = after.fine_db - before.fine_db
-    allowed = max(_MOST_RINGING, _BY_RISE * rise + _BY_SHARPENING * sharpening_db)
     if sharpening_db and after.fine_db < _NATURAL_FINE_DB:
         return None
+    rise = after.fine_db - before.fine_db
+    allowed = max(_MOST_RINGING, _BY_RISE * rise + _BY_SHARPENING * sharpening_db)
     if after.ringing > before.ringing + allowed:
         return (
             f"The edges of restored frames ring more, by {before.ringing:.3f} before and {after.ringing:.3f} after, and"
