@@ -42,7 +42,7 @@ def _wiener(frames: Tensor, kernel: Tensor, factor: int, noise: float) -> NDArra
     h, w = frames.shape[-2:]
     y, x = np.fft.fftfreq(factor * h)[:, None], np.fft.fftfreq(factor * w)[None]  # cycles a large pixel
     power = (np.hypot(y, x) + 1 / (factor * max(h, w))) ** -PICTURE_SLOPE
-    blur, plain = kernel_response(kernel, y, x), bicubic_response(y, factor) * bicubic_response(x, factor)
+    blur, plain = _kernel_response(kernel, y, x), bicubic_response(y, factor) * bicubic_response(x, factor)
     wanted, given = (_folded(power * blur * wave, factor) for wave in (plain, blur))
     levels = grey_levels(frames) / 255
     measured = (np.abs(np.fft.fft2(levels)) ** 2).mean(0) / (h * w)
@@ -54,7 +54,7 @@ def _wiener(frames: Tensor, kernel: Tensor, factor: int, noise: float) -> NDArra
     return response
 
 
-def kernel_response(kernel: Tensor, y: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.floating]:
+def _kernel_response(kernel: Tensor, y: NDArray[np.floating], x: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the response of a kernel that is symmetric about its centre, at frequencies (H, 1) and (1, W): (H, W)."""
     centre = (kernel.shape[0] - 1) / 2
     waves = np.fft.fft2(kernel.double().numpy(), (y.size, x.size))

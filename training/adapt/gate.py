@@ -36,7 +36,7 @@ from ..inference import run_network
 from ..networks.base import Network
 from .coarse_to_fine import upscale_time
 from .degradation import Degradation
-from .own_scale import looks_of, sharpening_db
+from .own_scale import looks_of
 from .protocol import Adapted, Budget, Method, OnStep, divergence
 from .pseudo import Degrade, bicubic
 from .restore import enlarges, pad_frames, restored_frames, upscale_factor, window_inputs
@@ -144,8 +144,7 @@ def self_consistency(assumed: Degradation | None = None, flow: Flow | None = Non
         restored, inputs = _restored_crops(network, frames, flow)
         again, floor = _agreement(restored, inputs, assumed, scale)
         cleaned = _cleaned(network, frames, assumed, scale, flow) if assumed.noise else ()
-        sharpening = 0.0 if assumed.kernel is None else sharpening_db(assumed.kernel, scale)
-        return Consistency(below, plain, again, floor, looks_of(restored, inputs), cleaned, between, sharpening)
+        return Consistency(below, plain, again, floor, looks_of(restored, inputs), cleaned, between)
 
     return measure
 

@@ -1,7 +1,7 @@
 """Measures of restored frames at their own scale, without any truth: noise, ringing, and the power of fine structure.
 
 Undoing a blur that the clip has brings fine structure back, and edges ring more as it does. Where the clip does not
-have the blur, fine structure was there before: it rises by less, and edges ring as much.
+have the blur, fine structure was there before, and becomes stronger than natural pictures have it.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,13 +10,11 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blur_estimation import PATCH_PX, bicubic_response, mean_spectrum
-from .correction import kernel_response
+from .blur_estimation import PATCH_PX, mean_spectrum
 from .noise_estimation import flat_noise
 from .sampling import grey_levels
 
 _COARSE, _FINE = (0.06, 0.12), (0.12, 0.3)  # cycles a pixel of the large frames
-_FINEST, _LEAST_POWER = (0.36, 0.48), 1e-6  # cycles a pixel of the small frames; of a kernel's response, of 1
 
 
 @dataclass(frozen=True)
@@ -54,20 +52,6 @@ def fine_structure_db(frames: Tensor) -> float:
     frequency = np.hypot(np.fft.fftfreq(PATCH_PX)[:, None], np.fft.rfftfreq(PATCH_PX)[None])
     coarse, fine = (float(power[(frequency >= low) & (frequency < high)].mean()) for low, high in (_COARSE, _FINE))
     return float(10 * np.log10((fine + 1e-12) / (coarse + 1e-12)))
-
-
-def sharpening_db(kernel: Tensor, factor: int) -> float:
-    """Return by how much the finest structure of small frames must rise for a blur to be undone, in dB.
-
-    That is the power that bicubic resizing by `factor` passes over the power that the kernel, (side, side), passes, as
-    a mean over all directions.
-    """
-    y = np.fft.fftfreq(PATCH_PX * factor)[:, None]
-    frequency = np.hypot(y, y.T) * factor
-    finest = (frequency >= _FINEST[0]) & (frequency < _FINEST[1])
-    plain = bicubic_response(y, factor) * bicubic_response(y.T, factor)
-    passed = np.maximum(kernel_response(kernel, y, y.T) ** 2, _LEAST_POWER)
-    return float(10 * np.log10((plain**2 / passed)[finest].mean()))
 
 
 def _ringing(large: Tensor, small: Tensor) -> float:

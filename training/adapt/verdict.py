@@ -15,11 +15,9 @@ _TRADED = 0.1  # of the gain of frames at the clip's times or of those between, 
 _LEAST_CLEANED = 0.05  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more
-# Rise of ringing at the frames' own scale that is allowed: in any case; for each dB by which fine structure rises; and
-# for each dB by which a blur calls for it. More is allowed while fine structure is no stronger than natural pictures
-# have it. See tests/training/adapt/test_gate.py for the trials that the limits separate.
-_MOST_RINGING, _BY_RISE, _BY_SHARPENING = 0.035, 0.010, 0.0038
-_NATURAL_FINE_DB = -14.0
+# Looks at the frames' own scale: the rise of ringing that is allowed in any case, and the power of fine structure over
+# that of coarse structure, as natural pictures have it, up to which edges may ring more.
+_MOST_RINGING, _NATURAL_FINE_DB = 0.035, -14.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Consistency:
     resizing if a blur is assumed. `again_db` and `looks` are None for networks that do not enlarge. `again_db` may fall
     to `again_floor_db` where noise or compression is undone. `cleaned` has, if noise is assumed, the squared error of
     each frame from clean ones, in grey levels squared. `is_between` says which frames of `below` are at times between
-    those of the inputs. `sharpening_db`: of the blur that is assumed, see `own_scale.sharpening_db`; 0 without any.
+    those of the inputs.
     """
 
     below: tuple[float, ...]
@@ -40,7 +38,6 @@ class Consistency:
     looks: Looks | None = None
     cleaned: tuple[float, ...] = ()
     is_between: tuple[bool, ...] = ()
-    sharpening_db: float = 0.0
 
     @property
     def below_db(self) -> float:
@@ -54,8 +51,6 @@ class Consistency:
             record["plain_db"] = round(sum(self.plain) / len(self.plain), 4)
         if self.again_db is not None:
             record["again_db"] = round(self.again_db, 4)
-        if self.sharpening_db:
-            record["sharpening_db"] = round(self.sharpening_db, 2)
         if self.cleaned:
             record["cleaned"] = round(_mean(self.cleaned), 4)
         return record if self.looks is None else record | {"looks": self.looks.record()}
@@ -124,7 +119,7 @@ def refusal(before: Consistency, after: Consistency, confidence: float) -> str |
                 f"The blur is certain to {confidence:.0%} only, and without it {-loss:.2f} dB would be lost, for"
                 f" {_mean(gains):.2f} dB gained with it."
             )
-    return _disagreement(before, after) or _looks_worse(before.looks, after.looks, before.sharpening_db)
+    return _disagreement(before, after) or _looks_worse(before.looks, after.looks)
 
 
 def _by_time(gains: Sequence[float], is_between: Sequence[bool]) -> list[list[float]]:
@@ -171,19 +166,15 @@ def _disagreement(before: Consistency, after: Consistency) -> str | None:
     )
 
 
-def _looks_worse(before: Looks | None, after: Looks | None, sharpening_db: float) -> str | None:
+def _looks_worse(before: Looks | None, after: Looks | None) -> str | None:
     if before is None or after is None:
         return None
     if after.noise > _MOST_NOISE * before.noise + _NOISE_SLACK:
         return f"Restored frames became noisier: {before.noise:.1f} grey levels before and {after.noise:.1f} after."
-    if sharpening_db and after.fine_db < _NATURAL_FINE_DB:
-        return None
-    rise = after.fine_db - before.fine_db
-    allowed = max(_MOST_RINGING, _BY_RISE * rise + _BY_SHARPENING * sharpening_db)
-    if after.ringing > before.ringing + allowed:
+    if after.ringing > before.ringing + _MOST_RINGING and after.fine_db > _NATURAL_FINE_DB:
         return (
             f"The edges of restored frames ring more, by {before.ringing:.3f} before and {after.ringing:.3f} after, and"
-            f" fine structure rose by {rise:.1f} dB only."
+            f" their fine structure is stronger than is natural, by {after.fine_db - _NATURAL_FINE_DB:.1f} dB."
         )
     return None
 
