@@ -91,6 +91,12 @@ def test_scores_are_means_over_frames_rounded_to_8_bits() -> None:
     assert video_psnr(network, torch.zeros(2, 3, 2, 2), truth) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", ["steps", "tasks", "patch", "frames", "validate_every", "checkpoint_every", "rate"])
+def test_a_value_without_sense_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RequestError, match=f"'{name}' of meta-training is 0"):
+        replace(QUICK, **{name: 0})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("part", ["temporal", "spatial"])
 def test_a_run_of_one_module_that_was_stopped_ends_at_the_same_weights(part: str, tmp_path: Path) -> None:
     entry = replace(find_network(f"adavsr-{part}-s"), config={"temporal": TINY_TEMPORAL, "spatial": TINY_SPATIAL}[part])
