@@ -19,11 +19,12 @@ from .bundles import compile_, install, models, pack
 from .compare import compare
 from .config import COMMANDS, ConfiguredCommand, config, configure
 from .evaluation import evaluate
+from .exporting import export
 from .importing import import_
 from .info import info
 from .serving import serve
 from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
-from .training import export, train
+from .training import train
 from .triton import triton
 from .upscale import upscale
 

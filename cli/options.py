@@ -1,7 +1,6 @@
 """Options that commands share, as records (`records.py`)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +26,13 @@ ThreadsOption = Annotated[
 InputFpsOption = Annotated[
     str | None,
     typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
+]
+
+ConfigOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c", metavar="KEY=VALUE", help="A value of the network's configuration; repeatable.", show_default="none"
+    ),
 ]
 
 
@@ -303,66 +309,6 @@ class WorkerOptions:
             raise RequestError(f"Unknown executor '{self.executor}': use local or ray.")
         if self.executor == "local":
             refuse_without("--executor ray", {"--ray-address": self.ray_address})
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
-
-    adapt_per: Annotated[
-        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
-    ] = None
-    method: Annotated[
-        str | None,
-        typer.Option(help="self-supervised, distillation, internal or zero-shot.", show_default="by the network"),
-    ] = None
-    adapt_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps to learn; the first limit ends it.",
-            min=1,
-            show_default="10 without --adapt-seconds; zero-shot: none",
-        ),
-    ] = None
-    adapt_seconds: Annotated[
-        float | None, typer.Option(help="Seconds to learn.", show_default="20 without --adapt-steps")
-    ] = None
-    teacher: Annotated[
-        str | None, typer.Option(help="For distillation: the larger network's bundle.", show_default="none")
-    ] = None
-    degradation: Annotated[
-        str,
-        typer.Option(
-            help="What made the frames small: auto (by an analysis of the clip), plain (bicubic resizing), or blur,"
-            " noise and compression with a + between, which are estimated."
-        ),
-    ] = "auto"
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="For zero-shot learning: a file from which a stopped run resumes.", show_default="none"),
-    ] = None
-    coarse: Annotated[
-        int | None,
-        typer.Option(
-            help="For zero-shot learning: the network sees frames so many times smaller (1, 2, 4, ...).",
-            show_default="by the motion",
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(help="Seed of the random examples.")] = 0
-
-    def given(self) -> dict[str, Any]:
-        """Return the options by their names on the command line, with the values that were given."""
-        return {
-            "--adapt-per": self.adapt_per,
-            "--method": self.method,
-            "--adapt-steps": self.adapt_steps,
-            "--adapt-seconds": self.adapt_seconds,
-            "--teacher": self.teacher,
-            "--degradation": None if self.degradation == "auto" else self.degradation,
-            "--checkpoint": self.checkpoint,
-            "--coarse": self.coarse,
-            "--seed": self.seed,
-        }
 
 
 def request_fields(

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.contract.errors import RequestError
-from .adaptation import adapt_settings, check_learner, discard, learn_beside, show_steps
+from .adaptation import AdaptOptions, check_learner, discard, learn_beside, show_steps
 from .batch import is_queue, run_queue
 from .options import (
-    AdaptOptions,
     BackendOptions,
     EncoderOptions,
     FrameOptions,
@@ -111,7 +110,7 @@ def upscale(
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
-    settings = adapt_settings(adaptation) if adapt else None
+    settings = adaptation.settings() if adapt else None
     if adapt:
         check_learner()
     shown.divert_native_lines()
