@@ -130,7 +130,10 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     if _command.__name__ in COMMANDS:
-        _sources = f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
+        _sources = (
+            f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
+            " A flag that was set there is switched off by --no-FLAG."
+        )
         app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
     else:
         app.command()(_command)
