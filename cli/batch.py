@@ -62,8 +62,8 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
     """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
-    options = request_fields(backend, encoder, reading, frames, part)
     shown.begin()
+    options = request_fields(backend, encoder, reading, frames, part)
     run_queue(sources, folder, options, worker, store, shown.hides_bar or as_json, as_json)
 
 
