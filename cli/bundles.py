@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..engine.contract.errors import RequestError
 from .records import refuse_without
-from .terminal import headline, interruptible, out, plain, progress_bar, read_size
+from .terminal import headline, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from ..engine.contract.bundle import Bundle
@@ -150,6 +150,8 @@ def compile_(
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     """Parse ranges of sizes: MIN/USUAL/MAX of frames, WIDTHxHEIGHT each, and AXIS=MIN/USUAL/MAX of other axes."""
+    from ..engine.pipeline.quantities import target_size
+
     shapes: dict[str, tuple[int, int, int]] = {}
     for item in items:
         axis, equals, value = item.rpartition("=")
@@ -161,7 +163,7 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
             if axis:
                 shapes[axis] = int(least), int(usual), int(most)
             else:
-                sizes = [read_size(part) for part in (least, usual, most)]
+                sizes = [target_size(part, 1920, 1080) for part in (least, usual, most)]
                 shapes["width"], shapes["height"] = zip(*sizes, strict=True)
         except (ValueError, RequestError):
             raise RequestError(

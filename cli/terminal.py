@@ -189,17 +189,6 @@ def plain(text: object) -> str:
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
-def read_size(text: str) -> tuple[int, int]:
-    """Parse WIDTHxHEIGHT in pixels. Raises RequestError."""
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise RequestError(f"'{text}' is not a size: write width and height in pixels, as in 1280x720.") from None
-    if min(width, height) < 1:
-        raise RequestError(f"'{text}' is not a size: width and height must be at least 1.")
-    return width, height
-
-
 def read_pairs(items: list[str]) -> dict[str, str]:
     """Parse KEY=VALUE items. Raises RequestError."""
     pairs = {}
