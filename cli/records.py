@@ -43,8 +43,8 @@ def record_options(command: _Command) -> _Command:
 
 
 def refuse_without(option: str, given: dict[str, Any]) -> None:
-    """Raise RequestError if any option in `given` has a value, because it has no effect without `option`."""
-    names = [name for name, value in given.items() if value]
+    """Raise RequestError if any option in `given` has a value (0, too), because it has no effect without `option`."""
+    names = [name for name, value in given.items() if value is not None and value is not False]
     if names:
         verb = "have" if len(names) > 1 else "has"
         raise RequestError(f"{' and '.join(names)} {verb} no effect without {option}: add it, or leave them out.")

@@ -114,7 +114,8 @@ def serve(
     record = backend.record()
     executor = open_executor(worker, record, None if adapt_seconds is None else open_learner)
     app = make_app(settings, backends_of_workers(record, worker.workers), executor)
-    err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
+    shown_host = f"[{host}]" if ":" in host else host
+    err.print(f"Serving on http://{plain(shown_host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
     server = DrainingServer(
         uvicorn.Config(
             app,

@@ -78,7 +78,8 @@ WITHOUT_EFFECT = [
     ("upscale {short} -m {toy} --adapt-per scene", "--adapt-per", "--adapt: add it"),
     ("upscale {short} -m {toy} --adapt-seconds 3 --teacher x", "--adapt-seconds and --teacher", "--adapt: add it"),
     ("upscale {short} -m {toy} --degradation blur --seed 3", "--degradation and --seed"),
-    ("adapt {short} -m edvr-s -o {folder}/b --slowmo 2 --dedup", "--slowmo and --dedup", "nothing that is learned"),
+    ("upscale {short} -m {toy} --coarse 0", "--coarse", "--adapt: add it"),
+    ("adapt {short} -m edvr-s -o {folder}/b --slowmo 2 --dedup", "Nothing that is learned", "--slowmo and --dedup"),
     ("upscale {short} -m {toy} --library tensorrt", "--library", "--backend tensorrt"),
     ("upscale {short} -m {toy} --backend tensorrt --threads 2", "--threads", "engines"),
     ("upscale {short} -m {toy} --url http://127.0.0.1:1", "--url", "--backend remote"),
@@ -99,6 +100,8 @@ WITHOUT_EFFECT = [
     ("train edvr-s --data {other} --stage-two-at 2 -o {folder}/run", "--stage-two-at", "x4"),
     ("train dtsr-s --data {short} --compressed 0.5 -o {folder}/../run", "--compressed", "dtsr-s"),
     ("train adavsr-s --data {other} --compressed 0.5 -o {folder}/run", "two networks", "--compressed"),
+    ("train adavsr-s --data {other} --stage-two-at 0 -o {folder}/run", "two networks", "--stage-two-at"),
+    ("compare {short} {short} --input-fps 24 -o {folder}/page.html", "--input-fps", "none here"),
     ("train adavsr-s --data {other} -c width=8 -o {folder}/run", "two networks", "-c"),
 ]
 OTHERS = [
@@ -117,6 +120,9 @@ OTHERS = [
     ("evaluate {toy} {folder}/missing.mp4", "missing.mp4"),
     ("evaluate {toy} {empty}", "empty.mp4"),
     ("evaluate {toy} {short} -o {folder}/nowhere/s.json", "nowhere", "create it first"),
+    ("evaluate {toy} {short} -o {folder}", "is a folder", "the scores"),
+    ("train adavsr-s --data {other} --meta checkpoint_every=0 -o {folder}/run", "'checkpoint_every'", "at least 1"),
+    ("train edvr-s --data {other} --lr 0 -o {folder}/run", "learning rate", "above 0"),
     ("export nothing --weights {empty} -o {folder}/b", "nothing", "videoinr-s"),
     ("export videoinr-s --weights {folder}/missing.pt -o {folder}/b", "missing.pt"),
     ("export videoinr-s --weights {empty} -o {folder}/b", "empty.mp4"),
