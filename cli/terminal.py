@@ -50,6 +50,10 @@ class Terminal(Console):
         """Print JSON in ASCII, so that no text in it can control the terminal."""
         super().print_json(json, **{**options, "ensure_ascii": True})
 
+    def on_broken_pipe(self) -> None:
+        """Give the stream up: rich would end the program, and discard its standard output whichever stream it was."""
+        self._give_up(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
     def _give_up(self, error: OSError) -> None:
         """Discard what is printed from now on, and what is left in the stream's buffer."""
         try:
