@@ -102,6 +102,8 @@ def _run() -> None:
     except Exception as error:
         if (shortage := describe_shortage(error)) is not None:
             fail(shortage, "shortage")
+        if isinstance(error, FileExistsError):  # of a folder that is made; files are replaced, or refused before
+            fail(f"{error.filename} is a file, and a folder is needed there: name another one.", "environment")
         if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
             raise
         fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "environment")

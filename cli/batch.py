@@ -260,6 +260,7 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         out.print(f"{finished} finished before.")
     for outcome in () if answers.only_events else outcomes:
         if outcome.error is not None:
-            complain(f"{outcome.request.input}: {outcome.error}")
+            name = str(outcome.request.input)
+            complain(outcome.error if name in outcome.error else f"{name}: {outcome.error}")
         for warning in outcome.report.warnings if outcome.report else ():
             note(f"{outcome.request.input}: {warning}", event=False)

@@ -106,6 +106,8 @@ def upscale(
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
         if output is None:
             raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
+        if is_pipe(output):
+            raise RequestError("Several inputs need a folder for their outputs, and - is a pipe: name one by -o.")
         run_queue(sources, output, options, WorkerOptions(), None, shown.hides_bar or as_json, as_json)
         return
     (source,) = sources

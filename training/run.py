@@ -70,7 +70,7 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            raise RequestError(f"Unknown precision '{self.precision}': use {', '.join(get_args(Precision))}.")
+            raise RequestError(f"Unknown precision '{self.precision}': use fp32, tf32 or bf16.")
 
     @property
     def cache_folder(self) -> Path:
