@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AdaptOptions:
     """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
+
+    panel: ClassVar = "Adaptation"
 
     adapt_per: Annotated[
         str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")

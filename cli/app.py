@@ -126,18 +126,22 @@ def _root(
     configure(ctx)
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(upscale, models, install, pack, info),
-    *(batch, compare, serve, triton, adapt, export, train, evaluate, benchmark, config),
-)
-for _command in _COMMANDS:
-    if _command.__name__ in COMMANDS:
-        _sources = (
-            f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
-            " A flag that was set there is switched off by --no-FLAG."
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Upscale": (upscale, batch, adapt),
+    "Compare and measure": (compare, evaluate, benchmark),
+    "Bundles": (models, info, install, pack, import_, compile_),
+    "Train": (train, export),
+    "Serve": (serve, triton),
+    "Configuration": (config,),
+}
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _name, _sources = _command.__name__.rstrip("_"), None
+        if _name in COMMANDS:
+            _sources = (
+                f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_name}."
+                " A flag that was set there is switched off by --no-FLAG."
+            )
+        app.command(_name, cls=ConfiguredCommand if _sources else None, epilog=_sources, rich_help_panel=_panel)(
+            _command
         )
-        app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
-    else:
-        app.command()(_command)
-app.command("compile")(compile_)
-app.command("import")(import_)

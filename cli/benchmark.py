@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
@@ -32,6 +32,8 @@ _LEAST_SIDE, _MOST_SIDE = 16, 8192  # pixels
 @dataclass(frozen=True)
 class CaseOptions:
     """The combinations that are measured."""
+
+    panel: ClassVar = "Cases"
 
     backend: Annotated[str, typer.Option(help="Only this one: ort, tensorrt, or remote with --url.")] = "all"
     device: Annotated[str, typer.Option(help="Only this one: cpu, cuda:N, or cuda:0,cuda:1 together.")] = "all"

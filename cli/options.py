@@ -1,7 +1,7 @@
 """Options that commands share, as records (`records.py`)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -39,6 +39,8 @@ ConfigOption = Annotated[
 @dataclass(frozen=True)
 class BackendOptions:
     """Backend, device, precision and threads of a network."""
+
+    panel: ClassVar = "Backend"
 
     backend: Annotated[
         str,
@@ -107,6 +109,8 @@ class BackendOptions:
 class FrameOptions:
     """Size and rate of the output, and the bundle that computes it."""
 
+    panel: ClassVar = "Size, rate and network"
+
     scale: ScaleOption = None
     size: Annotated[
         str | None,
@@ -171,6 +175,8 @@ class FrameOptions:
 class PartOptions:
     """The part of the input that is upscaled, and slow motion."""
 
+    panel: ClassVar = "Part and slow motion"
+
     start: Annotated[
         str | None,
         typer.Option(
@@ -210,6 +216,8 @@ class PartOptions:
 @dataclass(frozen=True)
 class SourceOptions:
     """Options of reading the input: fields, damage, decoding units and repeated frames."""
+
+    panel: ClassVar = "Reading"
 
     deinterlace: Annotated[
         str,
@@ -255,6 +263,8 @@ class SourceOptions:
 class EncoderOptions:
     """Encoder and pixel format of the output."""
 
+    panel: ClassVar = "Encoder"
+
     codec: Annotated[
         str | None,
         typer.Option(help="Encoder: libx264, libx265, libvpx-vp9, ...", show_default="by the output's suffix"),
@@ -286,6 +296,8 @@ class EncoderOptions:
 @dataclass(frozen=True)
 class WorkerOptions:
     """The workers of a command, on this machine or on those of a Ray cluster."""
+
+    panel: ClassVar = "Workers"
 
     workers: Annotated[
         int | None,

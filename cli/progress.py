@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.text import Text
@@ -36,6 +36,8 @@ _PROGRESS_S = 0.2  # between two events of progress
 @dataclass(frozen=True)
 class ProgressOptions:
     """Progress of a command, and its log."""
+
+    panel: ClassVar = "Progress and log"
 
     progress: Annotated[
         str,

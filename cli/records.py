@@ -1,10 +1,14 @@
-"""Records of options: a dataclass parameter of a command becomes one option for each of its fields."""
+"""Records of options: a dataclass parameter of a command becomes one option for each of its fields.
 
+The class variable `panel` of a record is the heading of its options in the help.
+"""
+
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ..engine.contract.errors import RequestError
 
@@ -26,7 +30,10 @@ def record_options(command: _Command) -> _Command:
             default = inspect.Parameter.empty if field.default is MISSING else field.default
             parameters.append(
                 inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=_in_panel(types[field.name], kind.panel),
                 )
             )
 
@@ -40,6 +47,13 @@ def record_options(command: _Command) -> _Command:
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del flat.__wrapped__
     return flat  # type: ignore[return-value]
+
+
+def _in_panel(annotation: Any, panel: str) -> Any:
+    """Return an annotated type whose option is below a heading of the help."""
+    option = copy.copy(annotation.__metadata__[0])
+    option.rich_help_panel = panel
+    return Annotated[annotation.__origin__, option]
 
 
 def refuse_without(option: str, given: dict[str, Any]) -> None:

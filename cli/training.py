@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.progress import Progress
@@ -24,6 +24,8 @@ _META_TRAINED = ("adavsr", "adavsr-s")
 class ClipOptions:
     """The clips of a training run."""
 
+    panel: ClassVar = "Clips"
+
     data: Annotated[list[Path], typer.Option("--data", help="A clip or a folder of clips; repeatable.")]
     validation: Annotated[
         Path | None, typer.Option("--val", help="A folder of clips to validate on.", show_default="none")
@@ -42,6 +44,8 @@ class ClipOptions:
 @dataclass(frozen=True)
 class ScheduleOptions:
     """The steps of a training run."""
+
+    panel: ClassVar = "Steps"
 
     steps: Annotated[int, typer.Option(help="Optimizer steps in all.", min=1)] = 40_000
     stage_two_at: Annotated[
@@ -81,6 +85,8 @@ class ScheduleOptions:
 class SampleOptions:
     """The samples of a training step."""
 
+    panel: ClassVar = "Samples"
+
     batch: Annotated[int, typer.Option(help="Samples in a step.", min=1)] = 4
     patch: Annotated[int, typer.Option(help="Side of a low-resolution crop in pixels.", min=16)] = 48
     motion_patch: Annotated[
@@ -100,6 +106,8 @@ class SampleOptions:
 @dataclass(frozen=True)
 class NetworkOptions:
     """The configuration, the first weights and the further losses of one network."""
+
+    panel: ClassVar = "Network and losses"
 
     config: ConfigOption = None
     start: Annotated[
@@ -125,6 +133,8 @@ class NetworkOptions:
 @dataclass(frozen=True)
 class ComputeOptions:
     """The device of a training run, and how it computes."""
+
+    panel: ClassVar = "Device"
 
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda:N for a GPU by its number.")] = "auto"
     precision: Annotated[
