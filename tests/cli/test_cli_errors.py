@@ -1,11 +1,14 @@
 """Every error of the command line is one sentence, with an exit code that is not 0; bugs are tracebacks."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import av
 import pytest
@@ -124,7 +127,6 @@ OTHERS = [
     ("evaluate {toy} {short} -o {folder}/nowhere/s.json", "nowhere", "create it first"),
     ("evaluate {toy} {short} -o {folder}", "is a folder", "the scores"),
     ("batch {short} -m {toy} -o {folder} --store {other}", "existing.mp4 is a file", "a folder is needed"),
-    ("serve --store {other}", "existing.mp4 is a file", "a folder is needed"),
     ("train adavsr-s --data {other} --meta checkpoint_every=0 -o {folder}/run", "'checkpoint_every'", "at least 1"),
     ("train edvr-s --data {other} --lr 0 -o {folder}/run", "learning rate", "above 0"),
     ("export nothing --weights {empty} -o {folder}/b", "nothing", "videoinr-s"),
@@ -183,3 +185,20 @@ def test_a_bug_is_a_traceback(error: str, command: str, files: Files) -> None:
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert error.partition("(")[0] in done.stderr
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_an_error_and_port_0_is_a_free_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_inside(monkeypatch, capsys)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", taken.getsockname()[1], "--store", tmp_path / "store", "--device", "cpu")
+    assert done.returncode == 1
+    assert "Serving on" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("choose another --port or --host.")
+
+    monkeypatch.setattr("uvicorn.Server.main_loop", AsyncMock())
+    done = run("serve", "--port", "0", "--store", tmp_path / "store", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Serving on http://127\.0\.0\.1:[1-9]\d+, jobs", done.stderr)
