@@ -34,7 +34,10 @@ class Crop(NamedTuple):
 
 def row(upscaler: Upscaler, crop: Crop) -> NDArray[np.uint8]:
     """Return four crops side by side, (CROP_PX, 4 * CROP_PX + gaps, 3)."""
-    first, truth, second = islice(read_clip(crop.clip), crop.frame - 1, crop.frame + 2)
+    frames = list(islice(read_clip(crop.clip), max(0, crop.frame - 1), crop.frame + 2))
+    if len(frames) != 3:
+        sys.exit(f"{crop.clip} has no frame {crop.frame} between two others: choose another FRAME.")
+    first, truth, second = frames
     size = (truth.shape[0], truth.shape[1])
     if crop.top + CROP_PX > size[0] or crop.left + CROP_PX > size[1]:
         sys.exit(f"A crop of {CROP_PX} pixels exceeds {crop.clip} of {size[1]}x{size[0]} pixels: choose other X and Y.")
