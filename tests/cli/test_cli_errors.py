@@ -122,6 +122,7 @@ OTHERS = [
     ("triton {toy} -o {folder}/repository --precision int8", "Unknown precision 'int8'"),
     ("triton {toy} -o {folder}/repository --backend tensorrt", "no engines of TensorRT", "--shapes B=1/4/8"),
     ("info {folder}/missing.mp4", "missing.mp4"),
+    ("info fourier", "There is no bundle and no file 'fourier'", "stvsr models"),
     ("evaluate {toy} {folder}/missing.mp4", "missing.mp4"),
     ("evaluate {toy} {empty}", "empty.mp4"),
     ("evaluate {toy} {short} -o {folder}/nowhere/s.json", "nowhere", "create it first"),
