@@ -1,14 +1,17 @@
-"""Score bundles on clips by strength of compression: `python -m benchmarks.quality CLIPS --bundles fourier-s`.
+"""Score bundles on clips, by preset and strength of compression: `python -m benchmarks.quality CLIPS --bundles NAME`.
 
-Every second frame is made `--scale` times smaller; with a CRF, the small frames also pass through x264. Each bundle and
-CRF is one JSON line in `results/quality.jsonl`, with the scores of every clip. The table of benchmarks/README.md is
-written from the lines (`--table` alone writes it).
+Every second frame is made `--scale` times smaller; with a CRF, the small frames also pass through x264. Each bundle,
+preset and CRF is one JSON line in `results/quality.jsonl`, with the scores of every clip. The table of
+benchmarks/README.md is written from the lines (`--table` alone writes it).
 """
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+from stvsr.engine.pipeline.inference import PRESETS, Inference
 
 from .command_line import add_out, given_command, new_parser
 from .record import RESULTS, record, write_between
@@ -31,36 +34,39 @@ def measure(arguments: argparse.Namespace, command: str) -> None:
     clips = find_clips(*arguments.clips)
     for name in arguments.bundles:
         bundles = find_bundles(name)
-        for crf in arguments.crf:
+        for preset, crf in product(arguments.presets, arguments.crf):
             protocol = Protocol(
                 scale=arguments.scale, factor=default_factor(bundles), crf=None if crf == "none" else int(crf)
             )
             used = Used()
-            scores = evaluate(clips, upscale_clip(bundles, backend, None, used), protocol)
+            scores = evaluate(clips, upscale_clip(bundles, backend, Inference(preset=preset), used), protocol)
             record(
                 "quality",
                 arguments.out,
                 command,
                 bundle=name,
+                preset=preset,
                 graphs_sha256={b.manifest.name: {g.role: g.sha256 for g in b.manifest.graphs} for b in bundles},
                 **{**used.facts(), **scores},
             )
 
 
 def table(folder: Path) -> str:
-    """Return the table of the latest line of each bundle, scale and CRF, in dB."""
-    latest: dict[tuple[str, int, int], dict[str, Any]] = {}
+    """Return the table of the latest line of each bundle, preset, scale and CRF, in dB."""
+    latest: dict[tuple[str, int, int, int], dict[str, Any]] = {}
     for text in (folder / "quality.jsonl").read_text().splitlines():
         line = json.loads(text)
         protocol = line["protocol"]
         crf = -1 if protocol["crf"] is None else protocol["crf"]
-        latest[line["bundle"], protocol["scale"], crf] = line
+        preset = PRESETS.index(line.get("preset", "fast"))  # the first lines were before there were presets
+        latest[line["bundle"], preset, protocol["scale"], crf] = line
     rows = [
-        "| bundle | scale | CRF | clips | at input times | bicubic | gain | between | bicubic, blended | gain |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| bundle | preset | scale | CRF | clips | at input times | bicubic | gain | between | bicubic, blended | gain"
+        " |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (bundle, scale, crf), line in sorted(latest.items()):
-        cells = [f"`{bundle}`", f"x{scale}", "none" if crf < 0 else str(crf), str(len(line["clips"]))]
+    for (bundle, preset, scale, crf), line in sorted(latest.items()):
+        cells = [f"`{bundle}`", PRESETS[preset], f"x{scale}", "none" if crf < 0 else str(crf), str(len(line["clips"]))]
         for when in ("at", "between"):
             mean = line["mean"].get(when)
             if mean is None:
@@ -77,6 +83,7 @@ def main() -> None:
     parser = new_parser("quality", __doc__)
     parser.add_argument("clips", nargs="*", type=Path, help="clips, folders of images, or folders of both")
     parser.add_argument("--bundles", nargs="+", default=["fourier-s"], help="names, folders or chains (fourier-s)")
+    parser.add_argument("--presets", nargs="+", default=["fast"], help=f"{' '.join(PRESETS)} (fast)")
     parser.add_argument("--scale", type=int, default=4, help="spatial factor (4)")
     parser.add_argument("--crf", nargs="+", default=list(CRFS), help=f"constant rate factors ({' '.join(CRFS)})")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (auto)")

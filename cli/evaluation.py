@@ -13,7 +13,7 @@ import typer
 
 from ..engine.contract.errors import MediaError, RequestError, StvsrError
 from .metrics import MetricsOption, find_metrics
-from .options import BackendOptions
+from .options import BackendOptions, PresetOption
 from .outputs import check_json, write_json
 from .records import record_options
 from .scores import print_scores, write_scores_page
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..engine.compare.page import ComparisonPage
     from ..engine.contract.bundle import Bundle
     from ..engine.contract.further_metrics import FurtherMetric
+    from ..engine.pipeline.inference import Inference
     from ..training.evaluation import OnFrames, Protocol, UpscaleClip
 
 _TRIAL_PX = 64  # side of the frames for which a bundle is asked what it can do
@@ -83,6 +84,7 @@ def evaluate(
         str | None,
         typer.Option(help="Optical flow for networks that take it: farneback or dis.", show_default="the bundle's own"),
     ] = None,
+    preset: PresetOption = "fast",
     metrics: MetricsOption = None,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
@@ -90,6 +92,7 @@ def evaluate(
     """Measure bundles on clips: PSNR (dB) and SSIM on luma, at input times and between, beside bicubic."""
     from ..engine.compare.document import check_page
     from ..engine.contract.bundle import find_bundles, short_names
+    from ..engine.pipeline.inference import Inference
     from ..engine.pipeline.plan import check_flow
 
     if output is not None:
@@ -120,7 +123,7 @@ def evaluate(
                 try:
                     judged = run(
                         found,
-                        upscale_clip(one, record, flow, used),
+                        upscale_clip(one, record, Inference(flow=flow, preset=preset), used),
                         protocol,
                         partial(_show_clip, progress, task, name),
                         lambda: progress.advance(task),
@@ -244,7 +247,9 @@ class Used:
         return {name: ", ".join(sorted(values)) for name, values in named.items()}
 
 
-def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | None, used: Used) -> "UpscaleClip":
+def upscale_clip(
+    bundles: "tuple[Bundle, ...]", backend: "Backend", inference: "Inference", used: Used
+) -> "UpscaleClip":
     """Return the function that evaluation judges; it adds its device and precision to `used`."""
     from ..engine.contract.picture import to_float
     from ..engine.contract.windows import one_scene
@@ -255,7 +260,7 @@ def upscale_clip(bundles: "tuple[Bundle, ...]", backend: "Backend", flow: str | 
         first = next(stream := iter(frames))
         passes = plan_passes(bundles, first.shape[1:], size, factor)
         times = tuple(Fraction(part, factor) for part in range(factor))
-        with Chain(passes, backend, flow=flow) as opened:
+        with Chain(passes, backend, inference) as opened:
             used.devices.add(opened.device)
             used.backends.add(opened.backend)
             for frame in opened.frames(one_scene(chain([first], stream), times)):

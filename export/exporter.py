@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..engine.contract.bundle import graph_entry, new_bundle, write_manifest
-from ..engine.contract.errors import RequestError
+from ..engine.contract.errors import ExportError, RequestError
 from ..engine.contract.manifest import (
     Architecture,
     ContinuousTime,
@@ -59,11 +59,12 @@ def export_bundle(
     `training` and `scores` are records for the manifest. The folder appears only after every graph has agreed with the
     network, in ONNX Runtime, at two sizes that were not traced.
 
-    Raises ExportError if a graph does not agree, and RequestError if the folder exists and may not be overwritten, or
-    if the bundle format does not support the network's configuration.
+    Raises ExportError if a graph does not agree or a weight is not a finite number, and RequestError if the folder
+    exists and may not be overwritten, or if the bundle format does not support the network's configuration.
     """
     with new_bundle(folder, overwrite) as partial:
         network = network.cpu().eval()
+        _check_weights(network)
         graphs = tuple(_write_graph(network, trace, partial) for trace in _traces(network))
         record = {"parity": check_bundle(network, partial), **(training or {})}
         files: dict[Role, Path] = {graph.role: partial / graph.file for graph in graphs}
@@ -72,6 +73,16 @@ def export_bundle(
         manifest = make_manifest(entry, network, graphs, record, dict(scores or {}))
         write_manifest(partial, manifest.model_copy(update={"precisions": losses}))
     return folder
+
+
+def _check_weights(network: Network) -> None:
+    """Raise ExportError if a weight is not finite: a trace, which takes from seconds to minutes, cannot show it."""
+    for name, weight in network.state_dict().items():
+        if not weight.isfinite().all():
+            raise ExportError(
+                f"{name} of {type(network).__name__} has values that are not finite numbers: check its weights; nothing"
+                " was written."
+            )
 
 
 def check_bundle(network: Network, folder: Path) -> dict[str, float]:

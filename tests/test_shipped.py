@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice, product
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,9 +11,10 @@ import pytest
 import torch
 from stvsr import Backend, Bundle, Upscaler, one_scene
 from stvsr.engine.backends.onnxruntime import open_session
-from stvsr.engine.contract.bundle import shipped_bundles
+from stvsr.engine.contract.bundle import find_bundle, shipped_bundles
 from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.engine.contract.picture import FULL_SCALE
+from stvsr.engine.pipeline.inference import PRESETS, Preset
 from stvsr.engine.pipeline.plan import default_factor
 from stvsr.engine.pipeline.request import DEFAULT_MODEL
 from stvsr.engine.pipeline.tiles import least_tile_px
@@ -66,19 +68,32 @@ def test_graphs_have_the_tensors_of_the_manifest(name: str) -> None:
             assert session.outputs == graph.outputs
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bundle_beats_bicubic_on_the_sample(name: str) -> None:
-    factor = default_factor([Bundle.load(shipped_bundles()[name])])
+def sample_scores(name: str, preset: Preset = "fast") -> dict[str, Any]:
+    """Return the scores of a bundle on the sample."""
 
     def upscale(frames: Iterable[np.ndarray], factor: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
         times = tuple(Fraction(part, factor) for part in range(factor))
-        with Upscaler(name, CPU) as upscaler:
+        with Upscaler(name, CPU, preset=preset) as upscaler:
             for frame in upscaler.frames(one_scene(frames, times), size):
                 yield frame.astype(np.float32) / FULL_SCALE
 
-    scores = evaluate([SAMPLE], upscale, Protocol(scale=4, factor=factor))
+    return evaluate([SAMPLE], upscale, Protocol(scale=4, factor=default_factor([find_bundle(name)])))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bundle_beats_bicubic_on_the_sample(name: str) -> None:
+    scores = sample_scores(name)
+    factor = scores["protocol"]["factor"]
     assert set(scores["gain_db"]) == ({"at", "between"} if factor > 1 else {"at"})
     assert all(gain > 0.3 for gain in scores["gain_db"].values())
+
+
+@pytest.mark.slow
+def test_a_better_preset_is_better_on_the_sample() -> None:
+    scores = [sample_scores(DEFAULT_MODEL, preset)["mean"] for preset in PRESETS]
+    for time in ("at", "between"):
+        fast, balanced, best = (score[time]["stvsr"]["psnr_y_db"] for score in scores)
+        assert fast + 0.02 < balanced < best
 
 
 def psnr_at_scale(upscaler: Upscaler, scale: float) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -100,6 +100,11 @@ class CudaDevice:
             buffer[...] = frame
         else:
             buffer[...] = (frame - np.float32(low)) * np.float32(1 / (high - low))
+
+    def mean(self, buffers: Sequence[Array]) -> Array:
+        """Return the mean of output buffers, clipped to [0, 1], as (3, H, W) float32; of infinity it is NaN."""
+        clipped = [buffer.clip(0, 1) + 0 * buffer for buffer in buffers]
+        return sum(clipped[1:], start=clipped[0]) / np.float32(len(buffers))
 
     def download(self, buffer: Array | Rendering, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Make a picture of an output buffer, and return a function that waits for it.

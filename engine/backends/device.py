@@ -3,7 +3,7 @@
 A device allocates arrays, queues work on its streams and copies results back. Sessions run on a device.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,6 +53,9 @@ class Device(Protocol):
         This, or the function that `download` returns, raises NonFiniteError for NaN and infinity.
         """
 
+    def mean(self, buffers: Sequence[Array]) -> Array:
+        """Return a new output buffer with the mean of output buffers, or of views of them, of one size."""
+
     def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Start to copy an output buffer to the host, and return a function that waits for the picture.
 
@@ -94,6 +97,13 @@ class CpuDevice:
         """Write a network's values into a part of an output buffer, rounded and clipped. Raises NonFiniteError."""
         check_finite(frame)
         buffer[...] = to_uint16(frame, low, high)
+
+    def mean(self, buffers: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the mean of output buffers, (3, H, W) uint16, rounded to the nearest."""
+        total = np.full(buffers[0].shape, len(buffers) // 2, np.uint32)
+        for buffer in buffers:
+            total += buffer
+        return (total // len(buffers)).astype(np.uint16)
 
     def download(self, buffer: np.ndarray, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Return a function that returns the buffer, as RGB."""

@@ -1,7 +1,7 @@
 """Busy seconds of upload, network and download: graphs and a device that measure each call."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
@@ -68,6 +68,11 @@ class TimedDevice:
         """Write values into an output buffer; see `Device.write`."""
         with self._clock.busy("download", self._device):
             self._device.write(buffer, frame, low, high)
+
+    def mean(self, buffers: Sequence[Array]) -> Array:
+        """Return the mean of output buffers; see `Device.mean`."""
+        with self._clock.busy("download", self._device):
+            return self._device.mean(buffers)
 
     def download(self, buffer: Array, picture_format: PictureFormat | None) -> Callable[[], Picture]:
         """Start to copy an output buffer; see `Device.download`."""

@@ -16,6 +16,7 @@ from ..contract.picture import Picture, PictureFormat, to_float
 from ..contract.resize import shrink
 from ..contract.windows import InputFrame, mark_last, split_times
 from .back_projection import doubled
+from .inference import Inference
 from .plan import Pass
 from .pool import UpscalerPool
 from .upscaler import Upscaler
@@ -24,16 +25,16 @@ from .upscaler import Upscaler
 class Chain(Closing):
     """Runs passes on a stream of frames. A context manager that holds an upscaler for each bundle.
 
-    `backend`, `tile` and `flow` are those of `Upscaler`. With a `pool` its upscalers are used, and stay open.
+    `backend` and the settings of `inference` are those of `Upscaler`. With a `pool` its upscalers are used, and stay
+    open.
     """
 
     def __init__(
         self,
         passes: Sequence[Pass],
         backend: Backend | None = None,
+        inference: Inference = Inference(),  # noqa: B008 - it is immutable
         *,
-        tile: int | None = None,
-        flow: str | None = None,
         pool: UpscalerPool | None = None,
     ) -> None:
         self.passes = tuple(passes)
@@ -41,7 +42,7 @@ class Chain(Closing):
             upscalers = opened.enter_context(UpscalerPool(len(passes))) if pool is None else pool
             self._upscalers: dict[str, Upscaler] = {}
             for fingerprint, one in {one.bundle.fingerprint: one for one in passes}.items():
-                upscaler = upscalers.get(one.bundle, backend, tile, flow, one.parent)
+                upscaler = upscalers.get(one.bundle, backend, inference, one.parent)
                 opened.callback(upscalers.release, upscaler)
                 self._upscalers[fingerprint] = upscaler
             self._opened = opened.pop_all()
@@ -106,22 +107,21 @@ class SceneChains(Closing):
 
     It begins with the chain of `passes`. At the beginning of each scene `passes_of` is called with its number in the
     stream, from 0, and returns the scene's passes, by default the same. Where these differ in the weights of their
-    bundles alone, the open graphs take the new weights. `backend`, `tile` and `flow` are those of `Upscaler`. With a
-    `pool` its upscalers are used, and stay open.
+    bundles alone, the open graphs take the new weights. `backend` and the settings of `inference` are those of
+    `Upscaler`. With a `pool` its upscalers are used, and stay open.
     """
 
     def __init__(
         self,
         passes: Sequence[Pass],
         backend: Backend | None = None,
+        inference: Inference = Inference(),  # noqa: B008 - it is immutable
         *,
-        tile: int | None = None,
-        flow: str | None = None,
         pool: UpscalerPool | None = None,
         passes_of: Callable[[int], Sequence[Pass]] | None = None,
     ) -> None:
         self._passes_of = passes_of or (lambda _: passes)
-        self._backend, self._tile, self._flow = backend, tile, flow
+        self._backend, self._inference = backend, inference
         self._earlier_warnings: list[str] = []
         self._earlier_preparation = Preparation()
         self._beside: Generator[Picture] | None = None
@@ -169,7 +169,7 @@ class SceneChains(Closing):
         self._opened.close()
 
     def _open(self, passes: Sequence[Pass]) -> Chain:
-        return Chain(passes, self._backend, tile=self._tile, flow=self._flow, pool=self._pool)
+        return Chain(passes, self._backend, self._inference, pool=self._pool)
 
     def _switch_to(self, passes: Sequence[Pass]) -> None:
         if tuple(passes) != self._chain.passes:

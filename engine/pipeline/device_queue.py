@@ -15,6 +15,8 @@ from ..contract.closing import Closing
 from ..contract.errors import DeviceMemoryError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
 from ..contract.windows import WindowFrames
+from .ensemble import EnsembleRunner
+from .inference import Inference
 from .runners import runner_for
 from .sharing import SharedRunner
 from .tiles import TileSize
@@ -25,7 +27,7 @@ NumberedWindow = tuple[int, WindowFrames]  # with the number of the window's fir
 class DeviceQueue(Closing):
     """Computes windows on one device, several in flight on a GPU. A context manager that holds the open graphs.
 
-    `bundle`, `tile`, `flow`, `batch` and `clock` are those of `Upscaler`, and `backend` names one device. `warn`
+    `bundle`, `batch` and `clock` are those of `Upscaler`, and `backend` names one device. `warn`
     receives what differs from the request, in sentences. `alone` is false if other threads use a GPU at the same time.
     Raises BackendError, BundleError.
     """
@@ -34,8 +36,7 @@ class DeviceQueue(Closing):
         self,
         bundle: Bundle,
         backend: Backend,
-        tile: int | None,
-        flow: str | None,
+        inference: Inference,
         batch: int,
         warn: Warn,
         clock: StageClock | None = None,
@@ -43,12 +44,12 @@ class DeviceQueue(Closing):
         alone: bool,
     ) -> None:
         self.bundle, self._alone = bundle, alone
-        self._requested, self._flow, self._batch, self._warn, self._clock = backend, flow, batch, warn, clock
+        self._requested, self._inference, self._batch, self._warn, self._clock = backend, inference, batch, warn, clock
         self._weights: dict[str, np.ndarray] = {}  # replacements of the bundle's own
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
         self.graphs = self._open_graphs(backend)
         self.device = self.graphs.device
-        self.tile_size = TileSize(bundle.manifest, tile, on_gpu=self.device.name != "cpu")
+        self.tile_size = TileSize(bundle.manifest, inference.tile, on_gpu=self.device.name != "cpu")
         self.runner = self._open_runner()
         self._streams = self.device.stream_count if batch == 1 else 1  # a batch is computed on one device stream
 
@@ -145,7 +146,11 @@ class DeviceQueue(Closing):
         return graphs if self._clock is None else TimedGraphs(graphs, self._clock)
 
     def _open_runner(self) -> SharedRunner:
-        return SharedRunner(runner_for(self.graphs, self.tile_size, self._flow), self._batch)
+        mirrorings = self._inference.mirrorings
+        runner = runner_for(self.graphs, self.tile_size, self._inference.flow, len(mirrorings))
+        if len(mirrorings) > 1:
+            runner = EnsembleRunner(runner, self.device, mirrorings)
+        return SharedRunner(runner, self._batch)
 
     def _not_finite(self, number: int) -> NonFiniteError:
         return NonFiniteError(

@@ -9,6 +9,7 @@ from ..backends.stages import StageClock
 from ..contract.bundle import Bundle
 from ..contract.closing import Closing
 from ..contract.errors import BackendError, BundleError
+from .inference import Inference
 from .upscaler import Upscaler
 
 MOST_OPEN = 3  # upscalers
@@ -19,7 +20,7 @@ class _Opened:
     """An open upscaler, what it was opened for, and the number of its users."""
 
     upscaler: Upscaler
-    options: tuple[Backend | None, int | None, str | None]
+    options: tuple[Backend | None, Inference]
     users: int = 0
 
 
@@ -38,8 +39,7 @@ class UpscalerPool(Closing):
         self,
         bundle: Bundle,
         backend: Backend | None,
-        tile: int | None,
-        flow: str | None,
+        inference: Inference = Inference(),  # noqa: B008 - it is immutable
         parent: Bundle | None = None,
     ) -> Upscaler:
         """Return an open upscaler, which the caller releases.
@@ -47,7 +47,7 @@ class UpscalerPool(Closing):
         With the `parent` that a bundle was adapted from, it is one of the parent that takes the weights of the bundle,
         where that can be done.
         """
-        options = backend, tile, flow
+        options = backend, inference
         with self._lock:
             opened = None if parent is None else self._refitted(parent, bundle, options)
             opened = opened or self._refitted(bundle, bundle, options)
@@ -71,17 +71,15 @@ class UpscalerPool(Closing):
                 closing.enter_context(opened.upscaler)
         self._open.clear()
 
-    def _refitted(
-        self, parent: Bundle, bundle: Bundle, options: tuple[Backend | None, int | None, str | None]
-    ) -> _Opened | None:
+    def _refitted(self, parent: Bundle, bundle: Bundle, options: tuple[Backend | None, Inference]) -> _Opened | None:
         """Return an open upscaler of a parent with the weights of a bundle; None if it does not take them."""
         same = [o for o in self._open if o.options == options and o.upscaler.bundle.fingerprint == parent.fingerprint]
         # Another bundle's weights may be in use by others: then it is opened once more.
         fitting = [o for o in same if o.upscaler.weights == bundle.fingerprint] + [o for o in same if not o.users]
         opened = next(iter(fitting), None)
         if opened is None:
-            backend, tile, flow = options
-            upscaler = Upscaler(parent, backend, tile=tile, flow=flow, batch=self._batch, clock=self._clock)
+            backend, inference = options
+            upscaler = Upscaler(parent, backend, **vars(inference), batch=self._batch, clock=self._clock)
             opened = _Opened(upscaler, options)
             self._open.append(opened)
         elif not opened.users:

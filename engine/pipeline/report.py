@@ -30,6 +30,7 @@ class Report:
     device: str  # "cpu", "cuda:N" or the address of a server
     backend: str  # "ort", "tensorrt" or "remote"
     precision: str  # "fp32", "tf32" or "fp16"; several of a chain, with a + between
+    preset: str  # "fast", "balanced" or "best"
     frames_in: int
     frames_out: int
     repeated_frames: int  # of the input, which repeat another frame and were interpolated over

@@ -14,6 +14,7 @@ from ..media.destination import GIF_RATE, IMAGES, Destination, read_destination
 from ..media.image_files import is_images, stem_of
 from ..media.options import Part, ReadOptions
 from ..media.pipes import is_pipe
+from .inference import Inference, Preset
 from .limits import DEFAULT_THRESHOLD, check_encoder_options, storable_rate
 from .plan import Plan, check_flow, default_factor, default_scale, plan_passes
 from .quantities import Number, Size, read_factor, read_rate, read_scale, read_seconds, read_size, target_size
@@ -49,6 +50,7 @@ class UpscaleRequest:
     flow: str | None = None  # method of optical flow, for a bundle that takes it; None: the bundle's own
     backend: Backend = field(default_factory=Backend)
     tile: int | None = None  # side in input pixels; 0: whole frames; None: by the frame's size
+    preset: Preset = "fast"  # or "balanced", "best": the mean of two and four mirrored runs of the network
     scene_threshold: float | None = DEFAULT_THRESHOLD  # 0 to 1; 0 or None: no cuts
     deinterlace: str = "auto"  # or "off", "ivtc", or one of FFmpeg's filters: bwdif, yadif, w3fdif, estdif
     field_rate: str = "double"  # of deinterlaced frames: one for each field; "single": one for each frame
@@ -66,6 +68,11 @@ class UpscaleRequest:
     def read_options(self) -> ReadOptions:
         """Options of reading the input. Raises RequestError for an unknown value."""
         return ReadOptions(self.deinterlace, self.field_rate, self.on_damage, self.hwaccel)
+
+    @property
+    def inference(self) -> Inference:
+        """Settings of the network's runs. Raises RequestError for an unknown preset."""
+        return Inference(self.tile, self.flow, self.preset)
 
     @property
     def part(self) -> Part | None:
@@ -107,6 +114,7 @@ class UpscaleRequest:
                 f"--input-fps is for images, and {self.input} is a video with its own timestamps: leave it out."
             )
         self.read_options  # noqa: B018 - it checks the values
+        self.inference  # noqa: B018
         self._check_part()
         self._timeline(Fraction(1))
         if self.output is not None:

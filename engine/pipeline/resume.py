@@ -278,8 +278,7 @@ class SegmentedVideo(Closing):
             chains = SceneChains(
                 self.plan.passes,
                 request.backend if self.adaptation is None else with_refit(request.backend),
-                tile=request.tile,
-                flow=request.flow,
+                request.inference,
                 pool=self._pool,
                 passes_of=self._passes_of_segment,
             )
@@ -319,6 +318,7 @@ def _identity(
         "repeated frames": request.dedup,
         "optical flow": request.flow,
         "tile": request.tile,
+        "preset": request.preset,
         "backend": {k: v for k, v in asdict(request.backend).items() if k not in _WITHOUT_EFFECT},
         "encoding": [encoding.codec, encoding.pix_fmt, dict(encoding.options)],
         "segment length": [frames, first],

@@ -69,7 +69,7 @@ def upscale(
 
         backend = request.backend if adaptation is None else with_refit(request.backend)
         chains = opened.enter_context(
-            SceneChains(plan.passes, backend, tile=request.tile, flow=request.flow, pool=pool, passes_of=passes_of)
+            SceneChains(plan.passes, backend, request.inference, pool=pool, passes_of=passes_of)
         )
         writer = open_writer(request, plan, info)
         opened.enter_context(writer)
@@ -216,6 +216,7 @@ class Run:
             device=self._chains.device,
             backend=self._chains.backend,
             precision=self._chains.precision,
+            preset=request.preset,
             frames_in=self.frames_in,
             frames_out=self.frames_out,
             repeated_frames=self.repeated_frames,

@@ -33,10 +33,14 @@ class Runner(Protocol):
         """
 
 
-def runner_for(graphs: Graphs, tile_size: TileSize, flow: str | None) -> Runner:
-    """Return the runner of a bundle; `flow` replaces the manifest's method of optical flow."""
+def runner_for(graphs: Graphs, tile_size: TileSize, flow: str | None, copies: int = 1) -> Runner:
+    """Return the runner of a bundle.
+
+    `flow` replaces the manifest's method of optical flow. `copies` is how many of its runs go on at once, each of which
+    has buffers of the same outputs; if there are several, the buffers are arrays.
+    """
     if graphs.bundle.manifest.window.kind == "pair":
-        return PairRunner(graphs, tile_size)
+        return PairRunner(graphs, tile_size, copies)
     return NetworkRunner(graphs, tile_size, flow)
 
 
@@ -48,8 +52,8 @@ class PairRunner:
     that is made of it, and the frame is one tile, it gets no buffer.
     """
 
-    def __init__(self, graphs: Graphs, tile_size: TileSize) -> None:
-        self._graphs, self._tile_size = graphs, tile_size
+    def __init__(self, graphs: Graphs, tile_size: TileSize, copies: int = 1) -> None:
+        self._graphs, self._tile_size, self._copies = graphs, tile_size, copies
         self._device, self._manifest = graphs.device, graphs.bundle.manifest
 
     def run(self, windows: Sequence[WindowFrames], size: tuple[int, int]) -> Iterator[Buffers]:
@@ -60,7 +64,7 @@ class PairRunner:
         requested = [float(output.index + output.time) for output in windows[0].outputs]
         times = list(dict.fromkeys(requested))
         # Each tile is encoded once for as many times as memory holds buffers for; a single tile stays encoded.
-        buffer_bytes = len(windows) * self._device.output_buffer_bytes(size)
+        buffer_bytes = self._copies * len(windows) * self._device.output_buffer_bytes(size)
         at_once = 1 if len(tiles) == 1 else max(1, BUFFER_BYTES // buffer_bytes)
         passed = {0.0, 1.0} if size == shape and pixel_phases(self._manifest, shape, size) else set()
         features = self._encode(frames, tiles[0]) if len(tiles) == 1 and not passed.issuperset(times) else None
@@ -94,7 +98,7 @@ class PairRunner:
     ) -> Buffers | None:
         """Return what renders the frame at a time of each window, or None if it is decoded into a buffer."""
         role, at = decoder_inputs(self._manifest, shape, size)
-        if self._manifest.value_range != (0.0, 1.0) or not self._graphs.renders(role):
+        if self._copies > 1 or self._manifest.value_range != (0.0, 1.0) or not self._graphs.renders(role):
             return None
         maps = refine(self._graphs, features, np.full(count, time, np.float32))
         return self._graphs.renderings(role, {**maps, **at}, size)

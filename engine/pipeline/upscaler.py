@@ -21,6 +21,7 @@ from ..contract.picture import Picture, PictureFormat, as_frame
 from ..contract.weights import differing_weights, read_weights
 from ..contract.windows import InputFrame, WindowFrames, split_windows
 from .device_queue import DeviceQueue, NumberedWindow
+from .inference import Inference, Preset
 from .live import live_inputs, run_in_thread
 from .plan import check_size, check_times
 from .spreading import Spreading
@@ -38,6 +39,8 @@ class Upscaler(Closing):
         are taken before the first comes.
     tile: the side of tiles in input pixels, halo included; 0: whole frames; None: tiles for large frames.
     flow: the method of optical flow, "farneback" or "dis", for a bundle that takes flow; None: the bundle's own.
+    preset: "fast"; "balanced" and "best" take two and four times as long, for frames that are the mean of as many runs
+        of the network on mirrored frames.
     batch: how many windows of different streams, with frames of one size and the same times, are computed at once if
         they wait at the same time. Results then differ by float rounding.
     clock: sums the busy seconds of upload, network and download, on one device; None: they are not measured.
@@ -54,6 +57,7 @@ class Upscaler(Closing):
         *,
         tile: int | None = None,
         flow: str | None = None,
+        preset: Preset = "fast",
         batch: int = 1,
         clock: StageClock | None = None,
     ) -> None:
@@ -63,6 +67,7 @@ class Upscaler(Closing):
         self._lock = threading.RLock()  # reentrant, as a generator may be finalized while it is held
         self._running = 0  # streams that have begun and not ended
         self.warnings: list[str] = []
+        inference = Inference(tile, flow, preset)
         TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
         self.queues: list[DeviceQueue] = []  # of each device
         with ExitStack() as opened:
@@ -72,7 +77,7 @@ class Upscaler(Closing):
                 one = replace(one, kind=self.backend) if self.queues else one
                 alone = len(backends) == 1
                 warn = self._warn(None if alone else one.device)
-                queue = DeviceQueue(self.bundle, one, tile, flow, batch, warn, clock, alone=alone)
+                queue = DeviceQueue(self.bundle, one, inference, batch, warn, clock, alone=alone)
                 self.queues.append(opened.enter_context(queue))
             opened.pop_all()
         self._spreading = Spreading(self.queues)

@@ -28,6 +28,7 @@ from ..contract.picture import as_frame, to_float
 from ..contract.windows import InputFrame
 from ..media.tags import UNSPECIFIED, ColorTags, coding_of
 from .chain import Chain
+from .inference import Inference, Preset
 from .limits import DEFAULT_THRESHOLD
 from .plan import Pass, check_flow, default_factor, default_scale, plan_passes
 from .quantities import read_factor, read_scale
@@ -51,6 +52,7 @@ def upscale(
     *,
     tile: int | None = None,
     flow: str | None = None,
+    preset: Preset = "fast",
     scene_threshold: float | None = DEFAULT_THRESHOLD,
 ) -> Clip:
     """Return a clip with larger frames, and more of them, in the format of `clip`.
@@ -58,7 +60,7 @@ def upscale(
     clip: a VapourSynth clip of RGB or YUV frames, progressive, of one format and size.
     scale: in space; None: 4, or the bundle's own.
     factor: output frames for each input frame; None: 2, or the bundle's own.
-    model, backend, tile, flow: as in `Upscaler`. Two networks are a call for each.
+    model, backend, tile, flow, preset: as in `Upscaler`. Two networks are a call for each.
     scene_threshold: of scene cuts, from 0 to 1; 0 or None finds none. Frames with the property `_SceneChangeNext`, as
         scene detectors set it, are not searched for cuts.
 
@@ -78,7 +80,8 @@ def upscale(
         raise RequestError(f"'{model}' takes {len(passes)} passes for this: call upscale once for each of them.")
     _check_subsampling(clip, size)
     rgb = _as_rgb(clip, vs)
-    on_request = _FramesOnRequest(rgb, Chain(passes, backend, tile=tile, flow=flow), passes[0], exact, scene_threshold)
+    network = Chain(passes, backend, Inference(tile, flow, preset))
+    on_request = _FramesOnRequest(rgb, network, passes[0], exact, scene_threshold)
     format_out = vs.RGBS if rgb.format.id == vs.RGBS else vs.RGB48
     rate = clip.fps * exact
     blank = vs.core.std.BlankClip(

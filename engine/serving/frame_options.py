@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..contract.bundle import Bundle
 from ..contract.errors import RequestError
+from ..pipeline.inference import Preset
 from ..pipeline.plan import Pass, check_times, default_factor, default_scale, plan_passes
 from ..pipeline.request import DEFAULT_MODEL
 from .frame_formats import FormatName, FrameFormat
@@ -43,6 +44,7 @@ class FrameOptions(BaseModel):
     model: Annotated[str, MODEL] = DEFAULT_MODEL
     scene_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0  # of scene cuts; 0: the frames are one scene
     tile: Annotated[int, Field(ge=0, le=32768)] | None = None
+    preset: Preset = "fast"
 
     @property
     def frame_format(self) -> FrameFormat:

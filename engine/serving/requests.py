@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..contract.bundle import named_bundles
 from ..contract.errors import RequestError
 from ..pipeline.adaptation import DEFAULT_SECONDS, AdaptSettings
+from ..pipeline.inference import Preset
 from ..pipeline.quantities import read_factor
 from ..pipeline.request import DEFAULT_MODEL, UpscaleRequest
 
@@ -47,6 +48,9 @@ class JobOptions(BaseModel):
     on_damage: Literal["stop", "repeat", "skip"] | None = None
     dedup: bool | None = None
     tile: Annotated[int, Field(ge=0, le=32768)] | None = None
+    preset: Annotated[
+        Preset, Field(description="balanced and best: the mean of two and four mirrored runs of the network.")
+    ] = "fast"
     adapt: Annotated[
         bool, Field(description="Adapt the network to each scene of the video first, where the server allows it.")
     ] = False

@@ -15,6 +15,7 @@ from ..backends.options import Backend
 from ..contract.bundle import MANIFEST, Bundle, find_bundles, named_bundles
 from ..contract.errors import MediaError, RequestError, StvsrError
 from ..pipeline.chain import Chain
+from ..pipeline.inference import Inference
 from ..pipeline.live import live_inputs
 from ..pipeline.pool import UpscalerPool
 from ..pipeline.run import Clock
@@ -37,7 +38,7 @@ def serve_streams(limits: StreamLimits, connection: Connection, backend: Backend
     with UpscalerPool(batch=limits.batch) as pool:
         for model in limits.warm:
             for bundle in find_bundles(model):
-                pool.release(pool.get(bundle, backend, None, None))
+                pool.release(pool.get(bundle, backend))
         _StreamWorker(limits, connection, backend, pool).run()
 
 
@@ -199,7 +200,8 @@ class _Stream(threading.Thread):
                     )
                 yield rgb
 
-        with Chain(passes, self._worker.backend, tile=options.tile, pool=self._worker.pool) as opened:
+        inference = Inference(options.tile, preset=options.preset)
+        with Chain(passes, self._worker.backend, inference, pool=self._worker.pool) as opened:
             results = opened.frames(live_inputs(decoded(), times, options.scene_threshold))
             while True:
                 with clock.busy():

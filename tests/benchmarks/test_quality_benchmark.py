@@ -27,7 +27,10 @@ def test_each_bundle_and_crf_is_a_line_and_a_row(tmp_path: Path, monkeypatch: py
     assert compressed < clean
     assert str(tmp_path) not in lines[0]["command"]
     rows = quality.table(tmp_path / "out").splitlines()[2:]
-    assert [row.split("|")[3].strip() for row in rows] == ["none", "35"]
+    assert [[cell.strip() for cell in row.split("|")[2:5]] for row in rows] == [
+        ["fast", "x4", "none"],
+        ["fast", "x4", "35"],
+    ]
     assert f"**{clean:.2f}**" in rows[0]
 
 

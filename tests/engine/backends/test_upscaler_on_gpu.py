@@ -14,6 +14,7 @@ from stvsr import (
     Bundle,
     BundleError,
     DeviceMemoryError,
+    NonFiniteError,
     RequestError,
     Upscaler,
     UpscaleRequest,
@@ -78,6 +79,28 @@ def test_pairs_are_decoded_at_any_time_and_size(gpu: FakeGpu, toy: Bundle, tile:
     times = (0.0, 0.25, 0.5, 1.0)
     on_cpu, on_gpu = (frames_between(toy, backend, times, (100, 131), tile=tile) for backend in (CPU, GPU))
     assert np.abs(on_cpu - on_gpu).max() <= 1
+
+
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_a_preset_gives_the_mean_of_mirrored_frames(
+    gpu: FakeGpu, tmp_path: Path, value_range: tuple[float, float]
+) -> None:
+    toy = write_toy(tmp_path / "toy", integer=True, value_range=value_range)  # not symmetric
+    frames, results = noise(3, 3, 13, 21), []
+    for backend in (CPU, GPU):
+        with Upscaler(toy, backend, preset="best") as upscaler:
+            inputs = one_scene(frames, (Fraction(0), Fraction(1, 3)))
+            results.append(np.stack(list(upscaler.frames(inputs, (26, 42)))).astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mean_keeps_values_that_are_not_finite(gpu: FakeGpu, value: float) -> None:
+    device = CudaDevice(0)
+    buffers = [noise(3, 4, 6), noise(3, 4, 6)]
+    buffers[1][0, 0, 0] = value
+    with device.stream(0), pytest.raises(NonFiniteError):
+        device.download(device.mean([device.upload(buffer) for buffer in buffers]), None)()
 
 
 def test_smaller_tiles_are_used_if_memory_is_too_small(gpu: FakeGpu, tmp_path: Path) -> None:

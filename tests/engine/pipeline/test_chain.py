@@ -11,6 +11,7 @@ from stvsr.engine.contract.manifest import FixedFactors
 from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.engine.pipeline.chain import Chain
 from stvsr.engine.pipeline.flow import optical_flow
+from stvsr.engine.pipeline.inference import Inference
 from stvsr.engine.pipeline.plan import plan_passes
 
 from tests.support.network_bundles import (
@@ -113,7 +114,7 @@ def test_tiles_do_not_change_the_frames(bundle: Bundle, runs: list[dict[str, np.
     passes = plan_passes([bundle], (H, W), (scale * H, scale * W), factor)
     results = []
     for tile in (0, 12):
-        with Chain(passes, tile=tile) as chain:
+        with Chain(passes, inference=Inference(tile)) as chain:
             results.append(list(chain.frames(ramp(4, even_times(factor)))))
     np.testing.assert_array_equal(results[0], results[1])
     assert {inputs["frames"].shape[-1] for inputs in runs} == {W, 12}
@@ -127,7 +128,7 @@ def test_flows_follow_the_manifest_and_are_cut_into_tiles(
     bundle = network_bundle(SLIDING, 4, 1, flows=(flow,))
     rng = np.random.default_rng(0)
     frames = [rng.random((3, H, W + 2), np.float32) for _ in range(4)]
-    with Chain(plan_passes([bundle], (H, W + 2), (4 * H, 4 * W + 8), 1), flow=method, tile=16) as chain:
+    with Chain(plan_passes([bundle], (H, W + 2), (4 * H, 4 * W + 8), 1), inference=Inference(16, method)) as chain:
         inputs = (InputFrame(frame, last=i == 3) for i, frame in enumerate(frames))
         assert len(list(chain.frames(inputs))) == 4
     assert {inputs["flow"].shape for inputs in runs} == {(1, 2, 2, H, 16)}

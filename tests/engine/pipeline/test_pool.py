@@ -21,9 +21,9 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
     bundles = [Bundle.load(write_toy(tmp_path / name, name=name)) for name in "abc"]
     frames = np.random.default_rng(0).random((2, 3, *SIZE), np.float32)
     with UpscalerPool(most=1, clock=StageClock()) as pool:
-        first = pool.get(bundles[0], CPU, None, None)
+        first = pool.get(bundles[0], CPU)
         first.warnings.append("of this run")
-        assert pool.get(bundles[0], CPU, None, None) is first
+        assert pool.get(bundles[0], CPU) is first
         assert first.warnings == ["of this run"], "the other user still runs"
         chains = [Chain([Pass(bundle, SIZE, None)], CPU, pool=pool) for bundle in bundles]
         assert len(pool._open) == 3, "all are in use"
@@ -40,7 +40,7 @@ def test_upscalers_stay_open_until_there_are_too_many(tmp_path: Path) -> None:
         pool.release(first)
         chains[0].close()
         assert [opened.upscaler for opened in pool._open] == [first]
-        assert pool.get(bundles[0], CPU, None, None) is first
+        assert pool.get(bundles[0], CPU) is first
         assert first.warnings == []
         assert first.preparation == Preparation(), "it was open before this run"
         assert len(list(first.frames(one_scene(frames), SIZE))) == 2
@@ -55,16 +55,16 @@ def test_an_idle_upscaler_takes_the_weights_of_an_adapted_bundle(tmp_path: Path)
     training = {"adapted": {"parent": toy.fingerprint}}
     blurred = Bundle.load(write_toy(tmp_path / "blurred", integer=True, blur_px=3, training=training))
     with UpscalerPool() as pool:
-        first = pool.get(toy, CPU, None, None)
+        first = pool.get(toy, CPU)
         pool.release(first)
-        adapted = pool.get(one, CPU, None, None, toy)
+        adapted = pool.get(one, CPU, parent=toy)
         assert adapted is first
         assert adapted.weights == one.fingerprint
-        other = pool.get(two, CPU, None, None, toy)
+        other = pool.get(two, CPU, parent=toy)
         assert other is not first, "the first one is in use"
         assert (first.weights, other.weights) == (one.fingerprint, two.fingerprint)
         pool.release(other)
-        assert pool.get(blurred, CPU, None, None, toy).bundle is blurred
-        assert pool.get(toy, CPU, None, None) is other, "it takes its own weights back"
+        assert pool.get(blurred, CPU, parent=toy).bundle is blurred
+        assert pool.get(toy, CPU) is other, "it takes its own weights back"
         assert other.weights == toy.fingerprint
         assert len(pool._open) == 3

@@ -317,6 +317,7 @@ def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path
         ({"time_factor": 3}, "time factor or rate"),
         ({"scene_threshold": 0.5}, "scene threshold"),
         ({"tile": 32}, "tile"),
+        ({"preset": "best"}, "preset"),
         ({"crf": 30, "encoder_options": None}, "encoding"),
         ({"backend": Backend("ort", "auto")}, "backend"),
     ],
