@@ -136,7 +136,8 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
-        _name, _sources = _command.__name__.rstrip("_"), None
+        _name = _command.__name__.rstrip("_")
+        _sources: str | None = None
         if _name in COMMANDS:
             _sources = (
                 f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_name}."
