@@ -2,23 +2,20 @@
 
 throughput   160x90 to 640x360, x2 in time, through the whole pipeline: frames per second and peak memory
 large        1920x1080 to 7680x4320, x2 in time: peak memory and seconds per output frame
-profile      time of one pair of frames, by operator of the graphs
+profile      milliseconds of each graph of a frame between two of 160x90, to 640x360, in all and by operator
 """
 
 import argparse
 import collections
 import json
 import statistics
-import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from .command_line import add_out, add_threads, given_command, new_parser
 from .media import make_clip
-from .record import RESULTS, record, timed
+from .record import record
 from .whole_run import upscale_report
 
 
@@ -76,60 +73,46 @@ def large(arguments: argparse.Namespace, command: str) -> None:
 
 
 def profile(arguments: argparse.Namespace, command: str) -> None:
-    """Record the milliseconds of the encoder and of the decoder, in all and by operator."""
-    import onnxruntime
+    """Record the milliseconds of each graph of a frame, in all and by operator."""
     from stvsr.engine.contract.bundle import find_bundle
     from stvsr.engine.pipeline.request import DEFAULT_MODEL
-    from stvsr.engine.pipeline.runners import decoder_inputs
+
+    from .pair_sessions import PairSessions
 
     bundle = find_bundle(DEFAULT_MODEL)
-    size = bundle.manifest.size
-    h, w, scale = 90, 160, 4
-    frames = size.pad(np.random.default_rng(0).random((1, 2, 3, h, w), np.float32))
-    inputs: dict[str, Any] = {"frames": frames}
-    decoder, axes = decoder_inputs(bundle.manifest, (h, w), (scale * h, scale * w))
-    target = {"time": np.array([0.5], np.float32), **axes}
+    pair = PairSessions(bundle, arguments.threads)
+    pair.run()  # for warm-up
+    seconds = [pair.run() for _ in range(arguments.runs)]
     figures: dict[str, Any] = {}
-    for role in ("encoder", decoder):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = arguments.threads
-        options.enable_mem_pattern = False
-        path, cpu = str(bundle.path(role)), ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(path, options, providers=cpu)
-        seconds = timed(partial(session.run, None, inputs), arguments.runs)
-        with tempfile.TemporaryDirectory() as folder:
-            options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-            profiled = onnxruntime.InferenceSession(path, options, providers=cpu)
-            for _ in range(arguments.runs):
-                outputs = profiled.run(None, inputs)
-            events = json.loads(Path(profiled.end_profiling()).read_text())
-        by_operator: collections.Counter[str] = collections.Counter()
-        for event in events:
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-                by_operator[event["args"]["op_name"]] += event["dur"]
-        figures[role] = {
-            "milliseconds": round(1e3 * statistics.median(seconds), 1),
-            "milliseconds_by_operator": {k: round(v / 1e3 / arguments.runs, 2) for k, v in by_operator.most_common(12)},
-        }
-        inputs = dict(zip([o.name for o in session.get_outputs()], outputs, strict=True)) | target
+    with tempfile.TemporaryDirectory() as folder:
+        profiled = PairSessions(bundle, arguments.threads, profiles=Path(folder))
+        for _ in range(arguments.runs):
+            profiled.run()
+        for role, session in profiled.sessions.items():
+            by_operator: collections.Counter[str] = collections.Counter()
+            for event in json.loads(Path(session.end_profiling()).read_text()):
+                if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                    by_operator[event["args"]["op_name"]] += event["dur"]
+            figures[role] = {
+                "milliseconds": round(1e3 * statistics.median(run[role] for run in seconds), 1),
+                "milliseconds_by_operator": {
+                    name: round(us / 1e3 / arguments.runs, 2) for name, us in by_operator.most_common(12)
+                },
+            }
     record("profile", arguments.out, command, bundle=bundle.manifest.name, fingerprint=bundle.fingerprint, **figures)
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.measure",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("measure", __doc__)
     parser.add_argument("benchmark", choices=["throughput", "large", "profile"])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks")
+    add_out(parser)
+    add_threads(parser)
     parser.add_argument("--runs", type=int, default=5, help="repetitions of throughput and profile")
     parser.add_argument("--frames", type=int, default=3, help="frames of the large clip")
     arguments = parser.parse_args()
-    command = " ".join(["python -m benchmarks.measure", *sys.argv[1:]])
-    {"throughput": throughput, "large": large, "profile": profile}[arguments.benchmark](arguments, command)
+    run = {"throughput": throughput, "large": large, "profile": profile}[arguments.benchmark]
+    run(arguments, given_command("measure"))
 
 
 if __name__ == "__main__":

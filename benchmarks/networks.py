@@ -30,6 +30,7 @@ from stvsr.training.networks.registry import NETWORKS, find_network
 
 from tests.support.agreement import AGREEMENTS
 
+from .command_line import add_out, add_threads, given_command, new_parser
 from .record import RESULTS, record, write_between
 
 README = Path(__file__).parent / "README.md"
@@ -188,14 +189,10 @@ def table(results: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.networks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("networks", __doc__)
     parser.add_argument("networks", nargs="*", help="names of networks (default: all)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks")
+    add_out(parser)
+    add_threads(parser)
     parser.add_argument("--runs", type=int, default=3, help="timed windows of each network")
     parser.add_argument("--table", action="store_true", help="measure nothing, and write the table from the lines")
     arguments = parser.parse_args()
@@ -203,7 +200,7 @@ def main() -> None:
     if arguments.table:
         pass
     elif len(names) == 1:
-        measure(names[0], arguments, " ".join(["python -m benchmarks.networks", *sys.argv[1:]]))
+        measure(names[0], arguments, given_command("networks"))
     else:  # each in a separate process: memory that one leaves behind does not slow down the next one
         options = ["--threads", str(arguments.threads), "--runs", str(arguments.runs)]
         options += ["--out", str(arguments.out)] if arguments.out != RESULTS else []  # a record holds its command

@@ -3,7 +3,6 @@
 The process upscales a few frames of 64x64 pixels on the CPU, and must not import PyTorch.
 """
 
-import argparse
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from stvsr import Backend, Bundle, one_scene
 from stvsr.engine.pipeline.chain import Chain
 from stvsr.engine.pipeline.plan import default_factor, default_scale, plan_passes
 from stvsr.engine.pipeline.report import peak_memory_bytes
+
+from .command_line import add_threads, new_parser
 
 SIDE_PX = 64
 _FRAMES = 8
@@ -30,13 +31,9 @@ def upscale_noise(bundle: Bundle, threads: int) -> None:
 
 def main() -> None:
     """Run the command line; it prints one number, in bytes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.peak_memory",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("peak_memory", __doc__)
     parser.add_argument("bundle", type=Path, help="folder of a bundle")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks")
+    add_threads(parser)
     arguments = parser.parse_args()
     upscale_noise(Bundle.load(arguments.bundle), arguments.threads)
     print(peak_memory_bytes())

@@ -5,7 +5,6 @@ the truth. FRAME is the number of the frame between the inputs; X and Y are the 
 truth.
 """
 
-import argparse
 import sys
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from stvsr.engine.contract.picture import to_float
 from stvsr.training.clips import read_clip
 from stvsr.training.resize import imresize, to_uint8
 
+from .command_line import new_parser
 from .media import write_png
 
 SCALE, CROP_PX, GAP_PX = 4, 160, 6
@@ -34,7 +34,10 @@ class Crop(NamedTuple):
 
 def row(upscaler: Upscaler, crop: Crop) -> NDArray[np.uint8]:
     """Return four crops side by side, (CROP_PX, 4 * CROP_PX + gaps, 3)."""
-    first, truth, second = islice(read_clip(crop.clip), crop.frame - 1, crop.frame + 2)
+    frames = list(islice(read_clip(crop.clip), max(0, crop.frame - 1), crop.frame + 2))
+    if len(frames) != 3:
+        sys.exit(f"{crop.clip} has no frame {crop.frame} between two others: choose another FRAME.")
+    first, truth, second = frames
     size = (truth.shape[0], truth.shape[1])
     if crop.top + CROP_PX > size[0] or crop.left + CROP_PX > size[1]:
         sys.exit(f"A crop of {CROP_PX} pixels exceeds {crop.clip} of {size[1]}x{size[0]} pixels: choose other X and Y.")
@@ -55,11 +58,7 @@ def row(upscaler: Upscaler, crop: Crop) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.picture",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("picture", __doc__)
     parser.add_argument("bundle", help="name or folder of a bundle")
     parser.add_argument("out", type=Path, help="PNG file")
     parser.add_argument("crops", nargs="+", type=_crop, metavar="CLIP:FRAME:X:Y")

@@ -7,13 +7,13 @@ benchmarks/README.md is written from the lines (`--table` alone writes it).
 
 import argparse
 import json
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from stvsr.engine.pipeline.inference import PRESETS, Inference
 
+from .command_line import add_out, given_command, new_parser
 from .record import RESULTS, record, write_between
 
 README = Path(__file__).parent / "README.md"
@@ -80,28 +80,23 @@ def table(folder: Path) -> str:
 
 def main() -> None:
     """Read the command line, measure, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser("quality", __doc__)
     parser.add_argument("clips", nargs="*", type=Path, help="clips, folders of images, or folders of both")
-    parser.add_argument("--bundles", nargs="+", default=["videoinr-s"], help="names, folders or chains (videoinr-s)")
+    parser.add_argument("--bundles", nargs="+", default=["fourier-s"], help="names, folders or chains (fourier-s)")
     parser.add_argument("--presets", nargs="+", default=["fast"], help=f"{' '.join(PRESETS)} (fast)")
     parser.add_argument("--scale", type=int, default=4, help="spatial factor (4)")
     parser.add_argument("--crf", nargs="+", default=list(CRFS), help=f"constant rate factors ({' '.join(CRFS)})")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N (auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (all)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines (benchmarks/results)")
+    add_out(parser)
     parser.add_argument("--table", action="store_true", help="write only the table, from existing lines")
     arguments = parser.parse_args()
     if not arguments.table:
         if not arguments.clips:
             parser.error("name the clips to score")
-        measure(arguments, " ".join(["python -m benchmarks.quality", *_public(sys.argv[1:])]))
+        measure(arguments, given_command("quality"))
     if arguments.out == RESULTS or arguments.table:
         write_between(README, BEGIN, END, table(arguments.out))
-
-
-def _public(words: list[str]) -> list[str]:
-    """Return the words of a command with paths shortened to their last part."""
-    return [Path(word).name if "/" in word else word for word in words]
 
 
 if __name__ == "__main__":

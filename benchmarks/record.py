@@ -1,8 +1,6 @@
 """JSON lines of measurements, with the machine and the versions, and the tables that are written from them."""
 
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,17 +25,6 @@ def record(name: str, folder: Path, command: str, *, show: bool = True, **figure
         file.write(json.dumps(line) + "\n")
     if show:
         print(json.dumps({"benchmark": name, **figures}, indent=1))
-
-
-def timed(call: Callable[[], Any], runs: int) -> list[float]:
-    """Return the seconds of each run, after one run for warm-up."""
-    call()
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def write_between(path: Path, begin: str, end: str, table: str) -> None:

@@ -6,7 +6,6 @@ Each run is one JSON line in `results/scenes.jsonl`, and the table of benchmarks
 alone writes it).
 """
 
-import argparse
 import itertools
 import json
 import statistics
@@ -19,6 +18,7 @@ import av
 import numpy as np
 from stvsr.engine.pipeline.scenes import CutDetector
 
+from .command_line import add_out, new_parser
 from .record import RESULTS, record, write_between
 
 README = Path(__file__).parent / "README.md"
@@ -144,11 +144,9 @@ def table(folder: Path) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.scenes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("scenes", __doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="folder of clips without cuts")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
+    add_out(parser)
     parser.add_argument("--note", default="", help="the detector's version, kept with the line")
     parser.add_argument("--frames", type=int, default=48, help="frames of each clip")
     parser.add_argument("--pairs", type=int, default=600, help="cuts between clips")

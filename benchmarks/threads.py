@@ -5,7 +5,6 @@ each kind of threading in turn; first on the machine as it is, then beside as ma
 It takes 5 minutes on two cores.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -16,21 +15,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
 from stvsr.engine.contract.bundle import find_bundle
 from stvsr.engine.contract.cpus import cpu_threads
-from stvsr.engine.contract.manifest import Role
 from stvsr.engine.pipeline.request import DEFAULT_MODEL
-from stvsr.engine.pipeline.runners import decoder_inputs
 
+from .command_line import add_out, given_command, new_parser
 from .media import make_clip
-from .record import RESULTS, record
+from .pair_sessions import HEIGHT, WIDTH, PairSessions
+from .record import record
 from .whole_run import upscale_report
 
-_WIDTH, _HEIGHT, _SCALE = 160, 90, 4
 _SLEEP = {"session.intra_op.allow_spinning": "0"}
 _BLOCKS = {"session.dynamic_block_base": "4"}
 # Options of sessions that compute with all threads, the present kind first.
@@ -43,34 +38,6 @@ _SESSIONS: dict[str, dict[str, str]] = {
 }
 # It ends with the process that started it, in whatever way that ends.
 _BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(10**6): pass"
-
-
-class _Network:
-    """The sessions of a pair's graphs, by ONNX Runtime itself, so that any of its options can be tried."""
-
-    def __init__(self, threads: int, entries: Mapping[str, str]) -> None:
-        bundle = find_bundle(DEFAULT_MODEL)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.enable_mem_pattern = threads, False
-        for name, value in entries.items():
-            options.add_session_config_entry(name, value)
-        decoder, axes = decoder_inputs(bundle.manifest, (_HEIGHT, _WIDTH), (_SCALE * _HEIGHT, _SCALE * _WIDTH))
-        roles: tuple[Role, ...] = ("encoder", "refiner", decoder)
-        self._sessions = [
-            onnxruntime.InferenceSession(str(bundle.path(role)), options, providers=["CPUExecutionProvider"])
-            for role in roles
-            if any(graph.role == role for graph in bundle.manifest.graphs)
-        ]
-        noise = np.random.default_rng(0).random((1, 2, 3, _HEIGHT, _WIDTH), np.float32)
-        self._inputs = {"frames": bundle.manifest.size.pad(noise), "time": np.array([0.5], np.float32), **axes}
-
-    def run(self, frames: int) -> None:
-        """Compute a number of frames, each from its pair on."""
-        for _ in range(frames):
-            values: dict[str, Any] = dict(self._inputs)
-            for session in self._sessions:
-                outputs = session.run(None, {one.name: values[one.name] for one in session.get_inputs()})
-                values |= dict(zip([one.name for one in session.get_outputs()], outputs, strict=True))
 
 
 @contextmanager
@@ -87,14 +54,20 @@ def _busy_programs(count: int) -> Iterator[None]:
 
 def _graphs(threads: int, frames: int) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yield each kind of threading with a function that computes `frames` frames by open sessions."""
+    bundle = find_bundle(DEFAULT_MODEL)
+
+    def compute(pair: PairSessions, count: int) -> None:
+        for _ in range(count):
+            pair.run()
+
     for name, entries in _SESSIONS.items():
-        yield name, partial(_Network(threads, entries).run, frames)
-    yield "one thread", partial(_Network(1, {}).run, frames)
-    networks = [_Network(1, {}) for _ in range(threads)]
+        yield name, partial(compute, PairSessions(bundle, threads, entries), frames)
+    yield "one thread", partial(compute, PairSessions(bundle, 1), frames)
+    pairs = [PairSessions(bundle, 1) for _ in range(threads)]
 
     def share() -> None:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda network: network.run(-(-frames // threads)), networks))
+            list(pool.map(partial(compute, count=-(-frames // threads)), pairs))
 
     yield f"{threads} sessions of one thread", share
 
@@ -136,20 +109,15 @@ def _table(title: str, quiet: Mapping[str, float], busy: Mapping[str, float]) ->
 
 def main() -> None:
     """Run the command line; it prints two tables of seconds, in which less is better."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.threads",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
+    parser = new_parser("threads", __doc__)
+    add_out(parser)
     parser.add_argument("--threads", type=int, default=max(2, cpu_threads()), help="threads of each kind but one")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median counts")
     parser.add_argument("--frames", type=int, default=12, help="frames of the clip, and of each turn of the graphs")
     arguments = parser.parse_args()
-    command = " ".join(["python -m benchmarks.threads", *sys.argv[1:]])
     results: dict[str, dict[str, dict[str, float]]] = {"graphs": {}, "whole runs": {}}
     with tempfile.TemporaryDirectory() as folder:
-        clip = make_clip(Path(folder) / "clip.mp4", _WIDTH, _HEIGHT, arguments.frames)
+        clip = make_clip(Path(folder) / "clip.mp4", WIDTH, HEIGHT, arguments.frames)
         graphs = dict(_graphs(arguments.threads, arguments.frames))
         runs = dict(_runs(arguments.threads, clip, Path(folder) / "out.mp4"))
         for work in graphs.values():
@@ -161,7 +129,7 @@ def main() -> None:
     for title, machines in results.items():
         print(_table(title, **machines), end="\n\n")
     figures = {"threads": arguments.threads, "rounds": arguments.rounds, "frames": arguments.frames, "seconds": results}
-    record("threads", arguments.out, command, show=False, **figures)
+    record("threads", arguments.out, given_command("threads"), show=False, **figures)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from ..engine.contract.errors import BackendError, RequestError
-from .options import DEFAULT_MODEL, AdaptOptions, InputFpsOption, PartOptions, SourceOptions
+from .options import DEFAULT_MODEL, InputFpsOption, PartOptions, SourceOptions
 from .records import record_options
 from .terminal import headline, interruptible, note, out, plain, progress_bar, training_extra
 
@@ -20,6 +20,84 @@ if TYPE_CHECKING:
     from ..engine.pipeline.adaptation import Adapting, AdaptSettings, Announce, Learner, OnStep
     from ..engine.pipeline.request import UpscaleRequest
     from .progress import RunEvents
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
+
+    panel: ClassVar = "Adaptation"
+
+    adapt_per: Annotated[
+        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
+    ] = None
+    method: Annotated[
+        str | None,
+        typer.Option(help="self-supervised, distillation, internal or zero-shot.", show_default="by the network"),
+    ] = None
+    adapt_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps to learn; the first limit ends it.",
+            min=1,
+            show_default="10 without --adapt-seconds; zero-shot: none",
+        ),
+    ] = None
+    adapt_seconds: Annotated[
+        float | None, typer.Option(help="Seconds to learn.", show_default="20 without --adapt-steps")
+    ] = None
+    teacher: Annotated[
+        str | None, typer.Option(help="For distillation: the larger network's bundle.", show_default="none")
+    ] = None
+    degradation: Annotated[
+        str,
+        typer.Option(
+            help="What made the frames small: auto (by an analysis of the clip), plain (bicubic resizing), or blur,"
+            " noise and compression with a + between, which are estimated."
+        ),
+    ] = "auto"
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="For zero-shot learning: a file from which a stopped run resumes.", show_default="none"),
+    ] = None
+    coarse: Annotated[
+        int | None,
+        typer.Option(
+            help="For zero-shot learning: the network sees frames so many times smaller (1, 2, 4, ...).",
+            show_default="by the motion",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the random examples.", min=0)] = 0
+
+    def given(self) -> dict[str, Any]:
+        """Return the options by their names on the command line, with the values that were given."""
+        return {
+            "--adapt-per": self.adapt_per,
+            "--method": self.method,
+            "--adapt-steps": self.adapt_steps,
+            "--adapt-seconds": self.adapt_seconds,
+            "--teacher": self.teacher,
+            "--degradation": None if self.degradation == "auto" else self.degradation,
+            "--checkpoint": self.checkpoint,
+            "--coarse": self.coarse,
+            "--seed": self.seed or None,
+        }
+
+    def settings(self) -> "AdaptSettings":
+        """Return the engine's record. Raises RequestError."""
+        from ..engine.pipeline.adaptation import AdaptSettings
+
+        return AdaptSettings(
+            per=self.adapt_per or "video",  # type: ignore[arg-type]  # validated by AdaptSettings
+            method=self.method,
+            steps=self.adapt_steps,
+            seconds=self.adapt_seconds,
+            teacher=self.teacher,
+            degradation=self.degradation,
+            checkpoint=self.checkpoint,
+            coarse=self.coarse,
+            seed=self.seed,
+        )
 
 
 @record_options
@@ -50,8 +128,8 @@ def adapt(
 
     without_effect = {"--slowmo": part.slowmo, "--dedup": reading.dedup}
     if refused := [name for name, given in without_effect.items() if given]:
-        raise RequestError(f"{' and '.join(refused)} changes nothing that is learned: leave it out.")
-    settings = adapt_settings(options)
+        raise RequestError(f"Nothing that is learned depends on {' and '.join(refused)}: leave that out.")
+    settings = options.settings()
     _, backend = share_threads(Backend(), settings)
     request = UpscaleRequest(
         input=clip, model=model, input_fps=input_fps, backend=backend, **part.values(), **reading.values()
@@ -128,23 +206,6 @@ def check_learner() -> None:
     with training_extra():
         if find_spec("torch") is None:
             raise ModuleNotFoundError("There is no module torch.", name="torch")
-
-
-def adapt_settings(options: AdaptOptions) -> "AdaptSettings":
-    """Return the settings that the options of a command describe. Raises RequestError."""
-    from ..engine.pipeline.adaptation import AdaptSettings
-
-    return AdaptSettings(
-        per=options.adapt_per or "video",  # type: ignore[arg-type]  # validated by AdaptSettings
-        method=options.method,
-        steps=options.adapt_steps,
-        seconds=options.adapt_seconds,
-        teacher=options.teacher,
-        degradation=options.degradation,
-        checkpoint=options.checkpoint,
-        coarse=options.coarse,
-        seed=options.seed,
-    )
 
 
 def show_steps(

@@ -19,11 +19,12 @@ from .bundles import compile_, install, models, pack
 from .compare import compare
 from .config import COMMANDS, ConfiguredCommand, config, configure
 from .evaluation import evaluate
+from .exporting import export
 from .importing import import_
 from .info import info
 from .serving import serve
 from .terminal import answers, fail, interrupt_number, interrupted, out, protect_streams, quiet_encoders
-from .training import export, train
+from .training import train
 from .triton import triton
 from .upscale import upscale
 
@@ -101,6 +102,8 @@ def _run() -> None:
     except Exception as error:
         if (shortage := describe_shortage(error)) is not None:
             fail(shortage, "shortage")
+        if isinstance(error, FileExistsError):  # of a folder that is made; files are replaced, or refused before
+            fail(f"{error.filename} is a file, and a folder is needed there: name another one.", "environment")
         if not isinstance(error, OSError) or error.errno not in _ENVIRONMENT:
             raise
         fail(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "environment")
@@ -123,15 +126,23 @@ def _root(
     configure(ctx)
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
-    *(upscale, models, install, pack, info),
-    *(batch, compare, serve, triton, adapt, export, train, evaluate, benchmark, config),
-)
-for _command in _COMMANDS:
-    if _command.__name__ in COMMANDS:
-        _sources = f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_command.__name__}."
-        app.command(cls=ConfiguredCommand, epilog=_sources)(_command)
-    else:
-        app.command()(_command)
-app.command("compile")(compile_)
-app.command("import")(import_)
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Upscale": (upscale, batch, adapt),
+    "Compare and measure": (compare, evaluate, benchmark),
+    "Bundles": (models, info, install, pack, import_, compile_),
+    "Train": (train, export),
+    "Serve": (serve, triton),
+    "Configuration": (config,),
+}
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        _name = _command.__name__.rstrip("_")
+        _sources: str | None = None
+        if _name in COMMANDS:
+            _sources = (
+                f"Options come from stvsr.toml and STVSR_* variables, too: stvsr config {_name}."
+                " A flag that was set there is switched off by --no-FLAG."
+            )
+        app.command(_name, cls=ConfiguredCommand if _sources else None, epilog=_sources, rich_help_panel=_panel)(
+            _command
+        )

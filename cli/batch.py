@@ -62,8 +62,8 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
     """Upscale many videos; stopped, the same command goes on. The exit code is 1 if one of them fails."""
-    options = request_fields(backend, encoder, reading, frames, part)
     shown.begin()
+    options = request_fields(backend, encoder, reading, frames, part)
     run_queue(sources, folder, options, worker, store, shown.hides_bar or as_json, as_json)
 
 
@@ -268,6 +268,7 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         out.print(f"{finished} finished before.")
     for outcome in () if answers.only_events else outcomes:
         if outcome.error is not None:
-            complain(f"{outcome.request.input}: {outcome.error}")
+            name = str(outcome.request.input)
+            complain(outcome.error if name in outcome.error else f"{name}: {outcome.error}")
         for warning in outcome.report.warnings if outcome.report else ():
             note(f"{outcome.request.input}: {warning}", event=False)

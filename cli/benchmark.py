@@ -1,18 +1,18 @@
 """The command that measures what this machine can run: `benchmark`."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.table import Table
 
 from ..engine.contract.errors import RequestError
 from .options import DEFAULT_MODEL, ScaleOption, ThreadsOption
+from .outputs import check_json, write_json
 from .records import record_options
 from .terminal import complain, headline, interrupt_number, interrupted, out, plain, progress_bar
 
@@ -32,6 +32,8 @@ _LEAST_SIDE, _MOST_SIDE = 16, 8192  # pixels
 @dataclass(frozen=True)
 class CaseOptions:
     """The combinations that are measured."""
+
+    panel: ClassVar = "Cases"
 
     backend: Annotated[str, typer.Option(help="Only this one: ort, tensorrt, or remote with --url.")] = "all"
     device: Annotated[str, typer.Option(help="Only this one: cpu, cuda:N, or cuda:0,cuda:1 together.")] = "all"
@@ -201,12 +203,10 @@ def _write(run: "Run", saved: "Run | None", outputs: Sequence[Path], overwrite: 
     """Write the page, and the run for `--against`."""
     from ..engine.benchmark.page import page
     from ..engine.compare.document import write_page
-    from ..engine.contract.atomic import atomic_path
 
     for path in outputs:
         if path.suffix.lower() == ".json":
-            with atomic_path(path) as partial:
-                partial.write_text(json.dumps(run.as_dict(), indent=1) + "\n")
+            write_json(path, run.as_dict())
         else:
             write_page(path, page(run, saved), overwrite=overwrite)
 
@@ -274,15 +274,10 @@ def _check_output(path: Path, overwrite: bool) -> None:
     """Raise RequestError for an output that cannot be written."""
     from ..engine.compare.document import check_page
 
-    if path.suffix.lower() != ".json":
+    if path.suffix.lower() == ".json":
+        check_json(path, "the run", overwrite=overwrite)
+    else:
         check_page(path, overwrite)
-        return
-    if not path.parent.is_dir():
-        raise RequestError(f"The folder {path.parent} for the run does not exist: create it first.")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise RequestError(f"{path} exists already: choose another file, or pass --overwrite.")
-    if not os.access(path.parent, os.W_OK):
-        raise RequestError(f"The folder {path.parent} for the run cannot be written: choose another one.")
 
 
 def _clip_size(clip: Path) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ..engine.contract.errors import RequestError
+from ..engine.contract.errors import BundleError, RequestError
 from .records import refuse_without
-from .terminal import headline, interruptible, out, plain, progress_bar, read_size
+from .terminal import complain, headline, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from ..engine.contract.bundle import Bundle
@@ -20,17 +20,27 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     """List the bundles that have a name: those in this package, and the installed ones."""
     from ..engine.contract.bundle import Bundle, named_bundles
 
-    bundles = {name: Bundle.load(folder) for name, folder in named_bundles().items()}
+    listed: dict[str, dict[str, Any]] = {}
+    for name, folder in named_bundles().items():
+        try:
+            listed[name] = bundle_facts(Bundle.load(folder))
+        except BundleError as error:  # an installed bundle that is damaged, or of a later version
+            listed[name] = {"error": str(error)}
+    errors = [facts["error"] for facts in listed.values() if "error" in facts]
     if as_json:
-        out.print_json(json.dumps({name: bundle_facts(bundle) for name, bundle in bundles.items()}))
-        return
-    table = Table("name", "network", "space", "time", "size", "licence", box=None)
-    for name, bundle in bundles.items():
-        facts = bundle_facts(bundle)
-        size = f"{facts['bytes'] / 1e6:.1f} MB"
-        row = (name, facts["network"], facts["space"], facts["time"], size, facts["licence"])
-        table.add_row(*map(plain, row))
-    out.print(table)
+        out.print_json(json.dumps(listed))
+    else:
+        table = Table("name", "network", "space", "time", "size", "licence", box=None)
+        for name, facts in listed.items():
+            if "error" not in facts:
+                size = f"{facts['bytes'] / 1e6:.1f} MB"
+                row = (name, facts["network"], facts["space"], facts["time"], size, facts["licence"])
+                table.add_row(*map(plain, row))
+        out.print(table)
+        for sentence in errors:
+            complain(sentence)
+    if errors:
+        raise typer.Exit(1)
 
 
 def install(
@@ -150,6 +160,8 @@ def compile_(
 
 def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
     """Parse ranges of sizes: MIN/USUAL/MAX of frames, WIDTHxHEIGHT each, and AXIS=MIN/USUAL/MAX of other axes."""
+    from ..engine.pipeline.quantities import target_size
+
     shapes: dict[str, tuple[int, int, int]] = {}
     for item in items:
         axis, equals, value = item.rpartition("=")
@@ -161,7 +173,7 @@ def _shapes(items: list[str]) -> dict[str, tuple[int, int, int]]:
             if axis:
                 shapes[axis] = int(least), int(usual), int(most)
             else:
-                sizes = [read_size(part) for part in (least, usual, most)]
+                sizes = [target_size(part, 1920, 1080) for part in (least, usual, most)]
                 shapes["width"], shapes["height"] = zip(*sizes, strict=True)
         except (ValueError, RequestError):
             raise RequestError(

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..engine.contract.errors import RequestError
 from ..engine.contract.figures import FIGURES
 from .metrics import MetricsOption, find_metrics
+from .options import InputFpsOption
 from .terminal import headline, interruptible, out, plain, progress_bar
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ def compare(
     frame_count: Annotated[
         int, typer.Option("--frames", help="Compare at most so many frames, up to 300.", min=1, max=300)
     ] = 300,
-    input_fps: Annotated[
-        str | None,
-        typer.Option(help="Frames per second, for folders of images.", show_default="none; a folder needs it"),
-    ] = None,
+    input_fps: InputFpsOption = None,
     metrics: MetricsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
@@ -62,6 +60,10 @@ def compare(
     further = find_metrics(metrics)
     rate = None if input_fps is None else read_rate(input_fps)
     low = Fraction(0) if start is None else read_seconds(start)
+    if rate is not None and not any(map(_is_folder, sources)):
+        raise RequestError("--input-fps is for folders of images, and there is none here: leave it out.")
+    if low and all(map(_is_picture, sources)):
+        raise RequestError("--start is a time, and pictures have none: leave it out.")
     with ExitStack() as opened:
         opened.enter_context(interruptible("nothing was written"))
         readers = [opened.enter_context(_open(source, rate, low, open_reader)) for source in sources]
@@ -73,14 +75,26 @@ def compare(
 
 def _open(source: str, rate: Fraction | None, start: Fraction, open_reader: Any) -> "FrameReader":
     """Open a part of a video, or images."""
-    from ..engine.media.image_files import is_images
     from ..engine.media.options import Part, ReadOptions
 
-    is_picture = Path(source).is_file() and is_images(source)
-    part = Part(start, None, None, Fraction(1)) if start and not is_picture else None
-    of_folder = rate if is_images(source) and not is_picture else None
+    part = Part(start, None, None, Fraction(1)) if start and not _is_picture(source) else None
+    of_folder = rate if _is_folder(source) else None
     reader: FrameReader = open_reader(source, fps=of_folder, options=ReadOptions("auto"), part=part)
     return reader
+
+
+def _is_picture(source: str) -> bool:
+    """Return whether a source is a single image."""
+    from ..engine.media.image_files import is_images
+
+    return Path(source).is_file() and is_images(source)
+
+
+def _is_folder(source: str) -> bool:
+    """Return whether a source is a folder or a pattern of images."""
+    from ..engine.media.image_files import is_images
+
+    return is_images(source) and not Path(source).is_file()
 
 
 def names_of(sources: "Sequence[str]") -> list[str]:

@@ -6,7 +6,8 @@ The order is: the command line, the environment, ./stvsr.toml, the user's stvsr.
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from typer.core import TyperCommand
 
 from ..engine.contract.errors import RequestError
 from ..engine.contract.files import read_file
+from .adaptation import AdaptOptions
 from .terminal import out, plain
 
 COMMANDS = ("upscale", "batch", "serve")
@@ -28,6 +30,18 @@ _EXCLUSIVE: tuple[dict[str, Any], ...] = (
     {"scale": None, "size": None},
     {"factor": None, "fps": None},
     {"progress": "bar", "no_progress": False},
+    {"preview": None, "resume": False},
+    {"preview": None, "adapt": False},
+    {"preview": None, "format": None},
+)
+# Parameters that have an effect only with another one: (the other one, whether a value of it lets them, they).
+# Without it, those from files and from the environment are reset; on the command line they are refused.
+_DEPENDENT: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
+    ("adapt", bool, tuple(one.name for one in fields(AdaptOptions))),
+    ("log_file", bool, ("log_level",)),
+    ("backend", "remote".__eq__, ("url", "remote_timeout")),
+    ("backend", "tensorrt".__eq__, ("library",)),
+    ("executor", "ray".__eq__, ("ray_address",)),
 )
 _RANKS = {"COMMANDLINE": 3, "ENVIRONMENT": 2, "DEFAULT_MAP": 0}  # a value of ./stvsr.toml has 1
 
@@ -37,9 +51,17 @@ class ConfiguredCommand(TyperCommand):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        for parameter in configurable(self).values():
+        for key, parameter in configurable(self).items():
             parameter.envvar = variable(self.name or "", parameter)
             parameter.show_envvar = False  # in the help, where every option would have one
+            if parameter.is_flag and not key.startswith("no-"):
+                parameter.secondary_opts = [f"--no-{key}"]  # for a flag that a file or the environment has set
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help without the negative flags, which the epilog states for all."""
+        for parameter in self.params:
+            parameter.secondary_opts = []
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and let options that were given nearer replace those that they exclude.
@@ -59,6 +81,12 @@ class ConfiguredCommand(TyperCommand):
             for name, rank in ranks.items():
                 if 0 <= rank < max(ranks.values()):
                     ctx.params[name] = defaults[name]
+        parameters = {parameter.name: parameter for parameter in self.params}
+        for other, lets, names in _DEPENDENT:
+            if other in ctx.params and not lets(ctx.params[other]):
+                for name in names:
+                    if 0 <= _rank(ctx, name) < _RANKS["COMMANDLINE"]:
+                        ctx.params[name] = parameters[name].default
         return rest
 
 

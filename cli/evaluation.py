@@ -14,6 +14,7 @@ import typer
 from ..engine.contract.errors import MediaError, RequestError, StvsrError
 from .metrics import MetricsOption, find_metrics
 from .options import BackendOptions, PresetOption
+from .outputs import check_json, write_json
 from .records import record_options
 from .scores import print_scores, write_scores_page
 from .terminal import complain, out, plain, progress_bar, training_extra
@@ -44,13 +45,15 @@ def evaluate(
     ],
     backend: BackendOptions,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the scores to this JSON file.", show_default="none")
+        Path | None,
+        typer.Option("-o", "--output", help="Write the scores to this JSON file, or replace it.", show_default="none"),
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
             metavar="PAGE",
-            help="Write a page: of one bundle and one clip their frames beside bicubic resizing, else the scores.",
+            help="Write or replace a page: of one bundle and one clip their frames beside bicubic resizing, else the"
+            " scores.",
             show_default="none",
         ),
     ] = None,
@@ -92,8 +95,8 @@ def evaluate(
     from ..engine.pipeline.inference import Inference
     from ..engine.pipeline.plan import check_flow
 
-    if output and not output.parent.is_dir():
-        raise RequestError(f"The folder {output.parent} for the scores does not exist: create it first.")
+    if output is not None:
+        check_json(output, "the scores", overwrite=True)
     if page is not None:
         check_page(page, overwrite=True)
     models, clips = split_sources(sources)
@@ -149,8 +152,8 @@ def evaluate(
             "differences": {"from": first, "of": over_first},
             "errors": {name: str(error) for name, error in failed.items()},
         }
-    if output:
-        output.write_text(json.dumps(answer, indent=1) + "\n")
+    if output is not None:
+        write_json(output, answer)
     if comparison is not None and page is not None:
         comparison.write(page, overwrite=True)
     elif page is not None:

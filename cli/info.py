@@ -34,8 +34,11 @@ def info(
     if target in named_bundles() or (Path(target) / MANIFEST).exists():
         facts = bundle_facts(find_bundle(target))
     else:
+        from ..engine.media.pipes import is_pipe
         from ..engine.media.reader import describe
 
+        if not Path(target).suffix and not Path(target).exists() and not is_pipe(target):
+            raise RequestError(f"There is no bundle and no file '{target}': see 'stvsr models', or check the path.")
         facts = describe(target)
     if as_json:
         out.print_json(json.dumps(facts, default=str))

@@ -1,8 +1,7 @@
 """Options that commands share, as records (`records.py`)."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -34,10 +33,19 @@ InputFpsOption = Annotated[
     typer.Option(help="Frames per second, for a folder of images.", show_default="none; a folder needs it"),
 ]
 
+ConfigOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c", metavar="KEY=VALUE", help="A value of the network's configuration; repeatable.", show_default="none"
+    ),
+]
+
 
 @dataclass(frozen=True)
 class BackendOptions:
     """Backend, device, precision and threads of a network."""
+
+    panel: ClassVar = "Backend"
 
     backend: Annotated[
         str,
@@ -106,6 +114,8 @@ class BackendOptions:
 class FrameOptions:
     """Size and rate of the output, and the bundle that computes it."""
 
+    panel: ClassVar = "Size, rate and network"
+
     scale: ScaleOption = None
     size: Annotated[
         str | None,
@@ -172,6 +182,8 @@ class FrameOptions:
 class PartOptions:
     """The part of the input that is upscaled, and slow motion."""
 
+    panel: ClassVar = "Part and slow motion"
+
     start: Annotated[
         str | None,
         typer.Option(
@@ -211,6 +223,8 @@ class PartOptions:
 @dataclass(frozen=True)
 class SourceOptions:
     """Options of reading the input: fields, damage, decoding units and repeated frames."""
+
+    panel: ClassVar = "Reading"
 
     deinterlace: Annotated[
         str,
@@ -256,6 +270,8 @@ class SourceOptions:
 class EncoderOptions:
     """Encoder and pixel format of the output."""
 
+    panel: ClassVar = "Encoder"
+
     codec: Annotated[
         str | None,
         typer.Option(help="Encoder: libx264, libx265, libvpx-vp9, ...", show_default="by the output's suffix"),
@@ -288,6 +304,8 @@ class EncoderOptions:
 class WorkerOptions:
     """The workers of a command, on this machine or on those of a Ray cluster."""
 
+    panel: ClassVar = "Workers"
+
     workers: Annotated[
         int | None,
         typer.Option(help="Workers, which compute at the same time.", min=1, show_default="one for each GPU, else one"),
@@ -310,66 +328,6 @@ class WorkerOptions:
             raise RequestError(f"Unknown executor '{self.executor}': use local or ray.")
         if self.executor == "local":
             refuse_without("--executor ray", {"--ray-address": self.ray_address})
-
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """Method and limits of an adaptation, the same for `adapt` and `upscale --adapt`."""
-
-    adapt_per: Annotated[
-        str | None, typer.Option(help="Adapt to the video, or to each scene: video or scene.", show_default="video")
-    ] = None
-    method: Annotated[
-        str | None,
-        typer.Option(help="self-supervised, distillation, internal or zero-shot.", show_default="by the network"),
-    ] = None
-    adapt_steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Steps to learn; the first limit ends it.",
-            min=1,
-            show_default="10 without --adapt-seconds; zero-shot: none",
-        ),
-    ] = None
-    adapt_seconds: Annotated[
-        float | None, typer.Option(help="Seconds to learn.", show_default="20 without --adapt-steps")
-    ] = None
-    teacher: Annotated[
-        str | None, typer.Option(help="For distillation: the larger network's bundle.", show_default="none")
-    ] = None
-    degradation: Annotated[
-        str,
-        typer.Option(
-            help="What made the frames small: auto (by an analysis of the clip), plain (bicubic resizing), or blur,"
-            " noise and compression with a + between, which are estimated."
-        ),
-    ] = "auto"
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="For zero-shot learning: a file from which a stopped run resumes.", show_default="none"),
-    ] = None
-    coarse: Annotated[
-        int | None,
-        typer.Option(
-            help="For zero-shot learning: the network sees frames so many times smaller (1, 2, 4, ...).",
-            show_default="by the motion",
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(help="Seed of the random examples.")] = 0
-
-    def given(self) -> dict[str, Any]:
-        """Return the options by their names on the command line, with the values that were given."""
-        return {
-            "--adapt-per": self.adapt_per,
-            "--method": self.method,
-            "--adapt-steps": self.adapt_steps,
-            "--adapt-seconds": self.adapt_seconds,
-            "--teacher": self.teacher,
-            "--degradation": None if self.degradation == "auto" else self.degradation,
-            "--checkpoint": self.checkpoint,
-            "--coarse": self.coarse,
-            "--seed": self.seed,
-        }
 
 
 def request_fields(

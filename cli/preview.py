@@ -50,7 +50,7 @@ def write_preview(request: "UpscaleRequest", page: Path, hides_bar: bool, as_jso
         with open_input(part) as before, open_reader(report.output, options=ReadOptions("off")) as after:
             compared = fill_page([before, after], [name, report.bundle], f"Preview of {title}", MOST_FRAMES, bar)
         size = compared.write(page, overwrite=request.overwrite)
-        events.finish(report, str(page))
+        events.finish(replace(report, output=str(page)))
     print_page(compared, page, size, as_json)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 from rich.text import Text
@@ -36,6 +36,8 @@ _PROGRESS_S = 0.2  # between two events of progress
 @dataclass(frozen=True)
 class ProgressOptions:
     """Progress of a command, and its log."""
+
+    panel: ClassVar = "Progress and log"
 
     progress: Annotated[
         str,
@@ -166,10 +168,10 @@ class RunEvents:
         self.warned.append(warning)
         answers.emit("warning", input=self._input, message=warning)
 
-    def finish(self, report: "Report", output: str | None = None) -> None:
-        """Send the report, and the output if it is another one than the report's."""
+    def finish(self, report: "Report") -> None:
+        """Send the report."""
         self._send_cuts(report.cuts_s[self._cuts :])
-        answers.emit("finished", input=self._input, output=output or report.output, report=report.as_dict())
+        answers.emit("finished", input=self._input, output=report.output, report=report.as_dict())
 
     def end(self, outcome: "Outcome") -> None:
         """Send the outcome of a video of a batch."""

@@ -1,10 +1,14 @@
-"""Records of options: a dataclass parameter of a command becomes one option for each of its fields."""
+"""Records of options: a dataclass parameter of a command becomes one option for each of its fields.
 
+The class variable `panel` of a record is the heading of its options in the help.
+"""
+
+import copy
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from ..engine.contract.errors import RequestError
 
@@ -26,7 +30,10 @@ def record_options(command: _Command) -> _Command:
             default = inspect.Parameter.empty if field.default is MISSING else field.default
             parameters.append(
                 inspect.Parameter(
-                    field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=types[field.name]
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=default,
+                    annotation=_in_panel(types[field.name], kind.panel),
                 )
             )
 
@@ -42,9 +49,16 @@ def record_options(command: _Command) -> _Command:
     return flat  # type: ignore[return-value]
 
 
+def _in_panel(annotation: Any, panel: str) -> Any:
+    """Return an annotated type whose option is below a heading of the help."""
+    option = copy.copy(annotation.__metadata__[0])
+    option.rich_help_panel = panel
+    return Annotated[annotation.__origin__, option]
+
+
 def refuse_without(option: str, given: dict[str, Any]) -> None:
-    """Raise RequestError if any option in `given` has a value, because it has no effect without `option`."""
-    names = [name for name, value in given.items() if value]
+    """Raise RequestError if any option in `given` has a value (0, too), because it has no effect without `option`."""
+    names = [name for name, value in given.items() if value is not None and value is not False]
     if names:
         verb = "have" if len(names) > 1 else "has"
         raise RequestError(f"{' and '.join(names)} {verb} no effect without {option}: add it, or leave them out.")

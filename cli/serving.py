@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,11 @@ from .batch import backends_of_workers, open_executor
 from .options import BackendOptions, WorkerOptions
 from .records import record_options, refuse_without
 from .terminal import err, interruptible, plain
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from ..engine.serving.websocket import DrainingServer
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client", "anyio", "starlette")  # modules of stvsr[serve]
@@ -103,7 +108,7 @@ def serve(
         from ..engine.serving.logs import log_to_stderr
         from ..engine.serving.requests import check_model
         from ..engine.serving.settings import Settings, read_secret, read_token
-        from ..engine.serving.websocket import DrainingServer, websocket_options
+        from ..engine.serving.websocket import websocket_options
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
@@ -140,22 +145,40 @@ def serve(
     learner = None if adapt_seconds is None else open_learner
     executor = open_executor(worker, record, learner, settings.most_worker_bytes)
     app = make_app(settings, backends_of_workers(record, worker.workers), executor)
-    err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
-    server = DrainingServer(
-        uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=30,
-            **websocket_options(settings),
-        )
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=30,
+        **websocket_options(settings),
     )
-    with interruptible("its jobs go on when it is started again"):
-        server.run()
+    server = _announced_server(config, store)
+    try:
+        with interruptible("its jobs go on when it is started again"):
+            server.run()
+    except SystemExit:  # uvicorn has logged the reason
+        if not server.lifespan.should_exit:
+            raise BackendError(
+                f"The server cannot use port {port} of {host}: choose another --port or --host."
+            ) from None
     if not server.started:
         sys.exit(1)
+
+
+def _announced_server(config: "uvicorn.Config", store: Path) -> "DrainingServer":
+    """Return a server that prints its address when it listens there, with the port that was chosen for port 0."""
+    from ..engine.serving.websocket import DrainingServer
+
+    class AnnouncedServer(DrainingServer):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            port = self.servers[0].sockets[0].getsockname()[1]
+            err.print(f"Serving on http://{plain(host)}:{port}, jobs in {plain(store)}.", soft_wrap=True)
+
+    return AnnouncedServer(config)
 
 
 def _read_bytes(text: str) -> int:

@@ -51,6 +51,10 @@ class Terminal(Console):
         """Print JSON in ASCII, so that no text in it can control the terminal."""
         super().print_json(json, **{**options, "ensure_ascii": True})
 
+    def on_broken_pipe(self) -> None:
+        """Give the stream up: rich would end the program, and discard its standard output whichever stream it was."""
+        self._give_up(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
     def _give_up(self, error: OSError) -> None:
         """Discard what is printed from now on, and what is left in the stream's buffer."""
         try:
@@ -192,17 +196,6 @@ def training_extra(extra: str = "training") -> Iterator[None]:
 def plain(text: object) -> str:
     """Return the text on one line, with characters that control a terminal shown as escapes."""
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], str(text))
-
-
-def read_size(text: str) -> tuple[int, int]:
-    """Parse WIDTHxHEIGHT in pixels. Raises RequestError."""
-    try:
-        width, height = (int(part) for part in text.lower().split("x"))
-    except ValueError:
-        raise RequestError(f"'{text}' is not a size: write width and height in pixels, as in 1280x720.") from None
-    if min(width, height) < 1:
-        raise RequestError(f"'{text}' is not a size: width and height must be at least 1.")
-    return width, height
 
 
 def read_pairs(items: list[str]) -> dict[str, str]:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..engine.contract.errors import RequestError
-from .adaptation import adapt_settings, check_learner, discard, learn_beside, show_steps
+from .adaptation import AdaptOptions, check_learner, discard, learn_beside, show_steps
 from .batch import is_queue, run_queue
 from .options import (
-    AdaptOptions,
     BackendOptions,
     EncoderOptions,
     FrameOptions,
@@ -107,11 +106,13 @@ def upscale(
             raise RequestError(f"{'--adapt' if adapt else '--format'} is for one input: leave it out, or name one.")
         if output is None:
             raise RequestError("Several inputs need a folder for their outputs: name one by -o.")
+        if is_pipe(output):
+            raise RequestError("Several inputs need a folder for their outputs, and - is a pipe: name one by -o.")
         run_queue(sources, output, options, WorkerOptions(), None, shown.hides_bar or as_json, as_json)
         return
     (source,) = sources
     request = UpscaleRequest(input=source, output=output, format=format, **options)
-    settings = adapt_settings(adaptation) if adapt else None
+    settings = adaptation.settings() if adapt else None
     if adapt:
         check_learner()
     shown.divert_native_lines()

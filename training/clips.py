@@ -25,14 +25,14 @@ CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 def find_clips(*paths: Path | str) -> list[Path]:
     """Return the given clips and all clips in the given folders and their sub-folders, in a stable order.
 
+    Files and sub-folders whose names begin with a dot are left out: other programs' own, and unfinished parts.
     Raises MediaError if a path does not exist, or if a folder contains no clip.
     """
     clips: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            folders = [path, *(p for p in path.rglob("*") if p.is_dir())]
-            inside = [p for p in path.rglob("*") if p.suffix.lower() in CLIP_SUFFIXES]
-            inside += [folder for folder in folders if _images(folder)]
+            entries = [path, *(p for p in path.rglob("*") if not _is_hidden(p.relative_to(path)))]
+            inside = [p for p in entries if (_images(p) if p.is_dir() else p.suffix.lower() in CLIP_SUFFIXES)]
             if not inside:
                 raise MediaError(
                     f"The folder {path} contains no clip ({', '.join(CLIP_SUFFIXES)}, or PNG images): name another one."
@@ -63,6 +63,11 @@ def read_clip(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise MediaError(
             f"The clip {path} cannot be decoded ({reason}): copy it again, or take it out of the clips."
         ) from error
+
+
+def _is_hidden(path: Path) -> bool:
+    """Return whether a name in a relative path begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _images(folder: Path) -> list[Path]:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .compressed_clips import small_clip
 from .data import Batch, ClipSampler
 from .inference import run_network
 from .networks.adavsr import TemporalModule
-from .resize import downscale
 from .trainer import Trainer
 
 Clips = list[NDArray[np.uint8]]
@@ -38,14 +38,3 @@ class ModuleTrainer(Trainer):
         if not isinstance(self.network, TemporalModule):
             return clips
         return [small_clip(clip) for clip in clips]
-
-
-def small_clip(clip: NDArray[np.uint8], factor: int = 4) -> NDArray[np.uint8]:
-    """Downscale a clip by bicubic resizing, one frame at a time. (N, H, W, 3) -> (N, H // factor, W // factor, 3)"""
-    height, width = (side // factor for side in clip.shape[1:3])
-    return np.concatenate(
-        [
-            downscale(frame[None, : height * factor, : width * factor] / np.float32(255), (height, width))
-            for frame in clip
-        ]
-    )

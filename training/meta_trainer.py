@@ -7,6 +7,7 @@ that starts from both.
 
 import copy
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -42,7 +43,10 @@ OnTrain = Callable[[str, int, float], None]  # called with the part that trains,
 
 @dataclass(frozen=True)
 class MetaSchedule:
-    """Numbers of steps, rates and sizes of meta-training; rates and inner steps are the paper's."""
+    """Numbers of steps, rates and sizes of meta-training; rates and inner steps are the paper's.
+
+    Raises RequestError for a value that is below its least one.
+    """
 
     steps: int = 2000
     tasks: int = 1  # in a step
@@ -56,6 +60,18 @@ class MetaSchedule:
     validate_every: int = 200  # steps; validation happens only at a checkpoint
     checkpoint_every: int = 50  # steps
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "tasks": 1, "patch": 1, "frames": 2, "inner_steps": 1}
+        least |= {"validate_every": 1, "checkpoint_every": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise RequestError(
+                    f"The field '{name}' of meta-training is {getattr(self, name)}: give at least {value}."
+                )
+        for name in ("inner_rate", "rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise RequestError(f"The field '{name}' of meta-training is {getattr(self, name):g}: give more than 0.")
 
 
 class MetaTrainer:

@@ -5,8 +5,10 @@ Windows with much detail are preferred. They shrink the photograph, so that its 
 """
 
 import argparse
+import math
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.atomic import new_folder
-from ..engine.contract.errors import MediaError, StvsrError
+from ..engine.contract.errors import MediaError, RequestError, StvsrError
 from ..engine.contract.resize import cubic_matrix
 from .resize import to_uint8
 
@@ -93,25 +95,43 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
 
 
 def write_clips(photographs: Path, out: Path, windows: int = 3, frames: int = 5, overwrite: bool = False) -> int:
-    """Write the clips of all photographs of a folder as folders of PNG images, and return their number.
+    """Write `windows` clips of `frames` frames of each photograph of a folder, and return their number.
 
-    The windows of a photograph depend on its name alone, so that more photographs do not change the clips of others.
-    Raises MediaError for a photograph that cannot be decoded, and if there is none; then `out` stays as it was.
+    A clip is a folder of PNG images, named after its photograph; of photographs with the same name, in several
+    sub-folders or formats, by their paths. The windows of a photograph depend on its name alone, so that more
+    photographs do not change the clips of others. Raises RequestError for fewer than one window or two frames, and
+    MediaError for a photograph that cannot be decoded, if there is none, and if all are too small; then `out` stays as
+    it was.
     """
-    paths = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    if windows < 1 or frames < 2:
+        raise RequestError(f"{windows} windows of {frames} frames are no clips: give at least 1 of 2.")
+    paths = sorted(path for path in photographs.rglob("*") if path.suffix.lower() in _SUFFIXES and path.name[0] != ".")
     if not paths:
         raise MediaError(f"The folder {photographs} has no photograph ({', '.join(_SUFFIXES)}): name another one.")
+    stems = Counter(path.stem for path in paths)
     written = 0
     with new_folder(out, "clips of photographs", overwrite, may_replace=_has_clips) as folder:
         for path in paths:
+            name = path.stem if stems[path.stem] == 1 else "_".join(path.relative_to(photographs).parts)
             random = np.random.default_rng(zlib.crc32(path.stem.encode()))
             for number, clip in enumerate(clips_of(read_photograph(path), windows, frames, random)):
-                target = folder / f"{path.stem}-{number}"
+                target = folder / f"{name}-{number}"
                 target.mkdir()
                 for index, frame in enumerate(clip):
-                    cv2.imwrite(str(target / f"{index:03d}.png"), frame[:, :, ::-1])
+                    (target / f"{index:03d}.png").write_bytes(_png(frame))
                 written += 1
+        if not written:
+            least = "x".join(str(math.ceil(side * _SHRINK[0] / _SHRINK[1])) for side in reversed(SIZE))
+            raise MediaError(
+                f"No photograph of {photographs} is clearly larger than {least} pixels: choose larger ones."
+            )
     return written
+
+
+def _png(frame: NDArray[np.uint8]) -> bytes:
+    """Return a frame (H, W, 3) RGB as a PNG file."""
+    _, encoded = cv2.imencode(".png", frame[:, :, ::-1])
+    return encoded.tobytes()
 
 
 def _has_clips(folder: Path) -> bool:

@@ -22,7 +22,7 @@ class Schedule:
     """Numbers of steps, learning rates and the random seed.
 
     From step `stage_two_at` on, a network of any spatial scale trains at uniform scales, x1 to x4, in half of the
-    steps, and at x4 in the others.
+    steps, and at x4 in the others. Raises RequestError for a learning rate or an `anneal` without sense.
     """
 
     steps: int = 40_000
@@ -36,6 +36,12 @@ class Schedule:
     validate_every: int = 1000  # steps; validation happens only at a checkpoint
     checkpoint_every: int = 500  # steps
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf:
+            raise RequestError(f"The learning rate is {self.learning_rate:g}: give a number above 0.")
+        if not 0 <= self.anneal <= 1:
+            raise RequestError(f"The learning rate falls in a share of {self.anneal:g} of the steps: give 0 to 1.")
 
     def rate(self, step: int) -> float:
         """Return the learning rate at a step: a linear warm-up, a constant, then a cosine down to `final_rate`."""
@@ -64,12 +70,17 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
-            raise RequestError(f"Unknown precision '{self.precision}': use {', '.join(get_args(Precision))}.")
+            raise RequestError(f"Unknown precision '{self.precision}': use fp32, tf32 or bf16.")
 
     @property
     def cache_folder(self) -> Path:
         """The folder of decoded clips."""
         return self.cache or self.folder / "cache"
+
+    @property
+    def is_started(self) -> bool:
+        """Return whether the folder has a state to resume from."""
+        return (self.folder / "last.pt").exists()
 
     def clip_files(self) -> list[Path]:
         """Return the clips to train on. Raises MediaError as `find_clips` does."""

@@ -81,7 +81,7 @@ class Trainer:
         self.optimizer = MuonAdam(self.network, run.schedule.learning_rate)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.precision != "fp32"
         run.folder.mkdir(parents=True, exist_ok=True)
-        if (run.folder / "last.pt").exists():
+        if run.is_started:
             self._resume()
 
     def fit(self, on_step: Callable[[int, float], None] | None = None) -> dict[str, float]:
@@ -90,8 +90,8 @@ class Trainer:
         `on_step` is called after every step with its number and its loss. Raises MediaError if clips are missing or
         damaged, and RequestError if they are too short or too small.
         """
+        validation = self._validation_clips()  # they are few: a wrong one is found before all others are decoded
         clips = self.run.clips()
-        validation = self._validation_clips()
         scores: dict[str, float] = {}
         self.network.train()
         while self.step < self.run.schedule.steps:
@@ -172,11 +172,12 @@ class Trainer:
             return common
         batch = max(1, MOTION_COST * sampling.batch * sampling.patch**2 // sampling.motion_patch**2)
         least = min(min(clip.shape[1:3]) for clip in clips)
+        largest_scale = max(1.0, min(4.0, least / sampling.motion_patch))
         wide = replace(
             sampling,
             patch=sampling.motion_patch,
             batch=batch,
-            scales=(1.0, min(4.0, least / sampling.motion_patch)),
+            scales=(1.0, largest_scale),
             at_x4=0.0,
             gaps=MOTION_GAPS,
             compressed=0.0,

@@ -171,7 +171,8 @@ class UpscaleRequest:
         if self.frames is not None and self.frames < 1:
             raise RequestError(f"The number of frames is {self.frames}: give a whole number from 1 on.")
         if part is not None and part.end is not None and part.end <= (part.start or 0):
-            raise RequestError(f"The end {self.end} is not after the start {self.start or 0}: give a later end.")
+            end, start = float(part.end), float(part.start or 0)
+            raise RequestError(f"The end {end:g} is not after the start {start:g}: give a later end.")
 
     def _timeline(self, default: Fraction) -> Timeline:
         if self.fps is not None:

@@ -13,7 +13,7 @@ import pytest
 from stvsr import BackendError
 from stvsr.engine.backends.tensorrt.library import load_library
 
-from tests.support.commands import assert_one_clear_error, stvsr
+from tests.support.commands import assert_one_clear_error, run_inside, stvsr
 from tests.support.paths import SAMPLE
 
 
@@ -28,6 +28,21 @@ def test_the_default_output_lies_beside_the_input(short: Path, toy: Path, tmp_pa
     with av.open(str(output)) as video:
         assert [(f.width, f.height) for f in video.decode(video=0)] == [(192, 128)] * 8
     assert sorted(p.name for p in tmp_path.iterdir()) == ["short.mp4", "short_x4_50fps.mp4"]
+
+
+def test_a_damaged_bundle_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{}")
+    monkeypatch.setenv("STVSR_MODELS", str(tmp_path))
+    run = run_inside(monkeypatch, capsys)
+    done = run("models")
+    assert "fourier-s" in done.stdout
+    assert_one_clear_error(done, str(tmp_path / "broken"))
+    facts = json.loads(run("models", "--json").stdout)
+    assert facts["fourier-s"]["network"] == "fourier-s"
+    assert "broken" in facts["broken"]["error"]
 
 
 def test_upscale_accepts_size_rate_and_encoder_options(short: Path, toy: Path, tmp_path: Path) -> None:

@@ -93,6 +93,33 @@ def test_an_option_excludes_those_of_farther_sources(
     assert run("-s", "1", "--size", "9x9")["error"]["code"] == "request", "of one source they contradict each other"
 
 
+def test_an_option_of_a_file_waits_for_the_one_that_it_needs(
+    inside: Run, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: Path, short: Path
+) -> None:
+    waiting = "adapt-seconds = 3\nseed = 5\nlog-level = 'debug'\nlibrary = 'tensorrt'\nurl = 'http://127.0.0.1:1'"
+    write(here_text=f"[upscale]\nmodel = '{toy}'\nscale = 2\n{waiting}")
+    monkeypatch.setenv("STVSR_UPSCALE_COARSE", "2")
+    done = inside("upscale", short, "-o", tmp_path / "o.mp4")
+    assert done.returncode == 0, done.stderr
+    given = inside("upscale", short, "-o", tmp_path / "p.mp4", "--adapt-steps", "3")
+    assert_one_clear_error(given, "--adapt-steps has no effect without --adapt")
+    assert_one_clear_error(
+        inside("upscale", short, "-o", tmp_path / "p.mp4", "--adapt", "--backend", "remote"), "server"
+    )
+
+
+def test_a_flag_of_a_file_is_switched_off(inside: Run, write: Write, tmp_path: Path, toy: Path, short: Path) -> None:
+    write(here_text=f"[upscale]\nmodel = '{toy}'\nscale = 2\noverwrite = true\nresume = true\nadapt = true")
+    output = tmp_path / "o.mp4"
+    output.touch()
+    assert_one_clear_error(inside("upscale", short, "-o", output, "--no-overwrite", "--no-adapt"), "exists already")
+    shown = inside("upscale", short, "--preview", tmp_path / "page.html", "--end", "0.1")
+    assert shown.returncode == 0, shown.stderr
+    refused = inside("upscale", short, "--preview", tmp_path / "page.html", "--resume")
+    assert_one_clear_error(refused, "leave out --resume.")
+    assert "--no-overwrite" not in inside("upscale", "--help").stdout
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

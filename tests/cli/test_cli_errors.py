@@ -1,11 +1,14 @@
 """Every error of the command line is one sentence, with an exit code that is not 0; bugs are tracebacks."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import av
 import pytest
@@ -67,6 +70,8 @@ UPSCALE = [
     ("{short} -m {toy} --backend remote", "--url"),
     ("{short} -m {toy} --backend remote --url host:8000", "'host:8000' is not the address"),
     ("{short} -m {toy} -s 2 --size 9x9", "scale", "size"),
+    ("{short} -m {toy} --start 0.1 --end 0.05", "The end 0.05 is not after the start 0.1"),
+    ("{short} {other} -m {toy} -o -", "- is a pipe", "a folder"),
     ("{short} -m {toy} --size big", "'big' is not a size"),
     ("{short} -m {toy} --fps fast", "'fast' is not a frame rate"),
     ("{short} -m {toy} -e slow", "'slow' is not an option"),
@@ -78,7 +83,8 @@ WITHOUT_EFFECT = [
     ("upscale {short} -m {toy} --adapt-per scene", "--adapt-per", "--adapt: add it"),
     ("upscale {short} -m {toy} --adapt-seconds 3 --teacher x", "--adapt-seconds and --teacher", "--adapt: add it"),
     ("upscale {short} -m {toy} --degradation blur --seed 3", "--degradation and --seed"),
-    ("adapt {short} -m edvr-s -o {folder}/b --slowmo 2 --dedup", "--slowmo and --dedup", "nothing that is learned"),
+    ("upscale {short} -m {toy} --coarse 0", "--coarse", "--adapt: add it"),
+    ("adapt {short} -m edvr-s -o {folder}/b --slowmo 2 --dedup", "Nothing that is learned", "--slowmo and --dedup"),
     ("upscale {short} -m {toy} --library tensorrt", "--library", "--backend tensorrt"),
     ("upscale {short} -m {toy} --backend tensorrt --threads 2", "--threads", "engines"),
     ("upscale {short} -m {toy} --url http://127.0.0.1:1", "--url", "--backend remote"),
@@ -99,6 +105,8 @@ WITHOUT_EFFECT = [
     ("train edvr-s --data {other} --stage-two-at 2 -o {folder}/run", "--stage-two-at", "x4"),
     ("train dtsr-s --data {short} --compressed 0.5 -o {folder}/../run", "--compressed", "dtsr-s"),
     ("train adavsr-s --data {other} --compressed 0.5 -o {folder}/run", "two networks", "--compressed"),
+    ("train adavsr-s --data {other} --stage-two-at 0 -o {folder}/run", "two networks", "--stage-two-at"),
+    ("compare {short} {short} --input-fps 24 -o {folder}/page.html", "--input-fps", "none here"),
     ("train adavsr-s --data {other} -c width=8 -o {folder}/run", "two networks", "-c"),
 ]
 OTHERS = [
@@ -114,9 +122,14 @@ OTHERS = [
     ("triton {toy} -o {folder}/repository --precision int8", "Unknown precision 'int8'"),
     ("triton {toy} -o {folder}/repository --backend tensorrt", "no engines of TensorRT", "--shapes B=1/4/8"),
     ("info {folder}/missing.mp4", "missing.mp4"),
+    ("info fourier", "There is no bundle and no file 'fourier'", "stvsr models"),
     ("evaluate {toy} {folder}/missing.mp4", "missing.mp4"),
     ("evaluate {toy} {empty}", "empty.mp4"),
     ("evaluate {toy} {short} -o {folder}/nowhere/s.json", "nowhere", "create it first"),
+    ("evaluate {toy} {short} -o {folder}", "is a folder", "the scores"),
+    ("batch {short} -m {toy} -o {folder} --store {other}", "existing.mp4 is a file", "a folder is needed"),
+    ("train adavsr-s --data {other} --meta checkpoint_every=0 -o {folder}/run", "'checkpoint_every'", "at least 1"),
+    ("train edvr-s --data {other} --lr 0 -o {folder}/run", "learning rate", "above 0"),
     ("export nothing --weights {empty} -o {folder}/b", "nothing", "videoinr-s"),
     ("export videoinr-s --weights {folder}/missing.pt -o {folder}/b", "missing.pt"),
     ("export videoinr-s --weights {empty} -o {folder}/b", "empty.mp4"),
@@ -173,3 +186,20 @@ def test_a_bug_is_a_traceback(error: str, command: str, files: Files) -> None:
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert error.partition("(")[0] in done.stderr
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_an_error_and_port_0_is_a_free_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_inside(monkeypatch, capsys)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", taken.getsockname()[1], "--store", tmp_path / "store", "--device", "cpu")
+    assert done.returncode == 1
+    assert "Serving on" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("choose another --port or --host.")
+
+    monkeypatch.setattr("uvicorn.Server.main_loop", AsyncMock())
+    done = run("serve", "--port", "0", "--store", tmp_path / "store", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Serving on http://127\.0\.0\.1:[1-9]\d+, jobs", done.stderr)

@@ -97,9 +97,27 @@ def test_no_default_is_written_by_hand(command: str) -> None:
                 assert "[" not in (getattr(option, "help", None) or "")
 
 
+def test_defaults_beside_constants_of_the_engine_are_those() -> None:
+    """The help is printed without the modules of the engine, so that it repeats some of their values."""
+    from stvsr.engine.backends.options import DEFAULT_TIMEOUT_S, WAITING
+    from stvsr.engine.pipeline.adaptation import DEFAULT_SECONDS
+    from stvsr.engine.pipeline.limits import DEFAULT_THRESHOLD
+    from stvsr.engine.pipeline.request import DEFAULT_MODEL
+
+    rows = option_rows("upscale")
+    for name, value in {
+        "--waiting": WAITING,
+        "--remote-timeout": f"{DEFAULT_TIMEOUT_S:g}",
+        "--adapt-seconds": f"{DEFAULT_SECONDS:g} without --adapt-steps",
+        "--scene-threshold": f"{DEFAULT_THRESHOLD:g}",
+        "--model": DEFAULT_MODEL,
+    }.items():
+        assert re.search(rf"\[default: \(?{re.escape(value)}\)?\]", rows[name]), rows[name]
+
+
 def test_adapt_and_upscale_share_their_options() -> None:
     adapt, upscale = option_rows("adapt"), option_rows("upscale")
-    from stvsr.cli.options import AdaptOptions
+    from stvsr.cli.adaptation import AdaptOptions
 
     names = AdaptOptions().given()
     assert {"--adapt-per", "--adapt-steps", "--degradation", "--seed"} <= names.keys()

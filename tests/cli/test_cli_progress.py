@@ -68,6 +68,12 @@ def test_warnings_are_events(inside: Run, toy: Path, short: Path, tmp_path: Path
     assert events_of(done)[-1]["report"]["warnings"] == [warning["message"]]
 
 
+def test_wrong_options_of_a_batch_are_an_event(inside: Run, short: Path, tmp_path: Path) -> None:
+    done = inside("batch", short, "-o", tmp_path / "out", "--fps", "fast", "--progress", "json")
+    (event,) = events_of(done)
+    assert (event["event"], event["error"]["code"], done.returncode) == ("failed", "request", 1)
+
+
 def test_a_batch_sends_the_events_of_each_video(options: list[str], tmp_path: Path) -> None:
     good, bad = make_video(tmp_path / "good.mp4", pan(5)), tmp_path / "bad.mp4"
     bad.write_bytes(good.read_bytes()[:1000])

@@ -56,6 +56,20 @@ def test_a_full_output_is_noted_and_not_an_error() -> None:
     assert done.stderr.count("Note:") == 1
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_its_reader_closes_does_not_end_a_run(stream: str) -> None:
+    other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+    code = (
+        "import os, sys\nfrom stvsr.cli.terminal import err, out\nread, write = os.pipe()\n"
+        f"os.dup2(write, sys.{stream}.fileno())\nos.close(read)\nos.close(write)\n"
+        "for _ in range(3):\n    err.print('x' * 10000)\n    out.print('x' * 10000)\n"
+        f"print('done', file=sys.{other})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert getattr(done, other).endswith("done\n")
+
+
 def test_an_output_in_ascii_shows_escapes() -> None:
     code = "from stvsr.cli.terminal import out, protect_streams\nprotect_streams()\nout.print('é🐝 \\udcff')"
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

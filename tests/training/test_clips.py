@@ -41,6 +41,14 @@ def test_folders_are_searched(tmp_path: Path) -> None:
     assert find_clips(SAMPLE, SAMPLE.parent) == [SAMPLE, SAMPLE]
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "._a.mp4").touch()  # beside every file that a Mac copies to another file system
+    (tmp_path / ".a.mp4.stvsr").mkdir()
+    (tmp_path / ".a.mp4.stvsr" / "0.mkv").touch()
+    assert find_clips(tmp_path) == [tmp_path / "a.mp4"]
+
+
 def test_a_missing_clip_and_an_empty_folder_are_media_errors(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=f"The folder {tmp_path} contains no clip"):
         find_clips(tmp_path)

@@ -17,7 +17,7 @@ from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.device_data import DeviceClips, DeviceSampler
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.videoinr_s import VideoINRS
-from stvsr.training.resize import downscale
+from stvsr.training.resize import downscale, imresize, to_uint8
 
 from tests.support.paths import SAMPLE
 from tests.support.toy_networks import TINY_PAIR, TOYS, ToyNetwork
@@ -61,6 +61,12 @@ def test_a_degraded_version_is_blurred_and_noisy(bee: np.ndarray) -> None:
     assert 1.5 < luma.std() < 3.5
     again = compressed_version(small, 1, Degradation(1, "libx264", noise=4.0))
     assert np.array_equal(noisy, again)
+
+
+def test_a_small_clip_has_whole_pixels(bee: np.ndarray) -> None:
+    small = small_clip(bee[:2, :135])
+    assert small.shape == (2, 33, 60, 3)
+    assert np.abs(small[1].astype(int) - to_uint8(imresize(bee[1, :132] / 255, (33, 60)))).max() <= 1
 
 
 def test_versions_are_made_once(versions: CompressedClips) -> None:

@@ -12,10 +12,9 @@ import torch
 from stvsr.engine.contract.errors import RequestError
 from stvsr.training.checkpoints import load_weights
 from stvsr.training.data import Sampling
-from stvsr.training.large_scale import ModuleTrainer, small_clip
+from stvsr.training.large_scale import ModuleTrainer
 from stvsr.training.meta_trainer import MetaSchedule, MetaTrainer, crop_center, train_adavsr, video_psnr
 from stvsr.training.networks.registry import find_network
-from stvsr.training.resize import imresize, to_uint8
 from stvsr.training.run import Schedule, TrainingRun
 from torch import Tensor
 
@@ -92,10 +91,10 @@ def test_scores_are_means_over_frames_rounded_to_8_bits() -> None:
     assert video_psnr(network, torch.zeros(2, 3, 2, 2), truth) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_small_clip_has_whole_pixels(clip: np.ndarray) -> None:
-    small = small_clip(clip[:2, :135])
-    assert small.shape == (2, 33, 60, 3)
-    assert np.abs(small[1].astype(int) - to_uint8(imresize(clip[1, :132] / 255, (33, 60)))).max() <= 1
+@pytest.mark.parametrize("name", ["steps", "tasks", "patch", "frames", "validate_every", "checkpoint_every", "rate"])
+def test_a_value_without_sense_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RequestError, match=f"'{name}' of meta-training is 0"):
+        replace(QUICK, **{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("part", ["temporal", "spatial"])

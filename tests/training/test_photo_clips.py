@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from stvsr.engine.contract.errors import MediaError
+from stvsr.engine.contract.errors import MediaError, RequestError
 from stvsr.training.clips import find_clips, read_clip
 from stvsr.training.photo_clips import SIZE, render, write_clips
 
@@ -41,6 +41,25 @@ def test_photographs_become_clips_that_training_reads(tmp_path: Path) -> None:
     assert not np.array_equal(frames[0], frames[1])
     assert write_clips(photos, tmp_path / "out", windows=1, frames=3, overwrite=True) == 1
     assert np.array_equal(next(read_clip(clip)), frames[0])
+
+
+def test_photographs_of_one_name_have_clips_of_their_own(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a/one.png", "b/one.png", "c/._one.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(photos / name), photograph(640, 1120)[:, :, ::-1])
+    assert write_clips(photos, tmp_path / "out", windows=1, frames=2) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_one.png-0", "b_one.png-0"]
+
+
+def test_no_clips_are_an_error(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "small.png"), photograph(300, 400))
+    with pytest.raises(MediaError, match="clearly larger than 979x551 pixels"):
+        write_clips(tmp_path, tmp_path / "out")
+    for windows, frames in ((0, 5), (3, 1)):
+        with pytest.raises(RequestError, match="at least 1 of 2"):
+            write_clips(tmp_path, tmp_path / "out", windows, frames)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_photograph_is_named_and_leaves_nothing(tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def test_the_rate_stays_until_it_is_annealed() -> None:
     assert [longer.rate(step) for step in range(76)] == pytest.approx(rates[:76]), "a run can be made longer"
 
 
+def test_a_motion_patch_that_no_clip_has_room_for_is_refused(clip: np.ndarray, tmp_path: Path) -> None:
+    config = FourierSConfig(features=8, width=8, trunk_blocks=1, motion_features=16, terms=4)
+    run = quick_run(tmp_path, sampling=replace(QUICK, patch=32, motion_patch=160))
+    with pytest.raises(RequestError, match="No clip has 3 frames of 160 pixels each way"):
+        Trainer(FourierS(config), {}, run)._sampler([clip])  # a sampler that draws would look for a clip forever
+
+
+@pytest.mark.parametrize("values", [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"anneal": float("nan")}])
+def test_a_schedule_that_learns_nothing_is_refused(values: dict[str, float]) -> None:
+    with pytest.raises(RequestError, match=r"learning rate"):
+        Schedule(**values)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("device_data", [False, True])
 def test_every_third_step_trains_motion_alone(device_data: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -27,7 +27,7 @@ class Budget:
             raise RequestError("An adaptation without an end cannot be run: give a number of steps or of seconds.")
         if self.steps is not None and self.steps < 1:
             raise RequestError(f"An adaptation of {self.steps} steps learns nothing: give at least 1 step.")
-        if self.seconds is not None and self.seconds <= 0:
+        if self.seconds is not None and not self.seconds > 0:  # NaN would never end
             raise RequestError(f"An adaptation of {self.seconds:g} seconds learns nothing: give more than 0 seconds.")
 
     def start(self) -> "Clock":

@@ -23,11 +23,10 @@ from .base import Network
 from .blocks import LEAKY_SLOPE, conv3x3, lrelu, residual_stack
 from .field import FourierField
 from .losses import LossTerms, charbonnier
-from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
+from .motion import MOTION_WEIGHT, MotionStep, blend_pair, finer, motion_error, warp_pair
 from .ops import cubic_at, cubic_at_phases, interleave_phases, target_coordinates
 
 MATCHED = 16  # features of each frame that are correlated
-MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Motion estimation, from coarse to fine, from a time between two frames to both frames; part of VideoINR-S.
+"""Motion from a time between two frames to both frames, estimated from coarse to fine; for Fourier-S and VideoINR-S.
 
 The motion at a time t is a tensor `(B, 5, H, W)`:
 
@@ -18,6 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from .blocks import conv3x3, lrelu, upsample2
 from .ops import warp
+
+MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
 
 def correlate(first: Tensor, second: Tensor, radius: int) -> Tensor:

@@ -25,10 +25,8 @@ from ...engine.contract.manifest import ContinuousSpace, ContinuousTime, PairWin
 from .base import Network
 from .blocks import conv3x3, lrelu, residual_stack
 from .losses import LossTerms, charbonnier
-from .motion import MotionStep, blend_pair, finer, motion_error, warp_pair
+from .motion import MOTION_WEIGHT, MotionStep, blend_pair, finer, motion_error, warp_pair
 from .ops import cubic_at, spacing, target_coordinates
-
-MOTION_WEIGHT = 0.1  # of a motion error of one input pixel, relative to colour errors in [0, 1]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from stvsr.training.adapt.protocol import Budget, Losses
         ({}, "give a number of steps or of seconds"),
         ({"steps": 0}, "0 steps learns nothing: give at least 1 step"),
         ({"seconds": -2.5}, "-2.5 seconds learns nothing: give more than 0"),
+        ({"seconds": float("nan")}, "nan seconds learns nothing"),
         ({"steps": 3, "seconds": 0.0}, "0 seconds learns nothing"),
     ],
 )
