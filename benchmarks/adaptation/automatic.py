@@ -133,8 +133,11 @@ def _measure(bundle: Bundle, clip: Path, made: Input, budget: Budget, options: a
     between = {}
     if (db := learned.get("between_psnr_y_db")) is not None:
         between["between_gain_db"] = round(db - before["between_psnr_y_db"] if verdict.kept else 0.0, 4)
+    record = verdict.record()
+    if isinstance(blur := record.get("analysis", {}).get("blur"), dict):
+        del blur["kernel"]  # long, and given by its widths and angle
     return {
-        "record": verdict.record(),
+        "record": record,
         "before": before,
         "learned": learned,
         "after": learned if verdict.kept else before,

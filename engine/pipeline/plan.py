@@ -80,10 +80,13 @@ def plan_passes(
 
 
 def default_scale(bundles: Sequence[Bundle]) -> float:
-    """Return the scale for a request without one: the product of fixed factors, else x4."""
+    """Return the scale for a request without one: the product of fixed factors, or x4 if the last bundle takes any.
+
+    A bundle of any scale before another one keeps the size.
+    """
     spaces = [bundle.manifest.space for bundle in bundles]
     fixed = math.prod(max(space.factors) for space in spaces if isinstance(space, FixedFactors))
-    largest = math.prod(space.maximum for space in spaces if isinstance(space, ContinuousSpace))
+    largest = spaces[-1].maximum if isinstance(spaces[-1], ContinuousSpace) else 1
     return max(fixed, min(DEFAULT_SCALE, fixed * largest))
 
 

@@ -52,7 +52,10 @@ def test_requests_out_of_reach_list_the_abilities_of_the_bundles(
 def test_the_default_scale_is_that_of_fixed_factors_or_4(tmp_path: Path) -> None:
     toy = Bundle.load(write_toy(tmp_path / "toy"))
     chains = [toy], [RUN_X4], [DOUBLED_X1], [RUN_X1, SLIDING_X4], [toy, RUN_X2_ANY_TIME]
-    assert [default_scale(chain) for chain in chains] == [4, 4, 1, 4, 4]
+    assert [default_scale(chain) for chain in chains] == [4, 4, 1, 4, 2]
+    for chain in chains:
+        scale = int(default_scale(chain))
+        assert plan_passes(chain, (H, W), (scale * H, scale * W), default_factor(chain))
 
 
 def test_the_default_factor_is_2_for_bundles_that_interpolate(tmp_path: Path) -> None:
