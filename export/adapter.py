@@ -18,7 +18,7 @@ from ..engine.contract.weights import replace_weights
 from ..engine.pipeline.adaptation import DEFAULT_SECONDS
 from ..engine.pipeline.flow import picture_flow
 from ..engine.pipeline.upscaler import Upscaler
-from ..training.adapt.analysis import AUTO, Decision, decide, read_parts
+from ..training.adapt.analysis import AUTO, LOSSES, Decision, decide, read_parts
 from ..training.adapt.coarse_to_fine import coarse_by_motion
 from ..training.adapt.degradation import Degradation
 from ..training.adapt.distillation import Distillation
@@ -95,7 +95,9 @@ class BundleAdapter:
         clips = [torch.from_numpy(np.ascontiguousarray(frames, np.float32)) for frames in scenes]
         # A teacher's results, and the clip's own frames for meta-trained weights, have something to teach on any clip.
         is_always = self.method != SelfSupervised.name
-        decision = decide(clips, self._factor, coding, self._options.degradation, is_always)
+        is_trained = any(bundle.manifest.training.get("compressed") for bundle in self.bundles)
+        trained = LOSSES if is_trained else ()
+        decision = decide(clips, self._factor, coding, self._options.degradation, is_always, trained)
         if self.method == InternalLearning.name and decision.degradation is not None:
             # It learns from the clip's own frames, which are noisy and compressed themselves.
             return replace(decision, degradation=decision.degradation.without_losses())

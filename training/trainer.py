@@ -247,7 +247,8 @@ class Trainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        weights = {"config": self.config, "step": self.step, "state_dict": self.average}
+        record = {"step": self.step, "compressed": self.run.sampling.compressed}
+        weights = {"config": self.config, **record, "state_dict": self.average}
         for name, content in (("last.pt", state), ("weights.pt", weights)):
             save(content, self.run.folder / name)
 

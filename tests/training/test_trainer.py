@@ -185,7 +185,7 @@ def test_mixed_precision_trains_float32_weights(precision: Precision, tmp_path: 
 
 
 def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="Unknown precision 'fp8': use fp32, tf32, bf16"):
+    with pytest.raises(RequestError, match="Unknown precision 'fp8': use fp32, tf32 or bf16"):
         quick_run(tmp_path, precision="fp8")
 
 

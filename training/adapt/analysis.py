@@ -22,6 +22,7 @@ from .noise_estimation import NoiseEstimate, estimate_noise
 
 Part = Literal["blur", "noise", "compression"]
 AUTO, PLAIN = "auto", "plain"  # choices of the degradation besides its parts
+LOSSES: tuple[Part, ...] = ("noise", "compression")  # that degraded training samples have
 
 _SCENES = 4  # that are analysed at most, the longest ones
 _BLUR_CONFIDENCE, _BLUR_STRENGTH = 0.98, 0.25  # from which a blur is learned
@@ -105,12 +106,14 @@ def decide(
     coding: StreamCoding | None = None,
     choice: str = AUTO,
     is_always: bool = False,
+    trained: Sequence[Part] = (),
 ) -> Decision:
     """Decide the degradation to learn under.
 
     `choice` is "auto", "plain" for bicubic resizing, or parts with a + between, as "blur+noise", which are estimated
     and learned however uncertain they are. With `is_always` a clip without any of them is learned under bicubic
-    resizing; otherwise there is nothing to learn from it. Raises RequestError for another choice, and AdaptationError
+    resizing; otherwise there is nothing to learn from it, as there is not from a clip with nothing but parts that the
+    network was `trained` to undo. Raises RequestError for another choice, and AdaptationError
     if a part that was asked for cannot be estimated.
     """
     parts = read_parts(choice)
@@ -128,13 +131,16 @@ def decide(
         return Decision(Degradation(), 1.0, sentence, analysis)
     if not parts:
         return Decision(None, 1.0, f"Nothing to learn: the clip has {_seen(analysis)}.", analysis)
+    found = " and ".join(_words(analysis, part) for part in parts)
+    if choice == AUTO and not is_always and set(parts) <= set(trained):
+        sentence = f"Nothing to learn: the clip has {found}, and the network was trained on such clips."
+        return Decision(None, 1.0, sentence, analysis)
     degradation = Degradation(
         analysis.blur.kernel if "blur" in parts and analysis.blur else None,
         analysis.noise.sigma if "noise" in parts else 0.0,
         round(analysis.compression.crf) if "compression" in parts else None,
         factor,
     )
-    found = " and ".join(_words(analysis, part) for part in parts)
     return Decision(degradation, confidence if "blur" in parts else 1.0, f"The clip has {found}.", analysis)
 
 

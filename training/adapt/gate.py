@@ -214,7 +214,9 @@ def _run_pairs(network: Network, true: Tensor, scale: int, degrade: Degrade, flo
             f"{len(true)} held-out frames are too few to judge {type(network).__name__}, which takes {length}: adapt to"
             " a longer scene."
         )
-    starts = range(0, len(true) - length + 1, length - 1)[: _MAX_JUDGED // 2]
+    # Runs overlap: few frames are held out, and each run restores them from others.
+    step = length - 1 if window.kind == "doubled" else 1
+    starts = range(0, len(true) - length + 1, step)[: _MAX_JUDGED // 2]
     for first in starts:
         targets: Any = true[first : first + length]
         inputs: Any = input_frames(window, targets)
@@ -225,9 +227,7 @@ def _run_pairs(network: Network, true: Tensor, scale: int, degrade: Degrade, flo
             for half, truth in zip(halves, target_frames(window, targets), strict=True):
                 yield half, truth, False
             continue
-        # Neighbouring pairs share a frame, which is judged once.
-        times = torch.tensor([0.0, 0.5, 1.0] if first == starts[-1] else [0.0, 0.5])
-        time = times if window.kind == "pair" else torch.tensor(0.5)
+        time = torch.tensor([0.0, 0.5, 1.0] if window.kind == "pair" else 0.5)
         size = [scale * n for n in small.shape[-2:]]
         outputs = run_network(network, window_inputs(network, small, flow, time), size)[0]
         outputs = outputs[..., : targets.shape[-2], : targets.shape[-1]].clamp(0, 1).to(targets)

@@ -11,7 +11,7 @@ from .protocol import Adapted
 _LEAST_GAIN_DB = 0.02  # of the lower bound of the mean gain one scale below
 # Student's t at 0.975, one-sided, from so many degrees of freedom on
 _QUANTILES = {1: 12.71, 2: 4.3, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23, 15: 2.13}
-_TRADED = 0.1  # of the gain of frames at the clip's times or of those between, which the others may lose
+_TRADED = 0.25  # of the gain of frames at the clip's times or of those between, which the others may lose
 _LEAST_CLEANED = 0.05  # of the squared error from clean frames, by which it must fall at least
 _TOLERATED_DB = 1.0  # fall of *again*
 _MOST_NOISE, _NOISE_SLACK = 1.3, 0.4  # noise at the frames' own scale: times that before, and grey levels more

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stvsr.engine.contract.coding import StreamCoding
 from stvsr.engine.contract.errors import AdaptationError, RequestError
-from stvsr.training.adapt.analysis import analyse, decide, read_parts
+from stvsr.training.adapt.analysis import LOSSES, analyse, decide, read_parts
 from stvsr.training.adapt.blur import gaussian_kernel, kernel_moments
 from stvsr.training.adapt.compression_estimation import blockiness, estimate_compression
 from stvsr.training.adapt.degradation import Degradation
@@ -189,3 +189,18 @@ def test_large_frames_are_sampled() -> None:
     corner = middle(torch.arange(1200.0).expand(1, 800, 1200), 512, 8)
     assert corner.shape == (1, 512, 512)
     assert corner[0, 0, 0] % 8 == 0
+
+
+def test_a_network_that_was_trained_on_losses_learns_a_blur_alone() -> None:
+    coding = StreamCoding("h264", 0.2, quantiser=33.4)
+    plain = small((90, 160), Degradation())
+    sentence = decide([plain], 4, coding, trained=LOSSES).sentence
+    assert sentence.startswith("Nothing to learn: the clip has compression as of CRF")
+    assert sentence.endswith("and the network was trained on such clips.")
+    asked = decide([plain], 4, coding, "compression", trained=LOSSES).degradation
+    assert asked is not None
+    assert asked.crf is not None
+    blurred = small((120, 212), Degradation(gaussian_kernel((2.6, 2.6), 0.0)), seed=3)
+    learned = decide([blurred], 4, trained=LOSSES).degradation
+    assert learned is not None
+    assert learned.kernel is not None
