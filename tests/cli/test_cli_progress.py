@@ -122,7 +122,7 @@ def test_wrong_options_and_faults_of_the_environment_have_codes(
     assert (json.loads(done.stdout)["error"]["code"], done.returncode) == ("usage", 2)
     done = inside("nothing", "--json")
     assert (json.loads(done.stdout)["error"]["code"], done.returncode) == ("usage", 2)
-    done = inside("evaluate", toy, short, "-o", tmp_path, "--json")
+    done = inside("batch", short, "-m", toy, "-o", tmp_path / "out", "--store", short, "--json")
     assert (json.loads(done.stdout)["error"]["code"], done.returncode) == ("environment", 1)
 
 

@@ -218,7 +218,7 @@ def test_devices_open_alike_and_their_warnings_name_them(monkeypatch: pytest.Mon
 
     class Queue:
         def __init__(
-            self, bundle: Any, backend: Backend, tile: Any, flow: Any, batch: int, warn: Any, clock: Any, *, alone: bool
+            self, bundle: Any, backend: Backend, inference: Any, batch: int, warn: Any, clock: Any, *, alone: bool
         ) -> None:
             if backend.device == "cuda:9":
                 raise BackendError("There is no CUDA device 9.")

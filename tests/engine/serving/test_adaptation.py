@@ -56,7 +56,7 @@ def test_a_job_adapts_to_each_scene(bright: str, tmp_path: Path) -> None:
         del query["access"]  # of every route
         assert query.keys() == JobOptions.model_fields.keys()
         in_json = documented["requestBody"]["content"]["application/json"]["schema"]["properties"]
-        assert in_json.keys() == {"upload", *query}
+        assert in_json.keys() == {"upload", "url", *query}
         assert "where the server allows it" in in_json["adapt"]["description"]
 
 
