@@ -26,6 +26,7 @@ from ..engine.contract.manifest import (
     SizeConstraint,
     TensorSpec,
 )
+from ..training.checkpoints import first_non_finite
 from ..training.networks.base import Network
 from ..training.networks.ops import target_coordinates
 from ..training.networks.registry import NetworkEntry
@@ -77,12 +78,11 @@ def export_bundle(
 
 def _check_weights(network: Network) -> None:
     """Raise ExportError if a weight is not finite: a trace, which takes from seconds to minutes, cannot show it."""
-    for name, weight in network.state_dict().items():
-        if not weight.isfinite().all():
-            raise ExportError(
-                f"{name} of {type(network).__name__} has values that are not finite numbers: check its weights; nothing"
-                " was written."
-            )
+    if (name := first_non_finite(network.state_dict())) is not None:
+        raise ExportError(
+            f"{name} of {type(network).__name__} has values that are not finite numbers: check its weights; nothing was"
+            " written."
+        )
 
 
 def check_bundle(network: Network, folder: Path) -> dict[str, float]:

@@ -87,6 +87,11 @@ def load_weights(
     return network, record
 
 
+def first_non_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name of the first weight with values that are not finite numbers, or None."""
+    return next((name for name, weight in weights.items() if not weight.isfinite().all()), None)
+
+
 def _is_plain(value: object) -> bool:
     """Return whether a value of a checkpoint's record can be stored in a manifest."""
     try:

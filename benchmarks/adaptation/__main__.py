@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ..command_line import new_parser
 from .automatic import INPUTS, automatic
 from .chart import chart
 from .gate import TRIALS, gate
@@ -78,11 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.adaptation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("adaptation", __doc__)
     parser.add_argument("part", choices=[*PARTS, "all", "picture", "table"])
     parser.add_argument("out", type=Path, help="folder of adaptation.jsonl and of pictures")
     add = parser.add_argument

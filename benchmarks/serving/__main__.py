@@ -11,11 +11,9 @@ soak      4 clients for an hour while workers are killed at random: jobs, memory
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from ..record import RESULTS
+from ..command_line import add_out, add_threads, given_command, new_parser
 from .frames import frames, streams
 from .jobs import jobs, kills, resume, soak
 
@@ -31,14 +29,10 @@ PARTS: dict[str, Callable[[argparse.Namespace, str], None]] = {
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("serving", __doc__)
     parser.add_argument("part", choices=list(PARTS))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON lines")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks")
+    add_out(parser)
+    add_threads(parser)
     parser.add_argument("--runs", type=int, default=3, help="jobs of each client; requests of frames: 50 times as many")
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement of streams")
     parser.add_argument("--rounds", type=int, default=20, help="runs that are killed and resumed")
@@ -46,7 +40,7 @@ def main() -> None:
     parser.add_argument("--kill-seconds", type=float, default=30, help="between the ends of two workers, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     arguments = parser.parse_args()
-    PARTS[arguments.part](arguments, " ".join(["python -m benchmarks.serving", *sys.argv[1:]]))
+    PARTS[arguments.part](arguments, given_command("serving"))
 
 
 if __name__ == "__main__":

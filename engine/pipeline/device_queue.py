@@ -28,9 +28,9 @@ NumberedWindow = tuple[int, WindowFrames]  # with the number of the window's fir
 class DeviceQueue(Closing):
     """Computes windows on one device, several in flight on a GPU. A context manager that holds the open graphs.
 
-    `bundle`, `batch` and `clock` are those of `Upscaler`, and `backend` names one device. `warn`
-    receives what differs from the request, in sentences. `alone` is false if other threads use a GPU at the same time.
-    Raises BackendError, BundleError.
+    `bundle`, `batch`, `clock` and the settings of `inference` are those of `Upscaler`, and `backend` names one device.
+    `warn` receives what differs from the request, in sentences. `alone` is false if other threads use a GPU at the same
+    time. Raises BackendError, BundleError.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from ...engine.contract.errors import AdaptationError
+from ..checkpoints import first_non_finite
 from ..data import Flow, input_frames, target_frames, truth_offsets
 from ..inference import run_network
 from ..networks.base import Network
@@ -261,10 +262,10 @@ def _with_weights(network: Network, adapted: Adapted) -> Network:
 
 def _non_finite(adapted: Adapted) -> str | None:
     """Return a sentence that names a weight that is not finite, or None."""
-    names = [name for name, value in adapted.weights.items() if not value.isfinite().all()]
-    if not names:
+    name = first_non_finite(adapted.weights)
+    if name is None:
         return None
-    return f"The adaptation diverged, as {names[0]} has values that are not finite: take a lower learning rate."
+    return f"The adaptation diverged, as {name} has values that are not finite: take a lower learning rate."
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
