@@ -136,7 +136,7 @@ def evaluate(
                     failed[name] = error
                     continue
                 graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in one}
-                scores[name] = {"bundle": name, "graphs_sha256": graphs, **used.facts(), **judged}
+                scores[name] = {"bundle": name, "graphs_sha256": graphs, "preset": preset, **used.facts(), **judged}
         if failed and not scores:
             raise next(iter(failed.values()))
         first, *others = bundles

@@ -105,11 +105,13 @@ def _means(scores: Mapping[str, Scores], when: str, figure: str) -> Iterator[tup
 
 
 def _protocol(scores: Mapping[str, Scores]) -> str:
-    """Return what the clips were degraded by, in words."""
-    protocol = next(iter(scores.values()))["protocol"]
+    """Return what the clips were degraded by, and the preset where it is not the usual one, in words."""
+    first = next(iter(scores.values()))
+    protocol = first["protocol"]
     exposure = ", means over time" if protocol["exposure"] else ""
     crf = "" if protocol["crf"] is None else f", compressed at CRF {protocol['crf']}"
-    return f"x{protocol['scale']} in space, x{protocol['factor']} in time{exposure}{crf}"
+    preset = "" if first["preset"] == "fast" else f"; preset {first['preset']}"
+    return f"x{protocol['scale']} in space, x{protocol['factor']} in time{exposure}{crf}{preset}"
 
 
 def _low(means: Sequence[tuple[str, float, list[float] | None]]) -> float:

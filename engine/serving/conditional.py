@@ -9,7 +9,9 @@ from typing import IO, Any
 from fastapi import Request, Response
 from fastapi.responses import FileResponse
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from .problems import Problem
 
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 _CHUNK_BYTES = 1 << 20
@@ -20,7 +22,9 @@ _OF_CONTENT = ("content-length", "content-type", "accept-ranges")
 class ConditionalFile(FileResponse):
     """A file, or a range of it, with its `ETag`; 304 for a client that has it (`If-None-Match`).
 
-    `If-Range` makes a range depend on the `ETag`. Without an `etag` it is made of the file's time and size.
+    `If-Range` makes a range depend on the `ETag`. Without an `etag` it is made of the file's time and size. A `Range`
+    that cannot be read counts as none, as RFC 9110 asks for units that are not known; one beyond the file is a problem
+    of status 416.
     """
 
     def __init__(
@@ -33,8 +37,26 @@ class ConditionalFile(FileResponse):
         """Send the answer."""
         if _is_known(Headers(scope=scope).get("if-none-match"), self.headers["etag"]):
             await _not_modified(self)(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return
+        refused: list[int] = []
+
+        async def send_unless_refused(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                refused.append(message["status"])
+            if not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, send_unless_refused)
+        if refused == [400]:
+            others = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            await super().__call__({**scope, "headers": others}, receive, send)
+        elif refused:
+            await self._beyond(scope)(scope, receive, send)
+
+    def _beyond(self, scope: Scope) -> Response:
+        size, asked = self.headers["content-length"], Headers(scope=scope)["range"]
+        detail = f"The file has {size} bytes, and '{asked}' begins beyond them."
+        return Problem(416, "bad-range", detail, content_range=f"bytes */{size}").response()
 
 
 class TemporaryFile(ConditionalFile):

@@ -92,8 +92,9 @@ def test_factors_are_those_that_all_bundles_have(inside: Run, toy: Path, spatial
     protocols = [one["protocol"] for one in answer["evaluations"]]
     assert protocols == [{"scale": 2, "factor": 1, "exposure": False, "crf": None}] * 2
     assert answer["differences"]["of"]["graphs"]["at"]["psnr_y_db"]["interval_95"] is None, "of one clip"
-    shown = inside("evaluate", toy, spatial, clips[0], "--device", "cpu").stdout
-    assert "x2 in space, x1 in time" in shown
+    assert [one["preset"] for one in answer["evaluations"]] == ["fast"] * 2
+    shown = inside("evaluate", toy, spatial, clips[0], "--device", "cpu", "--preset", "balanced").stdout
+    assert "x2 in space, x1 in time; preset balanced" in shown
     assert not any(word in shown for word in ("between", "±", "95 %"))
 
 

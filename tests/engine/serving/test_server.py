@@ -72,6 +72,13 @@ def test_a_video_is_upscaled(client: Any, tmp_path: Path) -> None:
     assert client.get(job["links"]["events"], headers={"Last-Event-ID": "earlier"}).text.count("event: ") == 1
     part = client.get(done["links"]["result"], headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, result.content[10:20])
+    for unreadable in ("frames=1-2", "bytes", "bytes=9-2"):
+        assert client.get(done["links"]["result"], headers={"Range": unreadable}).content == result.content
+    size = len(result.content)
+    beyond = client.get(done["links"]["result"], headers={"Range": f"bytes={size}-"})
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, f"bytes */{size}")
+    assert beyond.headers["content-type"] == "application/problem+json"
+    assert f"{size} bytes" in beyond.json()["detail"]
     for address in (done["links"]["result"], "/", "/app.js"):
         assert_conditional(client, address, has_ranges=True)
     assert str(tmp_path) not in json.dumps(done), "paths of the server stay there"
