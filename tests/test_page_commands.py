@@ -42,6 +42,7 @@ SHORTER = {
     "adapt": "--adapt-steps 1",
     "--adapt": "--adapt-steps 1",
 }
+_OUTPUTS = ("-o", "--page", "--preview", "--checkpoint")  # options that name what a command writes
 _VIDEOS, _WEIGHTS = (".mp4", ".mkv"), (".pth", ".pt", ".pkl", ".safetensors", ".onnx")
 
 
@@ -75,7 +76,7 @@ def shortened(arguments: Sequence[str]) -> list[str]:
 
 def write_inputs(arguments: Sequence[str], folder: Path) -> None:
     """Write the files that a command reads and that no earlier one has written."""
-    outputs = {arguments[i + 1] for i, word in enumerate(arguments) if word in ("-o", "--page", "--preview")}
+    outputs = {arguments[i + 1] for i, word in enumerate(arguments) if word in _OUTPUTS}
     for name in set(arguments) - outputs:
         path = folder / name
         if path.suffix in _VIDEOS:
