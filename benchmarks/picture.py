@@ -2,7 +2,7 @@
 
 Each row shows the same crop at a time between two inputs: the first input, bicubic resizing with blending, stvsr, and
 the truth. FRAME is the number of the frame between the inputs; X and Y are the left and the top of the crop in the
-truth.
+truth. With `--crf`, the inputs, which are every second frame of the clip up to there, pass through x264.
 """
 
 import sys
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stvsr import Upscaler
 from stvsr.engine.contract.picture import to_float
 from stvsr.training.clips import read_clip
+from stvsr.training.compression import compress
 from stvsr.training.resize import imresize, to_uint8
 
 from .command_line import new_parser
@@ -32,16 +33,17 @@ class Crop(NamedTuple):
     top: int
 
 
-def row(upscaler: Upscaler, crop: Crop) -> NDArray[np.uint8]:
+def row(upscaler: Upscaler, crop: Crop, crf: int | None) -> NDArray[np.uint8]:
     """Return four crops side by side, (CROP_PX, 4 * CROP_PX + gaps, 3)."""
-    frames = list(islice(read_clip(crop.clip), max(0, crop.frame - 1), crop.frame + 2))
-    if len(frames) != 3:
+    frames = list(islice(read_clip(crop.clip), crop.frame + 2))
+    if not 0 < crop.frame < len(frames) - 1:
         sys.exit(f"{crop.clip} has no frame {crop.frame} between two others: choose another FRAME.")
-    first, truth, second = frames
+    truth, inputs = frames[-2], frames[(crop.frame - 1) % 2 :: 2]
     size = (truth.shape[0], truth.shape[1])
     if crop.top + CROP_PX > size[0] or crop.left + CROP_PX > size[1]:
         sys.exit(f"A crop of {CROP_PX} pixels exceeds {crop.clip} of {size[1]}x{size[0]} pixels: choose other X and Y.")
-    small = [to_uint8(imresize(f / 255.0, (size[0] // SCALE, size[1] // SCALE))) / 255.0 for f in (first, second)]
+    shrunk = [to_uint8(imresize(frame / 255.0, (size[0] // SCALE, size[1] // SCALE))) for frame in inputs]
+    small = [frame / 255.0 for frame in (shrunk if crf is None else list(compress(shrunk, crf)))[-2:]]
     planar = [np.ascontiguousarray(f.transpose(2, 0, 1), dtype=np.float32) for f in small]
     (upscaled,) = upscaler.between(planar[0], planar[1], [0.5], size)
     images = (
@@ -62,9 +64,10 @@ def main() -> None:
     parser.add_argument("bundle", help="name or folder of a bundle")
     parser.add_argument("out", type=Path, help="PNG file")
     parser.add_argument("crops", nargs="+", type=_crop, metavar="CLIP:FRAME:X:Y")
+    parser.add_argument("--crf", type=int, choices=range(52), metavar="0-51", help="rate factor of x264 (none)")
     arguments = parser.parse_args()
     with Upscaler(arguments.bundle) as upscaler:
-        rows = [row(upscaler, crop) for crop in arguments.crops]
+        rows = [row(upscaler, crop, arguments.crf) for crop in arguments.crops]
     gap = np.full((GAP_PX, rows[0].shape[1], 3), 255, np.uint8)
     write_png(arguments.out, np.concatenate([part for r in rows for part in (r, gap)][:-1]))
 
