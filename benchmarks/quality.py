@@ -24,7 +24,7 @@ CRFS = ("none", "23", "30", "35")
 def measure(arguments: argparse.Namespace, command: str) -> None:
     """Record the scores of each bundle at each CRF."""
     from stvsr import Backend
-    from stvsr.cli.evaluation import Used, upscale_clip
+    from stvsr.cli.judging import Used, upscale_clip
     from stvsr.engine.contract.bundle import find_bundles
     from stvsr.engine.pipeline.plan import default_factor
     from stvsr.training.clips import find_clips

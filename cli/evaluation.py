@@ -1,17 +1,15 @@
 """The command that measures bundles on clips: `evaluate`."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from fractions import Fraction
-from functools import partial
-from itertools import chain, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engine.contract.errors import MediaError, RequestError, StvsrError
+from ..engine.contract.errors import MediaError, RequestError
+from .judging import common_protocol, judge
 from .metrics import MetricsOption, find_metrics
 from .options import BackendOptions, PresetOption
 from .outputs import check_json, write_json
@@ -21,16 +19,10 @@ from .terminal import complain, out, plain, progress_bar, training_extra
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.progress import Progress, TaskID
 
-    from ..engine.backends.options import Backend
     from ..engine.compare.page import ComparisonPage
-    from ..engine.contract.bundle import Bundle
     from ..engine.contract.further_metrics import FurtherMetric
-    from ..engine.pipeline.inference import Inference
-    from ..training.evaluation import OnFrames, Protocol, UpscaleClip
-
-_TRIAL_PX = 64  # side of the frames for which a bundle is asked what it can do
+    from ..training.evaluation import OnFrames
 
 
 @record_options
@@ -101,77 +93,43 @@ def evaluate(
         check_page(page, overwrite=True)
     models, clips = split_sources(sources)
     further = find_metrics(metrics)
-    record = backend.record()
     bundles = {name: find_bundles(model) for name, model in short_names(models).items()}
     for one in bundles.values():
         check_flow(one, flow)
-    scores: dict[str, dict[str, Any]] = {}
-    failed: dict[str, StvsrError] = {}
     with training_extra():
         from ..training.clips import find_clips
-        from ..training.evaluation import differences
-        from ..training.evaluation import evaluate as run
 
+        found = find_clips(*clips)
         protocol = common_protocol(list(bundles.values()), scale, factor, crf)
+        of_frames = page is not None and len(found) == len(bundles) == 1
+        comparison = _begin_page(found[0], models[0], further) if of_frames else None
         with progress_bar(no_progress or as_json) as progress:
-            found = find_clips(*clips)
-            of_frames = page is not None and len(found) == len(bundles) == 1
-            comparison = _begin_page(found[0], models[0], further) if of_frames else None
             task = progress.add_task("", total=None, note="frames")
-            for name, one in bundles.items():
-                used = Used()
-                try:
-                    judged = run(
-                        found,
-                        upscale_clip(one, record, Inference(flow=flow, preset=preset), used),
-                        protocol,
-                        partial(_show_clip, progress, task, name),
-                        lambda: progress.advance(task),
-                        None if comparison is None else _add_to_page(comparison),
-                        further,
-                    )
-                except StvsrError as error:  # of every clip
-                    if len(bundles) == 1:
-                        raise
-                    failed[name] = error
-                    continue
-                graphs = {b.manifest.name: {graph.role: graph.sha256 for graph in b.manifest.graphs} for b in one}
-                scores[name] = {"bundle": name, "graphs_sha256": graphs, "preset": preset, **used.facts(), **judged}
-        if failed and not scores:
-            raise next(iter(failed.values()))
-        first, *others = bundles
-        over_first = {
-            name: differences(scores[name]["clips"], scores[first]["clips"])
-            for name in others
-            if first in scores and name in scores
-        }
-    answer: dict[str, Any] = next(iter(scores.values()))
-    if len(bundles) > 1:
-        answer = {
-            "evaluations": list(scores.values()),
-            "differences": {"from": first, "of": over_first},
-            "errors": {name: str(error) for name, error in failed.items()},
-        }
+            judged = judge(
+                bundles,
+                found,
+                protocol,
+                backend.record(),
+                Inference(flow=flow, preset=preset),
+                further,
+                on_clip=lambda name, clip: progress.update(task, description=plain(f"{name}: {clip.name}")),
+                on_frame=lambda: progress.advance(task),
+                on_frames=None if comparison is None else _add_to_page(comparison),
+            )
     if output is not None:
-        write_json(output, answer)
+        write_json(output, judged.record())
     if comparison is not None and page is not None:
         comparison.write(page, overwrite=True)
     elif page is not None:
-        write_scores_page(page, scores, over_first)
+        write_scores_page(page, judged.scores, judged.differences)
     if as_json:
-        out.print_json(json.dumps(answer))
+        out.print_json(json.dumps(judged.record()))
     else:
-        print_scores(scores, over_first)
-    errors = [f"{name}: {error}" for name, error in failed.items()]
-    errors += [f"{clip}: {error}" for one in scores.values() for clip, error in one["errors"].items()]
-    for sentence in dict.fromkeys(errors):
-        complain(sentence)
-    if errors:
+        print_scores(judged.scores, judged.differences)
+    if errors := judged.errors():
+        for sentence in errors:
+            complain(sentence)
         raise typer.Exit(1)
-
-
-def _show_clip(progress: "Progress", task: "TaskID", name: str, clip: Path) -> None:
-    progress.update(task, description=plain(f"{name}: {clip.name}"))
 
 
 def split_sources(sources: "Sequence[str]") -> tuple[list[str], list[Path]]:
@@ -190,84 +148,6 @@ def split_sources(sources: "Sequence[str]") -> tuple[list[str], list[Path]]:
     if not clips:
         raise RequestError("There is no clip to judge by: name clips after the bundles.")
     return bundles, clips
-
-
-def common_protocol(
-    bundles: "Sequence[tuple[Bundle, ...]]", scale: int | None, factor: int | None, crf: int | None
-) -> "Protocol":
-    """Return the degradation by which all bundles are judged: with the first default factors that all of them have.
-
-    Raises RequestError if there are none.
-    """
-    from ..engine.pipeline.plan import abilities, default_factor, default_scale, plan_passes
-    from ..training.evaluation import Protocol
-
-    exposures = {any(b.manifest.window.kind == "doubled" for b in one) for one in bundles}
-    if len(exposures) > 1:
-        raise RequestError(
-            "Some of these bundles take frames that are means over time, as slower cameras record them, and others do"
-            " not, so that one clip cannot judge both: evaluate them apart."
-        )
-    scales = [scale] if scale is not None else list(dict.fromkeys(round(default_scale(one)) for one in bundles))
-    factors = [factor] if factor is not None else list(dict.fromkeys(default_factor(one) for one in bundles))
-    exposure = exposures.pop()
-
-    def serves(one: "tuple[Bundle, ...]", protocol: "Protocol") -> bool:
-        side = _TRIAL_PX * protocol.scale
-        try:
-            plan_passes(one, (_TRIAL_PX, _TRIAL_PX), (side, side), protocol.factor)
-        except RequestError:
-            return False
-        return True
-
-    protocols = [Protocol(s, f, exposure, crf) for s, f in product(scales, factors)]
-    if len(bundles) == 1:
-        return protocols[0]
-    for protocol in protocols:
-        if all(serves(one, protocol) for one in bundles):
-            return protocol
-    able = "; ".join(dict.fromkeys(abilities(bundle) for one in bundles for bundle in one))
-    raise RequestError(
-        f"These bundles cannot be judged together ({able}): choose a scale (-s) and a time factor (-t) that all of them"
-        " have, or evaluate them apart."
-    )
-
-
-@dataclass
-class Used:
-    """The devices and precisions that an evaluation has used."""
-
-    devices: set[str] = field(default_factory=set)
-    backends: set[str] = field(default_factory=set)
-    precisions: set[str] = field(default_factory=set)
-
-    def facts(self) -> dict[str, str]:
-        """Return them as text."""
-        named = {"device": self.devices, "backend": self.backends, "precision": self.precisions}
-        return {name: ", ".join(sorted(values)) for name, values in named.items()}
-
-
-def upscale_clip(
-    bundles: "tuple[Bundle, ...]", backend: "Backend", inference: "Inference", used: Used
-) -> "UpscaleClip":
-    """Return the function that evaluation judges; it adds its device and precision to `used`."""
-    from ..engine.contract.picture import to_float
-    from ..engine.contract.windows import one_scene
-    from ..engine.pipeline.chain import Chain
-    from ..engine.pipeline.plan import plan_passes
-
-    def upscale(frames: "Iterable[np.ndarray]", factor: int, size: tuple[int, int]) -> "Iterator[np.ndarray]":
-        first = next(stream := iter(frames))
-        passes = plan_passes(bundles, first.shape[1:], size, factor)
-        times = tuple(Fraction(part, factor) for part in range(factor))
-        with Chain(passes, backend, inference) as opened:
-            used.devices.add(opened.device)
-            used.backends.add(opened.backend)
-            for frame in opened.frames(one_scene(chain([first], stream), times)):
-                yield to_float(frame)
-            used.precisions.add(opened.precision)  # which may change on the way
-
-    return upscale
 
 
 def _begin_page(clip: Path, bundle: str, metrics: "Sequence[FurtherMetric]") -> "ComparisonPage":
