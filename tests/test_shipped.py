@@ -80,7 +80,7 @@ def sample_scores(name: str, preset: Preset = "fast") -> dict[str, Any]:
     return evaluate([SAMPLE], upscale, Protocol(scale=4, factor=default_factor([find_bundle(name)])))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in PAIRS else pytest.mark.slow) for n in NAMES])
 def test_a_bundle_beats_bicubic_on_the_sample(name: str) -> None:
     scores = sample_scores(name)
     factor = scores["protocol"]["factor"]
