@@ -21,7 +21,8 @@ from ..pipeline.worker import ENDED, Worker
 _FUNCTIONS = f"{__package__}.reading"  # the module whose functions are called
 _MOST_S = 30.0  # of a call
 _START_S = 120.0  # of the process, which imports libraries
-_ATTEMPTS = 2  # at a video that ends the process, which something else may have ended
+_ATTEMPTS = 3  # at a video that ends the process, which something else may have ended
+_DEATHS = 5  # of the process before it is ready, in a row
 _READY, _RETURNED, _REFUSED = "ready", "returned", "refused"  # kinds of messages: the first one, and answers
 
 
@@ -66,12 +67,15 @@ class VideoChecker(Closing):
     def call(self, video: str | Path, function: str, *arguments: Any) -> Any:
         """Return what a function returns, which is called in the process by its name, and reads a video.
 
-        Raises its StvsrError, MediaError for a video that ends the process twice, or if the function takes too long,
-        and a Problem that passes if the process does not start.
+        Raises its StvsrError, MediaError for a video that ends the process three times, or if the function takes too
+        long, and a Problem that passes if the process does not start.
         """
         with self._lock:
             for _ in range(_ATTEMPTS):
-                kind, value, took_too_long = self._answer((function, arguments))
+                self._wait_until_ready()
+                self._worker.start((function, arguments))
+                kind, value, took_too_long = self._next_message(self._most_s)
+                self._worker.task = None
                 if kind != ENDED or took_too_long:
                     break
         if took_too_long:
@@ -86,23 +90,25 @@ class VideoChecker(Closing):
         """End the process."""
         self._running.close()
 
-    def _answer(self, task: Any) -> tuple[str, Any, bool]:
-        """Return the kind and the value of the answer to a task, and whether the process was killed for its time."""
-        if not self._is_ready:
-            kind, value, took_too_long = self._next_message(_START_S)
-            if took_too_long:
+    def _wait_until_ready(self) -> None:
+        """Wait for a process that can be called: one that has ended while it was idle, or as it started, is replaced.
+
+        Raises a Problem that passes if the process does not start.
+        """
+        deaths = 0
+        while not self._is_ready or self._worker.connection.poll():
+            kind, _, took_too_long = self._next_message(_START_S)
+            deaths += kind == ENDED
+            if took_too_long or deaths == _DEATHS:
                 from .problems import Problem  # the process itself needs no web framework
 
                 raise Problem(503, "not-ready", "Videos cannot be read now.", retry_after="30")
-            if kind == ENDED:
-                return kind, value, False
-        self._worker.start(task)
-        answer = self._next_message(self._most_s)
-        self._worker.task = None
-        return answer
 
     def _next_message(self, most_s: float) -> tuple[str, Any, bool]:
-        """Return the next message as `_answer` does; the process is killed if none comes within `most_s` seconds."""
+        """Return the kind and the value of the next message, and whether none came within `most_s` seconds.
+
+        Then the process is killed.
+        """
         took_too_long = not self._worker.connection.poll(most_s)
         if took_too_long:
             self._worker.kill()

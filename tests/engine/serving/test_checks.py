@@ -47,6 +47,23 @@ def test_good_and_bad_videos(checker: VideoChecker, tmp_path: Path, toy: Path) -
     checker.check(request_for(good, toy))
 
 
+# A module that ends the process that imports it, as often as the file beside it says.
+MORTAL = """
+import os
+from pathlib import Path
+
+path = Path(__file__).with_name("left")
+left = int(path.read_text())
+path.write_text(str(left - 1))
+if left > 0:
+    os._exit(9)
+
+
+def answer():
+    return 42
+"""
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,6 +86,20 @@ def test_a_process_that_something_else_has_ended_is_started_again(
     checker.check(good)
     os.kill(checker._worker._process.pid or 0, signal.SIGKILL)
     checker.check(good)
+
+
+@pytest.mark.parametrize(("deaths", "starts"), [(4, True), (5, False)])
+def test_deaths_before_a_call_are_not_those_of_a_video(
+    deaths: int, starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left").write_text(str(deaths))
+    (tmp_path / "mortal.py").write_text(MORTAL)
+    monkeypatch.syspath_prepend(str(tmp_path))  # of the process too
+    with VideoChecker(LIMITS, functions="mortal") as checker:
+        if not starts:
+            with pytest.raises(Problem, match=r"Videos cannot be read now"):
+                checker.call("good.mp4", "answer")
+        assert checker.call("good.mp4", "answer") == 42
 
 
 def test_a_check_has_a_time_limit(tmp_path: Path, toy: Path) -> None:
