@@ -22,6 +22,7 @@ from .partfile import system_errors
 from .pixel_format import has_alpha, is_rgb
 from .probe import VideoInfo
 from .tags import FULL_RANGE, LIMITED_RANGE, RGB, SMPTE170M, UNSPECIFIED, Coding, ColorTags
+from .thread_priority import keep_priority
 from .video_stream import encoder_frame, pixel_aspect
 
 _FIRST_NUMBER = 1
@@ -177,7 +178,8 @@ class ImageWriter(OutputFile):
             encoder.sample_aspect_ratio = pixel_aspect(upright_info(self._source), self.coded_size)
         encoder.options = within_quota(self.codec, self._encoding.options)
         try:
-            encoder.open()
+            with keep_priority():
+                encoder.open()
         except av.error.FFmpegError as error:
             raise MediaError(
                 f"{self.codec} refuses {self.coded_size[0]}x{self.coded_size[1]} {self.pix_fmt} with the options"

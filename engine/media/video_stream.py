@@ -21,6 +21,7 @@ from .palette import Palette
 from .pixel_format import has_alpha, is_rgb, planar_format, repack
 from .probe import VideoInfo, has_streams
 from .tags import FULL_RANGE, LIMITED_RANGE, LUMA_WEIGHTS, RGB, UNSPECIFIED, Coding, ColorTags, coding_of
+from .thread_priority import keep_priority
 
 MILLISECONDS = 1000  # ticks per second of Matroska and WebM
 _MAX_INT = 2**31 - 1  # FFmpeg's fractions have numerators and denominators up to this
@@ -172,7 +173,8 @@ class EncodedStream:
             context.thread_count = int(self._options.pop("threads"))
         context.options = dict(self._options)
         try:
-            context.open()
+            with keep_priority():
+                context.open()
         except av.error.FFmpegError as error:
             if (limit := _LARGEST_TIMESCALES.get(context.codec.canonical_name, _MAX_INT)) < self._time_base.denominator:
                 raise MediaError(

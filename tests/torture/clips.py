@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
+from stvsr.engine.media.thread_priority import keep_priority
 
 from tests.support.toy import write_toy
 
@@ -78,7 +79,7 @@ def write_clip(
     time_base = time_base or 1 / rate
     step = round(1 / rate / time_base)
     packets: list[av.Packet] = []
-    with av.open(str(path), "w") as out:
+    with keep_priority(), av.open(str(path), "w") as out:
         stream = cast(
             VideoStream, out.add_stream(codec, rate=rate, width=size[0], height=size[1], options=options or {})
         )
