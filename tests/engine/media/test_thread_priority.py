@@ -66,9 +66,15 @@ def test_no_thread_of_a_run_takes_real_time_priority(name: str, tmp_path: Path) 
     def watch(_: Progress) -> None:
         seen.append(policies())
 
-    options = {"codec": "libsvtav1", "encoder_options": {"preset": "12"}}
-    clip = make_video(tmp_path / "clip.mp4", pan(6, (64, 64)))
-    output, model = tmp_path / name, str(write_toy(tmp_path / "toy"))
-    upscale(UpscaleRequest(input=clip, output=output, model=model, scale=2, **options), watch)
+    clip, model = make_video(tmp_path / "clip.mp4", pan(6, (64, 64))), str(write_toy(tmp_path / "toy"))
+    request = UpscaleRequest(
+        input=clip,
+        output=tmp_path / name,
+        model=model,
+        scale=2,
+        codec="libsvtav1",
+        encoder_options={"preset": "12"},
+    )
+    upscale(request, watch)
     assert seen
     assert set().union(*seen, policies()) == {os.SCHED_OTHER}
