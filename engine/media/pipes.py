@@ -51,7 +51,7 @@ def _open_input(path: str | Path) -> tuple[int, bytes]:
     try:
         for _ in _tries(path, "writes into"):
             with suppress(BlockingIOError):
-                if not (head := os.read(file, _CHUNK)):
+                if not (head := os.read(file, _CHUNK)) and not _has_ended(file):
                     continue
             os.set_blocking(file, True)
             return file, head
@@ -59,6 +59,13 @@ def _open_input(path: str | Path) -> tuple[int, bytes]:
     except BaseException:
         os.close(file)
         raise
+
+
+def _has_ended(file: int) -> bool:
+    """Return whether a program has opened a named pipe for writing and closed it since `file` was opened."""
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    return any(event & select.POLLHUP for _, event in waiting.poll(0))
 
 
 def _open_output(path: str | Path) -> int:

@@ -92,6 +92,21 @@ def test_a_wait_for_bytes_can_be_interrupted(tmp_path: Path) -> None:
     os.close(end)
 
 
+def test_a_program_that_ends_without_a_byte_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p"
+    os.mkfifo(path)
+    opened: list[float] = []
+
+    def open_and_close(seconds: float) -> None:  # while the reader waits until it tries again
+        opened.append(seconds)
+        os.close(os.open(path, os.O_WRONLY))
+
+    monkeypatch.setattr("stvsr.engine.media.pipes.time.sleep", open_and_close)
+    with PipeInput(path) as pipe:
+        assert pipe.view().read(10) == b""
+    assert len(opened) == 1
+
+
 def test_only_pipes_and_devices_are_pipes(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "fifo")

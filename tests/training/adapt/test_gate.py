@@ -176,7 +176,7 @@ def test_scene_that_fades_in_from_black_is_accepted() -> None:
     assert len(split_scene(Sharpener(), scene)[0]) == 8
 
 
-@pytest.mark.parametrize("name", ["edvr", "rbpn", "toflow", "tmnet", "fourier-s"])
+@pytest.mark.parametrize("name", ["edvr", "rbpn", "toflow", pytest.param("tmnet", marks=pytest.mark.slow), "fourier-s"])
 def test_networks_of_every_window_are_judged(name: str) -> None:
     network = small_networks()[name].eval()
     measure, frames = self_consistency(flow=zero_flow), moving_blobs(8, 64, 64)

@@ -37,7 +37,9 @@ def test_segments_are_disjoint_and_inside(count: int, limit: int, length: int) -
     assert all(len(segment) == length for segment in segments) or indices == list(range(count))
 
 
-@pytest.mark.parametrize("name", ["edvr", "rbpn", "toflow", "tmnet", "videoinr-s"])
+@pytest.mark.parametrize(
+    "name", ["edvr", "rbpn", "toflow", pytest.param("tmnet", marks=pytest.mark.slow), "videoinr-s"]
+)
 def test_networks_of_every_window_adapt(name: str) -> None:
     network = filled(small_networks()[name], gain=0.5, offset_gain=4.0)
     before = {key: value.clone() for key, value in network.state_dict().items()}
