@@ -19,12 +19,14 @@ def keep_priority() -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
-    scheduling = os.sched_getscheduler(0), os.sched_getparam(0)
-    before = set(os.listdir(_THREADS))
+    scheduling, before = None, set[str]()
+    with suppress(OSError):  # in a sandbox, where no thread can change its priority either
+        scheduling, before = (os.sched_getscheduler(0), os.sched_getparam(0)), set(os.listdir(_THREADS))
     try:
         yield
     finally:
-        for thread in (0, *(int(name) for name in set(os.listdir(_THREADS)) - before)):
-            with suppress(OSError):  # a thread that has ended
-                if os.sched_getscheduler(thread) != scheduling[0]:
-                    os.sched_setscheduler(thread, *scheduling)
+        if scheduling is not None:
+            for thread in (0, *(int(name) for name in set(os.listdir(_THREADS)) - before)):
+                with suppress(OSError):  # a thread that has ended
+                    if os.sched_getscheduler(thread) != scheduling[0]:
+                        os.sched_setscheduler(thread, *scheduling)
