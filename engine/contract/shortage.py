@@ -1,6 +1,7 @@
 """Recognize shortages of memory, threads, open files and disk space, so that none is taken for a damaged file."""
 
 import errno
+import mmap
 import re
 
 _MEMORY = "There is not enough memory: close other programs, or use smaller tiles (--tile)."
@@ -16,6 +17,7 @@ _BY_NUMBER = {
     errno.ENOSPC: _DISK,
     getattr(errno, "EDQUOT", None): _DISK,
 }
+_SPARE_BYTES = 64 << 20
 # What libraries say without a number.
 _BY_TEXT = (
     (re.compile(r"can't start new thread|pthread_create|pthread_setaffinity|thread constructor", re.I), _THREADS),
@@ -23,6 +25,15 @@ _BY_TEXT = (
     (re.compile(r"too many open files", re.I), _FILES),
     (re.compile(r"no space left on device", re.I), _DISK),
 )
+
+
+def is_memory_short() -> bool:
+    """Return whether not even 64 MiB of memory can be had, so that any error of a library may come from it."""
+    try:
+        mmap.mmap(-1, _SPARE_BYTES).close()
+    except OSError:
+        return True
+    return False
 
 
 def is_of_memory(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ from av.video.stream import VideoStream
 
 from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
+from ..contract.shortage import is_memory_short
 from ..contract.video_file import open_arguments
 from .image_kinds import HEAD_BYTES, is_animated_webp
 from .pipes import input_name, is_pipe, pipe_view
@@ -21,7 +22,7 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     """Open a video file and return its container and its main video stream; the caller closes the container.
 
     The main stream is the largest of those that are marked as default, or else of all. Raises MediaError if the file
-    cannot be read, or if it has no video stream or no decoder for it.
+    cannot be read, or if it has no video stream or no decoder for it, and MemoryError if there is too little memory.
     """
     path = Path(path)
     container = _open_piped(path) if is_pipe(path) else _open_file(path)
@@ -56,6 +57,8 @@ def _open_file(path: Path) -> InputContainer:
     except PermissionError:
         raise MediaError(f"{path} cannot be read: change its permissions.") from None
     except (av.error.FFmpegError, OSError) as error:
+        if is_memory_short():
+            raise MemoryError from error
         if head[4:8] == b"ftyp":
             raise MediaError(
                 f"{path} is cut short or damaged (its index cannot be read): copy or record it again."

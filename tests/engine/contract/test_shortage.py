@@ -1,0 +1,41 @@
+"""A want of memory is told as such, also where a library calls it damage."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stvsr.engine.contract.errors import MediaError
+from stvsr.engine.contract.shortage import is_memory_short
+from stvsr.engine.media.opening import open_video
+
+_LIMITED = """
+import resource
+from pathlib import Path
+from stvsr.engine.contract.shortage import is_memory_short
+
+assert not is_memory_short()
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (32 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert is_memory_short()
+"""
+
+
+def test_a_file_that_is_not_read_for_want_of_memory_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\x00\x00\x00\x10ftypisom" + bytes(100))
+    with pytest.raises(MediaError, match="its index cannot be read"):
+        open_video(path)
+    monkeypatch.setattr("stvsr.engine.media.opening.is_memory_short", lambda: True)
+    with pytest.raises(MemoryError):
+        open_video(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
+def test_memory_is_short_where_64_mib_cannot_be_had() -> None:
+    assert not is_memory_short()
+    done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
