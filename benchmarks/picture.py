@@ -42,6 +42,8 @@ def row(upscaler: Upscaler, crop: Crop, crf: int | None) -> NDArray[np.uint8]:
     size = (truth.shape[0], truth.shape[1])
     if crop.top + CROP_PX > size[0] or crop.left + CROP_PX > size[1]:
         sys.exit(f"A crop of {CROP_PX} pixels exceeds {crop.clip} of {size[1]}x{size[0]} pixels: choose other X and Y.")
+    if crf is None:
+        inputs = inputs[-2:]
     shrunk = [to_uint8(imresize(frame / 255.0, (size[0] // SCALE, size[1] // SCALE))) for frame in inputs]
     small = [frame / 255.0 for frame in (shrunk if crf is None else list(compress(shrunk, crf)))[-2:]]
     planar = [np.ascontiguousarray(f.transpose(2, 0, 1), dtype=np.float32) for f in small]

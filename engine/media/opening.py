@@ -25,7 +25,12 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
     cannot be read, or if it has no video stream or no decoder for it, and MemoryError if there is too little memory.
     """
     path = Path(path)
-    container = _open_piped(path) if is_pipe(path) else _open_file(path)
+    try:
+        container = _open_piped(path) if is_pipe(path) else _open_file(path)
+    except MediaError as error:
+        if error.__cause__ is not None and is_memory_short():  # libraries call a want of memory by other names
+            raise MemoryError from error
+        raise
     try:
         if not is_pipe(path):
             check_structure(path, container.format.name)
@@ -57,8 +62,6 @@ def _open_file(path: Path) -> InputContainer:
     except PermissionError:
         raise MediaError(f"{path} cannot be read: change its permissions.") from None
     except (av.error.FFmpegError, OSError) as error:
-        if is_memory_short():
-            raise MemoryError from error
         if head[4:8] == b"ftyp":
             raise MediaError(
                 f"{path} is cut short or damaged (its index cannot be read): copy or record it again."

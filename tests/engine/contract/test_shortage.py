@@ -32,6 +32,8 @@ def test_a_file_that_is_not_read_for_want_of_memory_is_not_called_damaged(
     monkeypatch.setattr("stvsr.engine.media.opening.is_memory_short", lambda: True)
     with pytest.raises(MemoryError):
         open_video(path)
+    with pytest.raises(MediaError, match="does not exist"):
+        open_video(tmp_path / "none.mp4")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
