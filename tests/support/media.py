@@ -80,6 +80,11 @@ def make_video(path: Path, frames: Sequence[np.ndarray], ticks: Sequence[int] | 
     return path
 
 
+def two_scenes(path: Path, ticks: Sequence[int] | None = None) -> Path:
+    """Write a clip with a cut after the twelfth of 22 frames, as `make_video` does."""
+    return make_video(path, [*pan(12), *(1 - frame for frame in pan(10))], ticks)
+
+
 def make_clip(
     path: Path,
     *,

@@ -115,6 +115,12 @@ def joined(path: Path, *parts: Path) -> Path:
     return path
 
 
+def joined_recording(folder: Path) -> Path:
+    """Write a transport stream whose clock starts anew in the middle: six frames with sound, twice."""
+    part = make_source(folder / "part.ts", video="mpeg2video", audio="mp2", count=6)
+    return joined(folder / "clip.ts", part, part)
+
+
 def packet_times(path: Path) -> dict[int, list[tuple[int, int]]]:
     """Return the (dts, pts) in ticks of the packets of every stream, in the order of the file."""
     found: dict[int, list[tuple[int, int]]] = {}

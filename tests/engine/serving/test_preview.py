@@ -19,7 +19,7 @@ from stvsr.engine.serving.jobs import JobStore
 from stvsr.engine.serving.preview import Preview
 from stvsr.engine.serving.problems import Problem
 
-from tests.support.media import make_clip, make_video, pan
+from tests.support.media import make_clip, two_scenes
 from tests.support.serving import assert_conditional, clip_of, listening, post, wait_for
 
 pytestmark = pytest.mark.usefixtures("models")
@@ -69,10 +69,6 @@ def frames_of(source: Any) -> tuple[list[Fraction], list[Fraction], np.ndarray]:
                 times.append(frame.pts * frame.time_base)
                 pictures.append(frame.to_ndarray())
     return times, durations, np.stack(pictures)
-
-
-def two_scenes(path: Path, ticks: list[int] | None = None) -> Path:
-    return make_video(path, [*pan(12), *(1 - frame for frame in pan(10))], ticks)
 
 
 VARIABLE = [n + n * n // 30 for n in range(22)]
