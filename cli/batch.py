@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..engine.contract.errors import MediaError, RequestError
 from .options import (
@@ -20,7 +19,7 @@ from .options import (
 )
 from .progress import ProgressOptions, RunEvents
 from .records import record_options
-from .terminal import answers, complain, interruptible, note, out, plain, progress_bar
+from .terminal import answers, complain, interruptible, new_table, note, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from ..engine.backends.options import Backend
@@ -257,7 +256,7 @@ def _print_outcomes(finished: int, outcomes: list["Outcome"], as_json: bool) -> 
         ]
         out.print_json(json.dumps({"finished_before": finished, "outcomes": facts}))
         return
-    table = Table("input", "output", "frames", "s", "frames/s", box=None)
+    table = new_table("input", "output", "frames", "s", "frames/s")
     for outcome in outcomes:
         if (report := outcome.report) is not None:
             figures = (str(report.frames_out), f"{report.seconds:.1f}", f"{report.fps:.1f}")

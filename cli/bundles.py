@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..engine.contract.errors import BundleError, RequestError
 from .records import refuse_without
-from .terminal import complain, headline, interruptible, out, plain, progress_bar
+from .terminal import complain, headline, interruptible, new_table, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from ..engine.contract.bundle import Bundle
@@ -30,7 +29,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON."
     if as_json:
         out.print_json(json.dumps(listed))
     else:
-        table = Table("name", "network", "space", "time", "size", "licence", box=None)
+        table = new_table("name", "network", "space", "time", "size", "licence")
         for name, facts in listed.items():
             if "error" not in facts:
                 size = f"{facts['bytes'] / 1e6:.1f} MB"

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from ..engine.contract.errors import RequestError
 from ..engine.contract.figures import FIGURES
 from .metrics import MetricsOption, find_metrics
 from .options import InputFpsOption
-from .terminal import headline, interruptible, out, plain, progress_bar
+from .terminal import headline, interruptible, new_table, out, plain, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +141,7 @@ def print_page(page: "ComparisonPage", output: Path, size: int, as_json: bool) -
         return
     headline(output, f"  {size / 1e6:.1f} MB")
     shown = {name: figure for name, figure in FIGURES.items() if name in means[0]}
-    table = Table("", "against", "frames", *(figure.title for figure in shown.values()), box=None)
+    table = new_table("", "against", "frames", *(figure.title for figure in shown.values()))
     for row in means:
         level = "equal" if row["psnr_y_db"] is None else ""
         cells = ("" if row[name] is None else f"{row[name]:.{figure.digits}f}" for name, figure in shown.items())

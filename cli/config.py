@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column
 from typer.core import TyperCommand
 
 from ..engine.contract.errors import RequestError
 from ..engine.contract.files import read_file
 from .adaptation import AdaptOptions
-from .terminal import out, plain
+from .terminal import headline, new_table, out, plain
 
 COMMANDS = ("upscale", "batch", "serve")
 _NAME = "stvsr.toml"
@@ -200,22 +200,25 @@ def config(
     if command is not None and command not in COMMANDS:
         raise RequestError(f"'{command}' has no configuration: choose {', '.join(COMMANDS)}.")
     root = ctx.find_root()
-    rows = [
-        row
+    commands = {
+        name: _rows(root, name, root.command.commands[name])  # type: ignore[attr-defined]
         for name in (COMMANDS if command is None else (command,))
-        for row in _rows(root, name, root.command.commands[name])  # type: ignore[attr-defined]
-    ]
+    }
     if as_json:
-        facts = {"files": [{"path": str(file), "exists": file.exists()} for file in files()], "options": rows}
+        options = [row for rows in commands.values() for row in rows]
+        facts = {"files": [{"path": str(file), "exists": file.exists()} for file in files()], "options": options}
         out.print_json(json.dumps(facts, default=str))
         return
     for file in reversed(files()):
         out.print(f"{plain(file)}{'' if file.exists() else ' (not there)'}", soft_wrap=True)
-    table = Table("command", "option", "value", "from", "variable", box=None)
-    for row in rows:
-        value = "" if row["value"] is None else plain(row["value"])
-        table.add_row(row["command"], row["option"], value, plain(row["from"]), row["variable"])
-    out.print(table)
+    for name, rows in commands.items():
+        out.print()
+        headline(name)
+        table = new_table(Column("option", no_wrap=True), "value", "from", Column("variable", no_wrap=True))
+        for row in rows:
+            value = "" if row["value"] is None else plain(row["value"])
+            table.add_row(row["option"], value, plain(row["from"]), row["variable"])
+        out.print(table)
 
 
 def _rows(root: Any, name: str, command: Any) -> list[dict[str, Any]]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from ..engine.contract.errors import RequestError
 from .bundles import bundle_facts
-from .terminal import out, plain
+from .terminal import new_table, out, plain
 
 
 def info(
@@ -43,7 +42,8 @@ def info(
     if as_json:
         out.print_json(json.dumps(facts, default=str))
         return
-    table = Table(show_header=False, box=None)
+    table = new_table("", "")
+    table.show_header = False
     for key, value in facts.items():
         text = json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else value
         table.add_row(Text(plain(key), "bold"), plain(text))
@@ -68,7 +68,7 @@ def _print_devices(as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps(facts))
         return
-    table = Table("device", "", "backend", "", box=None)
+    table = new_table("device", "", "backend", "")
     for candidate, fact in zip(candidates, facts, strict=True):
         state = "chosen by --backend auto" if fact["chosen"] else plain(candidate.unavailable or "available")
         table.add_row(candidate.device, plain(fact["description"]), candidate.title, state)

@@ -5,10 +5,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from ..engine.contract.figures import FIGURES
-from .terminal import out, plain
+from .terminal import new_table, out, plain
 
 _WHEN = {"at": "at input times", "between": "between input times"}
 _BICUBIC = ("bicubic+blend", "bicubic+repeat")
@@ -22,7 +20,7 @@ def print_scores(scores: Mapping[str, Scores], differences: Differences) -> None
     """Print the scores of every bundle and of bicubic resizing on every clip, and their means."""
     heads, rows = score_rows(scores, differences)
     out.print(_protocol(scores))
-    table = Table(*heads, box=None)
+    table = new_table(*heads)
     before = ""
     for clip, *cells in rows:
         table.add_row("" if clip == before else plain(clip), plain(cells[0]), *cells[1:])

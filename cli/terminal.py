@@ -21,6 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..engine.contract.cpus import limit_openmp
@@ -29,16 +30,20 @@ from ..engine.contract.interrupts import Interrupted
 
 # Characters that would move the cursor, end the line or turn the direction of the text, and halves of characters.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_LONGEST_LINE = 10_000  # characters of a line in a file or pipe
 
 
 class Terminal(Console):
     """A console that prints text as it is, without markup in brackets or names of emoji.
 
+    Lines are as wide as the terminal, or as COLUMNS; those of files and pipes are as long as what is printed.
     A stream that cannot be written, as on a full disk, is given up: it does not end a run.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if not self.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
+            self.width = _LONGEST_LINE
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does; an error of the stream becomes a note on stderr."""
@@ -207,6 +212,12 @@ def read_pairs(items: list[str]) -> dict[str, str]:
             raise RequestError(f"'{item}' is not an option: write key=value, as in -e preset=slow or -c frames=7.")
         pairs[key] = value
     return pairs
+
+
+def new_table(*heads: str | Column) -> Table:
+    """Return a table without lines, in which words that are too long for a terminal are broken and not cut."""
+    columns = (Column(head, overflow="fold") if isinstance(head, str) else head for head in heads)
+    return Table(*columns, box=None)
 
 
 def progress_bar(hidden: bool) -> Progress:

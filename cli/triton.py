@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from .terminal import headline, interruptible, out, plain
+from .terminal import headline, interruptible, new_table, out, plain
 
 
 def triton(
@@ -55,7 +54,7 @@ def triton(
         ]
         out.print_json(json.dumps(facts))
         return
-    table = Table("model", "graphs", "windows at once", box=None)
+    table = new_table("model", "graphs", "windows at once")
     for model in models:
         roles = " -> ".join(graph.role for graph in model.graphs)
         table.add_row(plain(model.name), roles, f"up to {max_batch}" if batches[model.name] else "one request")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stvsr.cli.terminal import Terminal, plain
+from stvsr.cli.terminal import Terminal, new_table, plain
 
 from tests.support.paths import TESTS
 
@@ -39,6 +39,23 @@ def test_markup_and_names_of_emoji_are_printed_as_they_are() -> None:
     console.print_json(json.dumps({"name": "\x9b2J"}))
     assert console.file.getvalue().isascii()
     assert json.loads(console.file.getvalue()) == {"name": "\x9b2J"}
+
+
+@pytest.mark.parametrize("columns", ["30", None])
+def test_a_table_shows_every_character(columns: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long words are broken in a narrow terminal; in a file or a pipe each row is one line."""
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    console = Terminal()
+    console.file = io.StringIO()
+    table = new_table("input", "output")
+    table.add_row("i" * 100, "o" * 50)
+    console.print(table)
+    text = console.file.getvalue()
+    assert (text.count("i"), text.count("o")) == (100 + 1, 50 + 1)
+    assert max(map(len, text.splitlines())) <= 30 if columns else len(text.splitlines()) == 2
 
 
 @pytest.mark.parametrize("path", sorted((TESTS.parent / "cli").glob("*.py")), ids=lambda path: path.name)
