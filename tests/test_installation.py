@@ -71,9 +71,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installation_for_the_cpu_upscales(tool: str, source: Path, tmp_path: Path) -> None:
     package, bin_folder = f"{source}[cpu]", tmp_path / "bin"
     if tool == "pip":
-        run(sys.executable, "-m", "venv", tmp_path / "venv")
-        bin_folder = tmp_path / "venv/bin"
-        run(bin_folder / "pip", "install", package)
+        bin_folder = install_by_pip(sys.executable, package, tmp_path)
     elif (beside := shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))) is None:
         pytest.skip(f"{tool} is not installed: pip install {tool}")
     elif tool == "pipx":
@@ -86,9 +84,38 @@ def test_an_installation_for_the_cpu_upscales(tool: str, source: Path, tmp_path:
     assert {"stvsr", "onnxruntime", "av"} <= installed
     assert not [name for name in installed if "gpu" in name or name.startswith(("nvidia", "cupy", "torch"))]
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 400 << 20
+    assert_upscales(bin_folder, tmp_path)
 
-    clip, output = make_video(tmp_path / "clip.mp4", pan(2, (32, 48))), tmp_path / "out.mp4"
+
+def install_by_pip(python: str | Path, package: str, folder: Path) -> Path:
+    """Install a package into a new virtual environment, and return the folder of its commands."""
+    run(python, "-m", "venv", folder / "venv")
+    run(folder / "venv/bin/pip", "install", package)
+    return folder / "venv/bin"
+
+
+def assert_upscales(bin_folder: Path, folder: Path) -> None:
+    clip, output = make_video(folder / "clip.mp4", pan(2, (32, 48))), folder / "out.mp4"
     run(bin_folder / "stvsr", "upscale", clip, "-o", output, "--no-progress")
     with av.open(str(output)) as container:
         assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(192, 128)] * 4
     assert "ONNX Runtime" in run(bin_folder / "stvsr", "info", "--devices")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [f"3.{minor}" for minor in range(11, 16) if minor != sys.version_info.minor])
+def test_other_versions_of_python_upscale(version: str, source: Path, tmp_path: Path) -> None:
+    """Each gets other versions of the packages that stvsr depends on."""
+    if (python := find_python(version)) is None:
+        pytest.skip(f"Python {version} is not installed")
+    assert_upscales(install_by_pip(python, f"{source}[cpu]", tmp_path), tmp_path)
+
+
+def find_python(version: str) -> Path | None:
+    """Return an interpreter from the path, or one of pyenv's, which are there and not on the path."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    named = (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python")))
+    for path in filter(None, named):
+        if subprocess.run([path, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0:
+            return Path(path)
+    return None
