@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import av
+
 # FFmpeg's names. Playlists, lists of files and session descriptions are missing on purpose: they make FFmpeg open what
 # they name, on this machine or another.
 _FORMATS = (
@@ -10,6 +12,8 @@ _FORMATS = (
     "nut", "asf", "gif", "apng", "ivf", "h264", "hevc", "obu", "av1", "yuv4mpegpipe", "rm", "dv", "wtv", "mjpeg", "vc1",
     "live_flv", "dirac", "cavsvideo", "r3d", "gxf", "swf", "nsv", "roq", "smk", "bink", "thp",
 )  # fmt: skip
+# Bytes of metadata that are no UTF-8 are replaced. From PyAV 19 on they are kept, as halves of characters.
+_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 def open_arguments(path: str | Path, format: str | None = None) -> dict[str, Any]:
@@ -21,4 +25,4 @@ def open_arguments(path: str | Path, format: str | None = None) -> dict[str, Any
     """
     formats = _FORMATS if format is None else (format,)
     options = {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
-    return {"file": f"file:{path}", "format": format, "options": options, "metadata_errors": "replace"}
+    return {"file": f"file:{path}", "format": format, "options": options, **_METADATA}

@@ -87,7 +87,7 @@ class SoundEncoder:
         Timestamps are often rounded, to milliseconds in Matroska, and the sum of the samples is not.
         """
         time = self._next or Fraction(0)
-        if frame.pts is not None and frame.time_base is not None:
+        if frame.pts is not None and frame.time_base:
             stamp = frame.pts * frame.time_base
             if self._next is not None and stamp < self._next - _TOLERANCE_S:
                 return False

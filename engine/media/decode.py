@@ -53,7 +53,7 @@ class StreamDecoder:
         self.is_broken_off = False  # the file ends with damage, and declares no end
         self.lost_at_joints = 0  # frames that need others from before the recording began
         self._shift = self.source.video_shift
-        self._time_base = stream.time_base or info.time_base
+        self._time_base = Fraction(stream.time_base or info.time_base)
         self._pending: set[int] = set()  # timestamps of packets whose frames have not been decoded yet
         self._first: int | None = None  # ticks, of the first frame
         self._last_end: int | None = None  # ticks, the end of the latest frame

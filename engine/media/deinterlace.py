@@ -75,7 +75,7 @@ class FilterChain:
             except (BlockingIOError, av.error.EOFError):
                 return
             # Deinterlacers count times in halves, and some give no time to the last frame.
-            halves = 0 if frame.pts is None or frame.time_base is None else 2 * frame.pts * frame.time_base
+            halves = 0 if frame.pts is None or not frame.time_base else 2 * frame.pts * frame.time_base
             self._position = int(halves) if halves > self._position else self._position + 1
             yield self._position // 2, self._position % 2 == 1, frame
 

@@ -39,10 +39,9 @@ class DeclaredEnd:
 
 def indexed_end(info: VideoInfo, stream: VideoStream) -> DeclaredEnd | None:
     """Return the end that the index of an MP4 file declares, or None."""
-    if not info.container.startswith("mov") or not stream.frames or stream.duration is None:
+    if not info.container.startswith("mov") or not stream.frames or stream.duration is None or info.duration is None:
         return None
-    assert stream.time_base is not None
-    time = ((stream.start_time or 0) + stream.duration) * stream.time_base - info.origin
+    time = (stream.start_time or 0) * Fraction(stream.time_base or 0) + info.duration - info.origin
     return DeclaredEnd(time, 1 / info.rate + _STREAM_TOLERANCE_S)
 
 

@@ -103,7 +103,7 @@ def _judgement(
 
 def _pulldown_steps(run: list[av.VideoFrame]) -> Iterator[Fraction | None]:
     """Yield for each frame between two others the seconds between these, if one lasts 3 fields and the other 2."""
-    times = [frame.pts * frame.time_base for frame in run if frame.pts is not None and frame.time_base is not None]
+    times = [frame.pts * frame.time_base for frame in run if frame.pts is not None and frame.time_base]
     for before, pts, after in zip(times, times[1:], times[2:], strict=False):
         long, short = sorted((pts - before, after - pts), reverse=True)
         yield after - before if is_pulldown(long, short) else None

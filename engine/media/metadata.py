@@ -25,6 +25,11 @@ def lasting_metadata(metadata: Mapping[str, str], format: str) -> dict[str, str]
     return lasting
 
 
+def readable(text: str) -> str:
+    """Return a text of a file's metadata, with what is no UTF-8 replaced: from PyAV 19 on, halves of characters."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def timecode_at_rate(timecode: str, rate: Fraction, new_rate: Fraction) -> str:
     """Return a SMPTE timecode (SMPTE ST 12-1) of the first frame for another rate, in frames per second.
 

@@ -47,7 +47,7 @@ def clock_origin(container: InputContainer, video: VideoStream) -> Fraction:
     starts = [
         stream.start_time * stream.time_base
         for stream in container.streams
-        if _is_timed(stream, video) and stream.start_time is not None and stream.time_base is not None
+        if _is_timed(stream, video) and stream.start_time is not None and stream.time_base
     ]
     if not starts or tick is None:
         return Fraction(0)
@@ -234,7 +234,7 @@ class _Track:
     """
 
     def __init__(self, stream: Any, shift: Fraction, is_timed: bool) -> None:
-        self.tick = stream.time_base or Fraction(1, av.time_base)  # seconds
+        self.tick = Fraction(stream.time_base or Fraction(1, av.time_base))  # seconds
         self.is_timed = is_timed
         self._by_key_frames = stream.type == "video" and stream.container.format.name in _FORMATS_WITHOUT_DTS
         self._is_audio = stream.type == "audio"

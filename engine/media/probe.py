@@ -16,11 +16,12 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
-from .boxes import top_level_boxes
+from .boxes import edited_duration, top_level_boxes
 from .color import to_rgba
 from .decoders import decoder_of
 from .decoding_order import is_reordered
 from .hdr import HdrMetadata, read_hdr
+from .metadata import readable
 from .opening import not_piped, open_video, reason_of
 from .options import ReadOptions
 from .packets import clock_origin
@@ -108,7 +109,7 @@ def probe(path: str | Path) -> VideoInfo:
     container, stream = open_video(path)
     with container:
         frame = _first_frame(container, stream, path)
-        time_base = stream.time_base or frame.time_base or 1 / _DEFAULT_RATE
+        time_base = Fraction(stream.time_base or frame.time_base or 1 / _DEFAULT_RATE)
         origin, first = clock_origin(container, stream), (frame.pts or 0) * time_base
         is_mov = container.format.name.startswith("mov")
         fragmented = is_mov and (is_pipe(path) or _is_fragmented(Path(path)))
@@ -130,11 +131,11 @@ def probe(path: str | Path) -> VideoInfo:
             time_base=time_base,
             start=first - origin,
             alpha=_may_be_transparent(frame),
-            duration=_declared_duration(container, stream, first),
+            duration=_declared_duration(container, stream, first, None if fragmented or not is_mov else Path(path)),
             frames=None if fragmented else stream.frames or None,
             streams=tuple(_stream_info(other) for other in container.streams if other.index != stream.index),
             chapters=tuple(_chapter(chapter) for chapter in moved_chapters(container, origin)),
-            metadata=dict(container.metadata),
+            metadata={readable(key): readable(value) for key, value in container.metadata.items()},
             origin=origin,
             fragmented=fragmented,
             hdr=read_hdr(frame),
@@ -164,7 +165,9 @@ def codec_name(stream: Stream) -> str:
 
 def moved_chapters(container: InputContainer, origin: Fraction) -> list[dict[str, Any]]:
     """Return the chapters of a file as PyAV does, from `origin` on, a time in seconds of the file's clock."""
-    chapters: list[dict[str, Any]] = [dict(chapter) for chapter in container.chapters()]
+    chapters: list[dict[str, Any]] = [
+        {**chapter, "time_base": Fraction(chapter["time_base"])} for chapter in container.chapters()
+    ]
     if any(chapter["start"] * chapter["time_base"] < origin - 1 for chapter in chapters):
         return chapters  # they count from zero, whatever the clock of the streams is
     for chapter in chapters:
@@ -222,10 +225,18 @@ def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     return None if matrix is None else tuple(np.frombuffer(matrix, np.int32).tolist())
 
 
-def _declared_duration(container: InputContainer, stream: VideoStream, first: Fraction) -> Fraction | None:
-    """Return the duration in seconds that the container declares for the video stream, which begins at `first`."""
-    if stream.duration is not None and stream.time_base is not None:
-        return stream.duration * stream.time_base
+def _declared_duration(
+    container: InputContainer, stream: VideoStream, first: Fraction, indexed: Path | None
+) -> Fraction | None:
+    """Return the duration in seconds that the container declares for the video stream, which begins at `first`.
+
+    `indexed` is an MP4 file whose index lists all frames. There the duration of the stream is that of its decoding,
+    and may be longer than that of the frames, which the edit list has.
+    """
+    if stream.duration is not None and stream.time_base:
+        stored = stream.duration * Fraction(stream.time_base)
+        edited = None if indexed is None else edited_duration(indexed, stream.id)
+        return edited[0] if edited is not None and 0 < edited[0] < stored - edited[1] else stored
     tagged = tagged_duration(stream)  # FFmpeg writes the end of the stream
     if tagged is not None:
         return tagged - first if tagged > first else tagged
@@ -247,7 +258,7 @@ def _regular_rate(stream: VideoStream) -> Fraction | None:
     In fragmented MP4 files the first frame may last longer for the lead-in of the sound, or the last one for its end,
     which an average would count.
     """
-    if not stream.container.format.name.startswith("mov") or stream.time_base is None:
+    if not stream.container.format.name.startswith("mov") or not stream.time_base:
         return None
     ticks = sorted(entry.timestamp for entry in islice(stream.index_entries, _MAX_STEPS))
     steps = [after - before for before, after in pairwise(ticks)]
@@ -278,12 +289,14 @@ def _stream_info(stream: Any) -> StreamInfo:
         detail = f"{sample_rate} Hz {context.layout.name}"
     elif stream.type == "video" and context is not None:
         detail = f"{context.width}x{context.height}"
-    tags = stream.metadata
-    return StreamInfo(
-        stream.index, stream.type, codec_name(stream), tags.get("language"), tags.get("title"), detail, sample_rate
-    )
+    language, title = (_tag(stream.metadata, name) for name in ("language", "title"))
+    return StreamInfo(stream.index, stream.type, codec_name(stream), language, title, detail, sample_rate)
 
 
 def _chapter(chapter: Mapping[str, Any]) -> Chapter:
     time_base = chapter["time_base"]
-    return Chapter(chapter["start"] * time_base, chapter["end"] * time_base, chapter["metadata"].get("title"))
+    return Chapter(chapter["start"] * time_base, chapter["end"] * time_base, _tag(chapter["metadata"], "title"))
+
+
+def _tag(metadata: Mapping[str, str], name: str) -> str | None:
+    return readable(metadata[name]) if name in metadata else None

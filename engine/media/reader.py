@@ -23,6 +23,7 @@ from .decode import StreamDecoder
 from .decoders import decoder_of
 from .decoding_order import is_reordered
 from .deinterlace import Timed
+from .ends import indexed_end
 from .fields import choose_fields
 from .frame import Frame, FrameReader, checked_rate
 from .image_files import is_images
@@ -302,11 +303,10 @@ class VideoReader(FrameReader):
 
     def _indexed_end(self, stream: VideoStream) -> Fraction | None:
         """Return the end of the frames in seconds if the file has an index of all frames, as MP4 files have."""
-        if self.input_fps is not None or not self._stored.container.startswith("mov") or not self._stored.frames:
+        if self.input_fps is not None or not self._stored.frames:
             return None
-        if stream.duration is None or stream.time_base is None:
-            return None
-        return ((stream.start_time or 0) + stream.duration) * stream.time_base - self._stored.origin
+        declared = indexed_end(self._stored, stream)
+        return None if declared is None else declared.time
 
 
 def open_reader(

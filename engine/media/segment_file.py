@@ -184,9 +184,11 @@ class JoinedVideo(VideoFile):
         delay = max(index - bisect_left(shown, tick) for index, tick in enumerate(ticks))
         step = max(1, (end - shown[0]) // len(shown))
         previous: Packet | None = None
+        previous_dts: int | None = None
         with self._file.media_errors():
             for index, packet in enumerate(self._packets()):
                 if previous is not None:
+                    previous_dts = previous.dts
                     self._write_packet(previous)
                 tick = ticks[index]
                 position = bisect_left(shown, tick)
@@ -197,7 +199,7 @@ class JoinedVideo(VideoFile):
                 previous = packet
             assert previous is not None
             if not stores_milliseconds(self.path):
-                align_end(previous, shown[0], shown[0] - delay * step, end)
+                align_end(previous, shown[0], shown[0] - delay * step, previous_dts, end)
             self._last = previous
 
     def _add_video(self, output: OutputContainer, source: VideoInfo | None) -> None:

@@ -60,6 +60,7 @@ class EncodedStream:
         self._durations: dict[int, int] = {}  # ticks by timestamp, of the frames in the encoder
         self._first: int | None = None  # ticks, of the first frame
         self._first_dts: int | None = None  # ticks, of the first packet
+        self._previous_dts: int | None = None  # ticks, of the packet before `_last`
         self._previous = self._end = 0  # ticks, start and end of the latest frame
         self._previous_pts = Fraction(0)  # seconds
         self._last: Packet | None = None  # kept until the next packet, because `finish` may change the last one
@@ -129,7 +130,7 @@ class EncodedStream:
         if not stores_milliseconds(self._path):
             assert self._first is not None
             assert self._first_dts is not None
-            align_end(self._last, self._first, self._first_dts, self._end)
+            align_end(self._last, self._first, self._first_dts, self._previous_dts, self._end)
         yield self._last
 
     def _delay(self, packet: Packet) -> Iterator[Packet]:
@@ -144,6 +145,7 @@ class EncodedStream:
             self._first_dts = packet.dts
         previous, self._last = self._last, packet
         if previous is not None:
+            self._previous_dts = previous.dts
             yield previous
 
     def _ticks(self, time: Fraction) -> int:
@@ -172,16 +174,17 @@ class EncodedStream:
         if "threads" in self._options:
             context.thread_count = int(self._options.pop("threads"))
         context.options = dict(self._options)
+        codec = context.codec.canonical_name  # PyAV 19 forgets it when the encoder does not open
         try:
             with keep_priority():
                 context.open()
         except av.error.FFmpegError as error:
-            if (limit := _LARGEST_TIMESCALES.get(context.codec.canonical_name, _MAX_INT)) < self._time_base.denominator:
+            if (limit := _LARGEST_TIMESCALES.get(codec, _MAX_INT)) < self._time_base.denominator:
                 raise MediaError(
                     f"{self._codec} counts at most {limit} units of time a second, and the video has"
                     f" {self._time_base.denominator}: choose another codec, such as libx264, or .mkv."
                 ) from error
-            if context.codec.canonical_name in _FIXED_RATES:
+            if codec in _FIXED_RATES:
                 raise MediaError(
                     f"{self._codec} stores no times, and only some frame rates: choose another codec, such as libx264."
                 ) from error
@@ -242,19 +245,17 @@ def copy_properties(
             stream.disposition = original.disposition
 
 
-def align_end(last: Packet, first: int, first_dts: int, end: int) -> None:
+def align_end(last: Packet, first: int, first_dts: int, previous_dts: int | None, end: int) -> None:
     """Make the durations in decoding order, which MP4 stores, add up to the duration of the video, all in ticks.
 
     The last packet in decoding order may be displayed before others; its end must not lie after theirs.
     """
     assert last.pts is not None
     assert last.dts is not None
-    length = end - first
-    duration = length - (last.dts - first_dts)
-    if last.pts + duration > end:
-        last.dts = last.pts
-        duration = length - (last.dts - first_dts)
-    last.duration = max(1, duration)
+    decoding_end = first_dts + end - first
+    last.duration = max(1, min(decoding_end - last.dts, end - last.pts))
+    if previous_dts is None or decoding_end - last.duration > previous_dts:
+        last.dts = decoding_end - last.duration
 
 
 def _output_colors(source: VideoInfo | None, height: int, pix_fmt: str) -> tuple[Coding, ColorTags]:

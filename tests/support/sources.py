@@ -12,6 +12,7 @@ from tests.support.media import decoding_time, sample_frames
 
 SOUND_RATE = 48000  # Hz
 CLICK_S = Fraction(1, 5)  # seconds from the beginning of the sound to the tone in it
+_ROUNDING_S = Fraction(1, 400)  # seconds by which containers round the times of frames
 EXPERIMENTAL = {"strict": "-2"}  # of FFmpeg's encoders for DTS, TrueHD and Vorbis
 
 
@@ -85,20 +86,27 @@ def tone(sound: av.AudioStream, seconds: Fraction, start: Fraction = Fraction(0)
 
 
 def sound_of(path: Path, index: int = 0) -> tuple[Fraction, np.ndarray, int]:
-    """Return the time of the first sample in seconds, the samples of all channels (C, N), and their rate."""
+    """Return the time of the first sample in seconds, the samples of all channels (C, N), and their rate.
+
+    A frame ends where the next one begins, as in a player: the last one before a joint may be shorter than its samples.
+    """
     pieces: list[np.ndarray] = []
-    start: Fraction | None = None
+    start = end = Fraction(0)
     rate = 0
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("flt")
         for frame in container.decode(audio=index):
-            if start is None:
-                assert frame.pts is not None
-                assert frame.time_base is not None
-                start, rate = Fraction(frame.pts * frame.time_base), frame.sample_rate
+            assert frame.pts is not None
+            assert frame.time_base
+            time = Fraction(frame.pts * frame.time_base)
+            if not pieces:
+                start, rate = time, frame.sample_rate
+            elif end - time > _ROUNDING_S:
+                pieces[-1] = pieces[-1][:, : -round((end - time) * rate)]
+            end = time + Fraction(frame.samples, rate)
             for piece in resampler.resample(frame):
                 pieces.append(piece.to_ndarray().reshape(-1, piece.layout.nb_channels).T)
-    assert start is not None, f"{path} has no sound"
+    assert pieces, f"{path} has no sound"
     return start, np.concatenate(pieces, axis=1), rate
 
 
