@@ -96,9 +96,7 @@ def sound_of(path: Path, index: int = 0) -> tuple[Fraction, np.ndarray, int]:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("flt")
         for frame in container.decode(audio=index):
-            assert frame.pts is not None
-            assert frame.time_base
-            time = Fraction(frame.pts * frame.time_base)
+            time = end if frame.pts is None or not frame.time_base else Fraction(frame.pts * frame.time_base)
             if not pieces:
                 start, rate = time, frame.sample_rate
             elif end - time > _ROUNDING_S:
