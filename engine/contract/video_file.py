@@ -1,9 +1,8 @@
 """The way in which the package opens video and image files: as local files, in formats that name no other files."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import av
 
 # FFmpeg's names. Playlists, lists of files and session descriptions are missing on purpose: they make FFmpeg open what
 # they name, on this machine or another.
@@ -13,7 +12,7 @@ _FORMATS = (
     "live_flv", "dirac", "cavsvideo", "r3d", "gxf", "swf", "nsv", "roq", "smk", "bink", "thp",
 )  # fmt: skip
 # Bytes of metadata that are no UTF-8 are replaced. From PyAV 19 on they are kept, as halves of characters.
-_METADATA = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+METADATA_ARGUMENTS = {"metadata_errors": "replace"} if int(version("av").partition(".")[0]) < 19 else {}
 
 
 def open_arguments(path: str | Path, format: str | None = None) -> dict[str, Any]:
@@ -25,4 +24,4 @@ def open_arguments(path: str | Path, format: str | None = None) -> dict[str, Any
     """
     formats = _FORMATS if format is None else (format,)
     options = {"format_whitelist": ",".join(formats), "protocol_whitelist": "file"}
-    return {"file": f"file:{path}", "format": format, "options": options, **_METADATA}
+    return {"file": f"file:{path}", "format": format, "options": options, **METADATA_ARGUMENTS}

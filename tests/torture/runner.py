@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from stvsr.engine.contract.video_file import METADATA_ARGUMENTS
 
 from tests.torture.case import Case, Result, Room
 
@@ -197,7 +198,7 @@ def look(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"frames": 0, "errors": 0, "growing": True, "size": None, "failed": ""}
     last = None
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), **METADATA_ARGUMENTS) as container:
             for packet in container.demux(container.streams.video[0]):
                 try:
                     pictures = packet.decode()

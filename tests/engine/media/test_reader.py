@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stvsr.engine.contract.errors import MediaError
+from stvsr.engine.media.boxes import edited_duration
 from stvsr.engine.media.frame import FrameReader
 from stvsr.engine.media.probe import probe
 from stvsr.engine.media.reader import VideoReader, describe, open_reader
@@ -189,6 +190,33 @@ class TestFormats:
         assert facts["chapters"][0] == "0.000 to 0.100 s first"
         assert facts["color"]["matrix"] == "untagged"
         assert [(c.start, c.end, c.title) for c in info.chapters][1] == (Fraction(1, 10), Fraction(133, 500), "second")
+
+
+def test_metadata_that_are_no_utf8_are_shown_as_text(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", chapters=[(0, 100, "Bees")])
+    clip.write_bytes(clip.read_bytes().replace(b"Bees", b"B\xe9\xe8s"))
+    assert probe(clip).chapters[0].title == "B\ufffd\ufffds"
+    rewrite(clip, tmp_path / "out.mp4")
+    assert probe(tmp_path / "out.mp4").chapters[0].title == "B\ufffd\ufffds"
+
+
+def test_the_edit_list_says_how_long_the_frames_are_shown(tmp_path: Path) -> None:
+    """The duration of the media is that of its decoding, which may end later."""
+    clip = make_clip(tmp_path / "clip.mp4", options={"bf": "2"})
+    expected, duration = times(clip), probe(clip).duration
+    content = bytearray(clip.read_bytes())
+    media = content.index(b"mdhd") + 20  # bytes: the type, version and flags, two dates, and the timescale
+    longer = int.from_bytes(content[media : media + 4], "big") + 500
+    content[media : media + 4] = longer.to_bytes(4, "big")
+    clip.write_bytes(content)
+    assert times(clip) == expected
+    assert probe(clip).duration == duration
+
+    entries = content.index(b"elst") + 8  # the type, version and flags
+    content[entries : entries + 4] = b"\xff" * 4  # more than the list has
+    assert edited_duration(clip, 1) is not None
+    clip.write_bytes(content)
+    assert edited_duration(clip, 1) is None
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
