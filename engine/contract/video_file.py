@@ -12,7 +12,7 @@ _FORMATS = (
     "live_flv", "dirac", "cavsvideo", "r3d", "gxf", "swf", "nsv", "roq", "smk", "bink", "thp",
 )  # fmt: skip
 # Bytes of metadata that are no UTF-8 are replaced. From PyAV 19 on they are kept, as halves of characters.
-METADATA_ARGUMENTS = {"metadata_errors": "replace"} if int(version("av").partition(".")[0]) < 19 else {}
+METADATA_ARGUMENTS: dict[str, Any] = {"metadata_errors": "replace"} if int(version("av").partition(".")[0]) < 19 else {}
 
 
 def open_arguments(path: str | Path, format: str | None = None) -> dict[str, Any]:

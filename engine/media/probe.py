@@ -166,7 +166,8 @@ def codec_name(stream: Stream) -> str:
 def moved_chapters(container: InputContainer, origin: Fraction) -> list[dict[str, Any]]:
     """Return the chapters of a file as PyAV does, from `origin` on, a time in seconds of the file's clock."""
     chapters: list[dict[str, Any]] = [
-        {**chapter, "time_base": Fraction(chapter["time_base"])} for chapter in container.chapters()
+        {**chapter, "time_base": Fraction(chapter["time_base"] or Fraction(1, av.time_base))}
+        for chapter in container.chapters()
     ]
     if any(chapter["start"] * chapter["time_base"] < origin - 1 for chapter in chapters):
         return chapters  # they count from zero, whatever the clock of the streams is
