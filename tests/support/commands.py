@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from stvsr.cli.app import main
+from stvsr.engine.contract import interrupts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,6 +27,7 @@ def run_inside(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     """Return a function as `stvsr` that calls `main` in this process, in a tenth of the time of another one."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(interrupts, "_received", [])  # signals of tests before, in this process
         monkeypatch.setattr(sys, "argv", ["stvsr", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
