@@ -18,7 +18,7 @@ from stvsr.training.adapt.protocol import Budget
 from stvsr.training.networks.registry import configured, find_network
 from stvsr.training.resize import downscale
 
-from tests.support.commands import assert_one_clear_error, stvsr
+from tests.support.commands import assert_one_clear_error, run_inside, stvsr
 from tests.support.media import make_video, pan
 from tests.support.procedural import filled
 from tests.support.toy import write_toy
@@ -107,7 +107,7 @@ def test_the_default_network_adapts_in_space_and_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("per", "adaptations", "others"),
     [
-        ("video", 1, ()),
+        pytest.param("video", 1, (), marks=pytest.mark.slow),
         ("scene", 2, ()),
         pytest.param("video", 1, ("--resume",), marks=pytest.mark.slow),
         pytest.param("scene", 2, ("--resume",), marks=pytest.mark.slow),
@@ -127,7 +127,8 @@ def test_upscale_adapts_to_the_video_or_to_each_scene(
     assert not [path for path in tmp_path.iterdir() if path != out]
 
 
-@pytest.mark.parametrize("per", ["scene", pytest.param("video", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("per", ["scene", "video"])
 def test_adapt_and_upscale_have_the_same_result(clip: Path, spatial: Path, tmp_path: Path, per: str) -> None:
     """Equal options give an equal decision and an equal verdict."""
     options = ("--degradation", "blur", "--adapt-steps", "2", "--adapt-per", per, "--json")
@@ -211,7 +212,15 @@ def test_a_black_clip_leaves_the_weights_unchanged(spatial: Path, tmp_path: Path
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, dtsr: Path, tmp_path: Path) -> None:
+def test_errors_are_one_sentence_and_leave_no_files(
+    clip: Path,
+    spatial: Path,
+    dtsr: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    inside = run_inside(monkeypatch, capsys)
     toy, out = write_toy(tmp_path / "toy"), tmp_path / "out"
     cases: list[tuple[tuple[object, ...], tuple[str, ...]]] = [
         (("adapt", clip, "-m", spatial, "-o", out, "--method", "magic"), ("Unknown method 'magic'", "zero-shot")),
@@ -228,7 +237,7 @@ def test_errors_are_one_sentence_and_leave_no_files(clip: Path, spatial: Path, d
         ),
     ]
     for arguments, words in cases:
-        assert_one_clear_error(stvsr(*arguments), *words)
+        assert_one_clear_error(inside(*arguments), *words)
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
 

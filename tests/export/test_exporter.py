@@ -116,6 +116,7 @@ def test_weights_whose_frames_are_not_finite_fail_the_export(exported: Exported,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_configuration_that_the_format_does_not_support_is_a_request_error(tmp_path: Path) -> None:
     config = EDVRConfig(8, num_frame=2, deformable_groups=2, num_extract_block=1, num_reconstruct_block=1)
     entry = replace(find_network("edvr-s"), config=config)

@@ -116,6 +116,7 @@ def drifting_pattern(frames: int, size: int) -> Tensor:
     return expose(0.5 + 0.4 * torch.tanh(2 * wave), 8)[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
+@pytest.mark.slow
 def test_learned_motion_is_better_than_interpolation() -> None:
     """A clip at half its rate becomes the clip that the network learned from."""
     clip = drifting_pattern(48, 24)

@@ -5,8 +5,16 @@ import pytest
 from tests.support.agreement import AGREEMENTS, Agreement
 from tests.support.exports import FULL
 
+SLOW = {"stinet", "zsm"}  # ten seconds each; TMNet has most layers of ZSM
 
-@pytest.mark.parametrize("agreement", AGREEMENTS, ids=lambda agreement: agreement.network)
+
+@pytest.mark.parametrize(
+    "agreement",
+    [
+        pytest.param(agreement, id=agreement.network, marks=pytest.mark.slow if agreement.network in SLOW else ())
+        for agreement in AGREEMENTS
+    ],
+)
 def test_output_agrees_with_the_official_network(agreement: Agreement) -> None:
     try:
         assert agreement.difference() < agreement.bound

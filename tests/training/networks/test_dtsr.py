@@ -123,6 +123,7 @@ def test_frames_beyond_the_overlap_and_pixels_beyond_the_halo_do_not_affect_the_
         assert error[reach:].max() < 1e-12 < 1e-9 < error[reach - 1]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_exported_graph_accepts_any_number_of_frames(tmp_path: Path) -> None:
     net = network().eval()

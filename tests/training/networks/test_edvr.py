@@ -76,6 +76,7 @@ def test_parameter_count_without_attention_is_the_official_one() -> None:
     assert sum(p.numel() for p in EDVR(replace(EDVR_M, with_tsa=False)).parameters()) == 2996259
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_tile_equals_the_whole_frame_beyond_the_halo(official: tuple[Oracle, EDVR]) -> None:
     _, network = official
