@@ -114,8 +114,10 @@ def test_other_versions_of_python_upscale(version: str, source: Path, tmp_path: 
 def find_python(version: str) -> Path | None:
     """Return an interpreter from the path, or one of pyenv's, which are there and not on the path."""
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
-    named = [Path(path) for path in (shutil.which(f"python{version}"),) if path is not None]
-    for path in (*named, *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))):
+    paths = sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
+    if (on_path := shutil.which(f"python{version}")) is not None:
+        paths.insert(0, Path(on_path))
+    for path in paths:
         if subprocess.run([path, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0:
             return path
     return None

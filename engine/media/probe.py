@@ -236,8 +236,11 @@ def _declared_duration(
     """
     if stream.duration is not None and stream.time_base:
         stored = stream.duration * Fraction(stream.time_base)
-        edited = None if indexed is None else edited_duration(indexed, stream.id)
-        return edited[0] if edited is not None and 0 < edited[0] < stored - edited[1] else stored
+        if indexed is not None and (edited := edited_duration(indexed, stream.id)) is not None:
+            shown, unit = edited
+            if 0 < shown < stored - unit:
+                return shown
+        return stored
     tagged = tagged_duration(stream)  # FFmpeg writes the end of the stream
     if tagged is not None:
         return tagged - first if tagged > first else tagged

@@ -1,4 +1,4 @@
-"""The contents of a video file, and a comparison of two of them."""
+"""The contents of a video file, a comparison of two of them, and runs that write such files."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import av
 import numpy as np
+from stvsr import Backend, UpscaleRequest
 
 from tests.support.media import packets_of
 
@@ -41,3 +42,9 @@ def assert_equal_files(actual: Path, expected: Path) -> None:
     np.testing.assert_array_equal(actual_frames, frames)
     for kind in ("audio", "subtitle"):
         assert packets_of(actual, kind) == packets_of(expected, kind)
+
+
+def lossless_request(source: Path, output: Path, **options: Any) -> UpscaleRequest:
+    """Return a request on the CPU whose output keeps every pixel."""
+    fixed = {"backend": Backend(device="cpu"), "encoder_options": {"qp": "0"}}
+    return UpscaleRequest(**{"input": source, "output": output, **fixed, **options})

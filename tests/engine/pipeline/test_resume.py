@@ -29,16 +29,9 @@ from stvsr.engine.pipeline import resume
 from stvsr.engine.pipeline.resume import SegmentedVideo
 from stvsr.engine.pipeline.segmented_run import SLOW_PARTS
 
-from tests.support.equal_files import assert_equal_files, frames_of
+from tests.support.equal_files import assert_equal_files, frames_of, lossless_request
 from tests.support.media import make_video, pan, two_scenes
 from tests.support.sources import joined_recording
-
-CPU = Backend(device="cpu")
-LOSSLESS = {"qp": "0"}
-
-
-def request(source: Path, output: Path, **options: Any) -> UpscaleRequest:
-    return UpscaleRequest(**{"input": source, "output": output, "backend": CPU, "encoder_options": LOSSLESS, **options})
 
 
 class StoppedError(Exception):
@@ -58,7 +51,7 @@ def stopped(toy: Path, folder: Path, frames: int = 13) -> tuple[UpscaleRequest, 
     clip = folder / "clip.mp4"
     if not clip.exists():
         two_scenes(clip)
-    wanted = request(clip, folder / "out.mp4", model=toy, scale=2)
+    wanted = lossless_request(clip, folder / "out.mp4", model=toy, scale=2)
     with pytest.raises(StoppedError):
         upscale_resumable(wanted, stop_after(frames), segment_frames=4)
     return wanted, folder / ".out.mp4.stvsr"
@@ -74,18 +67,18 @@ def test_a_stopped_run_goes_on_where_it_was(toy: Path, tmp_path: Path) -> None:
     assert first[:3] == [4, 8, 12], "finished segments are counted at once"
     assert (report.frames_in, report.frames_out) == (22, 44)
     assert not store.exists()
-    upscale(request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
+    upscale(lossless_request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
 
 
 def test_a_stopped_run_of_a_joined_recording_goes_on(toy: Path, tmp_path: Path) -> None:
     """The survey stores that parts cannot be found by their times."""
     clip = joined_recording(tmp_path)
-    wanted = request(clip, tmp_path / "parts.mp4", model=toy, scale=2)
+    wanted = lossless_request(clip, tmp_path / "parts.mp4", model=toy, scale=2)
     with pytest.raises(StoppedError):
         upscale_resumable(wanted, stop_after(5), segment_frames=4)
     report = upscale_resumable(wanted, segment_frames=4)
-    whole = upscale(request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
+    whole = upscale(lossless_request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "parts.mp4", tmp_path / "whole.mp4")
     assert [*report.warnings] == [*whole.warnings, SLOW_PARTS]
     assert "as where recordings are joined" in report.warnings[0]
@@ -94,7 +87,7 @@ def test_a_stopped_run_of_a_joined_recording_goes_on(toy: Path, tmp_path: Path) 
 def test_processes_share_the_segments_of_a_video(toy: Path, tmp_path: Path) -> None:
     """Two at once compute every second segment, and one segment both of them; any of them joins."""
     clip = two_scenes(tmp_path / "clip.mp4")
-    wanted = request(clip, tmp_path / "out.mp4", model=toy, scale=2)
+    wanted = lossless_request(clip, tmp_path / "out.mp4", model=toy, scale=2)
     code = (
         "import pickle, sys\n"
         "from stvsr.engine.pipeline.resume import SegmentedVideo\n"
@@ -111,7 +104,7 @@ def test_processes_share_the_segments_of_a_video(toy: Path, tmp_path: Path) -> N
         assert [video.store.finished(n) is not None for n in range(6)] == [True, True, True, True, False, True]
         video.join()
         assert (video.report(1.0).frames_in, video.report(1.0).frames_out) == (22, 44)
-    upscale(request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
+    upscale(lossless_request(clip, tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
 
 
@@ -124,7 +117,7 @@ def test_a_run_can_be_cancelled_from_another_thread(toy: Path, tmp_path: Path) -
             threading.Thread(target=cancel.set).start()
             cancel.wait()
 
-    wanted = request(clip, tmp_path / "out.mp4", model=toy, scale=2)
+    wanted = lossless_request(clip, tmp_path / "out.mp4", model=toy, scale=2)
     with pytest.raises(CancelledError, match="cancelled after 9 frames"):
         upscale(wanted, on_progress, cancel=cancel)
     assert list(tmp_path.iterdir()) == [clip]
@@ -146,7 +139,7 @@ def test_a_part_with_other_frames_than_before_is_an_error(
         return frames[:-1] if change < 0 else [*frames, frames[-1]]
 
     monkeypatch.setattr(VideoReader, "between", changed)
-    wanted = request(make_video(tmp_path / "clip.mp4", pan(9)), tmp_path / "out.mp4", model=toy, scale=1)
+    wanted = lossless_request(make_video(tmp_path / "clip.mp4", pan(9)), tmp_path / "out.mp4", model=toy, scale=1)
     with pytest.raises(MediaError, match=r"The frames from 0\.000 s on are other ones than before"):
         upscale_resumable(wanted)
 
@@ -158,7 +151,7 @@ def test_damaged_and_half_written_parts_are_made_again(toy: Path, tmp_path: Path
     (store / "000002.json").unlink()
     (store / ".000003.99-abc.part.mkv").write_bytes(b"half")
     upscale_resumable(wanted, segment_frames=4)
-    upscale(request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
+    upscale(lossless_request(tmp_path / "clip.mp4", tmp_path / "whole.mp4", model=toy, scale=2))
     assert_equal_files(tmp_path / "out.mp4", tmp_path / "whole.mp4")
     assert not store.exists()
 
@@ -179,7 +172,7 @@ def test_another_request_is_refused_by_name(toy: Path, tmp_path: Path, changes: 
     _, store = stopped(toy, tmp_path)
     options = {"model": toy, "scale": 2, **changes}
     with pytest.raises(RequestError, match=f"has parts of another run, whose {name} differs.*delete the folder"):
-        upscale_resumable(request(tmp_path / "clip.mp4", tmp_path / "out.mp4", **options), segment_frames=4)
+        upscale_resumable(lossless_request(tmp_path / "clip.mp4", tmp_path / "out.mp4", **options), segment_frames=4)
     assert list(store.glob("*.mkv")), "nothing is lost"
 
 
@@ -195,7 +188,9 @@ def test_a_changed_input_and_another_bundle_are_refused(toy: Path, tmp_path: Pat
     manifest = tmp_path / "other" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"licence"', '"licence" '))
     with pytest.raises(RequestError, match="whose bundle differs"):
-        upscale_resumable(request(clip, tmp_path / "out.mp4", model=tmp_path / "other", scale=2), segment_frames=4)
+        upscale_resumable(
+            lossless_request(clip, tmp_path / "out.mp4", model=tmp_path / "other", scale=2), segment_frames=4
+        )
 
 
 @pytest.mark.parametrize(
@@ -207,13 +202,13 @@ def test_a_store_that_is_none_is_refused(toy: Path, tmp_path: Path, content: str
     store.mkdir()
     (store / "plan.json").write_text(content)
     with pytest.raises(RequestError, match=r"is not that of a run: delete the folder"):
-        upscale_resumable(request(clip, tmp_path / "out.mp4", model=toy))
+        upscale_resumable(lossless_request(clip, tmp_path / "out.mp4", model=toy))
 
 
 def test_a_bit_rate_is_refused(toy: Path, tmp_path: Path) -> None:
     clip = two_scenes(tmp_path / "clip.mp4")
     with pytest.raises(RequestError, match="no common bit rate: leave out 'b'"):
-        upscale_resumable(request(clip, tmp_path / "out.mp4", model=toy, encoder_options={"b": "1M"}))
+        upscale_resumable(lossless_request(clip, tmp_path / "out.mp4", model=toy, encoder_options={"b": "1M"}))
 
 
 def test_segments_of_another_encoder_are_not_joined(toy: Path, tmp_path: Path) -> None:
@@ -233,7 +228,7 @@ def test_segments_of_another_encoder_are_not_joined(toy: Path, tmp_path: Path) -
 def test_a_run_that_is_killed_at_any_moment_goes_on(toy: Path, tmp_path: Path, seed: int) -> None:
     """Kill the command at random moments until it finishes."""
     clip = make_video(tmp_path / "clip.mp4", [*pan(60), *(1 - frame for frame in pan(60))])
-    upscale(request(clip, tmp_path / "whole.mp4", model=toy, scale=2, encoder_options=None))
+    upscale(lossless_request(clip, tmp_path / "whole.mp4", model=toy, scale=2, encoder_options=None))
     random = np.random.default_rng(seed)
     command = [sys.executable, "-m", "stvsr", "upscale", str(clip), "-o", str(tmp_path / "out.mp4"), "-m", str(toy)]
     command += ["-s", "2", "--device", "cpu", "--resume", "--no-progress"]

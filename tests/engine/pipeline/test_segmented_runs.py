@@ -9,22 +9,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from stvsr import Backend, Bundle, UpscaleRequest, upscale, upscale_resumable
+from stvsr import Bundle, upscale, upscale_resumable
 from stvsr.engine.pipeline import resume, run
 from stvsr.engine.pipeline.segmented_run import SLOW_PARTS
 
-from tests.support.equal_files import assert_equal_files, facts_of, frames_of
+from tests.support.equal_files import assert_equal_files, facts_of, frames_of, lossless_request
 from tests.support.media import make_clip, make_folder, two_scenes
 from tests.support.network_bundles import DOUBLED_X1, RUN_X1, RUN_X2_ANY_TIME, RUN_X4, SLIDING_X4
 from tests.support.sources import joined_recording, make_source
-
-CPU = Backend(device="cpu")
-LOSSLESS = {"qp": "0"}
-
-
-def request(source: Path, output: Path, **options: Any) -> UpscaleRequest:
-    return UpscaleRequest(**{"input": source, "output": output, "backend": CPU, "encoder_options": LOSSLESS, **options})
-
 
 OPTIONS: list[dict[str, Any]] = [
     {"scale": 2},
@@ -43,8 +35,10 @@ def test_a_resumable_run_writes_the_file_of_one_run(
 ) -> None:
     ticks = [n + n * n // 30 for n in range(22)] if variable else None
     clip = two_scenes(tmp_path / "clip.mp4", ticks)
-    whole = upscale(request(clip, tmp_path / "whole.mp4", model=toy, **options))
-    parts = upscale_resumable(request(clip, tmp_path / "parts.mp4", model=toy, **options), segment_frames=frames)
+    whole = upscale(lossless_request(clip, tmp_path / "whole.mp4", model=toy, **options))
+    parts = upscale_resumable(
+        lossless_request(clip, tmp_path / "parts.mp4", model=toy, **options), segment_frames=frames
+    )
     assert_equal_files(tmp_path / "parts.mp4", tmp_path / "whole.mp4")
     for name in ("frames_in", "frames_out", "cuts_s", "duration_s", "size_out", "warnings"):
         assert getattr(parts, name) == getattr(whole, name), name
@@ -66,9 +60,9 @@ def test_every_kind_of_window_is_cut_into_segments(
     for module in (run, resume):
         monkeypatch.setattr(module, "find_bundles", lambda _: bundles)
     clip = two_scenes(tmp_path / "clip.mp4")
-    upscale(request(clip, tmp_path / "whole.mp4", time_factor=factor))
+    upscale(lossless_request(clip, tmp_path / "whole.mp4", time_factor=factor))
     count = len(runs)
-    upscale_resumable(request(clip, tmp_path / "parts.mp4", time_factor=factor), segment_frames=4)
+    upscale_resumable(lossless_request(clip, tmp_path / "parts.mp4", time_factor=factor), segment_frames=4)
     assert_equal_files(tmp_path / "parts.mp4", tmp_path / "whole.mp4")
     assert len(runs) == 2 * count, "frames around a segment cost nothing"
 
@@ -88,8 +82,8 @@ def test_everything_beside_the_picture_is_that_of_one_run(toy: Path, tmp_path: P
         subtitles=((100, 400, "one"),) if suffix == ".mkv" else (),
     )
     options = {"model": toy, "scale": 2, "encoder_options": {"qp": "0", "bf": "2"}}
-    upscale(request(clip, tmp_path / f"whole{suffix}", **options))
-    upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=7)
+    upscale(lossless_request(clip, tmp_path / f"whole{suffix}", **options))
+    upscale_resumable(lossless_request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=7)
     assert_equal_files(tmp_path / f"parts{suffix}", tmp_path / f"whole{suffix}")
 
 
@@ -125,8 +119,8 @@ def test_clocks_and_converted_streams_are_those_of_one_run(
 ) -> None:
     clip = make(tmp_path)
     options = {"model": toy, "scale": 2, "time_factor": 2}
-    whole = upscale(request(clip, tmp_path / f"whole{suffix}", **options))
-    parts = upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
+    whole = upscale(lossless_request(clip, tmp_path / f"whole{suffix}", **options))
+    parts = upscale_resumable(lossless_request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
     assert_equal_files(tmp_path / f"parts{suffix}", tmp_path / f"whole{suffix}")
     slow = [SLOW_PARTS] if make is joined_recording else []
     assert [*parts.warnings] == [*whole.warnings, *slow]
@@ -148,8 +142,8 @@ def test_other_encoders_are_joined_too(
 ) -> None:
     clip = two_scenes(tmp_path / "clip.mp4")
     options = {"model": toy, "scale": 2, "codec": codec, "encoder_options": lossless}
-    upscale(request(clip, tmp_path / f"whole{suffix}", **options))
-    upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
+    upscale(lossless_request(clip, tmp_path / f"whole{suffix}", **options))
+    upscale_resumable(lossless_request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
     assert_equal_files(tmp_path / f"parts{suffix}", tmp_path / f"whole{suffix}")
     with av.open(str(tmp_path / f"parts{suffix}")) as container:
         assert (container.streams.video[0].codec_context.codec_tag == "hvc1") == (codec == "libx265")
@@ -159,8 +153,8 @@ def test_other_encoders_are_joined_too(
 def test_lossy_segments_have_the_times_of_one_run(toy: Path, tmp_path: Path, codec: str, suffix: str) -> None:
     clip = two_scenes(tmp_path / "clip.mp4")
     options = {"model": toy, "scale": 2, "codec": codec, "encoder_options": None}
-    upscale(request(clip, tmp_path / f"whole{suffix}", **options))
-    upscale_resumable(request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
+    upscale(lossless_request(clip, tmp_path / f"whole{suffix}", **options))
+    upscale_resumable(lossless_request(clip, tmp_path / f"parts{suffix}", **options), segment_frames=5)
     assert facts_of(tmp_path / f"parts{suffix}") == facts_of(tmp_path / f"whole{suffix}")
     (times, frames), (expected_times, expected) = (frames_of(tmp_path / f"{n}{suffix}") for n in ("parts", "whole"))
     assert times == expected_times
@@ -170,6 +164,6 @@ def test_lossy_segments_have_the_times_of_one_run(toy: Path, tmp_path: Path, cod
 def test_a_folder_of_images_is_resumable(toy: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", count=9)
     options = {"model": toy, "scale": 2, "input_fps": Fraction(24)}
-    upscale(request(folder, tmp_path / "whole.mp4", **options))
-    upscale_resumable(request(folder, tmp_path / "parts.mp4", **options), segment_frames=4)
+    upscale(lossless_request(folder, tmp_path / "whole.mp4", **options))
+    upscale_resumable(lossless_request(folder, tmp_path / "parts.mp4", **options), segment_frames=4)
     assert_equal_files(tmp_path / "parts.mp4", tmp_path / "whole.mp4")
