@@ -5,8 +5,11 @@ A clip is a video file, or a folder that directly contains PNG images, in the na
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -126,3 +129,30 @@ def cached_clip(path: Path, cache: Path, lines: int | None = None) -> NDArray[np
             np.save(partial, np.stack(frames))
     mapped: NDArray[np.uint8] = np.load(target, mmap_mode="r")
     return mapped
+
+
+def cached_clips(
+    paths: Sequence[Path], cache: Path, lines: int | None = None, workers: int = 1
+) -> list[NDArray[np.uint8]]:
+    """Return whole clips as `cached_clip` does; `workers` processes decode those that the cache lacks."""
+    make_missing(cached_clip, ".npy", paths, cache, lines, workers)
+    return [cached_clip(path, cache, lines) for path in paths]
+
+
+def make_missing(
+    make: Callable[[Path, Path, int | None], Any],
+    suffix: str,
+    paths: Sequence[Path],
+    cache: Path,
+    lines: int | None,
+    workers: int,
+) -> None:
+    """Call `make(path, cache, lines)` in `workers` processes for each clip whose file the cache lacks."""
+    missing = [path for path in paths if not cache_file(path, cache, suffix, lines).exists()]
+    if len(missing) > 1 and workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            list(pool.map(partial(_make, make, cache=cache, lines=lines), missing))
+
+
+def _make(make: Callable[[Path, Path, int | None], Any], path: Path, *, cache: Path, lines: int | None) -> None:
+    make(path, cache, lines)  # the result would be copied between processes

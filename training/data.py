@@ -57,6 +57,21 @@ class Batch:
         """The inputs of the network, in the order of `Network.forward`."""
         return (self.frames, *self.flows) if self.time is None else (self.frames, *self.flows, self.time)
 
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All tensors, in the order of the fields."""
+        return (self.frames, self.truth, *self.flows, self.time, self.motion)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return a batch with every tensor changed."""
+        time, motion = (None if tensor is None else change(tensor) for tensor in (self.time, self.motion))
+        flows = tuple(map(change, self.flows))
+        return Batch(change(self.frames), change(self.truth), flows, time, motion, self.motion_only)
+
+    def to(self, device: str) -> "Batch":
+        """Return the batch on a device."""
+        return self.map(lambda tensor: tensor.to(device))
+
 
 def truth_offsets(window: Window, gap: int, middle: int) -> list[int]:
     """Return the offsets of a sample's true frames from its first one, in frames.

@@ -25,9 +25,8 @@ class ModuleTrainer(Trainer):
         run = self.run
         return ClipSampler(self._resized(clips), self.network, run.sampling, run.schedule.seed)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        inputs, truth = [x.to(self.run.device) for x in batch.inputs], batch.truth.to(self.run.device)
-        return F.l1_loss(run_network(self.network, inputs, truth.shape[-2:]), truth)
+    def _loss(self, batch: Batch, auxiliary: Tensor) -> Tensor:
+        return F.l1_loss(run_network(self.network, batch.inputs, batch.truth.shape[-2:]), batch.truth)
 
     def validate(self, clips: Clips) -> dict[str, float]:
         """Return the scores of the averaged weights as `Trainer.validate` does."""

@@ -1,10 +1,14 @@
-"""Batches drawn ahead of the training loop, in worker processes."""
+"""Batches drawn ahead of the training loop: in worker processes, or on a GPU by a thread."""
 
 import multiprocessing
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .data import Batch
@@ -56,3 +60,34 @@ class _Steps(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         return self._sampler.batch(step)
+
+
+class GpuBatchLoader:
+    """Yields the batches of the steps from `start` to before `stop`, drawn on a GPU while it trains.
+
+    A thread draws them on a stream of its own; it holds `alone` while it uses the device. `seconds` is the time spent
+    waiting for batches so far.
+    """
+
+    def __init__(self, sampler: Sampler, start: int, stop: int, device: str, alone: threading.Lock) -> None:
+        self._sampler, self._steps, self._alone = sampler, range(start, stop), alone
+        self._stream = torch.cuda.Stream(device)
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order, complete."""
+        with ThreadPoolExecutor(1) as thread:
+            ahead: deque[Future[Batch]] = deque()
+            for step in self._steps:
+                while len(ahead) < 1 + _AHEAD and step + len(ahead) < self._steps.stop:
+                    ahead.append(thread.submit(self._draw, step + len(ahead)))
+                started = time.perf_counter()
+                batch = ahead.popleft().result()
+                self.seconds += time.perf_counter() - started
+                yield batch
+
+    def _draw(self, step: int) -> Batch:
+        with self._alone, torch.cuda.stream(self._stream):
+            batch = self._sampler.batch(step)
+            self._stream.synchronize()
+        return batch

@@ -1,6 +1,5 @@
 """Optical flow between all near frames of a clip, computed once and kept on disk, as motion targets for training."""
 
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -8,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.atomic import atomic_path
-from .clips import cache_file, cached_clip
+from .clips import cache_file, cached_clip, make_missing
 
 OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)  # frames from a frame to the frame that its flow points to
 SHRINK = 4  # flows are stored at a quarter of the frame's size, near the size of a network's input
@@ -36,15 +35,8 @@ def cached_motion(path: Path, cache: Path, lines: int | None = None) -> NDArray[
 
 def prepare_motion(paths: list[Path], cache: Path, workers: int, lines: int | None = None) -> list[NDArray[np.float16]]:
     """Return the flows of clips, computing those that the cache lacks in `workers` processes at once."""
-    missing = [path for path in paths if not cache_file(path, cache, ".motion.npy", lines).exists()]
-    if len(missing) > 1 and workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            list(pool.map(_compute, missing, [cache] * len(missing), [lines] * len(missing)))
+    make_missing(cached_motion, ".motion.npy", paths, cache, lines, workers)
     return [cached_motion(path, cache, lines) for path in paths]
-
-
-def _compute(path: Path, cache: Path, lines: int | None) -> None:
-    cached_motion(path, cache, lines)
 
 
 def _frame_flows(clip: NDArray[np.uint8], index: int) -> NDArray[np.float16]:

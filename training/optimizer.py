@@ -7,7 +7,7 @@ of its update have the same length. A convolution's weights `(out, in, kh, kw)` 
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..engine.contract.errors import CheckpointError
 
@@ -17,35 +17,37 @@ class MuonAdam:
 
     Updates of matrices are scaled to the size of Adam's, so both take the same learning rate. Parameters without a
     gradient stay as they are, and so does their momentum.
+
+    Both optimizers compute updates at the rate 1, of proxies that start at zero; the rate scales them afterwards. So it
+    can be a tensor, and `step` can be captured in a CUDA graph.
     """
 
-    def __init__(self, network: nn.Module, rate: float) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self._network = network
-        parameters = list(network.parameters())
-        self._weights = [p for p in parameters if p.ndim > 1]
-        self._matrices = [nn.Parameter(p.detach().flatten(1)) for p in self._weights]
-        self._muon = torch.optim.Muon(self._matrices, rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        self._adam = torch.optim.Adam([p for p in parameters if p.ndim < 2], rate, betas=(0.9, 0.99))
+        self._parameters = list(network.parameters())
+        # A matrix for each weight: channels-last weights have no view that is one.
+        self._proxies = [nn.Parameter(torch.zeros_like(_proxy_form(p))) for p in self._parameters]
+        matrices = [p for p in self._proxies if p.ndim > 1]
+        vectors = [p for p in self._proxies if p.ndim < 2]
+        self._muon = torch.optim.Muon(matrices, 1.0, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self._adam = torch.optim.Adam(vectors, 1.0, betas=(0.9, 0.99))
+        self._prepare()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
         self._network.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """Update the parameters at a learning rate."""
-        for optimizer in (self._muon, self._adam):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        pairs = list(zip(self._weights, self._matrices, strict=True))
-        for weight, matrix in pairs:  # a copy: channels-last weights have no view that is a matrix
-            matrix.data = weight.detach().flatten(1).clone()
-            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+    def step(self, rate: float | Tensor) -> None:
+        """Update the parameters at a learning rate, a number or `()` on their device."""
+        for parameter, proxy in zip(self._parameters, self._proxies, strict=True):
+            proxy.zero_()
+            proxy.grad = None if parameter.grad is None else _proxy_form(parameter.grad)
         self._muon.step()
         self._adam.step()
-        for weight, matrix in pairs:
-            if matrix.grad is not None:
-                weight.copy_(matrix.view_as(weight))
+        for parameter, proxy in zip(self._parameters, self._proxies, strict=True):
+            if proxy.grad is not None:
+                parameter.add_(proxy.view_as(parameter) * rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state to resume from."""
@@ -60,3 +62,19 @@ class MuonAdam:
             )
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Set what a state from another device or an older run may have set otherwise."""
+        on_gpu = any(p.is_cuda for p in self._proxies)
+        for optimizer in (self._muon, self._adam):
+            for group in optimizer.param_groups:
+                group["lr"], group["capturable"] = 1.0, on_gpu
+        for proxy, state in self._adam.state.items():
+            state["step"] = state["step"].to(proxy.device if on_gpu else "cpu")
+
+
+def _proxy_form(parameter: Tensor) -> Tensor:
+    """Return a weight, or its gradient, as the matrix that Muon takes, and other parameters as they are."""
+    parameter = parameter.detach()
+    return parameter.flatten(1) if parameter.ndim > 1 else parameter

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..engine.contract.cpus import cpu_threads
 from ..engine.contract.errors import BackendError, RequestError
-from .clips import cached_clip, find_clips
+from .clips import cached_clip, cached_clips, find_clips
 from .data import Sampling
 
 # float32; float32 with products in TF32, on GPUs that have it; bfloat16 where autocast considers it safe.
@@ -88,7 +89,7 @@ class TrainingRun:
 
     def clips(self) -> list[NDArray[np.uint8]]:
         """Return the frames of the clips to train on, each (N, H, W, 3), decoding those that the cache lacks."""
-        return [cached_clip(path, self.cache_folder, self.lines) for path in self.clip_files()]
+        return cached_clips(self.clip_files(), self.cache_folder, self.lines, cpu_threads())
 
     def validation_clips(self) -> list[NDArray[np.uint8]]:
         """Return the frames of the clips to validate on, each (N, H, W, 3)."""

@@ -1,6 +1,7 @@
 """The training loop: one network, a folder of clips, two stages, and checkpoints from which a run resumes."""
 
 import json
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from ..engine.contract.cpus import cpu_threads
 from ..engine.contract.errors import RequestError
+from .captured import CapturedStep
 from .checkpoints import read_run
 from .compressed_clips import CompressedClips
 from .data import Batch, ClipSampler, Flow, Sampling
 from .device_data import DeviceClips, DeviceSampler
 from .inference import run_network
-from .loading import BatchLoader, Sampler
+from .loading import BatchLoader, GpuBatchLoader, Sampler
 from .motion_cache import prepare_motion
 from .motion_samples import MixedSampler, MotionSampler
 from .networks.base import Network
@@ -78,7 +80,10 @@ class Trainer:
         self._on_device = not network.flows and (run.device != "cpu" if run.device_data is None else run.device_data)
         self._stored: DeviceClips | None = None
         self.speed: Speed | None = None  # since the last checkpoint but one
-        self.optimizer = MuonAdam(self.network, run.schedule.learning_rate)
+        self.optimizer = MuonAdam(self.network)
+        self._alone = threading.Lock()  # held by a thread that uses the GPU while this one trains
+        on_gpu = torch.device(run.device).type == "cuda"
+        self._captured = CapturedStep(self._update, run.device, self._alone) if on_gpu else None
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = run.precision != "fp32"
         run.folder.mkdir(parents=True, exist_ok=True)
         if run.is_started:
@@ -113,8 +118,7 @@ class Trainer:
         """Train up to a step, write checkpoints and the log, and return the scores of the last validation."""
         schedule = self.run.schedule
         scores: dict[str, float] = {}
-        workers = 0 if self._on_device else self.run.workers
-        loader = BatchLoader(sampler, self.step, stop, workers)
+        loader = self._loader(sampler, stop)
         losses: list[float] = []
         started, waited = time.monotonic(), 0.0
         for batch in loader:
@@ -206,33 +210,56 @@ class Trainer:
             compressed.prepare(sampler.input_gaps(), processes)
         return sampler if stored is None else DeviceSampler(sampler, stored)
 
-    def _train_step(self, batch: Batch) -> float:
+    @property
+    def auxiliary_weight(self) -> float:
+        """The weight of a network's auxiliary loss at the current step."""
         schedule = self.run.schedule
+        return schedule.auxiliary_weight * 0.5 ** (4 * self.step / schedule.steps)
+
+    def _loader(self, sampler: Sampler, stop: int) -> BatchLoader | GpuBatchLoader:
+        """Return the loader of the batches up to a step."""
+        if self._captured and self._on_device:
+            return GpuBatchLoader(sampler, self.step, stop, self.run.device, self._alone)
+        return BatchLoader(sampler, self.step, stop, 0 if self._on_device else self.run.workers)
+
+    def _train_step(self, batch: Batch) -> float:
+        """Take a step and return its loss."""
+        schedule = self.run.schedule
+        rate = schedule.rate(self.step)
+        decay = min(schedule.ema, (self.step + 1) / (self.step + 10))  # lower at first, to forget the initial weights
+        if self._captured:
+            return self._captured(batch.to(self.run.device), [rate, self.auxiliary_weight, 1 - decay])
+        return float(self._update(batch, torch.tensor([rate, self.auxiliary_weight, 1 - decay])))
+
+    def _update(self, batch: Batch, numbers: Tensor) -> Tensor:
+        """Update the weights and their average, and return the loss, `()`.
+
+        `numbers` are the learning rate, the weight of auxiliary losses, and the share of new weights in the average.
+        """
+        rate, auxiliary, new_share = numbers.unbind()
         device = torch.device(self.run.device).type
         with torch.autocast(device, torch.bfloat16, enabled=self.run.precision == "bf16"):
-            loss = self._loss(batch)
+            loss = self._loss(batch, auxiliary)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step(schedule.rate(self.step))
-        decay = min(schedule.ema, (self.step + 1) / (self.step + 10))  # lower at first, to forget the initial weights
+        self.optimizer.step(rate)
         with torch.no_grad():
             for key, value in self.network.state_dict().items():
                 average = self.average[key]
-                average.lerp_(value, 1 - decay) if value.is_floating_point() else average.copy_(value)
-        return float(loss.detach())
+                average.lerp_(value, new_share) if value.is_floating_point() else average.copy_(value)
+        return loss.detach()
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, batch: Batch, auxiliary: Tensor) -> Tensor:
+        """Return the loss of a batch; `auxiliary`, `()`, is the weight of a network's auxiliary loss."""
         net: Any = self.network
-        device, schedule = self.run.device, self.run.schedule
-        inputs, truth = [x.to(device) for x in batch.inputs], batch.truth.to(device)
+        inputs, truth = batch.inputs, batch.truth
         if hasattr(net, "loss"):
-            motion = [] if batch.motion is None else [batch.motion.to(device)]
+            motion = [] if batch.motion is None else [batch.motion]
             if batch.motion_only:
                 return net.motion_loss(*inputs, truth, *motion)
             terms: LossTerms = net.loss(*inputs, truth, *motion)
-            weight = schedule.auxiliary_weight * 0.5 ** (4 * self.step / schedule.steps)
-            loss, output = terms.reconstruction + weight * terms.auxiliary, terms.output
+            loss, output = terms.reconstruction + auxiliary * terms.auxiliary, terms.output
         else:
             output = run_network(net, inputs, truth.shape[-2:])
             loss = charbonnier(output, truth)

@@ -25,6 +25,7 @@ from .bench import Bench, OutOfTimeError, gpu_state
 from .tables import checks, tables
 
 COMMANDS = ("fourier-s", "edvr-s")
+BATCHED = ("fourier-s", "edvr-s")
 KERNELS = ("deform_conv", "warp", "videoinr_decoder", "fusion_inputs", "fourier_field", "color")
 _STEP_S = 180.0  # time limit of a step
 _GRACE_S = 10.0  # extra time before a step that exceeded its limit is killed
@@ -35,6 +36,7 @@ def steps(part: str, networks: list[str], compiled: list[str]) -> list[str]:
     of_variants = [f"variants:{name}" for name in variants.KERNELS]
     of_kernels = ["floors", *of_variants, *(f"kernel:{name}" for name in KERNELS)]
     of_networks = [f"network:{name}" for name in networks[:4]] + [f"compile:{name}" for name in compiled]
+    of_networks += [f"batches:{name}" for name in BATCHED if name in networks]
     of_networks += [f"network:{name}" for name in networks[4:]]
     of_command = [f"command:{name}" for name in COMMANDS]
     everything = of_command + of_kernels + of_networks
@@ -71,6 +73,10 @@ def run_step(step: str, bench: Bench, bundles: Path | None) -> None:
             from . import command
 
             command.measure(bench, name)
+        elif kind == "batches":
+            from . import networks
+
+            networks.measure_batches(bench, name, bundles)
         else:
             from . import networks
 

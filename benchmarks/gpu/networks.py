@@ -22,7 +22,7 @@ from stvsr.training.networks.registry import NETWORKS, find_network
 
 from .bench import Bench
 from .summary import compared, summary, verdict
-from .window import MIXED, TorchWindow, Window
+from .window import GRAPH, MIXED, TorchWindow, Window
 
 _FIRST = ("fourier-s", "videoinr-s", "videoinr", "edvr-m", "zsm")
 BY_PRIORITY = (
@@ -32,6 +32,8 @@ BY_PRIORITY = (
 COMPILED = ("fourier-s", "videoinr", "videoinr-s", "edvr-m", "zsm")
 DTYPES = ("float32", "float16")
 SIZES = ((144, 180), (270, 480))  # rows, columns
+SMALL_SIZES = ((144, 180), (360, 640))  # of networks made for speed
+BATCHES, BATCH_SIZES = (1, 2, 4, 8), ((144, 180), (180, 320))
 SCALE = 4
 VIDEOINR_FACTOR = 4.0  # the goal of VideoINR: at least this many times as fast as eager float32 PyTorch
 # Allowed maximal and mean error of an engine, relative to the range.
@@ -64,6 +66,7 @@ def measure(bench: Bench, name: str, bundles: Path | None, *, compiled: bool) ->
                 _measure_torch(bench, name, network, window, "torch.compile")
                 continue
             _measure_torch(bench, name, network, window, "eager")
+            _measure_torch(bench, name, network, window, GRAPH)
             if name == "videoinr":
                 _measure_torch(bench, name, network, window, MIXED)
             for backend in backends if bundle else ():
@@ -77,7 +80,31 @@ def _sizes(bench: Bench, name: str, compiled: bool) -> tuple[tuple[int, int], ..
     """Return the sizes to measure; compilation is slow, so only VideoINR is compiled for more than one size."""
     if bench.dry_run:
         return ((16, 24),)
-    return SIZES[:1] if bench.quick or (compiled and not name.startswith("videoinr")) else SIZES
+    sizes = SMALL_SIZES if name.endswith("-s") else SIZES
+    return sizes[:1] if bench.quick or (compiled and not name.startswith("videoinr")) else sizes
+
+
+def measure_batches(bench: Bench, name: str, bundles: Path | None) -> None:
+    """Record the latency of several windows at once in ONNX Runtime, at the precision that a run takes by itself."""
+    from stvsr.engine.backends.graphs import open_graphs
+
+    network, _ = random_weights(find_network(name))
+    network = network.eval().to(bench.device)
+    if not _is_available(bench, name, "ort"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = _bundle(bench, name, network, bundles, Path(folder))
+        device = "cpu" if bench.dry_run else "cuda:0"
+        precision = "fp32" if bench.dry_run else Backend("ort", device).precision_on_gpu(bundle.manifest)
+        for size in ((16, 24),) if bench.dry_run else BATCH_SIZES:
+            for batch in BATCHES[:2] if bench.dry_run else BATCHES:
+                window = Window(bench, network, size, SCALE, batch)
+                fields = {"part": "batches", "network": name, "case": window.name, "batch": batch}
+                with bench.guarded(_CASE_S, **fields), open_graphs(bundle, Backend("ort", device, precision)) as graphs:
+                    run = window.engine(graphs)
+                    figures = summary(bench.wall_ms(run))
+                    each = figures["ms"] / batch
+                    bench.record(**fields, precision=precision, **figures, ms_per_window=each)
 
 
 def _fields(name: str, window: Window, backend: str, dtype: str) -> dict[str, Any]:
@@ -93,7 +120,9 @@ def _measure_torch(bench: Bench, name: str, network: Any, window: Window, backen
             memory = bench.peak_bytes(runner.run)
             first_s = time.perf_counter() - began
             figures = {**summary(bench.wall_ms(runner.run)), "first_s": round(first_s, 1), "memory_bytes": memory}
-            figures |= {"frames": window.frames_out, "frames_per_s": _frames_per_s(bench, runner, figures["ms"])}
+            figures["frames"] = window.frames_out
+            if backend != GRAPH:  # one graph has one window in flight
+                figures["frames_per_s"] = _frames_per_s(bench, runner, figures["ms"])
             bench.record(**fields, **figures, **_ratio(bench, fields, figures["ms"]))
 
 

@@ -11,7 +11,8 @@ _NAMING_FIELDS = ("part", "kernel", "network", "check", "case", "backend", "dtyp
 
 def tables(lines: Sequence[Line]) -> str:
     """Return the tables of all measurements, then a list of everything that failed or was left out."""
-    by_part: dict[str, list[Line]] = {name: [] for name in ("floors", "variants", "kernels", "networks", "command")}
+    parts = ("floors", "variants", "kernels", "networks", "batches", "command")
+    by_part: dict[str, list[Line]] = {name: [] for name in parts}
     for line in lines:
         by_part.setdefault(line.get("part", ""), []).append(line)
     sections = [
@@ -20,6 +21,7 @@ def tables(lines: Sequence[Line]) -> str:
         _variants(by_part["variants"]),
         _kernels(by_part["kernels"]),
         _networks(by_part["networks"]),
+        _batches(by_part["batches"]),
         _command(by_part["command"]),
         _gaps(lines),
     ]
@@ -101,6 +103,23 @@ def _networks(lines: Sequence[Line]) -> str:
         rows.append([*cells, line.get("goal", "")])
     head = ["network", "case", "backend", "type", "ms per window (10% to 90%)", "ms per frame", "frames/s", "MB"]
     return _table([*head, "speedup over eager float32", "goal"], rows)
+
+
+def _batches(lines: Sequence[Line]) -> str:
+    rows = [
+        [
+            line["network"],
+            line["case"],
+            str(line["batch"]),
+            line["precision"],
+            _spread(line),
+            f"{line['ms_per_window']:.3f}",
+        ]
+        for line in lines
+        if "ms" in line
+    ]
+    head = ["network", "case", "windows at once", "precision", "ms (10% to 90%)", "ms per window"]
+    return _table(head, rows)
 
 
 def _command(lines: Sequence[Line]) -> str:

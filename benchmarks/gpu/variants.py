@@ -19,6 +19,7 @@ from .summary import summary
 
 KERNELS = ("deform_conv", "warp", "fusion_inputs", "fourier_field")  # those with variants
 _CASE_S = 10.0  # upper limit of the time that a case takes
+_VARIANT_S = 0.1  # spent on the timings of a variant
 _DRY_CARD = Card("no card", "0.0")
 
 Times = dict[str, float]  # case -> ms
@@ -64,7 +65,7 @@ def _time(bench: Bench, case: Case, variant: Any, truth: Any, fields: dict[str, 
     right = bench.check("variants", f"{case.key}, {case.name}, {text}", partial(compare, bench, case, call, truth))
     if not right:
         return None
-    figures = summary(bench.device_ms(call))
+    figures = summary(bench.device_ms(call, seconds=_VARIANT_S))
     bench.record(**fields, variant=text, **figures)
     return float(figures["ms"])
 

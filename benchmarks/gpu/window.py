@@ -14,15 +14,17 @@ from .bench import Bench
 from .decoder import KernelDecoder
 
 MIXED = "eager encoder, CUDA decoder"  # the backend that is VideoINR with the decoder as kernels
+GRAPH = "CUDA graph"  # the backend that is PyTorch, captured
 
 
 class Window:
     """Inputs of one window, on the device; frames are padded to the multiple of pixels that the network needs.
 
-    size: rows and columns. scale: the space factor of a network that supports any.
+    size: rows and columns. scale: the space factor of a network that supports any. batch: windows that are computed at
+    once.
     """
 
-    def __init__(self, bench: Bench, network: Any, size: tuple[int, int], scale: int) -> None:
+    def __init__(self, bench: Bench, network: Any, size: tuple[int, int], scale: int, batch: int = 1) -> None:
         torch = bench.torch
         self.bench, self.kind, self.frames_in = bench, network.window.kind, network.window.frames
         height, width = self.size = tuple(network.size.padded(n) for n in size)
@@ -33,9 +35,9 @@ class Window:
         continuous = isinstance(network.space, ContinuousSpace)
         self.space_factor = scale if continuous else network.space.factors[0]
         self.name = f"{width}x{height} to {width * self.space_factor}x{height * self.space_factor}"
-        self.frames = bench.uniform(1, self.frames_in, 3, height, width)
-        self.others = [bench.normal(1, len(flow.pairs), 2, height, width) for flow in network.flows]
-        self.moments = [torch.full((1,), moment, device=bench.device) for moment in (0.0, 0.5)]
+        self.frames = bench.uniform(batch, self.frames_in, 3, height, width)
+        self.others = [bench.normal(batch, len(flow.pairs), 2, height, width) for flow in network.flows]
+        self.moments = [torch.full((batch,), moment, device=bench.device) for moment in (0.0, 0.5)]
         if self.kind != "pair" and isinstance(network.time, ContinuousTime):
             self.others.append(self.moments[1])
         self.target = (height * self.space_factor, width * self.space_factor)
@@ -77,7 +79,7 @@ class Window:
 
 
 class TorchWindow:
-    """A window computed in PyTorch: eager, by `torch.compile`, or with VideoINR's decoder by the kernels (MIXED)."""
+    """A window in PyTorch: eager, by `torch.compile`, as a CUDA graph, or with VideoINR's decoder as kernels."""
 
     def __init__(self, bench: Bench, network: Any, window: Window, dtype: str, backend: str) -> None:
         self.bench, self.window, self.dtype = bench, window, dtype
@@ -89,6 +91,7 @@ class TorchWindow:
             options = {"backend": "eager"} if bench.dry_run else {}
             return bench.torch.compile(function, dynamic=False, **options) if compiled else function
 
+        self._replay: Callable[[], list[Any]] | None = None
         self._decoder = None
         if backend == MIXED:
             self._decoder = KernelDecoder(bench, network, window.size, window.target, dtype)
@@ -97,9 +100,29 @@ class TorchWindow:
             self._decode = maybe_compiled(functools.partial(decode_pair, network, integer=window.integer))
         else:
             self._forward = maybe_compiled(network)
+        if backend == GRAPH and not bench.dry_run:
+            self._replay = self._captured()
+
+    def _captured(self) -> Callable[[], list[Any]]:
+        """Return a function that replays the window as a CUDA graph."""
+        torch, graph = self.bench.torch, self.bench.torch.cuda.CUDAGraph()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(3):
+                self.run()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            out = self.run()
+
+        def replay() -> list[Any]:
+            graph.replay()
+            return out
+
+        return replay
 
     def run(self, frames: Any = None) -> list[Any]:
         """Return the output frames, on the device. frames: (1, N, 3, h, w); None: the window's own."""
+        if self._replay is not None and frames is None:
+            return self._replay()
         bench, window = self.bench, self.window
         half = bench.torch.autocast(bench.device.type, bench.torch.float16, enabled=self.dtype == "float16")
         frames = window.frames if frames is None else frames

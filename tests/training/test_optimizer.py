@@ -25,7 +25,7 @@ def train(net: nn.Module, optimizer: MuonAdam, steps: int, seed: int = 1) -> Non
 
 def change(net: nn.Sequential, steps: int = 1) -> Tensor:
     before = net.state_dict()["0.weight"].clone()
-    train(net, MuonAdam(net, 1e-3), steps)
+    train(net, MuonAdam(net), steps)
     return net.state_dict()["0.weight"] - before
 
 
@@ -44,7 +44,7 @@ def test_memory_layout_does_not_change_the_update() -> None:
 
 def test_parameters_without_a_gradient_stay() -> None:
     net = network()
-    optimizer = MuonAdam(net, 1e-3)
+    optimizer = MuonAdam(net)
     train(net, optimizer, 2)
     before = copy.deepcopy(net.state_dict())
     optimizer.zero_grad()
@@ -58,10 +58,10 @@ def test_parameters_without_a_gradient_stay() -> None:
 
 def test_a_resumed_optimizer_goes_on_exactly() -> None:
     whole, half = network(), network()
-    optimizer = MuonAdam(whole, 1e-3)
+    optimizer = MuonAdam(whole)
     train(whole, optimizer, 3)
     half.load_state_dict(whole.state_dict())
-    resumed = MuonAdam(half, 1e-3)
+    resumed = MuonAdam(half)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     train(whole, optimizer, 3, seed=2)
     train(half, resumed, 3, seed=2)
@@ -72,4 +72,4 @@ def test_a_resumed_optimizer_goes_on_exactly() -> None:
 def test_the_state_of_another_optimizer_is_refused() -> None:
     net = network()
     with pytest.raises(CheckpointError, match="another optimizer"):
-        MuonAdam(net, 1e-3).load_state_dict(torch.optim.Adam(net.parameters()).state_dict())
+        MuonAdam(net).load_state_dict(torch.optim.Adam(net.parameters()).state_dict())

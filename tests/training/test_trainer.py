@@ -10,6 +10,7 @@ import pytest
 import torch
 from stvsr.engine.contract.errors import BackendError, CheckpointError, MediaError, RequestError
 from stvsr.engine.contract.manifest import SlidingWindow
+from stvsr.training import captured
 from stvsr.training.clips import cached_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
@@ -23,6 +24,8 @@ from torch import Tensor
 
 from tests.support.paths import SAMPLE
 from tests.support.toy_networks import QUICK, TINY_PAIR, TOYS, ToyNetwork, brightness_flow
+
+NO_WEIGHT = torch.tensor(0.0)  # of auxiliary losses
 
 
 def quick_run(folder: Path, schedule: Schedule | None = None, **options: Any) -> TrainingRun:
@@ -250,7 +253,7 @@ def test_the_auxiliary_loss_fades_out(tmp_path: Path, clip: np.ndarray) -> None:
     batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0)
     losses = []
     for trainer.step in (0, 2):
-        losses.append(trainer._loss(batch).item())
+        losses.append(trainer._loss(batch, torch.tensor(trainer.auxiliary_weight)).item())
     assert losses[0] - losses[1] == pytest.approx(0.5 - 0.125)  # halved every quarter of the steps
 
 
@@ -263,14 +266,14 @@ def test_penalties_compare_the_output_with_the_truth(
     penalties = [(torch.nn.L1Loss(), 0.25)]
     penalized = Trainer(trainer.network, {}, quick_run(tmp_path / "penalized", schedule), penalties=penalties)
     batch = ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0)
-    added = penalized._loss(batch) - trainer._loss(batch)
+    added = penalized._loss(batch, NO_WEIGHT) - trainer._loss(batch, NO_WEIGHT)
     assert added.item() == pytest.approx(0.25 * (trainer.network(batch.frames) - batch.truth).abs().mean().item())
 
 
 def test_motion_consistency_trains_a_run(tmp_path: Path, clip: np.ndarray) -> None:
     penalties = [(MotionConsistency(SpyNet(width=4, levels=2)), 0.1)]
     trainer = Trainer(ToyNetwork(*TOYS["run"]), {}, quick_run(tmp_path, Schedule(steps=4)), penalties=penalties)
-    loss = trainer._loss(ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0))
+    loss = trainer._loss(ClipSampler([clip], trainer.network, QUICK, seed=0).batch(0), NO_WEIGHT)
     loss.backward()
     assert loss.isfinite()
 
@@ -280,7 +283,7 @@ def test_motion_consistency_refuses_single_frames(tmp_path: Path, clip: np.ndarr
     network = ToyNetwork(SlidingWindow(frames=3, padding="replicate"))
     trainer = Trainer(network, {}, quick_run(tmp_path), penalties=penalties)
     with pytest.raises(RequestError, match="three frames or more, and the network outputs 1"):
-        trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch(0))
+        trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch(0), NO_WEIGHT)
 
 
 def test_a_network_overfits_one_batch(clip: np.ndarray) -> None:
@@ -319,3 +322,47 @@ def test_training_without_clips_is_refused(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path / "gone", tmp_path, sampling=QUICK)
     with pytest.raises(MediaError, match="gone does not exist"):
         Trainer(ToyNetwork(*TOYS["run"]), {}, run).fit()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_captured_steps_train_as_steps_that_are_not(
+    precision: Precision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Both kinds of batches of Fourier-S; float32 sums of gradients are added in any order on a GPU."""
+    results: dict[str, tuple[list[float], int]] = {}
+    for name, most in (("plain", 0), ("captured", captured.MOST_GRAPHS)):
+        monkeypatch.setattr(captured, "MOST_GRAPHS", most)
+        torch.manual_seed(0)
+        network = FourierS(FourierSConfig(features=8, width=16, trunk_blocks=1, motion_features=16, terms=4))
+        sampling = replace(QUICK, patch=32, motion_patch=32)
+        run = quick_run(
+            tmp_path / name, Schedule(steps=24, warmup=4), sampling=sampling, device="cuda:0", precision=precision
+        )
+        trainer = Trainer(network, {}, run)
+        losses: list[float] = []
+
+        def on_step(step: int, loss: float, losses: list[float] = losses) -> None:
+            losses.append(loss)
+
+        trainer.fit(on_step)
+        assert trainer._captured is not None
+        results[name] = losses, len(trainer._captured._graphs)
+    assert results["plain"][1] == 0
+    assert results["captured"][1] == 2, [str(warning.message) for warning in recwarn]
+    assert results["captured"][0] == pytest.approx(results["plain"][0], rel=2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_run_that_a_cpu_began_goes_on_on_a_gpu(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = FourierS(FourierSConfig(features=8, width=16, trunk_blocks=1, motion_features=16, terms=4))
+    sampling = replace(QUICK, patch=32)
+    for device, steps in (("cpu", 3), ("cuda:0", 12), ("cpu", 14)):
+        run = quick_run(tmp_path, Schedule(steps=steps, stage_two_at=0), sampling=sampling, device=device)
+        trainer = Trainer(network, {}, run)
+        trainer.fit()
+        assert trainer.step == steps
+        assert all(value.isfinite().all() for value in trainer.average.values())
