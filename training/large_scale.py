@@ -21,6 +21,8 @@ Clips = list[NDArray[np.uint8]]
 class ModuleTrainer(Trainer):
     """Trains F or S by its mean absolute error; F trains and is validated on downscaled clips."""
 
+    draws_on_device = False
+
     def _sampler(self, clips: Clips) -> ClipSampler:
         run = self.run
         return ClipSampler(self._resized(clips), self.network, run.sampling, run.schedule.seed)

@@ -57,6 +57,8 @@ class Trainer:
     `flow`.
     """
 
+    draws_on_device = True  # whether its batches can be drawn on a GPU
+
     def __init__(
         self,
         network: Network,
@@ -77,7 +79,8 @@ class Trainer:
         self.penalties = [(penalty.to(run.device), weight) for penalty, weight in penalties]
         self.step = 0
         # Networks that take flows draw on the CPU, where flows are computed.
-        self._on_device = not network.flows and (run.device != "cpu" if run.device_data is None else run.device_data)
+        wanted = run.device != "cpu" if run.device_data is None else run.device_data
+        self._on_device = wanted and self.draws_on_device and not network.flows
         self._stored: DeviceClips | None = None
         self.speed: Speed | None = None  # since the last checkpoint but one
         self.optimizer = MuonAdam(self.network)

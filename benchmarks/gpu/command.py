@@ -24,9 +24,9 @@ class Case(NamedTuple):
     frames: int
 
 
-CASES = (Case(1920, 1080, 2, 60), Case(640, 360, 4, 200))
+CASES = (Case(1920, 1080, 2, 150), Case(640, 360, 4, 300))
 _DRY_CASES = (Case(64, 48, 4, 3),)
-_CASE_S = 60.0
+_CASE_S = 40.0
 
 
 def measure(bench: Bench, model: str) -> None:

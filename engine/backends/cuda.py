@@ -143,6 +143,11 @@ class CudaDevice:
             for stream in (*self.streams, self._copies):
                 stream.synchronize()
 
+    def free_bytes(self) -> int:
+        """Return how much memory of the device nobody has."""
+        with self._device:
+            return int(self._cupy.cuda.runtime.memGetInfo()[0])
+
     def trim(self) -> None:
         """Wait for all work, and free the memory that CuPy caches."""
         self.synchronize()

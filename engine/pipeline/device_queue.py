@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from ..backends.bundle_graphs import Graphs
+from ..backends.cuda import CudaDevice
 from ..backends.device import drain
 from ..backends.graphs import Warn, open_graphs
 from ..backends.options import Backend
@@ -20,7 +21,7 @@ from .ensemble import EnsembleRunner
 from .inference import Inference
 from .runners import runner_for
 from .sharing import SharedRunner
-from .tiles import TileSize
+from .tiles import GPU_TILE_PX, TileSize, gpu_tile_px
 
 NumberedWindow = tuple[int, WindowFrames]  # with the number of the window's first output in the stream
 
@@ -50,7 +51,7 @@ class DeviceQueue(Closing):
         self._retired: list[Graphs] = []  # of a precision that was given up; their results may still be awaited
         self.graphs = self._open_graphs(backend)
         self.device = self.graphs.device
-        self.tile_size = TileSize(bundle.manifest, inference.tile, on_gpu=self.device.name != "cpu")
+        self.tile_size = TileSize(bundle.manifest, inference.tile, self._gpu_px())
         self.runner = self._open_runner()
         self._streams = self.device.stream_count if batch == 1 else 1  # a batch is computed on one device stream
 
@@ -152,6 +153,14 @@ class DeviceQueue(Closing):
         if len(mirrorings) > 1:
             runner = EnsembleRunner(runner, self.device, mirrorings)
         return SharedRunner(runner, self._batch)
+
+    def _gpu_px(self) -> int | None:
+        """Return the largest side of a tile on a GPU; None on the CPU."""
+        if self.device.name == "cpu":
+            return None
+        if self.graphs.backend == "ort" and isinstance(self.device, CudaDevice):
+            return gpu_tile_px(self.device.free_bytes())
+        return GPU_TILE_PX
 
     def _not_finite(self, number: int) -> NonFiniteError:
         return NonFiniteError(

@@ -17,6 +17,9 @@ WHOLE_PX = 640 * 360  # frames of up to so many input pixels pass whole through 
 PAIR_TILE_PX = 384  # 1920x1080 to 7680x4320 peaks below 4 GB with it; 480 takes 3.8 GB and is a tenth faster
 NETWORK_TILE_PX = 256  # networks that make whole frames at once take 10 to 100 KB for each input pixel
 GPU_TILE_PX = 640  # the largest usual side of an engine
+# Of free memory, for each input pixel of a tile in ONNX Runtime on a GPU. The shipped networks take 6 to 48 KB: those
+# that take more get smaller tiles when memory runs out.
+GPU_PX_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,16 @@ class TileSize:
     """The side of an upscaler's tiles, which shrinks when a device runs out of memory.
 
     tile_px: the requested side in input pixels, halo included; 0: whole frames; None: by the frame's size.
+    gpu_px: on a GPU, the largest side of a tile where none is requested, and of a frame that is not cut.
     Raises RequestError for a side without room for a core, or for a network that cannot be tiled.
     """
 
-    def __init__(self, manifest: Manifest, tile_px: int | None, on_gpu: bool) -> None:
+    def __init__(self, manifest: Manifest, tile_px: int | None, gpu_px: int | None = None) -> None:
         if tile_px:
             if manifest.halo_px is None:
                 raise RequestError(f"Bundle '{manifest.name}' cannot be tiled: leave the tile size out, or give 0.")
             check_tile(tile_px, manifest.halo_px, manifest.size)
-        self._manifest, self._requested_px, self._on_gpu = manifest, tile_px, on_gpu
+        self._manifest, self._requested_px, self._gpu_px = manifest, tile_px, gpu_px
         self._most_px: int | None = None  # after memory ran out
 
     def side_px(self, height: int, width: int) -> int | None:
@@ -85,14 +89,19 @@ class TileSize:
         return tried_px, tile_px
 
     def _default_px(self, height: int, width: int, halo_px: int) -> int | None:
-        if self._on_gpu:
-            default_px, whole = GPU_TILE_PX, max(height, width) <= GPU_TILE_PX
+        if self._gpu_px is not None:
+            default_px, whole = self._gpu_px, height * width <= self._gpu_px**2
         elif self._manifest.window.kind == "pair":
             default_px, whole = PAIR_TILE_PX, height * width <= WHOLE_PX
         else:
             default_px, whole = NETWORK_TILE_PX, height * width <= NETWORK_TILE_PX**2
         # A wide halo takes a larger tile: at least half of each side is core.
         return None if whole else max(default_px, 2 * least_tile_px(halo_px, self._manifest.size))
+
+
+def gpu_tile_px(free_bytes: int) -> int:
+    """Return the largest side of a tile in ONNX Runtime on a GPU with that much free memory."""
+    return max(GPU_TILE_PX, math.isqrt(free_bytes // GPU_PX_BYTES))
 
 
 def plan_tiles(

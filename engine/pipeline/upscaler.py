@@ -68,7 +68,7 @@ class Upscaler(Closing):
         self._running = 0  # streams that have begun and not ended
         self.warnings: list[str] = []
         inference = Inference(tile, flow, preset)
-        TileSize(self.bundle.manifest, tile, on_gpu=False)  # refuse a wrong tile before graphs are opened
+        TileSize(self.bundle.manifest, tile)  # refuse a wrong tile before graphs are opened
         self.queues: list[DeviceQueue] = []  # of each device
         with ExitStack() as opened:
             backends = (backend or Backend()).by_device()

@@ -65,6 +65,7 @@ class FakeGpu:
     def __init__(self) -> None:
         self.count: Counter[str] = Counter()
         self.memory_bytes = 1 << 40  # largest allocation for the activations of an engine
+        self.free_bytes = 1 << 30
         self.context = PRIMARY  # of the thread
         self.foreign: set[int] = set()  # addresses and streams of another context
         self.host_memory: set[int] = set()  # addresses outside the memory of any device
@@ -158,7 +159,11 @@ class FakeGpu:
             alloc=alloc,
             get_current_stream=lambda: gpu.current[-1] if gpu.current else null,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
-            runtime=SimpleNamespace(CUDARuntimeError=CUDARuntimeError, getDeviceCount=lambda: 1),
+            runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError,
+                getDeviceCount=lambda: 1,
+                memGetInfo=lambda: (gpu.free_bytes, gpu.free_bytes),
+            ),
             driver=SimpleNamespace(CUDADriverError=type("CUDADriverError", (RuntimeError,), {})),
         )
         return cupy

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...engine.contract.errors import CheckpointError, RequestError
+from .ops import constant
 from .spynet import IMAGENET_MEAN, IMAGENET_STD
 
 CHARBONNIER_EPSILON = 1e-3  # of the [0, 1] range: a quarter of an 8-bit step
@@ -145,7 +146,7 @@ def motion_reversal(near: Tensor, far: Tensor) -> Tensor:
 
 def _normalized(frames: Tensor) -> Tensor:
     """Normalize RGB in [0, 1] by ImageNet's mean and standard deviation. `(..., 3, H, W)`"""
-    mean, std = (frames.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(v, frames).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     return (frames - mean) / std
 
 

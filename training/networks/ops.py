@@ -4,6 +4,7 @@ The operators run on any device and size, are differentiable, and export as stan
 pixels, with 0 at the centre of the first pixel; x runs along columns, y along rows.
 """
 
+import functools
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from ...engine.contract.resize import cubic_kernel
 
 # What a read outside the features returns: `zeros` returns 0, `clamp` repeats the nearest edge pixel.
 Border = Literal["zeros", "clamp"]
+Rows = tuple[tuple[float, ...], ...]  # of a matrix
 _PADDING_MODES = {"zeros": "zeros", "clamp": "border"}
 
 
@@ -169,7 +171,7 @@ def upsample_bicubic(x: Tensor, factor: int) -> Tensor:
     B, C, H, W = x.shape
     x = torch.cat((_mirrored(x, 2, 0, 2), x, _mirrored(x, 2, -2, None)), 2)
     x = torch.cat((_mirrored(x, 3, 0, 2), x, _mirrored(x, 3, -2, None)), 3)
-    phases = torch.tensor(cubic_phases(factor), dtype=x.dtype, device=x.device)
+    phases = constant(cubic_phases(factor), x)
     weight = (phases[:, None, :, None] * phases[None, :, None, :]).view(factor * factor, 1, 5, 5)
     out = F.conv2d(x.reshape(B * C, 1, H + 4, W + 4), weight)
     return F.pixel_shuffle(out, factor).view(B, C, factor * H, factor * W)
@@ -182,10 +184,25 @@ def _mirrored(x: Tensor, dim: int, start: int, stop: int | None) -> Tensor:
     return x[tuple(index)].flip(dim)
 
 
-def cubic_phases(factor: int) -> list[list[float]]:
+def cubic_phases(factor: int) -> Rows:
     """Return the weights of input pixels i - 2 to i + 2 in each of the `factor` output pixels inside pixel i."""
     centres = (np.arange(factor)[:, None] + 0.5) / factor - 0.5
-    return cubic_kernel(centres - np.arange(-2, 3)).tolist()
+    return tuple(map(tuple, cubic_kernel(centres - np.arange(-2, 3)).tolist()))
+
+
+def constant(values: tuple[float, ...] | Rows, like: Tensor) -> Tensor:
+    """Return numbers as a tensor of the dtype and on the device of another one.
+
+    On a GPU they are copied once: a CUDA graph cannot copy from the host's memory.
+    """
+    stays = like.is_cuda and not torch.compiler.is_compiling()
+    return (_stored if stays else _stored.__wrapped__)(values, like.dtype, like.device)
+
+
+@functools.cache
+def _stored(values: tuple[float, ...] | Rows, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def modulated_deform_conv2d(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import LEAKY_SLOPE, conv3x3
+from .ops import Rows
 
 
 def offset_layers(channels: int) -> nn.Sequential:
@@ -39,7 +40,7 @@ def neighbours(frames: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat((frames[:, :1], frames[:, :-1]), 1), torch.cat((frames[:, 1:], frames[:, -1:]), 1)
 
 
-def neighbourhood_means(frames: int, both_ways: bool) -> list[list[float]]:
+def neighbourhood_means(frames: int, both_ways: bool) -> Rows:
     """Return the matrix, 2T x 2T for T frames, that averages each node of STINet's graph with its predecessors.
 
     The nodes are the high-resolution features of all frames, then the low-resolution ones. Edges lead from earlier to
@@ -51,7 +52,7 @@ def neighbourhood_means(frames: int, both_ways: bool) -> list[list[float]]:
     if both_ways:
         edges = edges + edges.T
     edges = edges + np.eye(2 * frames)
-    return (edges / edges.sum(1, keepdims=True)).tolist()
+    return tuple(map(tuple, (edges / edges.sum(1, keepdims=True)).tolist()))
 
 
 class SAGEConv(nn.Module):

@@ -23,7 +23,7 @@ from .base import Network
 from .blocks import blend_gaps, conv3x3, enlarge4, initialize_weights, interleave, lrelu, over_frames
 from .dbpn import ConvBlock, DeconvBlock, DenseDBPN, ResnetBlock, shrink
 from .losses import LossTerms, charbonnier, reconstruction_losses
-from .ops import upsample_bicubic
+from .ops import constant, upsample_bicubic
 from .refinement import SAGEConv, fusion_layers, neighbourhood_means, neighbours, offset_layers
 from .spynet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -197,7 +197,7 @@ class STINet(Network):
         low, high = features
         frames = low.shape[1]
         nodes = torch.cat((high.mean((3, 4)), low.mean((3, 4))), 1)
-        means = low.new_tensor(neighbourhood_means(frames, both_ways=not self.config.official))
+        means = constant(neighbourhood_means(frames, both_ways=not self.config.official), low)
         for layer in (self.SAG1, self.SAG2, self.SAG3):
             nodes = F.relu(layer(nodes, means))
         gains = self.SAG4(nodes, means)[..., None, None]
@@ -226,4 +226,4 @@ class STINet(Network):
 
 def _per_channel(value: tuple[float, ...], like: Tensor) -> Tensor:
     """Return one value for each of R, G and B, as `(3, 1, 1)`."""
-    return like.new_tensor(value).view(3, 1, 1)
+    return constant(value, like).view(3, 1, 1)

@@ -12,7 +12,7 @@ from stvsr.engine.contract.manifest import ContinuousSpace, FixedFactors
 from stvsr.engine.contract.picture import to_uint16
 from stvsr.engine.pipeline import runners
 from stvsr.engine.pipeline.runners import positions
-from stvsr.engine.pipeline.tiles import PAIR_TILE_PX, TileSize
+from stvsr.engine.pipeline.tiles import PAIR_TILE_PX, TileSize, gpu_tile_px
 
 from tests.support.toy import blend_and_sample, write_toy
 
@@ -225,7 +225,7 @@ def test_large_frames_are_tiled_unless_whole_frames_are_requested(blurred: Path,
 def test_tiles_shrink_by_half_down_to_the_smallest_with_a_core(
     blurred: Path, tile: int | None, size: tuple[int, int], steps: list[tuple[int, int]]
 ) -> None:
-    tile_size = TileSize(Bundle.load(blurred).manifest, tile, on_gpu=False)
+    tile_size = TileSize(Bundle.load(blurred).manifest, tile)
     for before, after in steps:
         assert tile_size.shrink(*size) == (before, after)
         assert tile_size.side_px(*size) == after
@@ -237,9 +237,26 @@ def test_tiles_shrink_by_half_down_to_the_smallest_with_a_core(
 @pytest.mark.parametrize("tile", [0, None])
 def test_whole_frames_do_not_shrink(blurred: Path, untileable: Path, tile: int | None) -> None:
     manifest = Bundle.load(blurred if tile == 0 else untileable).manifest
-    tile_size = TileSize(manifest, tile, on_gpu=False)
+    tile_size = TileSize(manifest, tile)
     assert tile_size.shrink(1080, 1920) is None
     assert tile_size.side_px(1080, 1920) is None
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "size", "side"),
+    [
+        (80, (1080, 1920), None),
+        (80, (2160, 3840), 2289),
+        (24, (1080, 1920), 1254),
+        (2, (640, 640), None),
+        (2, (640, 641), 640),
+    ],
+)
+def test_tiles_on_a_gpu_are_as_large_as_its_memory_allows(
+    blurred: Path, free_gb: int, size: tuple[int, int], side: int | None
+) -> None:
+    tile_size = TileSize(Bundle.load(blurred).manifest, None, gpu_tile_px(free_gb << 30))
+    assert tile_size.side_px(*size) == side
 
 
 def test_tiles_that_do_not_suit_the_bundle_are_refused(blurred: Path, untileable: Path) -> None:
