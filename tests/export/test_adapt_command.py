@@ -319,15 +319,17 @@ def test_a_device_that_pytorch_cannot_use_is_refused(spatial: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["edvr-s", "spatial", "dtsr"])
-def test_a_gpu_learns_what_the_cpu_learns(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "degradation"), [("edvr-s", "plain"), ("spatial", "auto"), ("dtsr", "auto")])
+def test_a_gpu_learns_what_the_cpu_learns(
+    name: str, degradation: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device that PyTorch can use")
     bundle = find_bundle(name) if name == "edvr-s" else Bundle.load(request.getfixturevalue(name))
     frames = np.stack([frame.astype(np.float32) for frame in pan(20, (48, 64))])
     losses = []
     for device in ("cpu", "cuda:0"):
-        adapter = BundleAdapter([bundle], Options(Budget(steps=3), device=device))
+        adapter = BundleAdapter([bundle], Options(Budget(steps=3), degradation=degradation, device=device))
         _, verdict = adapter.adapt(frames, tmp_path / device)
         assert verdict.adapted is not None, verdict.reason
         losses.append(verdict.adapted.record.losses)
