@@ -32,7 +32,7 @@ NO_CUDA_PROVIDER = (
 )
 _CUDA_REMEDY = 'install stvsr with its CUDA libraries (pip install "stvsr[cuda]") beside an NVIDIA driver'
 _FATAL, _ERROR = 4, 3  # ONNX Runtime's log levels
-# Of the CUDA provider: they measured best on an H200 and an H100 (benchmarks/gpu/README.md), and make the first run short.
+# Of the CUDA provider: the fastest on an H200 and an H100 (benchmarks/gpu/README.md), with a short first run.
 _FASTEST = {"prefer_nhwc": "1", "cudnn_conv_algo_search": "HEURISTIC"}
 _DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "int64": "int64", "int32": "int32"}
 OUT_OF_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
