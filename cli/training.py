@@ -218,7 +218,7 @@ def train(
 
 @contextmanager
 def _training_progress(hidden: bool) -> Iterator[Progress]:
-    with interruptible("the same command resumes from the last checkpoint"), progress_bar(hidden) as bar:
+    with interruptible("the same command goes on at this step"), progress_bar(hidden) as bar:
         yield bar
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..engine.contract.errors import RequestError
+from ..engine.contract.interrupts import Interrupted, deferred
 from ..engine.contract.manifest import FixedFactors, RunWindow
 from ..engine.contract.metrics import luma, psnr
 from .adapt.internal import INNER_RATE, InternalLearning
@@ -75,7 +76,7 @@ class MetaSchedule:
 
 
 class MetaTrainer:
-    """Meta-trains both modules, and resumes where the last checkpoint in its folder ends.
+    """Meta-trains both modules, and resumes where the last checkpoint in its folder ends. A signal saves one.
 
     The folder gets `last.pt` (the state to resume from), `log.jsonl`, and the weights to export, `spatial.pt` and
     `temporal.pt`.
@@ -101,17 +102,25 @@ class MetaTrainer:
         `on_step` is called after every step with its number and its loss. Raises RequestError if no clip is large and
         long enough, or if a validation clip is not.
         """
-        s = self.schedule
         for clip in validation:
             crop_center(clip)  # refuses a clip that is too small before the first step
+        try:
+            return self._fit(clips, validation, on_step)
+        except Interrupted:  # between two steps
+            self._save()
+            raise
+
+    def _fit(self, clips: Clips, validation: Clips, on_step: Callable[[int, float], None] | None) -> dict[str, float]:
+        s = self.schedule
         sampling = Sampling(patch=16 * s.patch, batch=s.tasks, gaps=((2, 1.0),))
         sampler = ClipSampler(clips, _WholeRun(2 * s.frames - 1), sampling, s.seed)
         scores: dict[str, float] = {}
         losses: list[float] = []
         started = time.monotonic()
         while self.step < s.steps:
-            losses.append(self._train_step(sampler.batch(self.step).truth))
-            self.step += 1
+            with deferred():
+                losses.append(self._train_step(sampler.batch(self.step).truth))
+                self.step += 1
             if on_step:
                 on_step(self.step, losses[-1])
             finished = self.step == s.steps

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.contract.cpus import cpu_threads
 from ..engine.contract.errors import RequestError
+from ..engine.contract.interrupts import Interrupted, deferred
 from .captured import CapturedStep
 from .checkpoints import read_run
 from .compressed_clips import CompressedClips
@@ -43,7 +44,7 @@ class Speed(NamedTuple):
 
 
 class Trainer:
-    """Trains a network, and resumes where the last checkpoint in the run's folder ends.
+    """Trains a network, and resumes where the last checkpoint in the run's folder ends. A signal saves one.
 
     The folder gets `last.pt` (the state to resume from), `weights.pt` (the averaged weights) and `log.jsonl`.
 
@@ -103,7 +104,12 @@ class Trainer:
         scores: dict[str, float] = {}
         self.network.train()
         while self.step < self.run.schedule.steps:
-            scores = self._fit_stage(self._sampler(clips), self._stage_end(), validation, on_step) or scores
+            sampler = self._sampler(clips)
+            try:
+                scores = self._fit_stage(sampler, self._stage_end(), validation, on_step) or scores
+            except Interrupted:  # between two steps
+                self._save()
+                raise
         return scores
 
     def _stage_end(self) -> int:
@@ -125,8 +131,9 @@ class Trainer:
         losses: list[float] = []
         started, waited = time.monotonic(), 0.0
         for batch in loader:
-            losses.append(self._train_step(batch))
-            self.step += 1
+            with deferred():
+                losses.append(self._train_step(batch))
+                self.step += 1
             if on_step:
                 on_step(self.step, losses[-1])
             finished = self.step == schedule.steps
@@ -152,12 +159,13 @@ class Trainer:
     def validate(self, clips: list[NDArray[np.uint8]]) -> dict[str, float]:
         """Return the scores of the averaged weights on clips, as `score_network` does."""
         trained = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
-        self.network.eval()
-        scores = score_network(self.network, clips, flow=self.flow, device=self.run.device)
-        self.network.load_state_dict(trained)
-        self.network.train()
-        return scores
+        try:
+            self.network.load_state_dict(self.average)
+            self.network.eval()
+            return score_network(self.network, clips, flow=self.flow, device=self.run.device)
+        finally:
+            self.network.load_state_dict(trained)
+            self.network.train()
 
     def _validation_clips(self) -> list[NDArray[np.uint8]]:
         clips = self.run.validation_clips()

@@ -2,12 +2,15 @@
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 # By number; Windows has no SIGHUP.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _GRACE_S = 5.0  # for cleaning up, in which further signals change nothing
 _received: list[tuple[int, float]] = []  # number and time of the first signal, and of the last that was obeyed
+_deferred: list[list[int]] = []  # for each block of `deferred` that is open, the signals that wait for its end
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,11 +29,27 @@ def catch_signals() -> None:
 
 
 def raise_interrupted(number: int, frame: FrameType | None = None) -> None:
-    """Raise Interrupted, but not again while the first one is still unwinding."""
+    """Raise Interrupted, but not again while the first one is still unwinding, and not inside `deferred`."""
+    if _deferred:
+        _deferred[-1].append(number)
+        return
     now = time.monotonic()
     if not _received or now - _received[-1][1] > _GRACE_S:
         _received.append((number, now))
         raise Interrupted(number)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a signal raise Interrupted at the end of the block, which is complete then."""
+    waiting: list[int] = []
+    _deferred.append(waiting)
+    try:
+        yield
+    finally:
+        _deferred.remove(waiting)
+    if waiting:
+        raise_interrupted(waiting[0])
 
 
 def record(number: int) -> None:

@@ -1,6 +1,7 @@
 """The training loop: learning rates, losses, checkpoints that resume, and runs that are refused."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stvsr.engine.contract import interrupts
 from stvsr.engine.contract.errors import BackendError, CheckpointError, MediaError, RequestError
 from stvsr.engine.contract.manifest import SlidingWindow
 from stvsr.training import captured
+from stvsr.training import trainer as trainer_module
 from stvsr.training.clips import cached_clip
 from stvsr.training.data import ClipSampler, Sampling
 from stvsr.training.networks.dtsr import DeepTemporalSR, DeepTemporalSRConfig
@@ -322,6 +325,44 @@ def test_training_without_clips_is_refused(tmp_path: Path) -> None:
     run = TrainingRun(tmp_path / "gone", tmp_path, sampling=QUICK)
     with pytest.raises(MediaError, match="gone does not exist"):
         Trainer(ToyNetwork(*TOYS["run"]), {}, run).fit()
+
+
+@pytest.mark.parametrize("moment", ["in a step", "between steps", "in a validation"])
+def test_a_signal_saves_the_run_between_two_steps(
+    moment: str, tmp_path: Path, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupts, "_received", [])
+    schedule = Schedule(steps=6, warmup=2, checkpoint_every=4, validate_every=4)
+
+    def trainer(folder: str) -> Trainer:
+        torch.manual_seed(0)
+        run = quick_run(tmp_path / folder, schedule, validation=SAMPLE)
+        return Trainer(ToyNetwork(*TOYS["run"]), {}, run)
+
+    whole, stopped = trainer("whole"), trainer("stopped")
+    whole.fit()
+
+    def then_a_signal(call: Any) -> Any:
+        def called(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            if stopped.step >= 2:
+                interrupts.raise_interrupted(signal.SIGTERM)
+            return result
+
+        return called
+
+    if moment == "in a step":
+        stopped._update = then_a_signal(stopped._update)  # type: ignore[method-assign]
+    if moment == "in a validation":
+        monkeypatch.setattr(trainer_module, "score_network", then_a_signal(trainer_module.score_network))
+    with pytest.raises(interrupts.Interrupted):
+        stopped.fit(then_a_signal(lambda step, loss: None) if moment == "between steps" else None)
+    monkeypatch.undo()
+    resumed = trainer("stopped")
+    assert resumed.step == {"in a step": 3, "between steps": 2, "in a validation": 4}[moment]
+    resumed.fit()
+    for name, value in whole.average.items():
+        assert torch.equal(value, resumed.average[name]), name
 
 
 @pytest.mark.gpu
