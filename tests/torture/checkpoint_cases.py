@@ -1,5 +1,6 @@
 """Cases of hostile, damaged and unfit checkpoints."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -86,9 +87,11 @@ def _shared_checkpoint(name: str) -> Make:
 
     def make(room: Room) -> None:
         folder = room.shared / "checkpoints"
-        if not (folder / "done").exists():
-            code = f"from tests.torture import checkpoint_cases as c; c.write_checkpoints(c.Path({str(folder)!r}))"
-            subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+        with (room.shared / "checkpoints.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several cases are made at once
+            if not (folder / "done").exists():
+                code = f"from tests.torture import checkpoint_cases as c; c.write_checkpoints(c.Path({str(folder)!r}))"
+                subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
         (room / "in/x.pt").symlink_to(folder / name)
 
     return make
