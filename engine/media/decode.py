@@ -12,7 +12,7 @@ from av.video.stream import VideoStream
 from ..contract.errors import MediaError
 from .damage import Action, OnDamage, RepairLog
 from .decoding_order import DecodingOrder, is_reordered
-from .ends import declared_end, holds_another_file, indexed_end, unread_frames
+from .ends import EndCheck
 from .lost_bytes import LostBytes, PacketPositions
 from .packets import SourcePackets
 from .probe import VideoInfo
@@ -47,10 +47,10 @@ class StreamDecoder:
         decoder: av.VideoCodecContext | None = None,  # None: the stream's own
     ) -> None:
         self._is_part = is_part
-        self._container, self._stream, self._info = container, stream, info
+        self._stream, self._info = stream, info
         self._on_damage, self._log = on_damage, RepairLog() if log is None else log
+        self._ends = EndCheck(info, container, stream, on_damage, self._log, self._damaged_at_end)
         self.source = SourcePackets(container, stream, self._goes_on)
-        self.is_broken_off = False  # the file ends with damage, and declares no end
         self.lost_at_joints = 0  # frames that need others from before the recording began
         self._shift = self.source.video_shift
         self._time_base = Fraction(stream.time_base or info.time_base)
@@ -58,11 +58,8 @@ class StreamDecoder:
         self._first: int | None = None  # ticks, of the first frame
         self._last_end: int | None = None  # ticks, the end of the latest frame
         self._latest: int | None = None  # timestamp of the latest frame, or of what was repeated for it
-        self._packet_count = 0  # packets of this stream that contain data
-        self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
         self._positions = PacketPositions(LostBytes(info.path, info.container, stream.id))
         self._key_frames: set[int] = set()  # timestamps of packets before the first frame that refer to no others
-        self._packets_stop = 0  # bytes of the file up to the end of the last packet
         self._good: av.VideoFrame | None = None  # the latest frame that is not damaged
         self._good_ticks: int | None = None  # its timestamp
         self._error: Exception | None = None  # whose damage has not been located yet
@@ -82,7 +79,6 @@ class StreamDecoder:
         for packet in self._packets():
             if self._begins_again(packet):
                 yield from self._drained()
-            self._packet_count += bool(packet.size)
             if packet.is_corrupt and packet.pts is not None:
                 self._corrupt_until = packet.pts + math.ceil(_CORRUPT_S / self._time_base)
             # After a change of the clock FFmpeg takes frames for ones before the beginning, which are not shown.
@@ -98,9 +94,9 @@ class StreamDecoder:
         yield from self._missing()
         if self._is_part:
             return
-        if holds_another_file(self._info, self._packets_stop):
+        if self._ends.holds_another_file():
             raise self._joined()
-        self._check_index()
+        self._ends.check_index(self._end)
 
     def _begins_again(self, packet: Packet) -> bool:
         """Return whether another recording begins at a packet, which does not refer to frames before it."""
@@ -122,62 +118,26 @@ class StreamDecoder:
 
     def check_part_end(self) -> None:
         """Raise MediaError if a part that goes on to the end of the file ends before it; call it after iterating."""
-        if (declared := indexed_end(self._info, self._stream)) is None:
+        if not self._ends.check_part(self._end):
             self.check_declared_end()
-        elif self._end < declared.time - declared.tolerance:
-            self._end_early(self._damaged(self._last_end), self._end, declared.time)
 
     def check_declared_end(self) -> None:
         """Raise MediaError if the decoded frames end before the end that the file declares.
 
         Call it after the iteration, for files without an index of all frames.
         """
-        if self.source.joints or self._last_end is None:
-            return  # the declared end is on another clock
-        if lost := unread_frames(self._info, self._stream, self._packet_count):
-            reason = f"{lost} of its {self._stream.frames} frames are missing"
-            advice = "copy it again, or go on without them by --on-damage skip"
-            error = MediaError(f"{self._info.path} is damaged ({reason}): {advice}.")
-            self._end_early(error, self._end, self._end + lost / self._info.rate, reason)
-            return
-        declared, end = declared_end(self._info, self._container, self._stream), self._end
-        if declared is not None and declared.is_of_all:
-            end = max(end, self._packets_end)
-        is_early = declared is None or end < declared.time - 1 / self._info.rate / 2
-        is_damaged = is_early and self._positions.are_damaged_after()
-        if declared is None:
-            self.is_broken_off = is_damaged
-        elif is_early and (is_damaged or end < declared.time - declared.tolerance):
-            error = MediaError(
-                f"{self._info.path} is cut short: it ends at {float(end):.3f} s, but declares"
-                f" {float(declared.time):.3f} s; copy it again, or go on without the rest by --on-damage skip."
-            )
-            self._end_early(error, end, declared.time)
+        if not self.source.joints and self._last_end is not None:  # else the declared end is on another clock
+            self._ends.check_declared(self._end, self._positions.are_damaged_after)
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Return whether the file ends with damage, and declares no end."""
+        return self._ends.is_broken_off
 
     @property
     def _end(self) -> Fraction:
         """The end of the latest frame, in seconds."""
         return (self._last_end or 0) * self._time_base
-
-    def _check_index(self) -> None:
-        """Raise MediaError if an MP4 file has fewer frames than its index lists or declares."""
-        if not self._info.container.startswith("mov"):
-            return
-        declared, listed = indexed_end(self._info, self._stream), len(self._stream.index_entries)
-        is_early = declared is not None and self._end < declared.time - declared.tolerance
-        is_cut = is_early and not self._info.fragmented and listed < self._stream.frames
-        if self._packet_count < listed or is_cut:
-            self._end_early(self._damaged(self._last_end), self._end, declared.time if declared else self._end)
-
-    def _end_early(
-        self, error: MediaError, end: Fraction, declared: Fraction, reason: str = "the file is cut short"
-    ) -> None:
-        """Raise an error because the video ends before its declared end, in seconds, or log what is missing."""
-        if self._on_damage == "stop":
-            raise error
-        lost = round((declared - end) * self._info.rate)
-        if lost > 0:
-            self._log.add("video", end, declared, "missing", reason, lost)
 
     def _goes_on(self, error: av.error.FFmpegError) -> bool:
         """Take an error of reading the file, and return whether reading goes on after it."""
@@ -197,11 +157,7 @@ class StreamDecoder:
                 raise self._damaged(self._last_end, error) from error
             if packet is None:
                 return
-            if packet.pos is not None:
-                self._packets_stop = max(self._packets_stop, packet.pos + packet.size)
-            if packet.pts is not None:
-                end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                self._packets_end = max(self._packets_end, end)
+            self._ends.add(packet)
             # A packet without data repeats a frame, which then lasts longer; without a time it ends the stream.
             if packet.stream.index == self._stream.index and (packet.size or packet.pts is None):
                 self._positions.add(packet)
@@ -352,8 +308,11 @@ class StreamDecoder:
             " original files by 'ffmpeg -f concat' instead."
         )
 
+    def _damaged_at_end(self) -> MediaError:
+        return self._damaged(self._last_end)
+
     def _damaged(self, ticks: int | None, error: Exception | None = None) -> MediaError:
-        if holds_another_file(self._info, self._packets_stop):
+        if self._ends.holds_another_file():
             return self._joined()
         reason = f" ({_reason(error)})" if error is not None else ""
         time = (ticks or 0) * self._time_base

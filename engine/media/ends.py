@@ -1,7 +1,8 @@
-"""The end that a file declares for its video, and what follows the last packet."""
+"""The end that a file declares for its video, whether its frames reach it, and what follows the last packet."""
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from mmap import ACCESS_READ, mmap
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
+from ..contract.errors import MediaError
+from .damage import OnDamage, RepairLog
 from .lost_bytes import LostBytes
 from .pipes import is_pipe
 from .probe import VideoInfo, tagged_duration
@@ -84,3 +88,94 @@ def holds_another_file(info: VideoInfo, position: int) -> bool:
         elif info.container == "nut":
             position = 1
         return re.compile(header, re.DOTALL).search(data, position) is not None
+
+
+class EndCheck:
+    """Compares the end of a decoded video with the end that its file declares.
+
+    A video that ends early raises MediaError; if `on_damage` is not "stop", what is missing is added to `log` instead.
+    `damaged` makes the error of a video that ends before the end of its index.
+    """
+
+    def __init__(
+        self,
+        info: VideoInfo,
+        container: InputContainer,
+        stream: VideoStream,
+        on_damage: OnDamage,
+        log: RepairLog,
+        damaged: Callable[[], MediaError],
+    ) -> None:
+        self._info, self._container, self._stream = info, container, stream
+        self._on_damage, self._log, self._damaged = on_damage, log, damaged
+        self._packet_count = 0  # of the video's packets that contain data
+        self._packets_end = Fraction(0)  # seconds, the latest end of a packet of any stream
+        self._packets_stop = 0  # bytes of the file up to the end of the last packet
+        self.is_broken_off = False  # the file ends with damage, and declares no end
+
+    def add(self, packet: Packet) -> None:
+        """Count a packet of any stream."""
+        if packet.pos is not None:
+            self._packets_stop = max(self._packets_stop, packet.pos + packet.size)
+        if packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._packets_end = max(self._packets_end, end)
+        if packet.stream.index == self._stream.index:
+            self._packet_count += bool(packet.size)
+
+    def holds_another_file(self) -> bool:
+        """Return whether another file begins after the packets."""
+        return holds_another_file(self._info, self._packets_stop)
+
+    def check_part(self, end: Fraction) -> bool:
+        """Check a part that goes on to the end of the file by its index, and return whether it has one.
+
+        `end` is that of the frames in seconds, here and in the other checks.
+        """
+        if (declared := indexed_end(self._info, self._stream)) is None:
+            return False
+        if end < declared.time - declared.tolerance:
+            self._end_early(self._damaged(), end, declared.time)
+        return True
+
+    def check_index(self, end: Fraction) -> None:
+        """Check an MP4 file, which may have fewer frames than its index lists or declares."""
+        if not self._info.container.startswith("mov"):
+            return
+        declared, listed = indexed_end(self._info, self._stream), len(self._stream.index_entries)
+        is_early = declared is not None and end < declared.time - declared.tolerance
+        is_cut = is_early and not self._info.fragmented and listed < self._stream.frames
+        if self._packet_count < listed or is_cut:
+            self._end_early(self._damaged(), end, declared.time if declared else end)
+
+    def check_declared(self, end: Fraction, is_damaged_after: Callable[[], bool]) -> None:
+        """Check a file without an index of all frames; `is_damaged_after`: whether damage follows the last packet."""
+        if lost := unread_frames(self._info, self._stream, self._packet_count):
+            reason = f"{lost} of its {self._stream.frames} frames are missing"
+            advice = "copy it again, or go on without them by --on-damage skip"
+            error = MediaError(f"{self._info.path} is damaged ({reason}): {advice}.")
+            self._end_early(error, end, end + lost / self._info.rate, reason)
+            return
+        declared = declared_end(self._info, self._container, self._stream)
+        if declared is not None and declared.is_of_all:
+            end = max(end, self._packets_end)
+        is_early = declared is None or end < declared.time - 1 / self._info.rate / 2
+        is_damaged = is_early and is_damaged_after()
+        if declared is None:
+            self.is_broken_off = is_damaged
+        elif is_early and (is_damaged or end < declared.time - declared.tolerance):
+            error = MediaError(
+                f"{self._info.path} is cut short: it ends at {float(end):.3f} s, but declares"
+                f" {float(declared.time):.3f} s; copy it again, or go on without the rest by --on-damage skip."
+            )
+            self._end_early(error, end, declared.time)
+
+    def _end_early(
+        self, error: MediaError, end: Fraction, declared: Fraction, reason: str = "the file is cut short"
+    ) -> None:
+        """Raise an error because the video ends before its declared end, in seconds, or log what is missing."""
+        if self._on_damage == "stop":
+            raise error
+        lost = round((declared - end) * self._info.rate)
+        if lost > 0:
+            self._log.add("video", end, declared, "missing", reason, lost)
