@@ -24,8 +24,10 @@ FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and en
 
 
 def by_time(names: Iterable[str]) -> list[object]:
-    """Return names of networks as parameters, of which those that take long are slow."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    """Return names of networks as parameters: most compact ones are slow, those of the papers' sizes long."""
+    slow, long = pytest.mark.slow, pytest.mark.long
+    marks = {name: () if name in QUICK else slow if name.endswith("-s") else (slow, long) for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
 
 
 @functools.cache

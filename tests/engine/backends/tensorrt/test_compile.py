@@ -67,7 +67,9 @@ def test_the_shipped_network_builds(rtx: ModuleType, precision: Any, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in ("zsm-s", "tmnet-s") else ()) for name in SMALL]
+)
 def test_every_compact_network_builds(rtx: ModuleType, name: str, tmp_path: Path) -> None:
     bundle = Bundle.load(shutil.copytree(exported(name)[1].folder, tmp_path / name))
     sizes = {}
