@@ -38,14 +38,13 @@ def evaluate(
     backend: BackendOptions,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the scores to this JSON file, or replace it.", show_default="none"),
+        typer.Option("-o", "--output", help="Write the scores to this JSON file.", show_default="none"),
     ] = None,
     page: Annotated[
         Path | None,
         typer.Option(
             metavar="PAGE",
-            help="Write or replace a page: of one bundle and one clip their frames beside bicubic resizing, else the"
-            " scores.",
+            help="Write a page: of one bundle and one clip their frames beside bicubic resizing, else the scores.",
             show_default="none",
         ),
     ] = None,
@@ -78,6 +77,7 @@ def evaluate(
     ] = None,
     preset: PresetOption = "fast",
     metrics: MetricsOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
@@ -88,9 +88,9 @@ def evaluate(
     from ..engine.pipeline.plan import check_flow
 
     if output is not None:
-        check_json(output, "the scores", overwrite=True)
+        check_json(output, "the scores", overwrite=overwrite)
     if page is not None:
-        check_page(page, overwrite=True)
+        check_page(page, overwrite=overwrite)
     models, clips = split_sources(sources)
     further = find_metrics(metrics)
     bundles = {name: find_bundles(model) for name, model in short_names(models).items()}
@@ -119,7 +119,7 @@ def evaluate(
     if output is not None:
         write_json(output, judged.record())
     if comparison is not None and page is not None:
-        comparison.write(page, overwrite=True)
+        comparison.write(page, overwrite=overwrite)
     elif page is not None:
         write_scores_page(page, judged.scores, judged.differences)
     if as_json:

@@ -136,3 +136,17 @@ def test_a_bundle_that_fails_leaves_the_others(
     assert [one["bundle"] for one in answer["evaluations"]] == ["toy"]
     assert answer["errors"] == {"blurred": "It does not run here."}
     assert_one_clear_error(inside("evaluate", blurred, clips[0], "-s", "2"), "It does not run here.")
+
+
+@pytest.mark.parametrize(("option", "name"), [("-o", "scores.json"), ("--page", "page.html")])
+def test_existing_outputs_stay_unless_they_may_be_replaced(
+    inside: Run, toy: Path, clips: list[Path], option: str, name: str, tmp_path: Path
+) -> None:
+    existing = tmp_path / name
+    existing.write_text("other work")
+    command = ("evaluate", toy, clips[0], "-s", "2", option, existing)
+    assert_one_clear_error(inside(*command), f"{name} exists already", "--overwrite")
+    assert existing.read_text() == "other work"
+    done = inside(*command, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert existing.read_text() != "other work"
