@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import RequestError
 from .leftovers import Unfinished, remove_leftovers, temporary_path
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextmanager
@@ -26,6 +30,32 @@ def atomic_path(path: Path, *, sync: bool = False) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let no other block like this one run for a file, which the block reads and replaces.
+
+    Where there are no locks, as on Windows and on some network file systems, the blocks run at once. Raises OSError for
+    a file that does not exist.
+    """
+    descriptor = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Return a descriptor that holds the lock of a file, under its present name."""
+    while True:
+        descriptor = os.open(path, os.O_RDONLY)
+        if sys.platform != "win32":
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+            return descriptor
+        os.close(descriptor)  # the file was replaced while this one waited
 
 
 def sync_file(path: Path) -> None:

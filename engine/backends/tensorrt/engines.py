@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from ...contract.atomic import locked
 from ...contract.axes import Shapes, free_axes
-from ...contract.bundle import Bundle, file_sha256, write_manifest
+from ...contract.bundle import MANIFEST, Bundle, file_sha256, write_manifest
 from ...contract.errors import BackendError, RequestError
 from ...contract.manifest import Engine, EngineSpec, Library, Precision, Role
 from ..options import listed
@@ -65,10 +66,11 @@ def compile_bundle(
                     on_built(engines[-1])
         for file in {engine.file for engine in engines}:
             (folder / file).replace(bundle.folder / file)
-        manifest = Bundle.load(bundle.folder).manifest  # another process may have changed it meanwhile
-        replaced = set(map(_identity, engines))
-        kept = [engine for engine in manifest.engines if _identity(engine) not in replaced]
-        write_manifest(bundle.folder, manifest.model_copy(update={"engines": (*kept, *engines)}))
+        with locked(bundle.folder / MANIFEST):
+            manifest = Bundle.load(bundle.folder).manifest  # another process may have changed it meanwhile
+            replaced = set(map(_identity, engines))
+            kept = [engine for engine in manifest.engines if _identity(engine) not in replaced]
+            write_manifest(bundle.folder, manifest.model_copy(update={"engines": (*kept, *engines)}))
         for file in {engine.file for engine in manifest.engines} - {engine.file for engine in (*kept, *engines)}:
             (bundle.folder / file).unlink(missing_ok=True)
     return engines
