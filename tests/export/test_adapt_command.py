@@ -189,6 +189,7 @@ def test_both_modules_of_ada_vsr_adapt_as_one_network(
     assert json.loads(report.stdout)["frames_out"] == 44
 
 
+@pytest.mark.slow
 def test_a_network_learns_from_scratch_on_small_frames(dtsr: Path, tmp_path: Path) -> None:
     """The bundle records how small, and the upscaler works from coarse to fine."""
     clip, out = make_video(tmp_path / "clip.mp4", pan(40, (72, 96))), tmp_path / "adapted"

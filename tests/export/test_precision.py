@@ -13,7 +13,7 @@ from stvsr.engine.contract.weights import read_weights, replace_weights
 from stvsr.export.parity import Example
 from stvsr.export.precision import measure_precisions, with_tf32
 
-from tests.support.exports import by_time, exported
+from tests.support.exports import exported
 
 
 def product(weight: np.ndarray) -> onnx.ModelProto:
@@ -39,7 +39,8 @@ def test_factors_are_rounded_to_eleven_bits_and_sums_are_not() -> None:
     assert np.abs(actual - x @ weight).max() > 1e-5
 
 
-@pytest.mark.parametrize("name", by_time(["videoinr-s", "edvr-s", "zsm-s"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["videoinr-s", "edvr-s", "zsm-s"])
 def test_a_bundle_records_the_loss_of_each_precision(name: str) -> None:
     losses = exported(name)[1].manifest.precisions
     assert set(losses) == {"tf32", "fp16"}

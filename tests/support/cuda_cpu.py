@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -177,8 +178,9 @@ def on_gpu(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any
 Run = Callable[..., Any]
 
 # Gives a test the argument `run: Run`: run(function, *arrays, **options) -> arrays, on the CPU and on a GPU.
+_GPU = (pytest.mark.gpu, pytest.mark.skipif(find_spec("cupy") is None, reason="CuPy is not installed"))
 everywhere = pytest.mark.parametrize(
-    "run", [pytest.param(on_cpu, id="cpu"), pytest.param(on_gpu, id="gpu", marks=pytest.mark.gpu)]
+    "run", [pytest.param(on_cpu, id="cpu"), pytest.param(on_gpu, id="gpu", marks=_GPU)]
 )
 
 

@@ -24,6 +24,7 @@ from tests.support.toy_networks import TINY_SPATIAL, TINY_TEMPORAL, tiny_adavsr
 QUICK = MetaSchedule(steps=4, tasks=2, patch=3, frames=2, inner_steps=2, validate_every=4, checkpoint_every=2)
 
 
+@pytest.mark.slow
 def test_a_meta_run_that_was_stopped_ends_at_the_same_weights(tmp_path: Path, clip: np.ndarray) -> None:
     whole = MetaTrainer(tiny_adavsr(), QUICK, tmp_path / "whole")
     losses: list[float] = []

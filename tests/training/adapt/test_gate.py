@@ -346,6 +346,7 @@ def test_oversharpened_frames_ring() -> None:
     assert ringing[0] < ringing[1] < 0.2 * ringing[2]
 
 
+@pytest.mark.slow
 def test_self_supervised_adaptation_under_a_blur_is_kept() -> None:
     torch.manual_seed(0)
     network = small_edvr()

@@ -75,6 +75,7 @@ def test_sliding_window_restores_its_middle_frame() -> None:
     assert torch.equal(outputs[2], expected)
 
 
+@pytest.mark.slow
 def test_run_restores_the_frames_at_input_times() -> None:
     network = filled(small_networks()["tmnet"], gain=0.5)
     frames = moving_blobs(3, 16, 20)

@@ -105,6 +105,7 @@ def test_tile_equals_the_whole_frame_beyond_the_halo() -> None:
     assert not torch.allclose(part, whole[..., : 4 * cut], atol=1e-3)  # within the halo it differs
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss() -> None:
     network = tiny(base_filter=16, feat=8, residual=True).train()
     frames, flow = clip(TINY, 1, 8, 8)
