@@ -3,10 +3,13 @@
 STVSR_FUZZ is the number of manifests of each kind of window.
 """
 
+import copy
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stvsr.engine.contract.bundle import parse_manifest
 from stvsr.engine.contract.errors import BundleError
@@ -46,6 +49,33 @@ def test_both_parsers_agree_on_changed_manifests(programs: Programs, toys: dict[
                 assert _may_differ(text, answer), (text.decode(errors="replace"), answer)
             accepted += answer == "accepted"
     assert accepted >= len(toys)  # the unchanged ones, and some others
+
+
+def test_both_parsers_agree_on_every_missing_field(programs: Programs, toys: dict[str, Path]) -> None:
+    documents = [json.loads((folder / "engines/manifest.json").read_text()) for folder in toys.values()]
+    with_flow = copy.deepcopy(next(document for document in documents if document["window"]["kind"] == "run"))
+    with_flow["flows"] = [
+        {"name": "flow", "pairs": [[0, 1]], "method": "dis", "unit": "input pixels", "components": "dx, dy"}
+    ]
+    axes = ["batch", 1, 2, "height", "width"]
+    with_flow["graphs"][0]["inputs"].append({"name": "flow", "dtype": "float32", "axes": axes})
+    for document in [*documents, with_flow]:
+        texts = [json.dumps(value).encode() for value in (document, *without_each_field(document))]
+        answers = cpp_answers(programs, texts)
+        assert answers[0] == "accepted"
+        for text, answer in zip(texts, answers, strict=True):
+            assert python_accepts(text) == (answer == "accepted") or _may_differ(text, answer), (text, answer)
+
+
+def without_each_field(value: Any) -> Iterator[Any]:
+    """Yield copies of a JSON value, each without one field of one of its objects."""
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if isinstance(value, dict):
+            yield {name: other for name, other in value.items() if name != key}
+        for changed in without_each_field(part):
+            copied = copy.copy(value)
+            copied[key] = changed
+            yield copied
 
 
 def _may_differ(text: bytes, answer: str) -> bool:

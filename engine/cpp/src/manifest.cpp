@@ -80,8 +80,13 @@ Window parse_window(const Field& field) {
     Fields fields(field);
     const std::string kind = fields["kind"].one_of({"pair", "run", "sliding", "doubled"});
     Window window;
-    window.frames = fields["frames"].integer(kind == "pair" || kind == "run" ? 2 : 1, LARGEST_WINDOW);
-    if (kind == "pair" && window.frames != 2) fields["frames"].fail("expected 2");
+    if (kind == "pair") {
+        window.frames = 2;
+        const auto frames = fields.find("frames");
+        if (frames && frames->integer(2, LARGEST_WINDOW) != 2) frames->fail("expected 2");
+    } else {
+        window.frames = fields["frames"].integer(kind == "run" ? 2 : 1, LARGEST_WINDOW);
+    }
     if (kind == "run") window.kind = Window::Kind::run;
     if (kind == "sliding") {
         window.kind = Window::Kind::sliding;
@@ -101,7 +106,8 @@ std::array<std::int64_t, 2> parse_flow_pair(const Field& field) { return field.a
 
 FlowInput parse_flow(const Field& field) {
     Fields fields(field);
-    FlowInput flow{fields["name"].string(), fields["method"].one_of({"farneback", "dis"}),
+    const auto method = fields.find("method");
+    FlowInput flow{fields["name"].string(), method ? method->one_of({"farneback", "dis"}) : "farneback",
                    fields["pairs"].nonempty_list<std::array<std::int64_t, 2>>(parse_flow_pair)};
     if (const auto unit = fields.find("unit")) unit->one_of({"input pixels"});
     if (const auto components = fields.find("components")) components->one_of({"dx, dy"});
