@@ -169,7 +169,7 @@ def test_commands_run(
             assert done.returncode == 0, f"{line}\n{done.stderr.decode()}"
             assert done.stdout.startswith(b"YUV4MPEG2"), line
         else:
-            again = ["--overwrite"] if arguments[0] in ("upscale", "export", "import", "compare") else []
+            again = ["--overwrite"] if arguments[0] in ("upscale", "export", "import", "compare", "evaluate") else []
             again = [] if "--resume" in arguments or "--overwrite" in arguments else again
             inside_done = inside(*shortened(arguments), *again)
             assert inside_done.returncode == 0, f"{line}\n{inside_done.stderr}"

@@ -285,8 +285,10 @@ def test_a_dry_run_compiles_and_exports(tmp_path: Path) -> None:
     assert gpu.main([str(tmp_path), *words]) == 0
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "error" in line]
-    backends = [line["backend"] for line in lines if "ms" in line]
-    assert backends == ["eager", "eager", "ort", "torch.compile", "torch.compile"]
+    backends = [line["backend"] for line in lines if line["part"] == "networks" and "ms" in line]
+    graphs = ["CUDA graph", "CUDA graph"]
+    assert backends == ["eager", "eager", *graphs, "ort", "torch.compile", "torch.compile"]
+    assert [line["batch"] for line in lines if line["part"] == "batches"] == [1, 2]
     assert sum(line.get("passed", False) for line in lines) == 1
 
 
