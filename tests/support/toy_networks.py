@@ -1,4 +1,7 @@
-"""The smallest networks of every kind of window, for tests of training."""
+"""The smallest networks of every kind of window, and short runs of them, for tests of training."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +21,11 @@ from stvsr.training.networks.adavsr import SpatialModule, SpatialModuleConfig, T
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.cascade import AdaVSR
 from stvsr.training.networks.videoinr_s import VideoINRSConfig
+from stvsr.training.run import Schedule, TrainingRun
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tests.support.paths import SAMPLE
 
 TINY_PAIR = VideoINRSConfig(width=8, encoder_blocks=1, trunk_blocks=1, decoder_width=8)
 TINY_TEMPORAL, TINY_SPATIAL = TemporalModuleConfig(width=2, blocks=1), SpatialModuleConfig(width=2, blocks=1)
@@ -109,3 +115,8 @@ def brightness_flow(first: NDArray[np.uint8], second: NDArray[np.uint8], method:
 def numbered_clip(count: int) -> NDArray[np.uint8]:
     """Return a clip whose frames are twice as bright as their numbers, so that means of two are whole."""
     return 2 * np.arange(count, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 96, 96, 3), np.uint8)
+
+
+def quick_run(folder: Path, schedule: Schedule | None = None, **options: Any) -> TrainingRun:
+    """Return a run on the sample clip."""
+    return TrainingRun(SAMPLE.parent, folder, schedule=schedule or Schedule(), **{"sampling": QUICK, **options})
