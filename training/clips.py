@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -20,6 +20,8 @@ from ..engine.contract.cpus import codec_threads
 from ..engine.contract.errors import MediaError
 from ..engine.contract.video_file import open_arguments
 from .resize import downscale
+
+Made = TypeVar("Made")
 
 _DIGITS = re.compile(r"(\d+)")
 CLIP_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -135,23 +137,23 @@ def cached_clips(
     paths: Sequence[Path], cache: Path, lines: int | None = None, workers: int = 1
 ) -> list[NDArray[np.uint8]]:
     """Return whole clips as `cached_clip` does; `workers` processes decode those that the cache lacks."""
-    make_missing(cached_clip, ".npy", paths, cache, lines, workers)
-    return [cached_clip(path, cache, lines) for path in paths]
+    return of_each_clip(cached_clip, ".npy", paths, cache, lines, workers)
 
 
-def make_missing(
-    make: Callable[[Path, Path, int | None], Any],
+def of_each_clip(
+    make: Callable[[Path, Path, int | None], Made],
     suffix: str,
     paths: Sequence[Path],
     cache: Path,
     lines: int | None,
     workers: int,
-) -> None:
-    """Call `make(path, cache, lines)` in `workers` processes for each clip whose file the cache lacks."""
+) -> list[Made]:
+    """Return `make(path, cache, lines)` of each clip; `workers` processes call it where the cache lacks the file."""
     missing = [path for path in paths if not cache_file(path, cache, suffix, lines).exists()]
     if len(missing) > 1 and workers > 1:
         with ProcessPoolExecutor(workers) as pool:
             list(pool.map(partial(_make, make, cache=cache, lines=lines), missing))
+    return [make(path, cache, lines) for path in paths]
 
 
 def _make(make: Callable[[Path, Path, int | None], Any], path: Path, *, cache: Path, lines: int | None) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.contract.atomic import atomic_path
-from .clips import cache_file, cached_clip, make_missing
+from .clips import cache_file, cached_clip, of_each_clip
 
 OFFSETS = (-4, -3, -2, -1, 1, 2, 3, 4)  # frames from a frame to the frame that its flow points to
 SHRINK = 4  # flows are stored at a quarter of the frame's size, near the size of a network's input
@@ -35,8 +35,7 @@ def cached_motion(path: Path, cache: Path, lines: int | None = None) -> NDArray[
 
 def prepare_motion(paths: list[Path], cache: Path, workers: int, lines: int | None = None) -> list[NDArray[np.float16]]:
     """Return the flows of clips, computing those that the cache lacks in `workers` processes at once."""
-    make_missing(cached_motion, ".motion.npy", paths, cache, lines, workers)
-    return [cached_motion(path, cache, lines) for path in paths]
+    return of_each_clip(cached_motion, ".motion.npy", paths, cache, lines, workers)
 
 
 def _frame_flows(clip: NDArray[np.uint8], index: int) -> NDArray[np.float16]:
