@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import onnx
 import torch
@@ -22,6 +22,7 @@ from ..engine.contract.manifest import (
     FixedFactors,
     Graph,
     Manifest,
+    PrecisionLoss,
     Role,
     SizeConstraint,
     TensorSpec,
@@ -69,10 +70,8 @@ def export_bundle(
         graphs = tuple(_write_graph(network, trace, partial) for trace in _traces(network))
         record = {"parity": check_bundle(network, partial), **(training or {})}
         files: dict[Role, Path] = {graph.role: partial / graph.file for graph in graphs}
-        flows = [flow.name for flow in network.flows]
-        losses = measure_precisions(files, _examples(network, files.keys()), flows)
         manifest = make_manifest(entry, network, graphs, record, dict(scores or {}))
-        write_manifest(partial, manifest.model_copy(update={"precisions": losses}))
+        write_manifest(partial, manifest.model_copy(update={"precisions": measure_losses(network, files)}))
     return folder
 
 
@@ -100,6 +99,12 @@ def check_bundle(network: Network, folder: Path) -> dict[str, float]:
         remedy="nothing was written",
         with_error=True,
     )
+
+
+def measure_losses(network: Network, graphs: Mapping[Role, Path]) -> dict[Literal["tf32", "fp16"], PrecisionLoss]:
+    """Return how much frames of a network's graphs change in each lower precision, at sizes that were not traced."""
+    flows = [flow.name for flow in network.flows]
+    return measure_precisions(graphs, _examples(network, graphs.keys()), flows)
 
 
 def _examples(network: Network, roles: Set[Role]) -> list[Example]:

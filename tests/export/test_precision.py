@@ -8,10 +8,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from stvsr.engine.backends.onnxruntime import OrtSession
-from stvsr.engine.contract.bundle import Bundle
+from stvsr.engine.contract.bundle import Bundle, shipped_bundles
 from stvsr.engine.contract.weights import read_weights, replace_weights
+from stvsr.export.bundle_network import load_network
+from stvsr.export.exporter import measure_losses
 from stvsr.export.parity import Example
-from stvsr.export.precision import measure_precisions, with_tf32
+from stvsr.export.precision import measure_precisions, with_fp16, with_tf32
 
 from tests.support.exports import exported
 
@@ -37,6 +39,36 @@ def test_factors_are_rounded_to_eleven_bits_and_sums_are_not() -> None:
     rounded = x.astype(np.float16).astype(np.float32) @ weight.astype(np.float16).astype(np.float32)
     np.testing.assert_allclose(actual, rounded, rtol=1e-6, atol=1e-6)
     assert np.abs(actual - x @ weight).max() > 1e-5
+
+
+def test_every_value_of_half_precision_is_rounded() -> None:
+    """On a CPU, ONNX Runtime rounds the last value of a float16 graph alone: 1000 x + 0.3 - 1000 x is 0.3 there."""
+    value, constant = helper.make_tensor_value_info, numpy_helper.from_array
+    nodes = [("Mul", ["values", "thousand"], "a"), ("Add", ["a", "third"], "b"), ("Sub", ["b", "a"], "y")]
+    graph = helper.make_graph(
+        [helper.make_node(operator, inputs, [output]) for operator, inputs, output in nodes],
+        "sums",
+        [value("values", TensorProto.FLOAT, ["n"])],
+        [value("y", TensorProto.FLOAT, ["n"])],
+        [constant(np.array(1000, np.float32), "thousand"), constant(np.array(0.3, np.float32), "third")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    x = np.array([0.1, 1.3, 2.7, 5.1], np.float32)
+    with OrtSession(with_fp16(model).SerializeToString()) as session:
+        actual = session.run({"values": x})["y"]
+    product = x.astype(np.float16) * np.float16(1000)
+    np.testing.assert_array_equal(actual, (product + np.float16(0.3)) - product)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(shipped_bundles()))
+def test_shipped_bundles_record_the_loss_that_is_measured(name: str) -> None:
+    bundle = Bundle.load(shipped_bundles()[name])
+    graphs = {graph.role: bundle.path(graph.role) for graph in bundle.manifest.graphs}
+    measured = measure_losses(load_network(bundle).eval(), graphs)
+    for precision, recorded in bundle.manifest.precisions.items():
+        assert measured[precision].p999 == pytest.approx(recorded.p999, rel=0.3)
+    assert measured.keys() == bundle.manifest.precisions.keys()
 
 
 @pytest.mark.slow

@@ -19,8 +19,6 @@ from tests.support.paths import SAMPLE
 
 FRAMES, HEIGHT, WIDTH = 41, 360, 640
 
-TOO_LOW = pytest.mark.xfail(reason="an H100 differs by 0.00145, four times the loss that was recorded on a CPU")
-
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(local_target() is None, reason="no CUDA device")]
 
 
@@ -48,14 +46,8 @@ def test_the_command_upscales_a_video_on_a_gpu(
     assert sizes == [(4 * HEIGHT, 4 * WIDTH)] * frames_out
 
 
-@pytest.mark.parametrize(
-    ("model", "precision"),
-    [
-        pytest.param(model, precision, marks=TOO_LOW if (model, precision) == ("videoinr-s", "fp16") else ())
-        for model in ("fourier-s", "videoinr-s", "edvr-s")
-        for precision in ("fp32", "tf32", "fp16")
-    ],
-)
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16"])
+@pytest.mark.parametrize("model", ["fourier-s", "videoinr-s", "edvr-s"])
 def test_frames_on_a_gpu_are_those_of_the_cpu(model: str, precision: Precision) -> None:
     """The difference is at most three times the recorded loss of the precision, with captured graphs too."""
     with av.open(str(SAMPLE)) as container:
