@@ -177,6 +177,7 @@ def test_a_clean_clip_has_nothing_to_learn(tmp_path: Path) -> None:
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_both_modules_of_ada_vsr_adapt_as_one_network(
     clip: Path, spatial: Path, temporal: Path, tmp_path: Path
 ) -> None:

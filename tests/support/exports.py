@@ -1,19 +1,19 @@
-"""Bundles of the networks of the list, each exported once per test process. Tests must not change them."""
+"""Bundles of the networks of the list, each exported once in a test run. Tests must not change them."""
 
-import atexit
 import functools
-import shutil
-import tempfile
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stvsr.engine.contract.atomic import locked
 from stvsr.engine.contract.bundle import Bundle
 from stvsr.export.exporter import export_bundle
 from stvsr.training.networks.base import Network
 from stvsr.training.networks.registry import NETWORKS, find_network
 
+from tests.conftest import EXPORTS
 from tests.support.procedural import filled
 
 # Networks of a pair, of two graphs and more. Those that are shipped: tests/test_shipped.py.
@@ -38,11 +38,7 @@ def exported(name: str) -> tuple[Network, Bundle]:
     if name.startswith(("zsm", "tmnet")):  # the graph of two frames is half as long as that of four
         config = replace(config, frames=2)
     network = filled(entry.build(config), gain=0.6, offset_gain=8.0)
-    return network, Bundle.load(export_bundle(entry, network, _folder() / name))
-
-
-@functools.cache
-def _folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="stvsr-exports-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
+    folder = Path(os.environ[EXPORTS], name)
+    (lock := folder.with_suffix(".lock")).touch()
+    with locked(lock):  # the worker that needs a bundle first exports it for all
+        return network, Bundle.load(folder if folder.exists() else export_bundle(entry, network, folder))

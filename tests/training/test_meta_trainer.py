@@ -47,6 +47,7 @@ def test_a_meta_run_that_was_stopped_ends_at_the_same_weights(tmp_path: Path, cl
         MetaTrainer(tiny_adavsr(), replace(QUICK, inner_rate=0.02), run)
 
 
+@pytest.mark.slow
 def test_first_order_across_and_seed_change_the_weights(tmp_path: Path, clip: np.ndarray) -> None:
     weights = []
     twice = replace(QUICK, steps=2)  # the first step of Adam has the size of its rate, whatever the gradients

@@ -102,6 +102,7 @@ def pair_trainer(run: Path, steps: int, cache: Path, validation: Path | None = N
     return Trainer(VideoINRS(TINY_PAIR), {"width": 8}, quick_run(run, schedule, validation=validation, cache=cache))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_at_its_last_checkpoint(tmp_path: Path) -> None:
     folder, cache = tmp_path / "run", tmp_path / "cache"
     losses: list[float] = []
@@ -141,6 +142,7 @@ def test_a_resumed_run_ends_at_the_weights_of_one_that_was_not_stopped(tmp_path:
         assert torch.equal(weight, resumed.network.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_training_from_device_memory_resumes_exactly_too(tmp_path: Path) -> None:
     def trainer(name: str) -> Trainer:
         torch.manual_seed(0)

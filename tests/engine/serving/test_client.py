@@ -66,6 +66,7 @@ def expected(models: Path, frames: list[np.ndarray], times: tuple[Fraction, ...]
 
 
 @pytest.mark.usefixtures("models")
+@pytest.mark.slow
 def test_a_job_that_waits_for_long_is_no_lost_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stvsr.engine.serving.server._SILENCE_S", 0.2)
     before = set(workers_of(os.getpid()))

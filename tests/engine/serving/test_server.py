@@ -241,6 +241,7 @@ def test_jobs_go_on_after_a_restart(tmp_path: Path) -> None:
         assert frames_in(client.get(done["links"]["result"]).content, tmp_path) == 400
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_begins_no_task_while_clients_follow_jobs(tmp_path: Path) -> None:
     clip = clip_of(tmp_path, 900)
     with ExitStack() as stack:

@@ -38,7 +38,8 @@ def test_segments_are_disjoint_and_inside(count: int, limit: int, length: int) -
 
 
 @pytest.mark.parametrize(
-    "name", ["edvr", "rbpn", "toflow", pytest.param("tmnet", marks=pytest.mark.slow), "videoinr-s"]
+    "name",
+    ["edvr", "rbpn", "toflow", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tmnet", "videoinr-s"))],
 )
 def test_networks_of_every_window_adapt(name: str) -> None:
     network = filled(small_networks()[name], gain=0.5, offset_gain=4.0)

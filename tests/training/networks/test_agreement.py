@@ -5,7 +5,7 @@ import pytest
 from tests.support.agreement import AGREEMENTS, Agreement
 from tests.support.exports import FULL
 
-SLOW = {"stinet", "zsm"}  # ten seconds each; TMNet has most layers of ZSM
+SLOW = {"stinet", "tmnet", "videoinr", "zsm"}  # ten seconds each
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def test_deform_conv_with_zero_offsets_is_a_convolution() -> None:
     torch.testing.assert_close(out, F.conv2d(x, weight, None, 2, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_deform_conv_passes_gradcheck() -> None:
     shapes = ((2, 4, 4, 5), (2, 36, 4, 5), (2, 18, 4, 5), (3, 4, 3, 3), (3,))
     inputs = [random(*shape, seed=i).double().requires_grad_() for i, shape in enumerate(shapes)]

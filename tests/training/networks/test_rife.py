@@ -87,7 +87,9 @@ def test_hdv3_makes_the_same_frame_of_the_reversed_pair_at_any_time(frames: Tens
     assert rife.time.factors == (2,)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("version", ["4.0", "4.6", "4.25"])
+@pytest.mark.parametrize(
+    "version", ["4.0", *(pytest.param(version, marks=pytest.mark.slow) for version in ("4.6", "4.25"))]
+)
 def test_time_and_flow_scale_have_an_effect(version: str, frames: Tensor) -> None:
     rife = network(version)
     assert (at(rife, frames, 0.25) - at(rife, frames, 0.75)).abs().max() > 1e-3

@@ -20,6 +20,9 @@ from tests.support.oracle import Oracle, load_oracle
 
 TINY = STINetConfig(base_filter=4, feat=8, hidden=16, num_stages=2, n_resblock=1, groups=2)
 MEAN, STD = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+CONFIGS = pytest.mark.parametrize(
+    "config", [pytest.param(TINY, id="official", marks=pytest.mark.slow), pytest.param(STINET_S, id="compact")]
+)
 UNUSED = ("DBPN.output_conv2", "h_down_gcn")
 
 
@@ -75,7 +78,7 @@ def test_neighbourhood_means_of_two_frames() -> None:
     np.testing.assert_allclose(neighbourhood_means(2, both_ways=True), both)
 
 
-@pytest.mark.parametrize("config", [TINY, STINET_S], ids=["official", "compact"])
+@CONFIGS
 @pytest.mark.parametrize("frames", [2, 4])
 def test_batch_items_are_independent(config: STINetConfig, frames: int) -> None:
     network, inputs = tiny(config), clip(2, frames, 5, 7)
@@ -88,7 +91,7 @@ def test_batch_items_are_independent(config: STINetConfig, frames: int) -> None:
     assert_close_to_range(final, together, mean=1e-7, max=1e-6)
 
 
-@pytest.mark.parametrize("config", [TINY, STINET_S], ids=["official", "compact"])
+@CONFIGS
 def test_every_used_parameter_has_a_finite_gradient(config: STINetConfig) -> None:
     network = tiny(config)
     inputs = clip(2, 3, 4, 6)

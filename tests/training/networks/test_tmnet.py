@@ -29,7 +29,11 @@ def test_state_dict_is_the_official_one(official: Oracle) -> None:
 
 @pytest.mark.parametrize(
     ("config", "frames", "times", "height", "width"),
-    [(TINY, 3, 3, 4, 20), (TINY, 2, 1, 12, 8), (TMNET_S, 3, 1, 20, 12)],
+    [
+        pytest.param(TINY, 3, 3, 4, 20, marks=pytest.mark.slow),
+        pytest.param(TINY, 2, 1, 12, 8, marks=pytest.mark.slow),
+        (TMNET_S, 3, 1, 20, 12),
+    ],
 )
 def test_batch_items_have_independent_times(
     config: TMNetConfig, frames: int, times: int, height: int, width: int

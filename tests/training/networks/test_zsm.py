@@ -35,7 +35,8 @@ def test_interleave_inserts_new_frames_in_the_gaps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "frames", "height", "width"), [(TINY, 2, 4, 20), (TINY, 5, 12, 8), (ZSM_S, 3, 20, 12)]
+    ("config", "frames", "height", "width"),
+    [(TINY, 2, 4, 20), pytest.param(TINY, 5, 12, 8, marks=pytest.mark.slow), (ZSM_S, 3, 20, 12)],
 )
 def test_network_accepts_any_run_and_size(config: ZoomingSlowMoConfig, frames: int, height: int, width: int) -> None:
     network, run = network_with_offsets(config), random_clip(2, frames, height, width)
