@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..engine.contract.errors import StvsrError
 from ..engine.contract.interrupts import received
-from ..engine.contract.shortage import describe_shortage
+from ..engine.contract.shortage import MEMORY, describe_shortage, is_of_memory, was_memory_short
 from .adaptation import adapt
 from .batch import batch
 from .benchmark import benchmark
@@ -98,6 +98,8 @@ def _run() -> None:
     try:
         app()
     except StvsrError as error:
+        if "memory" not in str(error) and (is_of_memory(error) or was_memory_short()):
+            fail(f"{MEMORY} ({error})", "shortage")
         fail(error, error.code)
     except Exception as error:
         if (shortage := describe_shortage(error)) is not None:

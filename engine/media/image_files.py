@@ -21,6 +21,16 @@ _KINDS = {"png": "PNG", "mjpeg": "JPEG", "tiff": "TIFF", "webp": "WebP", "bmp": 
 _NUMBER = re.compile(r"%(0\d+)?d")  # in the name of a pattern
 _DIGITS = re.compile(r"([0-9]+)")  # and no other characters that Unicode counts among the digits
 _MOST_NAMES = 5  # in a sentence
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.I)  # a path has lost one of two slashes
+
+
+def absent_file(path: Path) -> MediaError:
+    """Return the error about an input that is no file of this machine."""
+    if _ADDRESS.match(str(path)):
+        return MediaError(
+            f"{path} is an address, and files of this machine are read: download it first, or pipe it into '-'."
+        )
+    return MediaError(f"{path} does not exist: check the path.")
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def find_images(path: str | Path) -> ImageFiles:
     pattern = read_pattern(path)
     if pattern is None:
         if not path.exists():
-            raise MediaError(f"{path} does not exist: check the path.")
+            raise absent_file(path)
         return ImageFiles((path,))
     numbered = pattern.files()
     if not numbered:

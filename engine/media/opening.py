@@ -11,6 +11,7 @@ from ..contract.cpus import codec_threads
 from ..contract.errors import MediaError
 from ..contract.shortage import is_memory_short
 from ..contract.video_file import open_arguments
+from .image_files import absent_file
 from .image_kinds import HEAD_BYTES, is_animated_webp
 from .pipes import input_name, is_pipe, pipe_view
 from .structure import check_structure
@@ -42,7 +43,7 @@ def open_video(path: str | Path) -> tuple[InputContainer, VideoStream]:
 
 def _open_file(path: Path) -> InputContainer:
     if not path.exists():
-        raise MediaError(f"{path} does not exist: check the path.")
+        raise absent_file(path)
     if path.is_dir():
         raise MediaError(f"{path} is a folder: choose a video file, or a folder of images with a frame rate.")
     head = b""

@@ -9,6 +9,28 @@ from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.contract.shortage import is_memory_short
 from stvsr.engine.media.opening import open_video
 
+from tests.support.paths import SAMPLE
+
+_FREED = """
+import resource
+from pathlib import Path
+from stvsr.engine.contract.shortage import is_memory_short, was_memory_short
+
+assert not was_memory_short(), "without a limit"
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (512 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert not was_memory_short()
+held = []
+try:
+    while True:
+        held.append(bytearray(8 << 20))
+except MemoryError:
+    held.clear()
+assert not is_memory_short()
+assert was_memory_short()
+"""
+
 _LIMITED = """
 import resource
 from pathlib import Path
@@ -41,3 +63,22 @@ def test_memory_is_short_where_64_mib_cannot_be_had() -> None:
     assert not is_memory_short()
     done = subprocess.run([sys.executable, "-c", _LIMITED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
+def test_memory_was_short_after_all_of_it_was_used_and_freed() -> None:
+    done = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
+@pytest.mark.parametrize("mb", [300, 400, 450, 500, 550, 600])
+def test_a_run_that_lacks_memory_says_so(mb: int, tmp_path: Path) -> None:
+    """Whatever it was that could not be had: a library, a decoder's frames, an encoder, or the network's memory."""
+    words = [sys.executable, "-m", "stvsr", "upscale", str(SAMPLE), "-m", "edvr-s", "--frames", "3", "-o", "out.mp4"]
+    limited = ["bash", "-c", f'ulimit -v {mb * 1000}; exec "$@"', "limited", *words]
+    done = subprocess.run(limited, capture_output=True, text=True, cwd=tmp_path)
+    if done.returncode:
+        assert done.returncode == 1
+        assert "memory" in done.stderr.lower() or "thread" in done.stderr.lower()
+    assert (tmp_path / "out.mp4").exists() == (done.returncode == 0)

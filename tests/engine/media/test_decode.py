@@ -17,6 +17,11 @@ class TestUnreadableFiles:
         with pytest.raises(MediaError, match="does not exist"):
             open_reader(tmp_path / "none.mp4")
 
+    @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.mp4", "rtsp://camera/1"])
+    def test_an_address_is_called_one(self, address: str) -> None:
+        with pytest.raises(MediaError, match="is an address, and files of this machine are read"):
+            open_reader(address)
+
     def test_empty_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "empty.mp4").touch()
         with pytest.raises(MediaError, match="is empty"):
