@@ -159,12 +159,19 @@ def _yuv_matrix(matrix: int) -> np.ndarray:
     return np.stack([luma, blue / (2 * (1 - kb)), red / (2 * (1 - kr))])
 
 
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Return the inverse of a matrix (3, 3), without BLAS: where memory is short, BLAS ends the process."""
+    first, second, third = matrix
+    columns = np.stack([np.cross(second, third), np.cross(third, first), np.cross(first, second)], 1)
+    return columns / (first * columns[:, 0]).sum()
+
+
 @lru_cache
 def _decoding_matrix(coding: Coding, layout: PlanarLayout) -> tuple[np.ndarray, np.ndarray]:
     """Return the matrix (3, 3) and the offset (3, 1) from codes to RGB in [0, 1]; (1, 1) both for gray."""
     luma, chroma, black, neutral = _code_ranges(coding, layout.bits)
-    matrix = np.linalg.inv(_yuv_matrix(coding.matrix)) / np.array([luma, chroma, chroma])
-    offset = -matrix @ np.array([[black], [neutral], [neutral]])
+    matrix = _inverse(_yuv_matrix(coding.matrix)) / np.array([luma, chroma, chroma])
+    offset = -(matrix * np.array([black, neutral, neutral])).sum(1, keepdims=True)
     if layout.kind == "gray":
         matrix, offset = np.full((1, 1), 1 / luma), np.full((1, 1), -black / luma)
     return matrix.astype(np.float32), offset.astype(np.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 import av.logging
+import numpy as np  # noqa: F401 - its BLAS ends the process if memory is short, and says so if it is loaded before a block
 
 # FFmpeg's levels, and those of SVT-AV1 by its environment variable.
 _FFMPEG = {

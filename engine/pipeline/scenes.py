@@ -55,7 +55,7 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:  # (3, h, w) -> (3, h', w')
 
 def difference(first: np.ndarray, second: np.ndarray, least: float = 0) -> float:  # two thumbnails (3, h, w)
     """Return the difference of two thumbnails' scenes, from 0 to 1; 0 for one that is certainly below `least`."""
-    earlier, later = (np.tensordot(_LUMA, thumb, axes=1) for thumb in (first, second))
+    earlier, later = (np.einsum("c,chw->hw", _LUMA, thumb) for thumb in (first, second))  # without BLAS: `color.py`
     contrasts = [float(np.abs(luma - luma.mean()).mean()) for luma in (earlier, later)]
     gain = (contrasts[1] + _NOISE) / (contrasts[0] + _NOISE)
     faded = (first - earlier.mean()) * np.float32(gain), second - later.mean()
