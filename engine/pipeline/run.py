@@ -14,6 +14,7 @@ from ..backends.options import with_refit
 from ..contract.bundle import Bundle, find_bundles
 from ..contract.errors import CancelledError, MediaError, NonFiniteError
 from ..contract.picture import Picture, PictureFormat
+from ..contract.shortage import is_memory_short
 from ..contract.windows import InputFrame
 from ..media.alpha import AlphaReader
 from ..media.damage import Repair
@@ -181,7 +182,12 @@ class Run:
         self.start_pts = self.end_pts = Fraction(0)
 
     def stream(self, reader: Iterable[Frame], writer: FrameWriter) -> None:
-        """Decode and encode in threads of their own, and infer in the calling thread."""
+        """Decode and encode in threads of their own, and infer in the calling thread.
+
+        Raises MemoryError if memory is short already: libraries that find none in the middle may end the process.
+        """
+        if is_memory_short():
+            raise MemoryError
         frame_bytes = 3 * self._plan.size[0] * self._plan.size[1] * np.dtype(np.uint16).itemsize
         with WorkerGroup() as workers:
             decoded: Channel[Frame] = Channel(workers, INPUT_FRAMES)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stvsr import Backend, UpscaleRequest, upscale
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.contract.shortage import is_memory_short
 from stvsr.engine.media.opening import open_video
@@ -69,6 +70,15 @@ def test_memory_is_short_where_64_mib_cannot_be_had() -> None:
 def test_memory_was_short_after_all_of_it_was_used_and_freed() -> None:
     done = subprocess.run([sys.executable, "-c", _FREED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_does_not_begin_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy and codecs may crash for want of memory, and then leave a part of the output."""
+    monkeypatch.setattr("stvsr.engine.pipeline.run.is_memory_short", lambda: True)
+    request = UpscaleRequest(input=SAMPLE, output=tmp_path / "out.mp4", model="edvr-s", backend=Backend(device="cpu"))
+    with pytest.raises(MemoryError):
+        upscale(request)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
