@@ -77,6 +77,7 @@ def check_half(run: Run, case: DecoderCase) -> None:
     assert_errs_at_most_twice(out, case.by_oracle(np.float16, rounded=np.float16), truth)
 
 
+@pytest.mark.slow
 @everywhere
 def test_official_weights_give_the_official_frame(run: Run) -> None:
     official, name = Oracle(ORACLES, FULL, VideoINRConfig()), "hw96x128"

@@ -19,7 +19,7 @@ from tests.support.procedural import filled
 # Networks of a pair, of two graphs and more. Those that are shipped: tests/test_shipped.py.
 _PAIRS = ("fourier-s", "videoinr-s", "videoinr", "rife", "rife-s")
 SMALL = [entry.name for entry in NETWORKS if entry.name.endswith("-s") and entry.name not in _PAIRS]
-QUICK = ("edvr-s", "dtsr-s", "adavsr-temporal-s", "adavsr-spatial-s")  # exported in less than ten seconds
+QUICK = ("edvr-s", "dtsr-s", "adavsr-spatial-s")  # exported in less than ten seconds
 FULL = [entry.name for entry in NETWORKS if not entry.name.endswith("-s") and entry.name not in _PAIRS]
 
 

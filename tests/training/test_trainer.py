@@ -285,6 +285,7 @@ def test_motion_consistency_refuses_single_frames(tmp_path: Path, clip: np.ndarr
         trainer._loss(ClipSampler([clip], network, QUICK, seed=0).batch(0), NO_WEIGHT)
 
 
+@pytest.mark.slow
 def test_a_network_overfits_one_batch(clip: np.ndarray) -> None:
     torch.manual_seed(0)
     network = VideoINRS(TINY_PAIR)

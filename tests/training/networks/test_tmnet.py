@@ -48,6 +48,7 @@ def test_batch_items_have_independent_times(
     assert_close_to_range(together, alone, mean=1e-6, max=1e-5)
 
 
+@pytest.mark.slow
 def test_time_may_lack_the_axis_of_times_and_defaults_to_the_middle() -> None:
     network, run = network_with_offsets(), random_clip(2, 2, 8, 12)
     with torch.no_grad():
@@ -57,6 +58,7 @@ def test_time_may_lack_the_axis_of_times_and_defaults_to_the_middle() -> None:
     assert (early - middle).abs().max() > 1e-3 * (middle.max() - middle.min())
 
 
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient() -> None:
     network = network_with_offsets().train()
     network(random_clip(2, 3, 8, 12), torch.tensor([0.3, 1.0])).square().mean().backward()
