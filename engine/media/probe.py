@@ -16,6 +16,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 
 from ..contract.errors import MediaError
+from ..contract.shortage import describe_shortage
 from .boxes import edited_duration, top_level_boxes
 from .color import to_rgba
 from .decoders import decoder_of
@@ -199,6 +200,8 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: str | Pat
             try:
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame
+            except BlockingIOError as error:  # when the decoder opens, and starts its threads
+                raise MediaError(f"{path} cannot be decoded. {describe_shortage(error)}") from error
             except av.error.FFmpegError as error:  # a recording may start with frames that refer to earlier ones
                 reason = reason_of(error)
     except av.error.FFmpegError as error:

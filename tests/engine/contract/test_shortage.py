@@ -1,14 +1,17 @@
 """A want of memory is told as such, also where a library calls it damage."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 from stvsr import Backend, UpscaleRequest, upscale
 from stvsr.engine.contract.errors import MediaError
 from stvsr.engine.contract.shortage import is_memory_short
 from stvsr.engine.media.opening import open_video
+from stvsr.engine.media.probe import probe
 
 from tests.support.paths import SAMPLE
 
@@ -57,6 +60,16 @@ def test_a_file_that_is_not_read_for_want_of_memory_is_not_called_damaged(
         open_video(path)
     with pytest.raises(MediaError, match="does not exist"):
         open_video(tmp_path / "none.mp4")
+
+
+def test_threads_of_a_decoder_that_cannot_start_are_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Decoder:
+        def decode(self, packet: object) -> None:
+            raise av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("stvsr.engine.media.probe.decoder_of", lambda *arguments: (Decoder(), None))
+    with pytest.raises(MediaError, match=r"cannot be decoded\. No more threads can be started"):
+        probe(SAMPLE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process are those of Linux")
