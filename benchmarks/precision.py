@@ -28,8 +28,8 @@ README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- precision: python -m benchmarks.precision CLIPS -->", "<!-- /precision -->"
 
 SCALE = 4
-BLOCK_PX, STEP_PX = 8, 12  # of noise at the target's size: a side of a block, and the motion from frame to frame
-NOISE_PX = (384, 640)
+NOISE_PX = (384, 640)  # rows and columns of a target of noise
+BLOCK_PX, STEP_PX = 32, 12  # of the target: a side of a block, and the motion from frame to frame
 
 Triple = np.ndarray  # three neighbouring frames, (3, H, W, 3) uint8: the middle one is the truth
 
@@ -46,8 +46,8 @@ def noise_triples(count: int) -> Iterator[Triple]:
     """Yield triples of noise in blocks that moves to the left."""
     for seed in range(count):
         h, w = NOISE_PX
-        colors = np.random.default_rng(seed).integers(0, 256, (h // BLOCK_PX // SCALE, w // BLOCK_PX // SCALE + 2, 3))
-        picture = colors.astype(np.uint8).repeat(BLOCK_PX * SCALE, 0).repeat(BLOCK_PX * SCALE, 1)
+        colors = np.random.default_rng(seed).integers(0, 256, (h // BLOCK_PX, w // BLOCK_PX + 2, 3))
+        picture = colors.astype(np.uint8).repeat(BLOCK_PX, 0).repeat(BLOCK_PX, 1)
         yield np.stack([picture[:, n * STEP_PX :][:, :w] for n in range(3)])
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..engine.contract.errors import StvsrError
+from ..engine.contract.errors import DeviceMemoryError, StvsrError
 from ..engine.contract.interrupts import received
 from ..engine.contract.shortage import MEMORY, describe_shortage, is_of_memory, was_memory_short
 from .adaptation import adapt
@@ -98,7 +98,8 @@ def _run() -> None:
     try:
         app()
     except StvsrError as error:
-        if "memory" not in str(error) and (is_of_memory(error) or was_memory_short()):
+        is_told = MEMORY in str(error) or isinstance(error, DeviceMemoryError)
+        if not is_told and (is_of_memory(error) or was_memory_short()):
             fail(f"{MEMORY} ({error})", "shortage")
         fail(error, error.code)
     except Exception as error:

@@ -103,5 +103,6 @@ def test_a_run_that_lacks_memory_says_so(mb: int, tmp_path: Path) -> None:
     done = subprocess.run(limited, capture_output=True, text=True, cwd=tmp_path)
     if done.returncode:
         assert done.returncode == 1
+        assert "Traceback" not in done.stderr
         assert "memory" in done.stderr.lower() or "thread" in done.stderr.lower()
     assert (tmp_path / "out.mp4").exists() == (done.returncode == 0)
