@@ -31,9 +31,8 @@ from stvsr.training.networks.registry import NETWORKS, find_network
 from tests.support.agreement import AGREEMENTS
 
 from .command_line import add_out, add_threads, given_command, new_parser
-from .record import RESULTS, record, write_between
+from .record import README, RESULTS, record, write_between
 
-README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- networks: python -m benchmarks.networks -->", "<!-- /networks -->"
 SIDE = 64
 

@@ -6,7 +6,6 @@ motion cannot be told. Each bundle and content is one JSON line in `results/prec
 benchmarks/README.md shows the last of each (`--table` alone writes it).
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +15,14 @@ import torch
 from stvsr import Bundle
 from stvsr.engine.contract.bundle import find_bundle
 from stvsr.engine.contract.metrics import luma, psnr
-from stvsr.export.parity import pair_examples
+from stvsr.export.parity import Example, pair_examples
 from stvsr.export.precision import run_models, with_fp16, with_tf32
 from stvsr.training.clips import find_clips, read_clip
 from stvsr.training.resize import downscale
 
-from .command_line import add_out, new_parser
-from .record import RESULTS, record, write_between
+from .command_line import add_out, given_command, new_parser
+from .record import publish, read_lines, record
 
-README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- precision: python -m benchmarks.precision CLIPS -->", "<!-- /precision -->"
 
 SCALE = 4
@@ -58,36 +56,37 @@ def differences(bundle: Bundle, triples: Iterator[Triple]) -> dict[str, dict[str
         "tf32": {role: with_tf32(model) for role, model in models.items()},
         "fp16": {role: with_fp16(model) for role, model in models.items()},
     }
-    found: dict[str, list[tuple[float, float, float]]] = {precision: [] for precision in rounded}
-    for truth in triples:
-        h, w = truth.shape[1] // SCALE, truth.shape[2] // SCALE
-        small = downscale(truth[::2] / np.float32(255), (h, w)).astype(np.float32).transpose(0, 3, 1, 2) / 255
+    truths: list[np.ndarray] = []
+    examples: list[Example] = []
+    for triple in triples:
+        truths.append(triple[1])
+        h, w = triple.shape[1] // SCALE, triple.shape[2] // SCALE
+        small = downscale(triple[::2] / np.float32(255), (h, w)).astype(np.float32).transpose(0, 3, 1, 2) / 255
         inputs = {"frames": torch.from_numpy(small)[None], "time": torch.tensor([0.5])}
-        examples = pair_examples(inputs, {"decoder"}, SCALE, (SCALE, SCALE))
-        exact, score = _frame(models, examples, truth[1])
-        for precision, graphs in rounded.items():
-            frame, other = _frame(graphs, examples, truth[1])
-            change = np.abs(frame - exact)
-            found[precision].append((float(np.quantile(change, 0.999)), float(change.max()), other - score))
-    return {
-        precision: {
-            "p999_steps": round(255 * max(p999 for p999, _, _ in values), 3),
-            "largest_steps": round(255 * max(largest for _, largest, _ in values), 2),
-            "psnr_change_db": round(float(np.mean([change for *_, change in values])), 4),
+        examples += pair_examples(inputs, {"decoder"}, SCALE, (SCALE, SCALE))
+    exact = run_models(models, examples)
+    scores = _scores(exact, truths)
+    changes: dict[str, dict[str, float]] = {}
+    for precision, graphs in rounded.items():
+        frames = run_models(graphs, examples)
+        steps = [255 * np.abs(frame - other) for frame, other in zip(frames, exact, strict=True)]
+        changes[precision] = {
+            "p999_steps": round(max(float(np.quantile(step, 0.999)) for step in steps), 3),
+            "largest_steps": round(max(float(step.max()) for step in steps), 2),
+            "psnr_change_db": round(float(np.mean(np.subtract(_scores(frames, truths), scores))), 4),
         }
-        for precision, values in found.items()
-    }
+    return changes
 
 
-def _frame(models: dict, examples: list, truth: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the frame of one example, (3, H, W) float32, and its Y-PSNR."""
-    frame = run_models(models, examples)[0][0]
-    return frame, psnr(luma(frame.clip(0, 1).transpose(1, 2, 0) * 255), luma(truth))
+def _scores(frames: list[np.ndarray], truths: list[np.ndarray]) -> list[float]:
+    """Return the Y-PSNR of frames (1, 3, H, W)."""
+    pictures = (frame[0].clip(0, 1).transpose(1, 2, 0) * 255 for frame in frames)
+    return [psnr(luma(made), luma(truth)) for made, truth in zip(pictures, truths, strict=True)]
 
 
 def table(folder: Path) -> str:
     """Return the table of the last measurement of every bundle and content."""
-    lines = [json.loads(text) for text in (folder / "precision.jsonl").read_text().splitlines()]
+    lines = read_lines("precision", folder)
     last = {(line["bundle"], line["content"]): line for line in lines}
     columns = [(bundle, precision) for bundle in dict.fromkeys(b for b, _ in last) for precision in ("tf32", "fp16")]
     rows = [
@@ -122,16 +121,14 @@ def main() -> None:
             record(
                 "precision",
                 arguments.out,
-                "python -m benchmarks.precision CLIPS",
+                given_command("precision"),
                 bundle=name,
                 graphs_sha256={graph.role: graph.sha256 for graph in bundle.manifest.graphs},
                 content=content,
                 pairs=arguments.pairs,
                 changes=differences(bundle, triples),
             )
-    print(written := table(arguments.out))
-    if arguments.out == RESULTS:
-        write_between(README, BEGIN, END, written)
+    publish(table(arguments.out), arguments.out, BEGIN, END)
 
 
 if __name__ == "__main__":

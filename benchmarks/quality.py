@@ -6,7 +6,6 @@ benchmarks/README.md is written from the lines (`--table` alone writes it).
 """
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 from stvsr.engine.pipeline.inference import PRESETS, Inference
 
 from .command_line import add_out, given_command, new_parser
-from .record import RESULTS, record, write_between
+from .record import README, RESULTS, read_lines, record, write_between
 
-README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- quality: python -m benchmarks.quality CLIPS -->", "<!-- /quality -->"
 CRFS = ("none", "23", "30", "35")
 
@@ -54,8 +52,7 @@ def measure(arguments: argparse.Namespace, command: str) -> None:
 def table(folder: Path) -> str:
     """Return the table of the latest line of each bundle, preset, scale and CRF, in dB."""
     latest: dict[tuple[str, int, int, int], dict[str, Any]] = {}
-    for text in (folder / "quality.jsonl").read_text().splitlines():
-        line = json.loads(text)
+    for line in read_lines("quality", folder):
         protocol = line["protocol"]
         crf = -1 if protocol["crf"] is None else protocol["crf"]
         preset = PRESETS.index(line.get("preset", "fast"))  # the first lines were before there were presets

@@ -8,6 +8,7 @@ from typing import Any
 from stvsr.engine.benchmark.environment import hardware, versions
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
 
 
 def record(name: str, folder: Path, command: str, *, show: bool = True, **figures: Any) -> None:
@@ -25,6 +26,18 @@ def record(name: str, folder: Path, command: str, *, show: bool = True, **figure
         file.write(json.dumps(line) + "\n")
     if show:
         print(json.dumps({"benchmark": name, **figures}, indent=1))
+
+
+def read_lines(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of `folder/NAME.jsonl`."""
+    return [json.loads(text) for text in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def publish(table: str, folder: Path, begin: str, end: str) -> None:
+    """Print a table, and write it between two markers of benchmarks/README.md if it is of the published lines."""
+    print(table)
+    if folder == RESULTS:
+        write_between(README, begin, end, table)
 
 
 def write_between(path: Path, begin: str, end: str, table: str) -> None:

@@ -7,7 +7,6 @@ alone writes it).
 """
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterable, Iterator
@@ -19,9 +18,8 @@ import numpy as np
 from stvsr.engine.pipeline.scenes import CutDetector
 
 from .command_line import add_out, new_parser
-from .record import RESULTS, record, write_between
+from .record import publish, read_lines, record
 
-README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- scenes: python -m benchmarks.scenes FOLDER -->", "<!-- /scenes -->"
 FACTORS = (1.0, 0.25, 0.12, 0.06)
 SIZE = (640, 360)  # of the frames that are compared, which is that of most clips
@@ -125,7 +123,7 @@ def _cost(clips: Clips, enlarged: int) -> float:
 
 def table(folder: Path) -> str:
     """Return the table of all runs: the wrong ones of all, by factor, with the runs of a cell separated by an arrow."""
-    lines = [json.loads(text) for text in (folder / "scenes.jsonl").read_text().splitlines()]
+    lines = read_lines("scenes", folder)
     rows = [
         f"| of | {' | '.join(f'x{factor:g}' for factor in FACTORS)} |",
         f"|---|{'---|' * len(FACTORS)}",
@@ -168,9 +166,7 @@ def main() -> None:
             clips=len(clips),
             **figures,
         )
-    print(written := table(arguments.out))
-    if arguments.out == RESULTS:
-        write_between(README, BEGIN, END, written)
+    publish(table(arguments.out), arguments.out, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ and the frame half-way is upscaled x4. Each bundle and motion is one JSON line i
 benchmarks/README.md shows the last of each (`--table` alone writes it).
 """
 
-import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +16,9 @@ from stvsr.engine.contract.metrics import luma, psnr
 from stvsr.engine.contract.picture import FULL_SCALE
 from stvsr.training.resize import downscale, imresize
 
-from .command_line import add_out, new_parser
-from .record import RESULTS, record, write_between
+from .command_line import add_out, given_command, new_parser
+from .record import publish, read_lines, record
 
-README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- text: python -m benchmarks.text -->", "<!-- /text -->"
 SCALE, SIZE = 4, (384, 640)  # and the rows and columns of a target
 MOTIONS = (2, 4, 8, 16)  # pixels of the input between two inputs
@@ -77,7 +75,7 @@ def measure(name: str, folder: Path) -> None:
             record(
                 "text",
                 folder,
-                "python -m benchmarks.text",
+                given_command("text"),
                 bundle=name,
                 graphs_sha256={graph.role: graph.sha256 for graph in upscaler.bundle.manifest.graphs},
                 motion_px=motion,
@@ -88,7 +86,7 @@ def measure(name: str, folder: Path) -> None:
 
 def table(folder: Path) -> str:
     """Return the table of the last measurement of every bundle and motion."""
-    lines = [json.loads(text) for text in (folder / "text.jsonl").read_text().splitlines()]
+    lines = read_lines("text", folder)
     last = {(line["bundle"], line["motion_px"]): line for line in lines}
     bundles = list(dict.fromkeys(bundle for bundle, _ in last))
     rows = [
@@ -111,9 +109,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in [] if arguments.table else arguments.bundles:
         measure(name, arguments.out)
-    print(written := table(arguments.out))
-    if arguments.out == RESULTS:
-        write_between(README, BEGIN, END, written)
+    publish(table(arguments.out), arguments.out, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def _run() -> None:
     try:
         app()
     except StvsrError as error:
-        is_told = MEMORY in str(error) or isinstance(error, DeviceMemoryError)
-        if not is_told and (is_of_memory(error) or was_memory_short()):
+        is_named = MEMORY in str(error) or isinstance(error, DeviceMemoryError)
+        if not is_named and (is_of_memory(error) or was_memory_short()):
             fail(f"{MEMORY} ({error})", "shortage")
         fail(error, error.code)
     except Exception as error:

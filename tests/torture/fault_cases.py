@@ -219,11 +219,11 @@ def _output_cases() -> Iterator[Case]:
 
 def _want_cases() -> Iterator[Case]:
     def named(room: Room, result: Result) -> None:
-        told = result.err.replace(str(room.root), "")  # the folder of a case has its name
-        if result.rc and "damaged" in told:
-            result.fault("expectation", f"a want is called damage: {told.strip()[-200:]}")
-        if result.rc > 0 and not re.search(r"memory|threads|files are open|processes", told, re.I):
-            result.fault("expectation", f"a want is not told as such: {told.strip()[-200:]}")
+        words = result.err.replace(str(room.root), "")  # the folder of a case has its name
+        if result.rc and "damaged" in words:
+            result.fault("expectation", f"a want is called damage: {words.strip()[-200:]}")
+        if result.rc > 0 and not re.search(r"memory|threads|files are open|processes", words, re.I):
+            result.fault("expectation", f"a want is not named: {words.strip()[-200:]}")
 
     def case(name: str, args: list[Any], **more: Any) -> Case:
         return Case(f"fault.{name}", args, after=named, **more)
